@@ -1,0 +1,42 @@
+# Thin: each target calls one script or module. The virtual environment is made when it is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help demo up test check bench package
+
+help:
+	@echo "make demo     enlarge a photo through the whole system"
+	@echo "make up       run the whole system until Ctrl-C"
+	@echo "make test     all tests, on real parts"
+	@echo "make check    format, lint, types, imports"
+	@echo "make bench    every figure, as JSON lines"
+	@echo "make package  serverless.yml to CloudFormation, linted (needs Node)"
+
+demo: $(INSTALLED)
+	$(BIN)/python -m infra.demo
+
+up: $(INSTALLED)
+	$(BIN)/python -m infra.local
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+package: $(INSTALLED)
+	npx --yes osls@4.3.1 package
+	$(BIN)/cfn-lint .serverless/cloudformation-template-update-stack.json
+
+$(INSTALLED): pyproject.toml $(wildcard *requirements*.txt */requirements.txt)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "upres needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -e .
+	touch $@

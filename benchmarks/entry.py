@@ -1,0 +1,55 @@
+"""Cold start of the entry: a fresh process, to its first accepted request, against bare imports.
+
+    python -m benchmarks.entry
+
+The peer imports rq, redis, pydantic and boto3 and does nothing. Whole processes, by turns.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+from benchmarks.report import emit
+from infra.local import Local
+
+PEER = "import rq, redis, pydantic, boto3"
+ENTRY = """
+import json
+from function.handler import handler
+event = {
+    "version": "2.0", "rawPath": "/v1/jobs", "rawQueryString": "",
+    "headers": {"host": "api.example.org", "content-type": "application/json"},
+    "requestContext": {"http": {"method": "POST", "path": "/v1/jobs", "sourceIp": "192.0.2.1"}, "stage": "$default"},
+    "body": json.dumps({"image_url": "https://example.org/photo.png"}), "isBase64Encoded": False,
+}
+answer = handler(event, None)
+assert answer["statusCode"] == 202, answer
+"""
+
+
+def seconds(code: str, environment: dict[str, str]) -> float:
+    """Wall-clock seconds of a fresh Python that runs the code."""
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    return time.perf_counter() - begin
+
+
+def main() -> int:
+    """One JSON line: median of the runs, and the peer's."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.entry", description=__doc__)
+    parser.add_argument("--runs", type=int, default=15, help="runs of each (default: 15)")
+    runs: int = parser.parse_args().runs
+    with Local() as local:
+        local.stop("worker")
+        environment = {**os.environ, **local.environment}
+        times = [(seconds(ENTRY, environment), seconds(PEER, environment)) for _ in range(runs + 1)][1:]
+    ours, peer = (statistics.median(column) * 1000 for column in zip(*times, strict=True))
+    emit("entry.cold_start", ours, "ms", "bare import of rq, redis, pydantic, boto3", peer)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""How a figure is printed."""
+
+import json
+
+
+def emit(name: str, value: float, unit: str, peer: str, peer_value: float) -> None:
+    """One figure as a JSON line; `ratio` is value / peer_value."""
+    line = {
+        "name": name,
+        "value": round(value, 4),
+        "unit": unit,
+        "peer": peer,
+        "peer_value": round(peer_value, 4),
+        "ratio": round(value / peer_value, 4),
+    }
+    print(json.dumps(line), flush=True)

@@ -1,0 +1,41 @@
+"""What can go wrong for a client.
+
+UpresError (core.errors)
+├── ServerUnreachable     nothing answers at the URL
+├── Refused               the server answered with a problem; `code`, `status` and `errors` are its own
+├── JobFailed             the job ended without a result; `code` says why
+└── JobCancelled          somebody cancelled the job
+"""
+
+from core.errors import UpresError
+from core.schema import Problem
+
+
+class ServerUnreachable(UpresError):
+    code = "server_unreachable"
+    status = 503
+    retryable = True
+
+
+class Refused(UpresError):
+    """The server's problem details (RFC 9457) as an exception."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.code = problem.code
+        self.status = problem.status
+        self.retryable = problem.retryable
+        self.errors = problem.errors
+
+
+class JobFailed(UpresError):
+    """The job ended without a result."""
+
+    def __init__(self, code: str, message: str, retryable: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+
+
+class JobCancelled(UpresError):
+    code = "cancelled"

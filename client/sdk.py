@@ -1,0 +1,195 @@
+"""Use upres from a program:
+
+from client import Client
+
+upscaled = Client("http://127.0.0.1:8000").upscale("photo.jpg", factor=4)
+upscaled.save("photo_x4.jpg")
+"""
+
+import base64
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, TypeVar
+
+import requests
+from pydantic import BaseModel, ValidationError
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from client import sse
+from client.errors import JobCancelled, JobFailed, Refused, ServerUnreachable
+from core.schema import EVENT, TERMINAL, Cancelled, Event, Failed, JobAccepted, Problem, Result, Snapshot, Succeeded
+
+Model = TypeVar("Model", bound=BaseModel)
+Image = str | PathLike[str] | bytes
+CONNECT_SECONDS = 5
+QUIET_SECONDS = 45
+"""The server says something every 15 s (20 s behind a gateway); three times that is a dead connection."""
+RECONNECT_SECONDS = 0.5
+RECONNECTS = 20
+"""Attempts in a row without a single event before a server counts as gone."""
+
+
+class Upscaled(NamedTuple):
+    """A finished job; the images are downloaded when asked for."""
+
+    client: "Client"
+    job_id: str
+    result: Result
+
+    def download(self, which: Literal["result", "original"] = "result") -> bytes:
+        """The enlarged image's file, or its bicubic enlargement's."""
+        return self.client.download(self.job_id, which)
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the enlarged image's file; returns where."""
+        target = Path(path)
+        target.write_bytes(self.download())
+        return target
+
+
+class Client:
+    """A connection to an upres server; may be used as a context manager.
+
+    Methods raise ServerUnreachable or Refused (the server's problem, with its stable `code`).
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:8000") -> None:
+        self.url = url.rstrip("/")
+        self._session = requests.Session()
+        # Repeating a POST is safe: each carries an Idempotency-Key.
+        retry = Retry(3, status_forcelist=[503], allowed_methods=None, backoff_factor=0.3, raise_on_status=False)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(max_retries=retry))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+
+    def upscale(
+        self,
+        image: Image,
+        factor: int = 4,
+        *,
+        model: str | None = None,
+        output_format: str = "auto",
+        on_event: Callable[[Event], None] = lambda event: None,
+    ) -> Upscaled:
+        """Submit an image (path, bytes or http(s) URL), wait, and return what became of it.
+
+        `on_event` sees every event on the way. Raises JobFailed or JobCancelled when there is no result.
+        """
+        job = self.submit(image, factor, model=model, output_format=output_format)
+        for event in self.events(job.job_id):
+            on_event(event)
+            match event:
+                case Succeeded():
+                    return Upscaled(self, job.job_id, event.result)
+                case Failed():
+                    raise JobFailed(event.code, event.message, event.retryable)
+                case Cancelled():
+                    raise JobCancelled(f"Job {job.job_id} was cancelled.")
+        raise AssertionError("a job's events end with a terminal one")
+
+    def submit(
+        self,
+        image: Image,
+        factor: int = 4,
+        *,
+        model: str | None = None,
+        output_format: str = "auto",
+        priority: Literal["normal", "high"] = "normal",
+        idempotency_key: str | None = None,
+    ) -> JobAccepted:
+        """Submit an image and return at once. Raises FileNotFoundError for a path that is not there."""
+        body = {
+            **_image_fields(image),
+            "upscale_factor": factor,
+            "model": model,
+            "output_format": output_format,
+            "priority": priority,
+        }
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return self._call(JobAccepted, "POST", "/v1/jobs", json=body, headers=headers)
+
+    def events(self, job_id: str, after: str | None = None) -> Iterator[Event]:
+        """The job's events, from the first (or after an event id) to the terminal one.
+
+        Reconnects where it was; ServerUnreachable when that fails for about a minute.
+        """
+        silent = 0
+        while silent < RECONNECTS:
+            silent += 1
+            for event_id, event in self._stream(job_id, after):
+                silent, after = 0, event_id
+                yield event
+                if event.type in TERMINAL:
+                    return
+            time.sleep(RECONNECT_SECONDS * min(silent, 6))
+        raise ServerUnreachable(f"{self.url} does not answer any more; the job {job_id} goes on without you.")
+
+    def status(self, job_id: str) -> Snapshot:
+        """The job now."""
+        return self._call(Snapshot, "GET", f"/v1/jobs/{job_id}")
+
+    def cancel(self, job_id: str) -> Snapshot:
+        """Cancel the job; one that has ended stays as it is."""
+        return self._call(Snapshot, "DELETE", f"/v1/jobs/{job_id}")
+
+    def download(self, job_id: str, which: Literal["result", "original"] = "result") -> bytes:
+        """The file of a finished job's image."""
+        return self._request("GET", f"/v1/jobs/{job_id}/{which}").content
+
+    def _stream(self, job_id: str, after: str | None) -> Iterator[tuple[str, Event]]:
+        """One connection's worth of events; ends quietly when the connection breaks."""
+        headers = {"Last-Event-ID": after} if after else {}
+        try:
+            with self._request("GET", f"/v1/jobs/{job_id}/events", headers=headers, stream=True) as response:
+                lines = (line.decode() for line in response.iter_lines())
+                for event_id, data in sse.decode(lines):
+                    yield event_id, EVENT.validate_json(data)
+        except (requests.RequestException, ServerUnreachable):
+            return
+
+    def _call(self, model: type[Model], method: str, path: str, **options: Any) -> Model:
+        return model.model_validate_json(self._request(method, path, **options).content)
+
+    def _request(self, method: str, path: str, **options: Any) -> requests.Response:
+        try:
+            response = self._session.request(
+                method, self.url + path, timeout=(CONNECT_SECONDS, QUIET_SECONDS), **options
+            )
+        except requests.RequestException as error:
+            raise ServerUnreachable(f"{self.url} does not answer; is upres running there?") from error
+        if not response.ok:
+            raise _refused(response)
+        return response
+
+
+def _image_fields(image: Image) -> dict[str, str]:
+    """The fields of a request that carry the image."""
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
+        return {"image_url": image}
+    if isinstance(image, bytes):
+        return {"image_base64": base64.b64encode(image).decode()}
+    path = Path(image)
+    return {"image_base64": base64.b64encode(path.read_bytes()).decode(), "image_name": path.name}
+
+
+def _refused(response: requests.Response) -> Refused | ServerUnreachable:
+    """The server's problem; what is no problem document does not come from upres."""
+    try:
+        return Refused(Problem.model_validate_json(response.content))
+    except ValidationError:
+        return ServerUnreachable(
+            f"{response.url} answered {response.status_code} {response.reason}, not as upres does."
+        )

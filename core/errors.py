@@ -1,0 +1,235 @@
+"""All errors of upres. Each has a stable `code`, an HTTP `status`, and says whether a retry may help.
+
+    UpresError                      internal_error         500
+    ├── RequestError                the request has to change
+    │   ├── InvalidJson             invalid_json           400
+    │   ├── InvalidRequest          a code per field       422
+    │   ├── UnknownModel            unknown_model          422
+    │   ├── InvalidEventId          invalid_event_id       400
+    │   ├── BodyTooLarge            body_too_large         413
+    │   ├── IdempotencyConflict     idempotency_conflict   409
+    │   ├── JobNotFound             job_not_found          404
+    │   ├── ResultNotReady          result_not_ready       409  retry
+    │   └── NoResult                no_result              410
+    ├── ImageError                  the image has to change
+    │   ├── NotAnImage              not_an_image           422
+    │   ├── UnsupportedImage        unsupported_image      422
+    │   ├── TruncatedImage          truncated_image        422
+    │   ├── TooManyPixels           too_many_pixels        413
+    │   ├── TooManyBytes            too_many_bytes         413
+    │   └── FormatLimit             format_limit           422
+    ├── FetchError                  the image could not be fetched
+    │   ├── UrlRefused              url_refused            422
+    │   ├── UrlUnreachable          url_unreachable        502  retry
+    │   ├── UrlAnsweredError        url_answered_error     502
+    │   └── UploadNotFound          upload_not_found       404
+    ├── Unavailable                 a part of upres is away, try again
+    │   ├── QueueUnavailable        queue_unavailable      503  retry
+    │   └── StoreUnavailable        store_unavailable      503  retry
+    ├── ModelError                  model_invalid          500
+    ├── SettingsError               settings_invalid       500
+    └── TimedOut                    timed_out              504  retry
+
+The same codes travel in problem+json answers (RFC 9457) and in `failed` events.
+"""
+
+from collections.abc import Iterator
+from typing import TypedDict
+
+
+class FieldError(TypedDict):
+    """One rejected field: which, why, what was given (shortened), in words what would be accepted."""
+
+    field: str
+    code: str
+    given: str
+    detail: str
+
+
+class UpresError(Exception):
+    """Base of every error; `str(error)` is a sentence for the user that says what to do."""
+
+    code = "internal_error"
+    status = 500
+    retryable = False
+    title = "Something went wrong inside upres"
+
+
+class RequestError(UpresError):
+    """The request cannot be served as it is."""
+
+    status = 400
+    title = "The request cannot be served"
+
+
+class InvalidJson(RequestError):
+    code = "invalid_json"
+    title = "The body is not a JSON object"
+
+
+class InvalidRequest(RequestError):
+    """One or more fields are wrong; carries the code of the first and lists all of them."""
+
+    code = "invalid_request"
+    status = 422
+    title = "The request has an invalid field"
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        super().__init__(" ".join(error["detail"] for error in errors))
+        self.errors = errors
+        self.code = errors[0]["code"]
+
+
+class UnknownModel(RequestError):
+    code = "unknown_model"
+    status = 422
+    title = "There is no such model"
+
+
+class InvalidEventId(RequestError):
+    code = "invalid_event_id"
+    title = "Last-Event-ID is not an event id"
+
+
+class BodyTooLarge(RequestError):
+    code = "body_too_large"
+    status = 413
+    title = "The request body is too large"
+
+
+class IdempotencyConflict(RequestError):
+    code = "idempotency_conflict"
+    status = 409
+    title = "The Idempotency-Key was used for another request"
+
+
+class JobNotFound(RequestError):
+    code = "job_not_found"
+    status = 404
+    title = "There is no such job"
+
+
+class ResultNotReady(RequestError):
+    code = "result_not_ready"
+    status = 409
+    retryable = True
+    title = "The job is not finished"
+
+
+class NoResult(RequestError):
+    code = "no_result"
+    status = 410
+    title = "The job ended without a result"
+
+
+class ImageError(UpresError):
+    """The image cannot be enlarged as it is."""
+
+    status = 422
+    title = "The image cannot be enlarged"
+
+
+class NotAnImage(ImageError):
+    code = "not_an_image"
+    title = "The data is not an image"
+
+
+class UnsupportedImage(ImageError):
+    code = "unsupported_image"
+    title = "The image format is not supported"
+
+
+class TruncatedImage(ImageError):
+    code = "truncated_image"
+    title = "The image is incomplete or damaged"
+
+
+class TooManyPixels(ImageError):
+    code = "too_many_pixels"
+    status = 413
+    title = "The image has too many pixels"
+
+
+class TooManyBytes(ImageError):
+    code = "too_many_bytes"
+    status = 413
+    title = "The image file is too large"
+
+
+class FormatLimit(ImageError):
+    code = "format_limit"
+    title = "The result does not fit the output format"
+
+
+class FetchError(UpresError):
+    """The image could not be fetched."""
+
+    status = 502
+    title = "The image could not be fetched"
+
+
+class UrlRefused(FetchError):
+    code = "url_refused"
+    status = 422
+    title = "The image URL is not allowed"
+
+
+class UrlUnreachable(FetchError):
+    code = "url_unreachable"
+    retryable = True
+    title = "The image URL does not answer"
+
+
+class UrlAnsweredError(FetchError):
+    code = "url_answered_error"
+    title = "The image URL answered with an error"
+
+
+class UploadNotFound(FetchError):
+    code = "upload_not_found"
+    status = 404
+    title = "There is no such upload"
+
+
+class Unavailable(UpresError):
+    """A part that upres needs does not answer at the moment."""
+
+    status = 503
+    retryable = True
+    title = "Temporarily unavailable"
+
+
+class QueueUnavailable(Unavailable):
+    code = "queue_unavailable"
+
+
+class StoreUnavailable(Unavailable):
+    code = "store_unavailable"
+
+
+class ModelError(UpresError):
+    """A model in the store is missing, damaged or of an unknown kind."""
+
+    code = "model_invalid"
+    title = "The model cannot be used"
+
+
+class SettingsError(UpresError):
+    """An UPRES_* variable has a value that cannot be used."""
+
+    code = "settings_invalid"
+    title = "A setting is invalid"
+
+
+class TimedOut(UpresError):
+    code = "timed_out"
+    status = 504
+    retryable = True
+    title = "The job took too long"
+
+
+def tree(root: type[UpresError] = UpresError) -> Iterator[type[UpresError]]:
+    """The root and all its descendants, depth first."""
+    yield root
+    for child in root.__subclasses__():
+        yield from tree(child)

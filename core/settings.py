@@ -1,0 +1,69 @@
+"""Settings: read once from the environment, frozen, each variable named UPRES_ and the field in capitals.
+
+Credentials and region of the object store come from AWS's own variables.
+"""
+
+import os
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from core.errors import SettingsError
+from core.schema import ModelName
+
+PREFIX = "UPRES_"
+
+
+def _list(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """Everything that differs between deployments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", description="redis://, rediss:// (TLS) or unix:// address of Redis."
+    )
+    s3_endpoint_url: str | None = Field(None, description="Object store other than AWS's own S3.")
+    s3_bucket: str = Field("upres", min_length=1, description="Bucket for uploads, results and models.")
+    model: ModelName = Field("faithful", description="The model that workers preload and requests get.")
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field(
+        "auto", description="auto: CUDA if there is one, else Apple's MPS, else the CPU."
+    )
+    max_input_megapixels: float = Field(
+        16, gt=0, le=178, description="Larger images are refused before decoding; a quarter of it at factor 8."
+    )
+    max_input_megabytes: float = Field(20, gt=0, le=1000, description="Larger image files are refused.")
+    public_url: str = Field("", description="How clients reach the function, when it cannot tell from the request.")
+    fetch_private_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_list)] = Field(
+        (), description="Networks (CIDR, comma-separated) that image_url may reach although not public."
+    )
+    cache_dir: Path = Field(Path("~/.cache/upres"), description="Where a worker keeps model files between starts.")
+
+    @property
+    def max_input_bytes(self) -> int:
+        """The largest image file accepted, in bytes."""
+        return int(self.max_input_megabytes * 1_000_000)
+
+    def max_input_pixels(self, factor: int) -> int:
+        """The largest image accepted, in pixels: factor 8 may not make more pixels than factor 4."""
+        return int(self.max_input_megapixels * 1_000_000 / max(1, factor * factor / 16))
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """Settings from UPRES_* variables; SettingsError names each variable that cannot be used."""
+        given: dict[str, Any] = {
+            name: environment[PREFIX + name.upper()]
+            for name in cls.model_fields
+            if environment.get(PREFIX + name.upper())
+        }
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            lines = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+            raise SettingsError("; ".join(lines)) from None

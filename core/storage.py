@@ -1,0 +1,97 @@
+"""The object store: put, get, presign. The only file that knows boto3, and it loads it when first used."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core import keys
+from core.errors import StoreUnavailable, UpresError
+from core.settings import Settings
+
+if TYPE_CHECKING:
+    from boto3.session import Session
+    from mypy_boto3_s3 import S3Client
+
+
+class ObjectNotFound(UpresError):
+    """There is no object under the key; callers say what that means to the user."""
+
+
+class Store:
+    """One bucket. Methods raise StoreUnavailable when it does not answer; calls are safe from threads.
+
+    Credentials come from AWS's usual places, unless a session with its own is given.
+    """
+
+    def __init__(self, settings: Settings, session: "Session | None" = None) -> None:
+        self._session = session
+        self.bucket = settings.s3_bucket
+        self._endpoint = settings.s3_endpoint_url
+
+    @cached_property
+    def _client(self) -> "S3Client":
+        # Importing boto3 and making a client takes 0.2 s: more than all the rest of the entry function.
+        import boto3
+        from botocore.config import Config
+
+        config = Config(
+            connect_timeout=2,
+            read_timeout=30,
+            retries={"mode": "standard", "total_max_attempts": 3},
+            signature_version="s3v4",
+            s3={"addressing_style": "path" if self._endpoint else "auto"},
+        )
+        session = self._session or boto3.session.Session()
+        return session.client("s3", endpoint_url=self._endpoint, config=config)
+
+    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> str:
+        """Store bytes under a key; returns the s3:// address."""
+        with self._mapped(key):
+            self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
+        return self.uri(key)
+
+    def get(self, key: str, limit: int | None = None) -> bytes:
+        """The bytes under a key, at most `limit` + 1 of them; ObjectNotFound when there are none."""
+        with self._mapped(key):
+            body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"]
+            return body.read() if limit is None else body.read(limit + 1)
+
+    def presign(self, key: str, seconds: int = keys.LINK_SECONDS) -> str:
+        """A link with which anyone can get the object for that many seconds; makes no request."""
+        with self._mapped(key):
+            return self._client.generate_presigned_url(
+                "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds
+            )
+
+    def ping(self) -> None:
+        """Raise StoreUnavailable unless the bucket answers."""
+        with self._mapped(""):
+            self._client.head_bucket(Bucket=self.bucket)
+
+    def put_folder(self, folder: Path, prefix: str) -> None:
+        """Store every file below a folder under prefix/relative/path."""
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            self.put(f"{prefix}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+
+    def uri(self, key: str) -> str:
+        """The s3:// address of a key."""
+        return f"s3://{self.bucket}/{key}"
+
+    @contextmanager
+    def _mapped(self, key: str) -> Iterator[None]:
+        """The one boundary where boto3's errors become ours."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code"))
+            if key and code in ("NoSuchKey", "404"):
+                raise ObjectNotFound(f"There is no object {self.uri(key)}.") from error
+            raise StoreUnavailable(
+                f"The object store refused a request ({code}); try again in a few seconds."
+            ) from error
+        except BotoCoreError as error:
+            raise StoreUnavailable("The object store does not answer; try again in a few seconds.") from error

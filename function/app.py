@@ -1,0 +1,169 @@
+"""The HTTP interface: one ASGI app, the same under uvicorn, in a container and on Lambda."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from core import events
+from core.errors import BodyTooLarge
+from core.schema import Message
+from core.settings import Settings
+from function import jobs, problems, stream
+from function.parse import parse_json
+from function.services import Services
+from function.submit import submit
+
+PAGE = Path(__file__).parent.parent / "client" / "web" / "index.html"
+BODY_SLACK = 64 * 1024
+"""What a request may need besides the image: field names, a long URL, a file name."""
+
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """The app for these settings; by default for the environment's."""
+    services = Services(settings or Settings.from_environment())
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.hub = stream.Hub(services.settings)
+        yield
+        await app.state.hub.close()
+
+    app = Starlette(
+        routes=[
+            Route("/", page),
+            Route("/v1/jobs", create_job, methods=["POST"]),
+            Route("/v1/jobs/{job_id}", read_job, methods=["GET"]),
+            Route("/v1/jobs/{job_id}", cancel_job, methods=["DELETE"]),
+            Route("/v1/jobs/{job_id}/events", job_events),
+            Route("/v1/jobs/{job_id}/result", job_image, name="result"),
+            Route("/v1/jobs/{job_id}/original", job_image, name="original"),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/openapi.json", openapi),
+        ],
+        # Any page may use the service: there are no cookies that could be abused.
+        middleware=[
+            Middleware(
+                CORSMiddleware,
+                allow_origins=["*"],
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["Content-Type", "Idempotency-Key", "Last-Event-ID"],
+                expose_headers=["Location", "Retry-After"],
+            )
+        ],
+        exception_handlers=problems.HANDLERS,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    return app
+
+
+async def create_job(request: Request) -> Response:
+    """POST /v1/jobs → 202 and where to follow the job."""
+    services = _services(request)
+    job_request = parse_json(await _body(request, services.settings.max_input_bytes * 4 // 3 + BODY_SLACK))
+    base_url = services.settings.public_url or str(request.base_url)
+    key = request.headers.get("Idempotency-Key")
+    accepted = await run_in_threadpool(submit, services, job_request, base_url, key)
+    return _json(accepted, 202, Location=accepted.status_url)
+
+
+def read_job(request: Request) -> Response:
+    """GET /v1/jobs/{id} → the job now."""
+    return _json(jobs.snapshot(_services(request), request.path_params["job_id"]))
+
+
+def cancel_job(request: Request) -> Response:
+    """DELETE /v1/jobs/{id} → the job after cancelling it."""
+    return _json(jobs.cancel(_services(request), request.path_params["job_id"]))
+
+
+def job_image(request: Request) -> Response:
+    """GET /v1/jobs/{id}/result or /original → redirect to a fresh link."""
+    which: Literal["result", "original"] = "result" if request.url.path.endswith("/result") else "original"
+    link = jobs.link(_services(request), request.path_params["job_id"], which)
+    return RedirectResponse(link, 302, {"Cache-Control": "no-store"})
+
+
+async def job_events(request: Request) -> Response:
+    """GET /v1/jobs/{id}/events → server-sent events after Last-Event-ID, to the end of the job.
+
+    204 when there is nothing after it and never will be: that tells an EventSource to stop.
+    """
+    job_id = request.path_params["job_id"]
+    services = _services(request)
+    after = stream.check_id(request.headers.get("Last-Event-ID") or request.query_params.get("last_event_id"))
+    last_id, last_event = await run_in_threadpool(jobs.last_event, services, job_id)
+    if events.is_terminal(last_event) and stream.reached(after, last_id):
+        return Response(status_code=204)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    if "aws.event" in request.scope:  # API Gateway buffers: answer in pieces, the browser comes back for more
+        fresh = await run_in_threadpool(stream.poll, services.settings, job_id, after)
+        body = "retry: 250\n\n" + "".join(map(stream.frame, fresh))
+        return Response(body, headers=headers, media_type="text/event-stream")
+    frames = request.app.state.hub.follow(job_id, after)
+    return StreamingResponse(frames, headers=headers, media_type="text/event-stream")
+
+
+def healthz(request: Request) -> Response:
+    """GET /healthz → 200 while the process answers."""
+    return JSONResponse({"status": "ok"})
+
+
+def readyz(request: Request) -> Response:
+    """GET /readyz → 200 when Redis and the object store answer, else a 503 that says which does not."""
+    services = _services(request)
+    services.redis.ping()
+    services.store.ping()
+    return JSONResponse({"status": "ok", "redis": "ok", "store": "ok"})
+
+
+def metrics(request: Request) -> Response:
+    """GET /metrics → Prometheus text."""
+    from function.metrics import render
+
+    return Response(*render(_services(request)))
+
+
+def openapi(request: Request) -> Response:
+    """GET /openapi.json → the description of all this."""
+    from function.openapi import document
+
+    return JSONResponse(document())
+
+
+def page(request: Request) -> Response:
+    """GET / → a page to try it on."""
+    return Response(PAGE.read_bytes(), media_type="text/html")
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def _json(message: Message, status: int = 200, **headers: str) -> Response:
+    body = message.model_dump_json(exclude_none=True)
+    return Response(body, status, {"Cache-Control": "no-store", **headers}, media_type="application/json")
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The request body, read no further than its limit. Raises BodyTooLarge."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise BodyTooLarge(
+                f"The request is larger than {limit / 1e6:.1f} MB; send a smaller image, or its image_url."
+            )
+    return bytes(body)

@@ -1,0 +1,35 @@
+"""AWS Lambda: the app behind an HTTP API, and the plain dict of a direct invoke."""
+
+from typing import Any
+
+from mangum import Mangum
+
+from function import problems
+from function.app import create_app
+from function.parse import parse
+from function.services import Services
+from function.submit import submit
+
+_app = create_app()
+_services: Services = _app.state.services
+_http = Mangum(_app, lifespan="off", text_mime_types=["text/", "application/json", "application/problem+json"])
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """An HTTP API event → an HTTP answer; any other dict is a job request → JobAccepted or a problem.
+
+    A direct invoke may carry `idempotency_key` beside the fields of a JobRequest: Lambda itself
+    repeats asynchronous invokes.
+    """
+    if "requestContext" in event:
+        return _http(event, context)
+    return _direct(event)
+
+
+def _direct(event: dict[str, Any]) -> dict[str, Any]:
+    payload = {name: value for name, value in event.items() if name != "idempotency_key"}
+    try:
+        accepted = submit(_services, parse(payload), _services.settings.public_url, event.get("idempotency_key"))
+    except Exception as error:
+        return problems.describe(error).model_dump(mode="json")
+    return accepted.model_dump(mode="json")

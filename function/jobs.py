@@ -1,0 +1,66 @@
+"""Questions about a job that exists: how far it is, cancel it, where its images are."""
+
+from typing import Literal
+
+from core import events, keys
+from core.errors import JobNotFound, NoResult, ResultNotReady
+from core.schema import Cancelled, Snapshot
+from function.services import Services
+
+
+def snapshot(services: Services, job_id: str) -> Snapshot:
+    """The job now; its position is looked up while it is queued. Raises JobNotFound."""
+    _check(job_id)
+    entries = events.read(services.redis, job_id)
+    if not entries:
+        raise _not_found(job_id)
+    state = events.fold(event for _, event in entries)
+    if state.status == "queued":
+        position = services.redis.lpos(services.queue.key, job_id)
+        return state.model_copy(update={"position": position})
+    return state
+
+
+def last_event(services: Services, job_id: str) -> events.Entry:
+    """The job's latest event. Raises JobNotFound."""
+    _check(job_id)
+    entries = events.parse(services.redis.xrevrange(keys.events(job_id), count=1))
+    if not entries:
+        raise _not_found(job_id)
+    return entries[0]
+
+
+def cancel(services: Services, job_id: str) -> Snapshot:
+    """End a job that has not ended: taken out of the queue, or stopped before its worker's next event.
+
+    Cancelling a job that has ended changes nothing. Raises JobNotFound.
+    """
+    snapshot(services, job_id)
+    with services.redis.pipeline(transaction=True) as pipeline:
+        events.append(pipeline, Cancelled(job_id=job_id))
+        pipeline.lrem(services.queue.key, 1, job_id)
+        _, removed = pipeline.execute()
+    if removed:
+        services.redis.delete(f"rq:job:{job_id}")
+    return snapshot(services, job_id)
+
+
+def link(services: Services, job_id: str, which: Literal["result", "original"]) -> str:
+    """A fresh link to an image of a finished job. Raises JobNotFound, ResultNotReady or NoResult."""
+    state = snapshot(services, job_id)
+    if state.result is not None:
+        uri = state.result.sr_image_uri if which == "result" else state.result.original_image_uri
+        return services.store.presign(uri.removeprefix(services.store.uri("")))
+    if state.status in ("queued", "running"):
+        raise ResultNotReady(f"The job is {state.status}; follow it at /v1/jobs/{job_id}/events.")
+    raise NoResult(f"The job {state.status}; there is no result. Submit the image again.")
+
+
+def _check(job_id: str) -> None:
+    if not keys.JOB_ID.fullmatch(job_id):
+        raise _not_found(job_id)
+
+
+def _not_found(job_id: str) -> JobNotFound:
+    days = keys.EVENTS_SECONDS // keys.DAY
+    return JobNotFound(f"There is no job {job_id[:64]!r}; jobs are kept for {days} days after their last event.")

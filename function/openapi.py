@@ -1,0 +1,122 @@
+"""The OpenAPI 3.1 description, built from the models that the code uses."""
+
+from functools import cache
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from core.schema import EVENT, JobAccepted, JobRequest, Problem, Snapshot
+
+REF = "#/components/schemas/{model}"
+JOB_ID = {
+    "name": "job_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+}
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The whole description as a JSON-compatible dict."""
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in (JobRequest, JobAccepted, Snapshot, Problem)], ref_template=REF
+    )
+    event = EVENT.json_schema(ref_template=REF)
+    schemas = {**definitions["$defs"], **event.pop("$defs"), "Event": event}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "upres", "version": "1", "description": "Super-resolution with live progress."},
+        "paths": _paths(),
+        "components": {"schemas": schemas},
+    }
+
+
+def _paths() -> dict[str, Any]:
+    missing = {"404": _problem("No such job.")}
+    image = {
+        "302": {"description": "A fresh presigned link.", "headers": {"Location": {"schema": {"type": "string"}}}},
+        "409": _problem("The job is not finished."),
+        "410": _problem("The job ended without a result."),
+        **missing,
+    }
+    return {
+        "/v1/jobs": {
+            "post": _operation(
+                "createJob",
+                "Submit an image.",
+                {
+                    "202": _answer("JobAccepted", "Accepted; follow it at events_url."),
+                    "400": _problem("Not a JSON object."),
+                    "409": _problem("The Idempotency-Key was used for another request."),
+                    "413": _problem("Too many bytes."),
+                    "422": _problem("A field is wrong; the code says which."),
+                    "503": _problem("Redis or the store is away; nothing was accepted."),
+                },
+                [_header("Idempotency-Key", "Repeating a request with the same key finds the same job.")],
+                requestBody={"required": True, "content": _json("JobRequest")},
+            )
+        },
+        "/v1/jobs/{job_id}": {
+            "get": _operation("readJob", "The job now.", {"200": _answer("Snapshot", "The job."), **missing}, [JOB_ID]),
+            "delete": _operation(
+                "cancelJob", "Cancel the job.", {"200": _answer("Snapshot", "The job after that."), **missing}, [JOB_ID]
+            ),
+        },
+        "/v1/jobs/{job_id}/events": {
+            "get": _operation(
+                "followJob",
+                "Server-sent events: all after Last-Event-ID, then live to the end of the job.",
+                {
+                    "200": {
+                        "description": "Each event's data is an Event; its id is for Last-Event-ID.",
+                        "content": {"text/event-stream": {"schema": {"$ref": REF.format(model="Event")}}},
+                    },
+                    "204": {"description": "Nothing more will come."},
+                    "400": _problem("Last-Event-ID is not an event id."),
+                    **missing,
+                },
+                [
+                    JOB_ID,
+                    _header("Last-Event-ID", "Id of the last event that was seen."),
+                    {"name": "last_event_id", "in": "query", "schema": {"type": "string"}},
+                ],
+            )
+        },
+        "/v1/jobs/{job_id}/result": {"get": _operation("readResult", "The enlarged image.", image, [JOB_ID])},
+        "/v1/jobs/{job_id}/original": {"get": _operation("readOriginal", "Its bicubic enlargement.", image, [JOB_ID])},
+        "/healthz": {
+            "get": _operation("healthz", "Whether the process answers.", {"200": {"description": "It does."}})
+        },
+        "/readyz": {
+            "get": _operation(
+                "readyz",
+                "Whether Redis and the store answer.",
+                {"200": {"description": "They do."}, "503": _problem("One of them does not.")},
+            )
+        },
+        "/metrics": {"get": _operation("metrics", "Prometheus metrics.", {"200": {"description": "Text format."}})},
+    }
+
+
+def _operation(
+    name: str, summary: str, responses: dict[str, Any], parameters: list[dict[str, Any]] | None = None, **more: Any
+) -> dict[str, Any]:
+    return {"operationId": name, "summary": summary, "parameters": parameters or [], "responses": responses, **more}
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+
+
+def _json(model: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": REF.format(model=model)}}}
+
+
+def _answer(model: str, description: str) -> dict[str, Any]:
+    return {"description": description, "content": _json(model)}
+
+
+def _problem(description: str) -> dict[str, Any]:
+    schema = {"schema": {"$ref": REF.format(model="Problem")}}
+    return {"description": description, "content": {"application/problem+json": schema}}

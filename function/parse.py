@@ -1,0 +1,76 @@
+"""Bytes or a dict from outside → JobRequest, or an error that names the field and what would be right."""
+
+import json
+from typing import Any
+
+from pydantic import ValidationError
+
+from core.errors import FieldError, InvalidJson, InvalidRequest
+from core.schema import JobRequest
+
+SHOWN = 80
+"""How many characters of a rejected value are quoted back."""
+
+CODES = {
+    "image_url": "invalid_image_url",
+    "image_base64": "invalid_base64",
+    "image_key": "invalid_image_key",
+    "image_name": "invalid_image_name",
+    "upscale_factor": "unsupported_factor",
+    "model": "unknown_model",
+    "output_format": "unsupported_format",
+    "priority": "invalid_priority",
+}
+EXPECTED = {
+    "image_url": "image_url must be an absolute http:// or https:// address of at most 8192 characters.",
+    "image_base64": "image_base64 must be text: the image file in base64.",
+    "image_key": "image_key must be the key of an upload, uploads/….",
+    "image_name": "image_name must be a file name of at most 255 characters.",
+    "upscale_factor": "upscale_factor must be 2, 4 or 8.",
+    "model": "model must be the name of a model: lower-case letters, digits, '.', '_' and '-'.",
+    "output_format": "output_format must be auto, png, jpeg or webp.",
+    "priority": "priority must be normal or high.",
+}
+
+
+def parse_json(body: bytes) -> JobRequest:
+    """A request body → JobRequest. Raises InvalidJson or InvalidRequest."""
+    try:
+        payload = json.loads(body)
+    except ValueError as error:
+        raise InvalidJson(
+            f'The body is not JSON ({error}); send an object like {{"image_url": "https://…"}}.'
+        ) from None
+    return parse(payload)
+
+
+def parse(payload: object) -> JobRequest:
+    """A decoded payload → JobRequest. Raises InvalidJson or InvalidRequest."""
+    if not isinstance(payload, dict):
+        raise InvalidJson('The body must be a JSON object like {"image_url": "https://…"}.')
+    try:
+        return JobRequest.model_validate(payload)
+    except ValidationError as error:
+        raise InvalidRequest([_field_error(dict(e)) for e in error.errors(include_url=False)]) from None
+
+
+def _field_error(error: dict[str, Any]) -> FieldError:
+    """One of pydantic's errors in our words."""
+    field = str(error["loc"][0]) if error["loc"] else ""
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        known = ", ".join(JobRequest.model_fields)
+        return FieldError(
+            field=field[:SHOWN],
+            code="unknown_field",
+            given=_shown(error["input"]),
+            detail=f"There is no field {field[:SHOWN]!r}; known are {known}.",
+        )
+    if not field:
+        return FieldError(field="image_url", code=kind, given="", detail=error["msg"])
+    return FieldError(field=field, code=CODES[field], given=_shown(error["input"]), detail=EXPECTED[field])
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"

@@ -1,0 +1,66 @@
+"""Errors → problem details (RFC 9457): the one boundary where exceptions become answers."""
+
+import logging
+
+import redis
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.errors import InvalidRequest, QueueUnavailable, UpresError
+from core.schema import Problem
+
+RETRY_AFTER_SECONDS = 5
+log = logging.getLogger("upres.function")
+
+
+def describe(error: Exception) -> Problem:
+    """Any exception as a problem; what nobody foresaw is logged and says nothing to the outside."""
+    if isinstance(error, RedisError):
+        log.warning("redis: %s", error)
+        error = QueueUnavailable("The job queue does not answer; nothing was accepted. Try again in a few seconds.")
+    if isinstance(error, HTTPException):
+        return _http(error)
+    if not isinstance(error, UpresError):
+        log.error("unforeseen error", exc_info=error)
+        error = UpresError("Something went wrong inside upres; the operator finds it in the function's log.")
+    return Problem(
+        type=f"urn:upres:error:{error.code}",
+        title=error.title,
+        status=error.status,
+        detail=str(error),
+        code=error.code,
+        retryable=error.retryable,
+        errors=[dict(entry) for entry in error.errors] if isinstance(error, InvalidRequest) else [],
+    )
+
+
+def respond(request: Request, error: Exception) -> Response:
+    """The answer to a request that raised."""
+    problem = describe(error)
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if problem.retryable:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return Response(problem.model_dump_json(), problem.status, headers, media_type="application/problem+json")
+
+
+HANDLERS = dict.fromkeys((UpresError, redis.RedisError, HTTPException, Exception), respond)
+
+
+def _http(error: HTTPException) -> Problem:
+    """Starlette's own: no such route, wrong method."""
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    details = {
+        404: "There is nothing at this address; /openapi.json lists what there is.",
+        405: "This address does not take this method; /openapi.json lists what it takes.",
+    }
+    code = codes.get(error.status_code, "http_error")
+    return Problem(
+        type=f"urn:upres:error:{code}",
+        title=error.detail,
+        status=error.status_code,
+        detail=details.get(error.status_code, error.detail),
+        code=code,
+        retryable=False,
+    )

@@ -1,0 +1,28 @@
+"""What the entry function holds on to between requests: settings, Redis, the queue, the store."""
+
+from functools import cached_property
+
+from redis import Redis
+from rq import Queue
+
+from core.queue import connect_quickly, open_queue
+from core.settings import Settings
+from core.storage import Store
+
+
+class Services:
+    """Made once per process; nothing connects before it is used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = Store(settings)
+
+    @cached_property
+    def redis(self) -> Redis:
+        """A pool of impatient connections: threads may share it."""
+        return connect_quickly(self.settings)
+
+    @cached_property
+    def queue(self) -> Queue:
+        """The job queue."""
+        return open_queue(self.redis)

@@ -1,0 +1,134 @@
+"""Server-sent events of a job: replay the stream, then follow it.
+
+The stream is the truth and pub/sub only the wake-up: a follower reads the stream at its own pace, so
+a slow browser costs nothing but its own connection, and a lost wake-up is made good at the next
+heartbeat. One pattern subscription per process serves all followers: even a million jobs a day publish
+only some hundred events a second.
+"""
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from core import events, keys
+from core.errors import InvalidEventId
+from core.events import Entry
+from core.queue import connect_async, connect_quickly
+from core.settings import Settings
+
+HEARTBEAT_SECONDS = 15
+"""Shorter than the idle timeouts of common proxies (60 s and, on some mobile networks, 30 s)."""
+POLL_SECONDS = 20
+"""How long a gateway that buffers is kept waiting: API Gateway gives up after 30."""
+RECONNECT_SECONDS = 1
+CONNECTIONS = 3
+"""One subscribes, the others read in turn for all followers."""
+_EVENT_ID = re.compile(r"\d{1,19}-\d{1,19}")
+
+
+def check_id(event_id: str | None) -> str:
+    """Last-Event-ID → a stream id; START when there is none. Raises InvalidEventId."""
+    if not event_id:
+        return events.START
+    if not _EVENT_ID.fullmatch(event_id):
+        raise InvalidEventId("Last-Event-ID must be the id of an event of this job, like 1700000000000-0.")
+    return event_id
+
+
+def reached(event_id: str, last_id: str) -> bool:
+    """Whether a stream id is at or after another: ids are two numbers, compared as such."""
+    return _numbers(event_id) >= _numbers(last_id)
+
+
+def frame(entry: Entry) -> str:
+    """One event as a server-sent event (WHATWG HTML, section 9.2); `message` events, the type is in the JSON."""
+    event_id, event = entry
+    return f"id: {event_id}\ndata: {event.model_dump_json(exclude_none=True)}\n\n"
+
+
+def poll(settings: Settings, job_id: str, after: str, seconds: float = POLL_SECONDS) -> list[Entry]:
+    """The job's events after an id, as soon as there is one; empty after so many seconds."""
+    with connect_quickly(settings, seconds + 5) as connection:
+        answer: Any = connection.xread({keys.events(job_id): after}, block=int(seconds * 1000))
+    return events.parse(answer[0][1]) if answer else []
+
+
+class Hub:
+    """Follows any number of jobs of one process; belongs to the event loop that runs it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._redis = connect_async(settings, CONNECTIONS)
+        self._followers: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._listener: asyncio.Task[None] | None = None
+
+    async def follow(self, job_id: str, after: str) -> AsyncIterator[str]:
+        """Frames of the job's events after an id, comments while nothing happens; ends with the job."""
+        if self._listener is None:
+            self._listener = asyncio.create_task(self._listen())
+        with self._wakeups(job_id) as wakeup:
+            while True:
+                wakeup.clear()
+                try:
+                    entries = events.parse(await self._redis.xrange(keys.events(job_id), min=f"({after}"))
+                except (RedisError, OSError):
+                    yield ": waiting for the queue\n\n"
+                    await asyncio.sleep(RECONNECT_SECONDS)
+                    continue
+                for entry in entries:
+                    yield frame(entry)
+                    after = entry[0]
+                if entries and events.is_terminal(entries[-1][1]):
+                    return
+                try:
+                    await asyncio.wait_for(wakeup.wait(), HEARTBEAT_SECONDS)
+                except TimeoutError:
+                    yield ": still here\n\n"
+
+    async def close(self) -> None:
+        """Let go of Redis."""
+        if self._listener:
+            self._listener.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._listener
+        await self._redis.aclose()
+
+    @contextmanager
+    def _wakeups(self, job_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever something may have been published about the job."""
+        wakeup = asyncio.Event()
+        self._followers[job_id].add(wakeup)
+        try:
+            yield wakeup
+        finally:
+            self._followers[job_id].discard(wakeup)
+            if not self._followers[job_id]:
+                del self._followers[job_id]
+
+    async def _listen(self) -> None:
+        """Wake the followers of each job that something is published about; reconnect for ever."""
+        while True:
+            try:
+                async with self._redis.pubsub() as pubsub:
+                    await pubsub.psubscribe(keys.channel("*"))
+                    async for message in pubsub.listen():
+                        self._wake(message)
+            except (RedisError, OSError):
+                await asyncio.sleep(RECONNECT_SECONDS)
+
+    def _wake(self, message: dict[str, Any]) -> None:
+        if message["type"] == "psubscribe":  # whatever was published before this was missed
+            wakeups = [wakeup for followers in self._followers.values() for wakeup in followers]
+        else:
+            job_id = message["channel"].decode().removeprefix(keys.channel(""))
+            wakeups = list(self._followers.get(job_id, ()))
+        for wakeup in wakeups:
+            wakeup.set()
+
+
+def _numbers(event_id: str) -> list[int]:
+    return [int(number) for number in event_id.split("-")]

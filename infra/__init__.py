@@ -1,0 +1,1 @@
+"""Everything that runs upres: on this machine, in containers, on AWS."""

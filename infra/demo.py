@@ -1,0 +1,101 @@
+"""`make demo`: a real photo through the real system, and what happens on the way."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.console import Console
+
+from client import Client
+from core import keys
+from core.errors import UpresError
+from core.queue import connect
+from core.schema import EVENT, TERMINAL, Event, Failed, Succeeded
+from infra.child import ChildDied
+from infra.local import Local
+
+ROOT = Path(__file__).parent.parent
+PHOTO = ROOT / "samples" / "chelsea.png"
+CROP = (120, 60, 260, 150)
+"""Left, top, right, bottom of the detail that is shown enlarged, in pixels of the photo."""
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main() -> int:
+    """Enlarge one photo and show each step; 1 when something went wrong."""
+    parser = argparse.ArgumentParser(prog="python -m infra.demo", description=__doc__)
+    parser.add_argument("photo", nargs="?", type=Path, default=PHOTO, help="image to enlarge (default: a cat)")
+    parser.add_argument("--out", type=Path, default=ROOT / "demo", help="folder for the results (default: demo)")
+    arguments = parser.parse_args()
+    begin = time.monotonic()
+    try:
+        with Local() as local:
+            _say(f"Redis, S3, function and worker run ({time.monotonic() - begin:.1f} s); {local.url} answers")
+            _enlarge(local, arguments.photo, arguments.out)
+    except (ChildDied, UpresError, OSError) as error:
+        console.print(f"[red]{error}")
+        return 1
+    return 0
+
+
+def _enlarge(local: Local, photo: Path, out: Path) -> None:
+    client = Client(local.url)
+    with connect(local.settings) as redis:
+        pubsub: Any = redis.pubsub()
+        pubsub.psubscribe(keys.channel("*"))
+        begin = time.monotonic()
+        accepted = client.submit(photo)
+        _say(f"POST /v1/jobs with {photo.name} answered after {(time.monotonic() - begin) * 1000:.0f} ms")
+        console.print_json(accepted.model_dump_json())
+        _say(f"SUBSCRIBE {accepted.channel}")
+        event = _watch(local, pubsub)
+    if isinstance(event, Failed):
+        raise UpresError(f"{event.message} ({event.code})")
+    assert isinstance(event, Succeeded)
+    result = event.result
+    _say(f"{result.width}×{result.height} by model {result.model} on {result.device}")
+    out.mkdir(parents=True, exist_ok=True)
+    paths = {name: out / f"{photo.stem}_{name}.{result.format}" for name in ("bicubic", "x4")}
+    paths["bicubic"].write_bytes(client.download(accepted.job_id, "original"))
+    paths["x4"].write_bytes(client.download(accepted.job_id))
+    comparison = out / f"{photo.stem}_before_after.png"
+    _side_by_side(paths["bicubic"], paths["x4"]).save(comparison)
+    for path in (*paths.values(), comparison):
+        console.print(f"  {path}")
+
+
+def _watch(local: Local, pubsub: Any) -> Event:
+    """Print what is published until the job ends; ChildDied when a part dies meanwhile."""
+    while True:
+        local.check()
+        message = pubsub.get_message(timeout=1)
+        if message is None or message["type"] != "pmessage":
+            continue
+        text = message["data"].decode()
+        event = EVENT.validate_json(text)
+        console.print(f"  [dim]{text if len(text) < 240 else text[:240] + '…'}")
+        if event.type in TERMINAL:
+            return event
+
+
+def _side_by_side(before: Path, after: Path) -> Image.Image:
+    """The same detail of both images, bicubic left, network right."""
+    left, top, right, bottom = (4 * side for side in CROP)
+    details = [Image.open(path).convert("RGB").crop((left, top, right, bottom)) for path in (before, after)]
+    width, height = details[0].size
+    canvas = Image.new("RGB", (2 * width + 8, height), "white")
+    for index, detail in enumerate(details):
+        canvas.paste(detail, (index * (width + 8), 0))
+    return canvas
+
+
+def _say(text: str) -> None:
+    console.print(f"[bold green]●[/] {text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

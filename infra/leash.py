@@ -1,0 +1,40 @@
+"""`python -m infra.leash CMD…`: run a command that cannot outlive whoever started it.
+
+Standard input is the leash: a pipe whose other end the parent holds. When the parent closes it or
+dies, however it dies, the pipe ends and the command is stopped: SIGTERM to its process group, and
+SIGKILL to what is left after GRACE_SECONDS. Exits with the command's own code.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+GRACE_SECONDS = 10
+
+
+def main(command: list[str]) -> int:
+    """Run the command until it ends or the leash does."""
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    threading.Thread(target=_hold, args=(child,), daemon=True).start()
+    return child.wait()
+
+
+def _hold(child: "subprocess.Popen[bytes]") -> None:
+    while os.read(0, 4096):
+        pass
+    _signal(child, signal.SIGTERM)
+    try:
+        child.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        _signal(child, signal.SIGKILL)
+
+
+def _signal(child: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    if child.poll() is None:
+        os.killpg(child.pid, number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,30 @@
+"""`python -m worker`: one worker process."""
+
+import argparse
+import logging
+import sys
+
+from core.errors import UpresError
+from core.settings import Settings
+from worker.service import serve
+
+
+def main() -> int:
+    """Serve until told to stop; 1 and one clear line when the worker cannot start."""
+    parser = argparse.ArgumentParser(
+        prog="python -m worker",
+        description="Take jobs from the queue and enlarge their images. "
+        "Settings come from UPRES_* variables (see core/settings.py) and AWS's own credential variables.",
+    )
+    parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    try:
+        serve(Settings.from_environment())
+    except UpresError as error:
+        print(f"worker: {error} [{error.code}]", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

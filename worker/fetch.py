@@ -1,0 +1,163 @@
+"""image_url → bytes, connecting to nothing but checked addresses.
+
+The check sits where the socket is opened: every request and every redirect passes it, the address
+that was checked is the one connected to (no second resolution to rebind), and Host, SNI and
+certificate verification stay as requests does them.
+"""
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
+
+from core.errors import TooManyBytes, UrlAnsweredError, UrlRefused, UrlUnreachable
+from worker.addresses import Network, why_refused
+
+TOTAL_SECONDS = 30
+"""For the whole fetch, redirects included."""
+CONNECT_SECONDS = 5
+MAX_REDIRECTS = 5
+PORTS = (80, 443)
+CHUNK = 1 << 16
+
+
+def fetch(url: str, max_bytes: int, allowed: Sequence[Network] = (), seconds: float = TOTAL_SECONDS) -> bytes:
+    """The body under a URL, at most `max_bytes`, within `seconds`.
+
+    Raises UrlRefused (address not public, port not 80 or 443), UrlUnreachable (no answer, too slow,
+    too many redirects), UrlAnsweredError (not a 2xx status) or TooManyBytes. `allowed` are private
+    networks that the operator opened; any port is fine there.
+    """
+    guard = _Guard(allowed)
+    with _session(guard) as session, _deadline(guard, seconds):
+        try:
+            with session.get(url, stream=True, timeout=(CONNECT_SECONDS, seconds)) as response:
+                _check_status(response)
+                body = _body(response, max_bytes)
+            if guard.expired:  # a body without a length ends silently when its socket is shut
+                raise OSError("cut short")
+            return body
+        except (requests.RequestException, HTTPError, OSError) as error:
+            host = urlsplit(url).hostname
+            if guard.expired:
+                raise UrlUnreachable(f"image_url: {host} did not deliver within {seconds:g} seconds.") from error
+            raise UrlUnreachable(f"image_url: {host} does not answer ({_reason(error)}).") from error
+
+
+class _Guard:
+    """Opens the sockets of one fetch, to checked addresses only, and can shut them all at once."""
+
+    def __init__(self, allowed: Sequence[Network]) -> None:
+        self._allowed = allowed
+        self._sockets: list[socket.socket] = []
+        self.expired = False
+
+    def open(self, host: str, port: int) -> socket.socket:
+        """Connect to the first address of the host that answers; refuse if any of them is not public."""
+        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for *_, address in answers:
+            self._check(host, str(address[0]), port)
+        error: OSError = OSError("no address")
+        for family, kind, protocol, _, address in answers:
+            sock = socket.socket(family, kind, protocol)
+            sock.settimeout(CONNECT_SECONDS)
+            try:
+                sock.connect(address)
+            except OSError as failed:
+                sock.close()
+                error = failed
+            else:
+                self._sockets.append(sock)
+                return sock
+        raise error
+
+    def expire(self) -> None:
+        """Shut every socket, so that whatever waits on one of them returns now."""
+        self.expired = True
+        for sock in self._sockets:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # already closed
+
+    def _check(self, host: str, address: str, port: int) -> None:
+        if reason := why_refused(address, self._allowed):
+            raise UrlRefused(f"image_url: {host} is {address}, which is not a public address ({reason}).")
+        if port not in PORTS and why_refused(address) is None:
+            raise UrlRefused(f"image_url: port {port} is not allowed; use 80 or 443.")
+
+
+def _session(guard: _Guard) -> requests.Session:
+    """A session that knows http and https, no proxies, no cookies of others, no compression to bomb with."""
+
+    class PlainConnection(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return guard.open(self.host, int(self.port or 80))
+
+    class TlsConnection(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return guard.open(self.host, int(self.port or 443))
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = PlainConnection
+
+    class TlsPool(HTTPSConnectionPool):
+        ConnectionCls = TlsConnection
+
+    class Adapter(HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+            super().init_poolmanager(*args, **kwargs)
+            self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
+
+    session = requests.Session()
+    session.trust_env = False
+    session.max_redirects = MAX_REDIRECTS
+    session.headers.update({"User-Agent": "upres", "Accept": "image/*", "Accept-Encoding": "identity"})
+    session.adapters.clear()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, Adapter())
+    return session
+
+
+@contextmanager
+def _deadline(guard: _Guard, seconds: float) -> Iterator[None]:
+    """Socket timeouts count between bytes; this one counts in total."""
+    timer = threading.Timer(seconds, guard.expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _check_status(response: requests.Response) -> None:
+    if not response.ok:
+        error = UrlAnsweredError(f"image_url: the server answered {response.status_code} {response.reason}.")
+        error.retryable = response.status_code >= 500 or response.status_code == 429
+        raise error
+
+
+def _body(response: requests.Response, max_bytes: int) -> bytes:
+    """Read raw, without decoding, and stop at the first byte too many."""
+    data = bytearray()
+    while chunk := response.raw.read(min(CHUNK, max_bytes + 1 - len(data)), decode_content=False):
+        data += chunk
+        if len(data) > max_bytes:
+            raise TooManyBytes(f"The image file is larger than {max_bytes / 1e6:g} MB; send a smaller file.")
+    return bytes(data)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause, in a few words."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return str(error) or type(error).__name__

@@ -1,0 +1,194 @@
+"""Bytes ↔ pixels, with Pillow: what is kept, what is changed, what is refused.
+
+kept       alpha, grayscale, ICC profile
+applied    EXIF orientation; then all metadata is dropped
+changed    16 bits → 8; palette → RGB or RGBA; CMYK → RGB through its profile, which is dropped;
+           animation → first frame; alpha in a JPEG result → white background
+refused    before decoding: other formats, too many pixels, a result larger than its format allows
+"""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from core.errors import FormatLimit, NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
+from core.schema import OutputFormat
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS: dict[str, OutputFormat] = {"PNG": "png", "JPEG": "jpeg", "MPO": "jpeg", "WEBP": "webp"}
+CONTENT_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+EXTENSIONS: dict[OutputFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+MAX_SIDE: dict[OutputFormat, int] = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
+"""Longest side in pixels: PNG specification; libjpeg's JPEG_MAX_DIMENSION; VP8's 14 bits."""
+
+SIGNATURES = {
+    b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF",
+    b"MM\0*": "TIFF", b"\0\0\0\x0cJXL": "JPEG XL", b"\xff\x0a": "JPEG XL", b"%PDF": "PDF", b"<svg": "SVG",
+}  # fmt: skip
+"""First bytes of what people send; enough to say what it is when it cannot be opened."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as the network sees it, and what has to be put back around it afterwards."""
+
+    pixels: Pixels
+    """(height, width, 3), RGB."""
+    alpha: Pixels | None
+    """(height, width), or None."""
+    gray: bool
+    """The three channels are equal, and one of them is what people want back."""
+    icc: bytes | None
+    format: OutputFormat
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+
+def decode(data: bytes, max_pixels: int) -> Picture:
+    """An image file → its first frame, upright, 8 bits per channel.
+
+    Raises NotAnImage, UnsupportedImage, TooManyPixels (from the header, before decoding) or
+    TruncatedImage.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
+    except UnidentifiedImageError:
+        raise _unidentified(data) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise TooManyPixels(f"The image has more than {max_pixels / 1e6:g} megapixels; send a smaller one.") from None
+    except DAMAGE as error:
+        raise TruncatedImage(f"The image is damaged ({error}); send it again, complete.") from error
+    with image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise TooManyPixels(
+                f"The image has {width}×{height} pixels; at this factor at most "
+                f"{max_pixels / 1e6:g} megapixels are possible. Send a smaller one."
+            )
+        try:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            return _picture(upright, FORMATS[image.format or ""])
+        except DAMAGE as error:
+            raise TruncatedImage(f"The image is incomplete or damaged ({error}); send it again, complete.") from error
+
+
+def check_size(size: tuple[int, int], format: OutputFormat) -> None:
+    """Raise FormatLimit when an image of this (width, height) does not fit the format."""
+    if max(size) > MAX_SIDE[format]:
+        raise FormatLimit(
+            f"The result would be {size[0]}×{size[1]} pixels, but {format} ends at {MAX_SIDE[format]} "
+            "per side; ask for output_format png or a smaller factor."
+        )
+
+
+def bicubic(picture: Picture, factor: int) -> Picture:
+    """The picture enlarged by bicubic interpolation: what one has without a network."""
+    return replace(picture, pixels=_resized(picture.pixels, factor), alpha=_resized_alpha(picture, factor))
+
+
+def enlarged(picture: Picture, pixels: Pixels, factor: int) -> Picture:
+    """The picture with the network's pixels; alpha is enlarged by bicubic interpolation."""
+    return replace(picture, pixels=pixels, alpha=_resized_alpha(picture, factor))
+
+
+def encode(picture: Picture, format: OutputFormat) -> bytes:
+    """A picture → an image file: PNG lossless, JPEG quality 95 without chroma subsampling, WebP quality 90."""
+    image = Image.fromarray(picture.pixels)
+    icc = picture.icc
+    if picture.gray and format != "webp":
+        image = image.convert("L")
+    elif picture.gray:
+        icc = None  # WebP has no grayscale, and a gray profile does not describe RGB
+    if picture.alpha is not None:
+        alpha = Image.fromarray(picture.alpha)
+        if format == "jpeg":
+            white = Image.new(image.mode, image.size, "white")
+            image = Image.composite(image, white, alpha)
+        else:
+            image.putalpha(alpha)
+    out = io.BytesIO()
+    if format == "png":
+        image.save(out, "PNG", compress_level=1, icc_profile=icc)
+    elif format == "jpeg":
+        image.save(out, "JPEG", quality=95, subsampling=0, icc_profile=icc)
+    else:
+        image.save(out, "WEBP", quality=90, method=2, icc_profile=icc or b"")
+    return out.getvalue()
+
+
+DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow's decoders raise on damaged files."""
+
+
+def _unidentified(data: bytes) -> NotAnImage | UnsupportedImage | TruncatedImage:
+    """Why Pillow did not recognise the data."""
+    kind = next((name for magic, name in SIGNATURES.items() if data.startswith(magic)), None)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        kind = "WEBP"
+    elif data[4:8] == b"ftyp":
+        kind = {b"avif": "AVIF", b"heic": "HEIC"}.get(data[8:12], "video or HEIF")
+    if kind is None:
+        return NotAnImage("The data is not an image; send a PNG, JPEG or WebP file.")
+    if kind in FORMATS:
+        return TruncatedImage(f"The {kind} file is incomplete or damaged; send it again, complete.")
+    return UnsupportedImage(f"This is a {kind} file; send PNG, JPEG or WebP.")
+
+
+def _picture(image: Image.Image, format: OutputFormat) -> Picture:
+    icc = cast("bytes | None", image.info.get("icc_profile"))
+    if image.mode == "CMYK":
+        image, icc = _from_cmyk(image, icc), None
+    elif image.mode.startswith("I"):
+        # 16-bit grayscale: 65535 / 257 = 255
+        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    alpha = None
+    gray = image.mode in ("1", "L", "LA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = np.asarray(image.getchannel("A"))
+    pixels = np.asarray(image.convert("L").convert("RGB") if gray else image.convert("RGB"))
+    return Picture(pixels, alpha, gray, icc, format)
+
+
+def _from_cmyk(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """To sRGB through the embedded profile; without a usable one, by the plain formula."""
+    if icc:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            target = ImageCms.createProfile("sRGB")
+            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+            if converted is not None:
+                return converted
+        except ImageCms.PyCMSError:
+            return image.convert("RGB")
+    return image.convert("RGB")
+
+
+def _resized(channels: Pixels, factor: int) -> Pixels:
+    height, width = channels.shape[:2]
+    image = Image.fromarray(channels).resize((width * factor, height * factor), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _resized_alpha(picture: Picture, factor: int) -> Pixels | None:
+    return None if picture.alpha is None else _resized(picture.alpha, factor)

@@ -1,0 +1,179 @@
+"""The pipeline of one job: fetch → decode → upscale → encode → store, each step told as an event."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from redis import Redis
+from rq.timeouts import JobTimeoutException
+
+from core import events, keys
+from core.errors import TimedOut, TooManyBytes, UnknownModel, UploadNotFound, UpresError
+from core.schema import Event, Failed, JobMessage, Progress, Result, Stage, Started, Succeeded, now
+from core.settings import Settings
+from core.storage import ObjectNotFound, Store
+from worker import images
+from worker.engine import Engine
+from worker.fetch import fetch
+from worker.registry import Model
+
+log = logging.getLogger("upres.worker")
+
+PERCENT: dict[Stage, float] = {"fetch": 0, "decode": 3, "upscale": 5, "encode": 85, "store": 97}
+"""Where each stage begins on the way to 100; upscaling fills its part tile by tile."""
+
+
+class Parts(NamedTuple):
+    """What a worker has when it takes jobs, the same for all of them."""
+
+    connection: Redis
+    store: Store
+    engine: Engine
+    model: Model
+    settings: Settings
+    worker: str
+    device: str
+
+
+class JobEnded(Exception):
+    """The job has a terminal event already: somebody cancelled it."""
+
+
+def run(parts: Parts, message: dict[str, Any]) -> None:
+    """Do one job and say how it ended; raises only when the end could not be told."""
+    job = JobMessage.model_validate(message)
+    try:
+        result = _process(job, parts, Report(job, parts))
+    except JobEnded:
+        log.info("job %s was cancelled", job.job_id)
+    except Exception as error:
+        _fail(job, parts, error)
+    else:
+        if events.append(parts.connection, Succeeded(job_id=job.job_id, result=result)):
+            log.info("job %s succeeded: %d×%d", job.job_id, result.width, result.height)
+
+
+def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
+    report.started()
+    if job.model != parts.model.manifest.name:
+        raise UnknownModel(f"Model {job.model!r} is not served here; use {parts.model.manifest.name!r}.")
+    factor = job.upscale_factor
+    with report.stage("fetch"):
+        data = _fetch(job, parts)
+    with report.stage("decode"):
+        picture = images.decode(data, parts.settings.max_input_pixels(factor))
+        format = picture.format if job.output_format == "auto" else job.output_format
+        width, height = (side * factor for side in picture.size)
+        images.check_size((width, height), format)
+    with report.stage("upscale"):
+        pixels = parts.engine.upscale(picture.pixels, factor, report.tile)
+    with report.stage("encode"):
+        sr = images.encode(images.enlarged(picture, pixels, factor), format)
+        original = images.encode(images.bicubic(picture, factor), format)
+    with report.stage("store"):
+        extension, content_type = images.EXTENSIONS[format], images.CONTENT_TYPES[format]
+        sr_key, original_key = keys.result(job.job_id, extension), keys.original(job.job_id, extension)
+        parts.store.put(sr_key, sr, content_type)
+        parts.store.put(original_key, original, content_type)
+    return Result(
+        sr_image_url=parts.store.presign(sr_key),
+        sr_image_uri=parts.store.uri(sr_key),
+        original_image_url=parts.store.presign(original_key),
+        original_image_uri=parts.store.uri(original_key),
+        upscale_factor=factor,
+        width=width,
+        height=height,
+        format=format,
+        model=parts.model.manifest.name,
+        model_digest=parts.model.digest,
+        device=parts.device,
+        seconds=report.seconds,
+    )
+
+
+def _fetch(job: JobMessage, parts: Parts) -> bytes:
+    """The image file, from the store or from its URL."""
+    limit = parts.settings.max_input_bytes
+    if job.image_url is not None:
+        return fetch(job.image_url, limit, parts.settings.fetch_private_networks)
+    try:
+        data = parts.store.get(job.image_key or "", limit)
+    except ObjectNotFound as error:
+        raise UploadNotFound(f"image_key: there is no upload {job.image_key}; upload the image first.") from error
+    if len(data) > limit:
+        raise TooManyBytes(f"The image file is larger than {limit / 1e6:g} MB; send a smaller file.")
+    return data
+
+
+class Report:
+    """Tells how far one job is, and measures it."""
+
+    def __init__(self, job: JobMessage, parts: Parts) -> None:
+        self._job = job
+        self._parts = parts
+        self._stage_began = 0.0
+        self._tiles = (0, 0)
+        self.seconds: dict[Stage, float] = {}
+
+    def started(self) -> None:
+        """The job was taken; `attempt` counts how often that happened."""
+        job, parts = self._job, self._parts
+        earlier = events.read(parts.connection, job.job_id)
+        self._append(
+            Started(
+                job_id=job.job_id,
+                worker=parts.worker,
+                device=parts.device,
+                model=parts.model.manifest.name,
+                model_digest=parts.model.digest,
+                attempt=1 + sum(event.type == "started" for _, event in earlier),
+                waited_seconds=max(0.0, (now() - job.submitted_at).total_seconds()),
+            )
+        )
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        """Announce a stage and measure how long its block takes."""
+        self._progress(stage, PERCENT[stage])
+        self._stage_began = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - self._stage_began, 4)
+
+    def tile(self, done: int, total: int) -> None:
+        """A tile is finished; the rest of the job is expected to go on at the same pace per percent."""
+        self._tiles = (done, total)
+        gained = (PERCENT["encode"] - PERCENT["upscale"]) * done / total
+        percent = PERCENT["upscale"] + gained
+        eta = (time.perf_counter() - self._stage_began) / gained * (100 - percent)
+        self._progress("upscale", round(percent, 2), round(eta, 2))
+
+    def _progress(self, stage: Stage, percent: float, eta: float | None = None) -> None:
+        done, total = self._tiles
+        self._append(
+            Progress(
+                job_id=self._job.job_id,
+                stage=stage,
+                tiles_done=done,
+                tiles_total=total,
+                percent=percent,
+                eta_seconds=eta,
+            )
+        )
+
+    def _append(self, event: Event) -> None:
+        if events.append(self._parts.connection, event) is None:
+            raise JobEnded
+
+
+def _fail(job: JobMessage, parts: Parts, error: Exception) -> None:
+    """Say why the job failed; what nobody foresaw goes into the log, not to the user."""
+    if isinstance(error, JobTimeoutException):
+        error = TimedOut(f"The job took longer than {keys.JOB_SECONDS} seconds; send a smaller image.")
+    if not isinstance(error, UpresError):
+        log.error("job %s failed", job.job_id, exc_info=error)
+        error = UpresError("Something went wrong inside upres; the operator finds it in the worker's log.")
+    log.info("job %s failed: %s", job.job_id, error.code)
+    failed = Failed(job_id=job.job_id, code=error.code, message=str(error), retryable=error.retryable)
+    events.append(parts.connection, failed)

@@ -1,0 +1,76 @@
+"""Exact tiling, pure: which windows to cut, and which part of each enlarged window is right.
+
+A network without global operations computes an output pixel from the input pixels within its
+receptive radius. So a window's output is right wherever the window reaches at least that far (the
+halo), or ends at the image's own border, where the network pads tile and whole image alike.
+All windows of an image have the same shape: the last of a row or column is shifted inward.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Span(NamedTuple):
+    """A half-open range [start, stop) of pixels along one axis."""
+
+    start: int
+    stop: int
+
+
+class Tile(NamedTuple):
+    """The window to cut (with halo) and the core to keep, both in input pixels."""
+
+    window_rows: Span
+    window_columns: Span
+    core_rows: Span
+    core_columns: Span
+
+
+def plan(height: int, width: int, size: int, halo: int) -> list[Tile]:
+    """Tiles, row by row, whose cores cover a height × width image exactly once.
+
+    Windows measure min(size, height) × min(size, width). Raises ValueError when a side or the
+    halo is not sensible, or the size leaves no core between two halos.
+    """
+    if height < 1 or width < 1 or halo < 0 or size <= 2 * halo:
+        raise ValueError(f"cannot tile {height}×{width} with size {size} and halo {halo}")
+    return [
+        Tile(window_rows, window_columns, core_rows, core_columns)
+        for window_rows, core_rows in _spans(height, size, halo)
+        for window_columns, core_columns in _spans(width, size, halo)
+    ]
+
+
+def cut(pixels: npt.NDArray[np.generic], tile: Tile) -> npt.NDArray[np.generic]:
+    """The tile's window of an image (height, width, …), as a view."""
+    return pixels[slice(*tile.window_rows), slice(*tile.window_columns)]
+
+
+def paste(output: npt.NDArray[np.generic], tile: Tile, enlarged: npt.NDArray[np.generic], factor: int) -> None:
+    """Write the core of an enlarged window into the output (height·factor, width·factor, …)."""
+    rows, columns = tile.core_rows, tile.core_columns
+    top, left = tile.window_rows.start, tile.window_columns.start
+    output[_scaled(rows, 0, factor), _scaled(columns, 0, factor)] = enlarged[
+        _scaled(rows, top, factor), _scaled(columns, left, factor)
+    ]
+
+
+def _spans(length: int, size: int, halo: int) -> list[tuple[Span, Span]]:
+    """Windows and cores along one axis."""
+    if length <= size:
+        return [(Span(0, length), Span(0, length))]
+    step = size - 2 * halo
+    count = -(-(length - 2 * halo) // step)
+    spans = []
+    for index in range(count):
+        start = min(index * step, length - size)
+        core_start = index * step + halo if index else 0
+        core_stop = (index + 1) * step + halo if index < count - 1 else length
+        spans.append((Span(start, start + size), Span(core_start, core_stop)))
+    return spans
+
+
+def _scaled(span: Span, origin: int, factor: int) -> slice:
+    return slice((span.start - origin) * factor, (span.stop - origin) * factor)
