@@ -133,6 +133,7 @@ class Result(Message):
     width: int = Field(ge=1, description="Width of both images in pixels.")
     height: int = Field(ge=1, description="Height of both images in pixels.")
     format: OutputFormat
+    file_name: str = Field(description="Under this name the links save the enlarged image.")
     model: str
     model_digest: str = Field(description="SHA-256 of the model's manifest, which pins its weights.")
     device: str = Field(description="The processor that did it, as its maker calls it.")

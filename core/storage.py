@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from core import keys
 from core.errors import StoreUnavailable, UpresError
@@ -58,12 +59,15 @@ class Store:
             body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"]
             return body.read() if limit is None else body.read(limit + 1)
 
-    def presign(self, key: str, seconds: int = keys.LINK_SECONDS) -> str:
-        """A link with which anyone can get the object for that many seconds; makes no request."""
+    def presign(self, key: str, file_name: str, seconds: int = keys.LINK_SECONDS) -> str:
+        """A link with which anyone can get the object for that many seconds; makes no request.
+
+        A browser shows it in place and saves it under `file_name` (RFC 6266, RFC 8187).
+        """
+        disposition = f"inline; filename*=UTF-8''{quote(file_name, safe='')}"
+        parameters = {"Bucket": self.bucket, "Key": key, "ResponseContentDisposition": disposition}
         with self._mapped(key):
-            return self._client.generate_presigned_url(
-                "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds
-            )
+            return self._client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless the bucket answers."""

@@ -49,8 +49,10 @@ def link(services: Services, job_id: str, which: Literal["result", "original"]) 
     """A fresh link to an image of a finished job. Raises JobNotFound, ResultNotReady or NoResult."""
     state = snapshot(services, job_id)
     if state.result is not None:
-        uri = state.result.sr_image_uri if which == "result" else state.result.original_image_uri
-        return services.store.presign(uri.removeprefix(services.store.uri("")))
+        name, uri = state.result.file_name, state.result.sr_image_uri
+        if which == "original":
+            name, uri = f"bicubic_{name}", state.result.original_image_uri
+        return services.store.presign(uri.removeprefix(services.store.uri("")), name)
     if state.status in ("queued", "running"):
         raise ResultNotReady(f"The job is {state.status}; follow it at /v1/jobs/{job_id}/events.")
     raise NoResult(f"The job {state.status}; there is no result. Submit the image again.")

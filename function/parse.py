@@ -37,7 +37,7 @@ def parse_json(body: bytes) -> JobRequest:
     """A request body → JobRequest. Raises InvalidJson or InvalidRequest."""
     try:
         payload = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidJson(
             f'The body is not JSON ({error}); send an object like {{"image_url": "https://…"}}.'
         ) from None

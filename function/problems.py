@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from core.errors import InvalidRequest, QueueUnavailable, UpresError
+from core.errors import BodyTooLarge, InvalidRequest, QueueUnavailable, UpresError
 from core.schema import Problem
 
 RETRY_AFTER_SECONDS = 5
@@ -42,6 +42,8 @@ def respond(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if problem.retryable:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if isinstance(error, BodyTooLarge):
+        headers["Connection"] = "close"  # else the client goes on sending what nobody reads
     return Response(problem.model_dump_json(), problem.status, headers, media_type="application/problem+json")
 
 

@@ -51,10 +51,10 @@ def frame(entry: Entry) -> str:
     return f"id: {event_id}\ndata: {event.model_dump_json(exclude_none=True)}\n\n"
 
 
-def poll(settings: Settings, job_id: str, after: str, seconds: float = POLL_SECONDS) -> list[Entry]:
-    """The job's events after an id, as soon as there is one; empty after so many seconds."""
-    with connect_quickly(settings, seconds + 5) as connection:
-        answer: Any = connection.xread({keys.events(job_id): after}, block=int(seconds * 1000))
+def poll(settings: Settings, job_id: str, after: str) -> list[Entry]:
+    """The job's events after an id, as soon as there is one; empty after POLL_SECONDS."""
+    with connect_quickly(settings, POLL_SECONDS + 5) as connection:
+        answer: Any = connection.xread({keys.events(job_id): after}, block=int(POLL_SECONDS * 1000))
     return events.parse(answer[0][1]) if answer else []
 
 

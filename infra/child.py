@@ -18,14 +18,19 @@ class ChildDied(Exception):
 
 
 class Child:
-    """One process with its log file. It dies with this process, whatever happens."""
+    """One process with its log file. It dies with this process, whatever happens.
 
-    def __init__(self, name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> None:
+    When it is stopped it has `grace` seconds for its own way out.
+    """
+
+    def __init__(
+        self, name: str, command: list[str], environment: Mapping[str, str], folder: Path, grace: float = 10
+    ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "infra.leash", *command],
+                [sys.executable, "-m", "infra.leash", str(grace), *command],
                 env={**os.environ, **environment},
                 cwd=Path(__file__).parent.parent,
                 stdin=subprocess.PIPE,

@@ -1,8 +1,8 @@
-"""`python -m infra.leash CMD…`: run a command that cannot outlive whoever started it.
+"""`python -m infra.leash SECONDS CMD…`: run a command that cannot outlive whoever started it.
 
 Standard input is the leash: a pipe whose other end the parent holds. When the parent closes it or
 dies, however it dies, the pipe ends and the command is stopped: SIGTERM to its process group, and
-SIGKILL to what is left after GRACE_SECONDS. Exits with the command's own code.
+SIGKILL after SECONDS. Exits with the command's own code, or 128 + the signal that ended it.
 """
 
 import os
@@ -11,22 +11,21 @@ import subprocess
 import sys
 import threading
 
-GRACE_SECONDS = 10
 
-
-def main(command: list[str]) -> int:
+def main(grace: float, command: list[str]) -> int:
     """Run the command until it ends or the leash does."""
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    threading.Thread(target=_hold, args=(child,), daemon=True).start()
-    return child.wait()
+    threading.Thread(target=_hold, args=(child, grace), daemon=True).start()
+    code = child.wait()
+    return 128 - code if code < 0 else code
 
 
-def _hold(child: "subprocess.Popen[bytes]") -> None:
+def _hold(child: "subprocess.Popen[bytes]", grace: float) -> None:
     while os.read(0, 4096):
         pass
     _signal(child, signal.SIGTERM)
     try:
-        child.wait(GRACE_SECONDS)
+        child.wait(grace)
     except subprocess.TimeoutExpired:
         _signal(child, signal.SIGKILL)
 
@@ -37,4 +36,4 @@ def _signal(child: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))

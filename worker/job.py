@@ -4,7 +4,9 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from redis import Redis
 from rq.timeouts import JobTimeoutException
@@ -77,15 +79,17 @@ def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
         sr_key, original_key = keys.result(job.job_id, extension), keys.original(job.job_id, extension)
         parts.store.put(sr_key, sr, content_type)
         parts.store.put(original_key, original, content_type)
+    file_name = f"{_stem(job)}_x{factor}.{extension}"
     return Result(
-        sr_image_url=parts.store.presign(sr_key),
+        sr_image_url=parts.store.presign(sr_key, file_name),
         sr_image_uri=parts.store.uri(sr_key),
-        original_image_url=parts.store.presign(original_key),
+        original_image_url=parts.store.presign(original_key, f"bicubic_{file_name}"),
         original_image_uri=parts.store.uri(original_key),
         upscale_factor=factor,
         width=width,
         height=height,
         format=format,
+        file_name=file_name,
         model=parts.model.manifest.name,
         model_digest=parts.model.digest,
         device=parts.device,
@@ -105,6 +109,12 @@ def _fetch(job: JobMessage, parts: Parts) -> bytes:
     if len(data) > limit:
         raise TooManyBytes(f"The image file is larger than {limit / 1e6:g} MB; send a smaller file.")
     return data
+
+
+def _stem(job: JobMessage) -> str:
+    """What to call the result: as the image was called, as far as that can be printed."""
+    name = job.image_name or unquote(urlsplit(job.image_url or "").path)
+    return "".join(filter(str.isprintable, PurePath(name).stem)) or job.job_id
 
 
 class Report:

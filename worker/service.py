@@ -8,10 +8,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
+from redis.exceptions import RedisError
 from rq.job import Job
 from rq.worker import SimpleWorker
 
 from core import keys
+from core.errors import QueueUnavailable
 from core.queue import connect, open_queue
 from core.settings import Settings
 from core.storage import Store
@@ -36,8 +38,11 @@ class AllowedJob(Job):
             raise PermissionError(f"job {self.id} asks for {self.func_name!r}, which is not allowed") from None
 
 
-def serve(settings: Settings) -> None:
-    """Prepare, report, and work until SIGTERM or SIGINT; the job in hand is finished first."""
+def serve(settings: Settings) -> bool:
+    """Prepare, report, and work until SIGTERM or SIGINT; the job in hand is finished first.
+
+    True when it was told to stop, False when RQ gave up by itself (its log says why).
+    """
     parts = prepare(settings)
     AllowedJob.functions = {keys.JOB_FUNCTION: partial(job.run, parts)}
     queue = open_queue(parts.connection, AllowedJob)
@@ -45,11 +50,20 @@ def serve(settings: Settings) -> None:
         [queue], name=parts.worker, connection=parts.connection, job_class=AllowedJob, serializer=queue.serializer
     )
     worker.work(logging_level="WARNING")
+    return worker._stop_requested
 
 
 def prepare(settings: Settings) -> job.Parts:
-    """Everything a job needs, loaded and warm. Raises ModelError, StoreUnavailable or SettingsError."""
+    """Everything a job needs, loaded and warm.
+
+    Raises QueueUnavailable, StoreUnavailable, ModelError or SettingsError.
+    """
     begin = time.perf_counter()
+    connection = connect(settings)
+    try:
+        connection.ping()
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis does not answer at UPRES_REDIS_URL ({error}).") from error
     device = choose(settings.device)
     log.info("device: %s", device)
     store = Store(settings)
@@ -64,4 +78,4 @@ def prepare(settings: Settings) -> job.Parts:
         model.digest[:12],
     )
     name = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    return job.Parts(connect(settings), store, engine, model, settings, name, device.name)
+    return job.Parts(connection, store, engine, model, settings, name, device.name)

@@ -1,0 +1,1 @@
+"""The entry function on AWS."""

@@ -1,0 +1,14 @@
+// Serverless plugin: makes build/function.zip before it is packaged.
+"use strict";
+
+const { execFileSync } = require("node:child_process");
+
+module.exports = class Bundle {
+  constructor(serverless, options, { log }) {
+    const bundle = () => {
+      log.notice("Bundling the function with function/requirements.txt");
+      execFileSync("python3", ["-m", "infra.aws.bundle"], { cwd: serverless.serviceDir, stdio: "inherit" });
+    };
+    this.hooks = { "before:package:createDeploymentArtifacts": bundle };
+  }
+};

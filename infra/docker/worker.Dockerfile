@@ -1,0 +1,17 @@
+# A GPU worker: docker build -f infra/docker/worker.Dockerfile -t upres-worker .
+# Run it with --gpus all. torch's wheel brings the CUDA libraries; the driver comes from the host.
+FROM python:3.13-slim
+
+WORKDIR /upres
+COPY worker/requirements.txt worker/requirements.txt
+RUN pip install --no-cache-dir -r worker/requirements.txt
+COPY core core
+COPY worker worker
+
+RUN useradd --system --create-home upres
+USER upres
+ENV PYTHONUNBUFFERED=1
+# The model is pulled from the bucket into ~/.cache/upres; mount a volume there to keep it.
+# Ready when its name is among the workers in Redis; SIGTERM finishes the job in hand.
+STOPSIGNAL SIGTERM
+CMD ["python", "-m", "worker"]

@@ -1,0 +1,152 @@
+"""One running upres for all tests: real Redis, real S3, real HTTP, the real model."""
+
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from hypothesis import settings
+from PIL import Image
+from redis import Redis
+
+from client import Client
+from core.queue import connect
+from core.storage import Store
+from infra.local import Local
+from worker.registry import Model, open_folder
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "samples"
+IMAGE_HOST = "127.0.0.2"
+"""The one private address that the worker under test may fetch from; 127.0.0.1 stays refused."""
+
+settings.register_profile("upres", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("upres")
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    environment = {
+        "UPRES_FETCH_PRIVATE_NETWORKS": f"{IMAGE_HOST}/32",
+        "UPRES_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
+        "UPRES_MAX_INPUT_MEGABYTES": "1",
+        "UPRES_MAX_INPUT_MEGAPIXELS": "1",
+    }
+    with Local(environment=environment) as running:
+        yield running
+
+
+@pytest.fixture
+def client(local: Local) -> Iterator[Client]:
+    with Client(local.url) as connected:
+        yield connected
+
+
+@pytest.fixture
+def redis(local: Local) -> Iterator[Redis]:
+    with connect(local.settings) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def store(local: Local) -> Store:
+    return local.store
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    return open_folder(ROOT / "models" / "faithful" / "1")
+
+
+Post = Callable[..., requests.Response]
+
+
+@pytest.fixture
+def post(local: Local) -> Post:
+    """POST /v1/jobs with these fields as JSON, and these headers."""
+
+    def send(headers: dict[str, str] | None = None, **fields: Any) -> requests.Response:
+        return requests.post(f"{local.url}/v1/jobs", json=fields, headers=headers, timeout=20)
+
+    return send
+
+
+@pytest.fixture(scope="module")
+def held(local: Local) -> Iterator[None]:
+    """No worker for a whole module: jobs stay queued."""
+    local.stop("worker")
+    yield
+    local.start("worker")
+
+
+@pytest.fixture(scope="session")
+def photo() -> Image.Image:
+    """A small piece of a real photo, 64×48."""
+    with Image.open(SAMPLES / "chelsea.png") as image:
+        return image.convert("RGB").crop((130, 90, 194, 138))
+
+
+@pytest.fixture(scope="session")
+def png(photo: Image.Image) -> bytes:
+    return encoded(photo, "PNG")
+
+
+def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+def opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def psnr(image: Image.Image, reference: Image.Image) -> float:
+    difference = np.asarray(image.convert("RGB"), float) - np.asarray(reference.convert("RGB"), float)
+    return float(10 * np.log10(255**2 / max(float(np.mean(difference**2)), 1e-9)))
+
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@contextmanager
+def http_server(answer: Answer, host: str = IMAGE_HOST) -> Iterator[str]:
+    """A real HTTP server whose GETs are answered by the function; yields its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer((host, 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://{host}:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def body(data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
+    """An answer with this body."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    return answer

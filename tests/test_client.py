@@ -1,0 +1,126 @@
+"""The command `upres` and the SDK, as people use them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from client import Client, Refused, ServerUnreachable
+from infra.child import free_port
+from infra.local import Local, tool
+from tests.conftest import body, http_server
+
+Run = subprocess.CompletedProcess[str]
+
+
+def upres(local: Local | None, *arguments: object, cwd: Path | None = None) -> Run:
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    if local:
+        environment["UPRES_URL"] = local.url
+    command = [tool("upres"), *map(str, arguments)]
+    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=100)
+
+
+@pytest.fixture
+def photo_file(tmp_path: Path, png: bytes) -> Path:
+    path = tmp_path / "ein Photo.png"
+    path.write_bytes(png)
+    return path
+
+
+def test_photos_are_enlarged_into_a_folder(local: Local, tmp_path: Path, photo_file: Path, photo: Image.Image) -> None:
+    other = tmp_path / "other.jpg"
+    photo.save(other)
+    done = upres(local, photo_file, other, "--factor", 2, "--out", tmp_path / "big")
+    assert done.returncode == 0, done.stderr
+    paths = [tmp_path / "big" / "ein Photo_x2.png", tmp_path / "big" / "other_x2.jpg"]
+    assert sorted(done.stdout.splitlines()) == [str(path) for path in paths]
+    for path in paths:
+        with Image.open(path) as image:
+            assert image.size == (128, 96)
+    assert "128×96" in done.stderr
+
+
+def test_by_default_results_lie_here_and_are_four_times_as_large(
+    local: Local, tmp_path: Path, photo_file: Path
+) -> None:
+    assert upres(local, photo_file, cwd=tmp_path).returncode == 0
+    with Image.open(tmp_path / "ein Photo_x4.png") as image:
+        assert image.size == (256, 192)
+
+
+def test_a_url_is_a_photo_too(local: Local, tmp_path: Path, png: bytes) -> None:
+    with http_server(body(png)) as url:
+        done = upres(local, f"{url}/cat.png?size=big", "--format", "webp", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "cat_x4.webp").exists()
+
+
+def test_what_fails_is_said_and_the_rest_goes_on(local: Local, tmp_path: Path, photo_file: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("hello")
+    done = upres(local, text, tmp_path / "missing.png", photo_file, "--out", tmp_path)
+    assert done.returncode == 1
+    assert "text.txt: The data is not an image; send a PNG, JPEG or WebP file." in done.stderr
+    assert "missing.png: No such file or directory" in done.stderr
+    assert (tmp_path / "ein Photo_x4.png").exists()
+
+
+def test_no_server_has_its_own_exit_code(tmp_path: Path, photo_file: Path) -> None:
+    done = upres(None, photo_file, "--server", f"http://127.0.0.1:{free_port()}", "--out", tmp_path)
+    assert done.returncode == 3
+    assert "is upres running there?" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("--factor", "3", "x.png"), ("--nonsense",)])
+def test_wrong_usage_is_explained(arguments: tuple[str, ...]) -> None:
+    done = upres(None, *arguments)
+    assert done.returncode == 2
+    assert "Usage: upres [OPTIONS] PHOTO..." in done.stderr
+
+
+def test_help_teaches() -> None:
+    done = upres(None, "--help")
+    assert done.returncode == 0
+    for word in ("--factor [2|4|8]", "--out", "--format", "--server", "UPRES_URL", "Examples:", "Exit codes:"):
+        assert word in done.stdout
+
+
+def test_the_worker_and_the_local_runner_have_help_too() -> None:
+    for module in ("worker", "infra.local", "infra.demo", "benchmarks.quality", "benchmarks.entry"):
+        done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0
+        assert f"usage: python -m {module}" in done.stdout
+
+
+def test_the_servers_problem_is_an_exception(client: Client, png: bytes) -> None:
+    with pytest.raises(Refused, match="available: faithful") as caught:
+        client.submit(png, model="nonesuch")
+    assert (caught.value.code, caught.value.status) == ("unknown_model", 422)
+
+
+def test_a_stranger_at_the_url_is_noticed(png: bytes) -> None:
+    with http_server(body(b"I am not upres", 404)) as url, Client(url) as client, pytest.raises(ServerUnreachable):
+        client.status("0" * 32)
+
+
+def test_a_missing_file_is_a_missing_file(client: Client) -> None:
+    with pytest.raises(FileNotFoundError):
+        client.submit("nowhere.png")
+
+
+def test_a_result_is_saved_under_its_path(client: Client, tmp_path: Path, photo_file: Path) -> None:
+    saved = client.upscale(photo_file, 2).save(tmp_path / "out.png")
+    with Image.open(saved) as image:
+        assert image.size == (128, 96)
+
+
+def test_events_go_on_after_a_given_one(client: Client, png: bytes) -> None:
+    job_id = client.upscale(png, 2).job_id
+    everything = list(client.events(job_id))
+    assert everything[0].type == "queued"
+    assert everything[-1].type == "succeeded"
+    assert list(client.events(job_id)) == everything

@@ -1,0 +1,178 @@
+"""What is kept, changed and refused when images are read and written."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from core.errors import FormatLimit, NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
+from core.schema import OutputFormat
+from tests.conftest import SAMPLES, encoded, opened, psnr
+from worker import images
+
+LIMIT = 1_000_000
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def decode(data: bytes) -> images.Picture:
+    return images.decode(data, LIMIT)
+
+
+@pytest.mark.parametrize(("pillow", "format"), [("PNG", "png"), ("JPEG", "jpeg"), ("WEBP", "webp")])
+def test_a_photo_keeps_its_format_and_its_pixels(photo: Image.Image, pillow: str, format: OutputFormat) -> None:
+    data = encoded(photo, pillow)
+    picture = decode(data)
+    assert picture.format == format
+    assert picture.size == photo.size
+    assert (picture.pixels == np.asarray(opened(data).convert("RGB"))).all()
+    again = opened(images.encode(picture, format))
+    assert again.format == pillow
+    assert psnr(again, photo) > 30
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_and_dropped(photo: Image.Image, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photo, "PNG", exif=exif)
+    upright = ImageOps.exif_transpose(opened(data))
+    picture = decode(data)
+    assert (picture.pixels == np.asarray(upright)).all()
+    assert not opened(images.encode(picture, "png")).getexif()
+
+
+def test_alpha_is_kept_and_enlarged(photo: Image.Image) -> None:
+    image = photo.copy()
+    image.putalpha(Image.linear_gradient("L").resize(photo.size))
+    picture = decode(encoded(image, "PNG"))
+    large = images.enlarged(picture, np.repeat(np.repeat(picture.pixels, 2, 0), 2, 1), 2)
+    written = opened(images.encode(large, "png"))
+    assert written.mode == "RGBA"
+    expected = image.getchannel("A").resize(written.size, Image.Resampling.BICUBIC)
+    assert (np.asarray(written.getchannel("A")) == np.asarray(expected)).all()
+
+
+def test_alpha_becomes_white_in_jpeg() -> None:
+    clear = Image.new("RGBA", (16, 16), (200, 0, 0, 0))
+    written = opened(images.encode(decode(encoded(clear, "PNG")), "jpeg"))
+    assert written.mode == "RGB"
+    assert written.getpixel((8, 8)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA"])
+def test_grayscale_is_kept(photo: Image.Image, mode: str) -> None:
+    picture = decode(encoded(photo.convert(mode), "PNG"))
+    assert picture.gray
+    assert (picture.pixels[..., 0] == picture.pixels[..., 2]).all()
+    written = opened(images.encode(picture, "png"))
+    assert written.mode == ("LA" if mode == "LA" else "L")
+    assert (np.asarray(written.getchannel("L")) == np.asarray(photo.convert(mode).convert("L"))).all()
+
+
+def test_sixteen_bits_become_eight() -> None:
+    ramp = np.linspace(0, 65535, 64 * 8).astype(np.uint16).reshape(8, 64)
+    picture = decode(encoded(Image.fromarray(ramp), "PNG"))
+    assert picture.gray
+    assert picture.pixels[0, 0, 0] == 0
+    assert picture.pixels[-1, -1, 0] == 255
+    assert (picture.pixels[..., 0] == np.round(ramp / 257)).all()
+
+
+def test_a_palette_becomes_colour(photo: Image.Image) -> None:
+    palette = photo.quantize(16)
+    picture = decode(encoded(palette, "PNG"))
+    assert (picture.pixels == np.asarray(palette.convert("RGB"))).all()
+    assert picture.alpha is None
+    transparent = decode(encoded(palette, "PNG", transparency=palette.getpixel((0, 0))))
+    assert transparent.alpha is not None
+    assert transparent.alpha[0, 0] == 0
+
+
+def test_cmyk_becomes_rgb(photo: Image.Image) -> None:
+    cmyk = photo.convert("CMYK")
+    picture = decode(encoded(cmyk, "JPEG", quality=100))
+    assert psnr(Image.fromarray(picture.pixels), cmyk.convert("RGB")) > 35
+    assert picture.icc is None
+
+
+def test_a_cmyk_profile_that_does_not_fit_is_ignored(photo: Image.Image) -> None:
+    picture = decode(encoded(photo.convert("CMYK"), "JPEG", quality=100, icc_profile=SRGB))
+    assert psnr(Image.fromarray(picture.pixels), photo) > 30
+    assert picture.icc is None
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+def test_the_icc_profile_is_kept(photo: Image.Image, format: OutputFormat) -> None:
+    picture = decode(encoded(photo, "PNG", icc_profile=SRGB))
+    assert opened(images.encode(picture, format)).info["icc_profile"] == SRGB
+
+
+def test_the_first_frame_of_an_animation_is_taken(photo: Image.Image) -> None:
+    frames = [photo, ImageOps.invert(photo)]
+    for format in ("PNG", "WEBP"):
+        data = encoded(frames[0], format, save_all=True, append_images=frames[1:], lossless=True)
+        assert psnr(Image.fromarray(decode(data).pixels), photo) > 40
+
+
+def test_metadata_does_not_survive(photo: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "secret place"
+    data = encoded(photo, "JPEG", exif=exif, comment=b"secret comment")
+    assert b"secret" in data
+    for format in images.CONTENT_TYPES:
+        assert b"secret" not in images.encode(decode(data), format)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"<html></html>", bytes(1000)])
+def test_what_is_not_an_image_is_said_to_be_none(data: bytes) -> None:
+    with pytest.raises(NotAnImage, match="PNG, JPEG or WebP"):
+        decode(data)
+
+
+@pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF", "AVIF"])
+def test_other_formats_are_named(photo: Image.Image, format: str) -> None:
+    with pytest.raises(UnsupportedImage, match=format):
+        decode(encoded(photo, format))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_every_truncation_is_an_error_of_ours(photo: Image.Image, format: str) -> None:
+    data = encoded(photo, format)
+    for length in [*range(4, 64), *range(64, len(data) - 16, 97)]:
+        with pytest.raises((TruncatedImage, NotAnImage)):
+            decode(data[:length])
+
+
+def test_too_many_pixels_are_refused_before_decoding() -> None:
+    # Only the header says 30000×30000; decoding would fail for lack of data.
+    header = encoded(Image.new("L", (30000, 1)), "PNG")[:16] + (30000).to_bytes(4, "big") * 2
+    data = header + encoded(Image.new("L", (30000, 1)), "PNG")[24:]
+    with pytest.raises((TooManyPixels, TruncatedImage)):
+        decode(data)
+    with pytest.raises(TooManyPixels, match="1001×1000"):
+        decode(encoded(Image.new("L", (1001, 1000)), "PNG"))
+    with pytest.raises(TooManyPixels):
+        decode(encoded(Image.new("1", (10000, 10000)), "PNG"))  # Pillow warns of a bomb
+
+
+def test_results_that_do_not_fit_their_format_are_refused() -> None:
+    images.check_size((16383, 10), "webp")
+    with pytest.raises(FormatLimit, match="png"):
+        images.check_size((16384, 10), "webp")
+    with pytest.raises(FormatLimit, match="65500"):
+        images.check_size((10, 65501), "jpeg")
+
+
+def test_bicubic_is_pillows() -> None:
+    with Image.open(SAMPLES / "coffee.png") as coffee:
+        image = coffee.convert("RGB").crop((0, 0, 40, 30))
+    picture = images.bicubic(decode(encoded(image, "PNG")), 4)
+    expected = image.resize((160, 120), Image.Resampling.BICUBIC)
+    assert (picture.pixels == np.asarray(expected)).all()
+
+
+def test_a_gray_webp_drops_its_gray_profile(photo: Image.Image) -> None:
+    gray = decode(encoded(photo.convert("L"), "PNG", icc_profile=SRGB))
+    assert "icc_profile" not in Image.open(io.BytesIO(images.encode(gray, "webp"))).info
+    assert opened(images.encode(gray, "png")).info["icc_profile"] == SRGB

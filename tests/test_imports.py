@@ -1,0 +1,17 @@
+"""The entry stays thin: what a fresh process has loaded after its first request."""
+
+import os
+import subprocess
+import sys
+
+from benchmarks.entry import ENTRY
+from infra.local import Local
+
+HEAVY = ("torch", "PIL", "numpy", "worker", "client", "infra", "boto3", "botocore", "requests", "prometheus_client")
+
+
+def test_the_first_request_loads_nothing_heavy(local: Local) -> None:
+    code = f"{ENTRY}\nimport sys\nprint([name for name in {HEAVY!r} if name in sys.modules])"
+    environment = {**os.environ, **local.environment}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

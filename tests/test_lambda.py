@@ -1,0 +1,132 @@
+"""The function as Lambda calls it: HTTP API events, buffered event streams, and direct invokes."""
+
+import asyncio
+import base64
+import importlib
+import json
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from client import sse
+from core import events, keys
+from core.schema import Cancelled, JobAccepted
+from function import stream
+from infra.local import Local
+from tests.test_events import queued
+
+Handler = Callable[[dict[str, Any], object], dict[str, Any]]
+URL = "https://example.org/a.png"
+pytestmark = pytest.mark.usefixtures("held")
+
+
+@pytest.fixture
+def handler(local: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handler]:
+    """function.handler, imported with the environment that Lambda would set."""
+    for name, value in local.environment.items():
+        monkeypatch.setenv(name, value)
+    loop = asyncio.new_event_loop()  # Lambda's runtime has one
+    asyncio.set_event_loop(loop)
+    yield importlib.import_module("function.handler").handler
+    del sys.modules["function.handler"]
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+def http(method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    """An event of an HTTP API, payload format 2.0."""
+    return {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {"host": "api.example.org", "x-forwarded-proto": "https", **(headers or {})},
+        "requestContext": {
+            "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1"},
+            "stage": "$default",
+        },
+        "body": base64.b64encode(json.dumps(body).encode()).decode() if body is not None else None,
+        "isBase64Encoded": body is not None,
+    }
+
+
+def test_a_request_through_the_gateway(handler: Handler) -> None:
+    answer = handler(http("POST", "/v1/jobs", {"image_url": URL, "upscale_factor": "2"}), None)
+    assert answer["statusCode"] == 202
+    accepted = JobAccepted.model_validate_json(answer["body"])
+    assert accepted.status_url == f"https://api.example.org/v1/jobs/{accepted.job_id}"
+    status = handler(http("GET", f"/v1/jobs/{accepted.job_id}"), None)
+    assert json.loads(status["body"])["upscale_factor"] == 2
+
+
+def test_a_problem_through_the_gateway(handler: Handler) -> None:
+    answer = handler(http("POST", "/v1/jobs", {"image_url": URL, "upscale_factor": 3}), None)
+    assert answer["statusCode"] == 422
+    assert answer["headers"]["content-type"] == "application/problem+json"
+    assert answer["isBase64Encoded"] is False
+    assert json.loads(answer["body"])["code"] == "unsupported_factor"
+
+
+def test_an_image_through_the_gateway(handler: Handler, png: bytes, local: Local) -> None:
+    answer = handler(http("POST", "/v1/jobs", {"image_base64": base64.b64encode(png).decode()}), None)
+    job_id = json.loads(answer["body"])["job_id"]
+    assert local.store.get(keys.upload(job_id)) == png
+
+
+def test_a_direct_invoke_gives_the_same_answer(handler: Handler, redis: Redis) -> None:
+    answer = handler({"image_url": URL, "upscale_factor": "4", "idempotency_key": "direct"}, None)
+    accepted = JobAccepted.model_validate(answer)
+    assert accepted.status_url == f"/v1/jobs/{accepted.job_id}"
+    assert events.read(redis, accepted.job_id)
+    again = handler({"image_url": URL, "upscale_factor": "4", "idempotency_key": "direct"}, None)
+    assert again == answer
+
+
+@pytest.mark.parametrize(
+    ("event", "code"),
+    [
+        ({}, "image_missing"),
+        ({"image_url": URL, "upscale_factor": 3}, "unsupported_factor"),
+        ({"a": 1}, "unknown_field"),
+    ],
+)
+def test_a_bad_direct_invoke_is_a_problem(handler: Handler, event: dict[str, Any], code: str) -> None:
+    answer = handler(event, None)
+    assert (answer["code"], answer["status"]) == (code, 422)
+
+
+def read(answer: dict[str, Any]) -> list[sse.ServerSentEvent]:
+    assert answer["statusCode"] == 200
+    assert answer["headers"]["content-type"].startswith("text/event-stream")
+    assert answer["body"].startswith("retry: ")
+    return list(sse.decode(answer["body"].split("\n")))
+
+
+def test_events_come_in_pieces_behind_a_gateway(handler: Handler, redis: Redis) -> None:
+    """What an EventSource does: ask, be answered, come back with the last id, until 204."""
+    job_id = secrets.token_hex(16)
+    events.append(redis, queued(job_id))
+    path = f"/v1/jobs/{job_id}/events"
+    [first] = read(handler(http("GET", path), None))
+    assert json.loads(first.data)["type"] == "queued"
+
+    later = threading.Timer(0.3, events.append, (redis, Cancelled(job_id=job_id)))
+    later.start()
+    [last] = read(handler(http("GET", path, headers={"last-event-id": first.id}), None))
+    later.join()
+    assert json.loads(last.data)["type"] == "cancelled"
+    assert handler(http("GET", path, headers={"last-event-id": last.id}), None)["statusCode"] == 204
+
+
+def test_a_quiet_stream_is_answered_in_time(handler: Handler, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "POLL_SECONDS", 0.1)
+    job_id = secrets.token_hex(16)
+    event_id = events.append(redis, queued(job_id))
+    assert event_id
+    answer = handler(http("GET", f"/v1/jobs/{job_id}/events", headers={"last-event-id": event_id}), None)
+    assert read(answer) == []

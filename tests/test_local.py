@@ -1,0 +1,104 @@
+"""The local stack leaves nothing behind, whatever happens to it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.child import Child, ChildDied, accepts, free_port
+
+PARTS = ("redis-server", "rclone", "uvicorn", "worker")
+
+
+def wait_until(true: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """`python -m infra.local`, ready."""
+    command = [sys.executable, "-m", "infra.local", "--port", "0"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("upres is ready at http://127.0.0.1:")
+        yield process
+        process.kill()
+
+
+def descendants(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    found = psutil.Process(process.pid).children(recursive=True)
+    lines = [" ".join(child.cmdline()) for child in found]
+    assert all(any(part in line for line in lines) for part in PARTS), lines
+    return found
+
+
+def gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert alive == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_nothing_is_left_when_it_is_stopped(
+    serving: "subprocess.Popen[str]", tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    children = descendants(serving)
+    serving.send_signal(number)
+    assert serving.wait(30) == code
+    gone(children)
+    if number != signal.SIGKILL:
+        assert not list(tmp_path.glob("upres-*"))
+
+
+def test_a_dying_part_ends_the_rest_and_shows_its_log(serving: "subprocess.Popen[str]") -> None:
+    children = descendants(serving)
+    [worker] = [child for child in children if child.cmdline()[1:] == ["-m", "worker"]]
+    worker.kill()
+    assert serving.wait(30) == 1
+    gone(children)
+    assert serving.stderr is not None
+    message = serving.stderr.read()
+    assert "worker ended with code 137" in message
+    assert "model faithful 1 ready" in message
+
+
+def test_a_command_runs_with_the_settings_and_gives_its_code() -> None:
+    code = "import os, sys; print(os.environ['UPRES_URL'], os.environ['UPRES_REDIS_URL']); sys.exit(7)"
+    command = [sys.executable, "-m", "infra.local", "--port", "0", "--", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 7
+    assert done.stdout.startswith("http://127.0.0.1:")
+    assert "redis://127.0.0.1:" in done.stdout
+
+
+def test_a_child_that_never_gets_ready_is_an_error(tmp_path: Path) -> None:
+    child = Child("sleeper", ["sleep", "100"], {}, tmp_path)
+    with pytest.raises(ChildDied, match=r"not ready within 0\.2 seconds"):
+        child.wait_ready(lambda: False, seconds=0.2)
+    child.stop()
+
+
+def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(100)"
+    child = Child("stubborn", [sys.executable, "-c", code], {}, tmp_path, grace=0.2)
+    child.wait_ready(lambda: "ready" in child.log.read_text())
+    [process] = [p for p in psutil.Process().children(recursive=True) if code in p.cmdline() and p.cmdline()[1] == "-c"]
+    child.stop()
+    gone([process])
+
+
+def test_free_ports_are_free() -> None:
+    port = free_port()
+    assert not accepts(port)
+    assert free_port(port) == port

@@ -1,0 +1,104 @@
+"""What people see while a part is away: a quick, clear answer, and nothing accepted."""
+
+import base64
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from infra.child import Child, accepts, free_port
+from infra.local import Local
+
+
+def function(local: Local, folder: Path, **changed: str) -> Iterator[str]:
+    """A function of its own, with other settings."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "--factory", "function.app:create_app", "--port", str(port)]
+    child = Child("function", command, {**local.environment, **changed}, folder)
+    child.wait_ready(lambda: accepts(port))
+    yield f"http://127.0.0.1:{port}"
+    child.stop()
+
+
+@pytest.fixture
+def without_redis(local: Local, tmp_path: Path) -> Iterator[str]:
+    yield from function(local, tmp_path, UPRES_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+
+
+@pytest.fixture
+def without_store(local: Local, tmp_path: Path) -> Iterator[str]:
+    yield from function(local, tmp_path, UPRES_S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")
+
+
+@pytest.fixture
+def wrong_bucket(local: Local, tmp_path: Path) -> Iterator[str]:
+    yield from function(local, tmp_path, UPRES_S3_BUCKET="nowhere")
+
+
+def unavailable(response: requests.Response, code: str) -> None:
+    assert response.status_code == 503
+    assert response.json()["code"] == code
+    assert response.json()["retryable"] is True
+    assert int(response.headers["Retry-After"]) > 0
+    assert response.elapsed.total_seconds() < 10
+
+
+def test_redis_away(without_redis: str) -> None:
+    job = f"{without_redis}/v1/jobs/{'0' * 32}"
+    unavailable(
+        requests.post(f"{without_redis}/v1/jobs", json={"image_url": "https://example.org/a.png"}, timeout=20),
+        "queue_unavailable",
+    )
+    for path in ("", "/events", "/result"):
+        unavailable(requests.get(job + path, timeout=20), "queue_unavailable")
+    unavailable(requests.delete(job, timeout=20), "queue_unavailable")
+    unavailable(requests.get(f"{without_redis}/readyz", timeout=20), "queue_unavailable")
+    assert requests.get(f"{without_redis}/healthz", timeout=20).ok
+
+
+def test_store_away(without_store: str, png: bytes) -> None:
+    image = base64.b64encode(png).decode()
+    unavailable(
+        requests.post(f"{without_store}/v1/jobs", json={"image_base64": image}, timeout=20), "store_unavailable"
+    )
+    unavailable(requests.get(f"{without_store}/readyz", timeout=20), "store_unavailable")
+    assert requests.post(f"{without_store}/v1/jobs", json={"image_url": "https://example.org/a.png"}, timeout=20).ok
+
+
+def test_a_bucket_that_is_not_there(wrong_bucket: str) -> None:
+    unavailable(requests.get(f"{wrong_bucket}/readyz", timeout=20), "store_unavailable")
+
+
+def start_worker(local: Local, **changed: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, **local.environment, **changed}
+    return subprocess.run([sys.executable, "-m", "worker"], env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"UPRES_MODEL": "nonesuch"}, "not in the store"),
+        ({"UPRES_DEVICE": "cuda"}, "cuda is not available here; usable: auto, cpu"),
+        ({"UPRES_DEVICE": "toaster"}, "UPRES_DEVICE"),
+        ({"UPRES_S3_ENDPOINT_URL": "http://127.0.0.1:9"}, "object store does not answer"),
+        ({"UPRES_REDIS_URL": "http://127.0.0.1:9"}, "redis://"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why(local: Local, changed: dict[str, str], says: str) -> None:
+    done = start_worker(local, **changed)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_without_redis_says_why(local: Local) -> None:
+    begin = time.monotonic()
+    done = start_worker(local, UPRES_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr, done.stderr
+    assert time.monotonic() - begin < 30

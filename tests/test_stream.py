@@ -1,0 +1,151 @@
+"""Following a job over server-sent events: early, late, again, and while nothing happens."""
+
+import asyncio
+import json
+import secrets
+import threading
+from collections.abc import Iterator
+
+import pytest
+import requests
+from redis import Redis
+
+from client import sse
+from core import events, keys
+from core.schema import Cancelled, Event, Progress
+from function import stream
+from infra.local import Local
+from tests.test_events import queued, started
+
+Frames = list[sse.ServerSentEvent]
+
+
+@pytest.fixture
+def job_id(redis: Redis) -> Iterator[str]:
+    """A job that somebody else tells about: the test."""
+    job_id = secrets.token_hex(16)
+    events.append(redis, queued(job_id))
+    yield job_id
+    redis.delete(keys.events(job_id))
+
+
+def tell(redis: Redis, *told: Event) -> None:
+    for event in told:
+        assert events.append(redis, event)
+
+
+def follow(local: Local, job_id: str, last: str | None = None, query: str = "") -> requests.Response:
+    headers = {"Last-Event-ID": last} if last else {}
+    return requests.get(f"{local.url}/v1/jobs/{job_id}/events{query}", headers=headers, stream=True, timeout=20)
+
+
+def frames(response: requests.Response) -> Iterator[sse.ServerSentEvent]:
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    return sse.decode(line.decode() for line in response.iter_lines())
+
+
+def types(received: Frames) -> list[str]:
+    return [json.loads(frame.data)["type"] for frame in received]
+
+
+def test_a_follower_sees_what_was_and_what_comes(local: Local, redis: Redis, job_id: str) -> None:
+    with follow(local, job_id) as response:
+        live = frames(response)
+        assert types([next(live)]) == ["queued"]
+        for n in range(20):
+            tell(redis, Progress(job_id=job_id, stage="upscale", tiles_done=n, tiles_total=20, percent=n))
+            assert json.loads(next(live).data)["tiles_done"] == n
+        tell(redis, Cancelled(job_id=job_id))
+        assert types(list(live)) == ["cancelled"]  # and then the stream closes
+
+
+def test_a_late_follower_gets_everything_at_any_index(local: Local, redis: Redis, job_id: str) -> None:
+    told: list[Event] = [started(job_id), *(Progress(job_id=job_id, stage="fetch", percent=n) for n in range(5))]
+    tell(redis, *told, Cancelled(job_id=job_id))
+    everything = list(frames(follow(local, job_id)))
+    assert types(everything) == ["queued", "started", *["progress"] * 5, "cancelled"]
+    for index, frame in enumerate(everything[:-1]):
+        assert list(frames(follow(local, job_id, last=frame.id))) == everything[index + 1 :]
+        assert list(frames(follow(local, job_id, query=f"?last_event_id={frame.id}"))) == everything[index + 1 :]
+
+
+def test_after_the_end_there_is_nothing(local: Local, redis: Redis, job_id: str) -> None:
+    tell(redis, Cancelled(job_id=job_id))
+    last = list(frames(follow(local, job_id)))[-1].id
+    assert follow(local, job_id, last=last).status_code == 204  # an EventSource stops at that
+    assert follow(local, job_id, last="9999999999999-0").status_code == 204
+
+
+@pytest.mark.parametrize("last", ["x", "1-2-3", "1", "-1-0", "9" * 30 + "-0"])
+def test_a_senseless_last_event_id_is_a_problem(local: Local, job_id: str, last: str) -> None:
+    response = follow(local, job_id, last=last)
+    assert response.status_code == 400
+    assert response.json()["code"] == "invalid_event_id"
+
+
+def test_many_followers_see_the_same(local: Local, redis: Redis, job_id: str) -> None:
+    received: list[Frames] = []
+    ready = threading.Barrier(11)
+
+    def watch() -> None:
+        with follow(local, job_id) as response:
+            live = frames(response)
+            first = next(live)
+            ready.wait(20)
+            received.append([first, *live])
+
+    watchers = [threading.Thread(target=watch) for _ in range(10)]
+    for watcher in watchers:
+        watcher.start()
+    ready.wait(20)
+    tell(redis, *(Progress(job_id=job_id, stage="store", percent=n) for n in range(50)), Cancelled(job_id=job_id))
+    for watcher in watchers:
+        watcher.join(20)
+    assert len(received) == 10
+    assert all(one == received[0] for one in received)
+    assert len(received[0]) == 52
+    assert len(redis.client_list(_type="pubsub")) == 2  # one for all followers, and RQ's own in the worker
+
+
+def test_heartbeats_keep_a_quiet_stream_alive(local: Local, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
+
+    async def first_frames() -> list[str]:
+        hub = stream.Hub(local.settings)
+        following = hub.follow(job_id, events.START)
+        received = [await anext(following) for _ in range(3)]
+        await following.aclose()  # type: ignore[attr-defined]
+        await hub.close()
+        return received
+
+    first, *rest = asyncio.run(first_frames())
+    assert first.startswith("id: ")
+    assert all(frame.startswith(":") and frame.endswith("\n\n") for frame in rest)
+
+
+def test_a_wakeup_that_was_lost_is_made_good(
+    local: Local, redis: Redis, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events that nobody published still arrive, with the next heartbeat."""
+    monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
+    silent = Cancelled(job_id=job_id).model_dump_json()
+
+    async def watch() -> list[str]:
+        hub = stream.Hub(local.settings)
+        received = []
+        async for frame in hub.follow(job_id, events.START):
+            received.append(frame)
+            if len(received) == 1:
+                redis.xadd(keys.events(job_id), {"type": "cancelled", "data": silent})
+        await hub.close()
+        return received
+
+    assert '"cancelled"' in asyncio.run(asyncio.wait_for(watch(), 20))[-1]
+
+
+def test_the_decoder_follows_the_specification() -> None:
+    lines = [
+        ": comment", "retry: 10", "id: 1", "data: a", "", "data:b", "data: c", "", "event: x", "", "id: 2", "data:  d",
+        "", "data: cut off",
+    ]  # fmt: skip
+    assert list(sse.decode(lines)) == [("1", "a"), ("1", "b\nc"), ("2", " d")]

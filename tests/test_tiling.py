@@ -1,0 +1,84 @@
+"""Tiles cover an image exactly once, and tiled equals untiled."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker import networks, tiling
+from worker.registry import Model
+
+sides = st.integers(1, 200)
+sizes_and_halos = st.integers(0, 12).flatmap(lambda halo: st.tuples(st.integers(2 * halo + 1, 90), st.just(halo)))
+
+
+@given(height=sides, width=sides, size_and_halo=sizes_and_halos)
+def test_cores_cover_the_image_exactly_once(height: int, width: int, size_and_halo: tuple[int, int]) -> None:
+    covered = np.zeros((height, width), int)
+    for tile in tiling.plan(height, width, *size_and_halo):
+        covered[slice(*tile.core_rows), slice(*tile.core_columns)] += 1
+    assert (covered == 1).all()
+
+
+@given(height=sides, width=sides, size_and_halo=sizes_and_halos)
+def test_every_core_has_its_halo_or_the_border(height: int, width: int, size_and_halo: tuple[int, int]) -> None:
+    size, halo = size_and_halo
+    for tile in tiling.plan(height, width, size, halo):
+        axes = [(tile.window_rows, tile.core_rows, height), (tile.window_columns, tile.core_columns, width)]
+        for window, core, length in axes:
+            assert 0 <= window.start < window.stop <= length
+            assert window.stop - window.start == min(size, length)
+            assert window.start == 0 or core.start - window.start >= halo
+            assert window.stop == length or window.stop - core.stop >= halo
+
+
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    factor=st.sampled_from([2, 4]),
+    slack=st.integers(1, 20),
+    seed=st.integers(0, 2**16),
+)
+def test_tiled_equals_untiled(height: int, width: int, factor: int, slack: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    network = networks.EDSR(factor, width=4, depth=2).eval()
+    halo = 2 * 2 + 3
+    image = torch.rand(height, width, 3)
+
+    def enlarge(pixels: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            batch = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+            result: np.ndarray = network(batch)[0].permute(1, 2, 0).numpy()
+            return result
+
+    pixels = image.numpy()
+    whole = enlarge(pixels)
+    tiled = np.full_like(whole, np.nan)
+    for tile in tiling.plan(height, width, 2 * halo + slack, halo):
+        tiling.paste(tiled, tile, enlarge(tiling.cut(pixels, tile)), factor)
+    assert np.abs(tiled - whole).max() <= 1e-5
+
+
+@pytest.mark.parametrize(("height", "width", "size", "halo"), [(0, 5, 9, 1), (5, 0, 9, 1), (5, 5, 2, 1), (5, 5, 9, -1)])
+def test_senseless_plans_are_refused(height: int, width: int, size: int, halo: int) -> None:
+    with pytest.raises(ValueError, match="cannot tile"):
+        tiling.plan(height, width, size, halo)
+
+
+def test_the_manifest_states_the_networks_receptive_radius(model: Model) -> None:
+    """One pixel changed in the input changes the output out to the radius, and no further."""
+    network = model.manifest.networks[0]
+    radius = network.receptive_radius
+    module = networks.EDSR(2, width=4, depth=network.depth).eval().double()
+    for parameter in module.parameters():  # no negative weights and no biases: nothing cancels, is cut off or drowns
+        torch.nn.init.constant_(parameter, 0.1 if parameter.ndim == 4 else 0.0)
+    side = 2 * radius + 5
+    image = torch.zeros(1, 3, side, side, dtype=torch.float64)
+    changed = image.clone()
+    changed[0, :, side // 2, side // 2] = 1
+    with torch.inference_mode():
+        difference = (module(changed) - module(image)).abs().amax(dim=(0, 1))
+    rows = difference.amax(dim=1).nonzero().flatten() // 2 - side // 2
+    assert int(rows.min()) == -radius
+    assert int(rows.max()) == radius
