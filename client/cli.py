@@ -1,18 +1,24 @@
 """The command `upres`."""
 
+import os
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from client.errors import ServerUnreachable
 from client.sdk import Client
 from core.errors import UpresError
-from core.schema import Event, Queued, Started, Succeeded
+from core.schema import TERMINAL, Event, Queued, Started, Succeeded
 from core.schema import Progress as ProgressEvent
 
 AT_ONCE = 4
@@ -31,6 +37,7 @@ Exit codes: 0 all enlarged · 1 some failed · 2 wrong usage
 
 
 @click.command(epilog=EPILOG, context_settings={"max_content_width": 100})
+@click.version_option(package_name="upres")
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 @click.option(
     "--factor", type=click.Choice(["2", "4", "8"]), default="4", show_default=True, help="Enlargement per side."
@@ -57,42 +64,75 @@ Exit codes: 0 all enlarged · 1 some failed · 2 wrong usage
 )
 def main(photos: tuple[str, ...], factor: str, out: Path, output_format: str, model: str | None, server: str) -> None:
     """Enlarge photos by super-resolution. PHOTO is a file or an http(s) address; PNG, JPEG or WebP."""
+    names = Counter(Path(_name(photo)).stem for photo in photos)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise click.UsageError(f"Several photos are called {twice[0]!r}: one result would overwrite the other.")
     out.mkdir(parents=True, exist_ok=True)
-    console = Console(stderr=True)
-    with Client(server) as client, _bars(console) as bars, ThreadPoolExecutor(AT_ONCE) as pool:
+    with Client(server) as client, _bars(Console(stderr=True)) as bars:
+        sys.exit(Batch(client, bars, int(factor), out, output_format, model).run(photos))
 
-        def enlarge(photo: str) -> int:
-            task = bars.add_task(_name(photo), total=100, stage="waiting")
+
+@dataclass
+class Batch:
+    """Photos on their way, each with its bar."""
+
+    client: Client
+    bars: Progress
+    factor: int
+    out: Path
+    output_format: str
+    model: str | None
+    jobs: set[str] = field(default_factory=set)
+    """Those that have not ended."""
+
+    def run(self, photos: Iterable[str]) -> int:
+        """Enlarge them all; the exit code. On Ctrl-C, cancel what runs and leave at once."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             try:
-                upscaled = client.upscale(
-                    photo, int(factor), model=model, output_format=output_format,
-                    on_event=lambda event: _show(bars, task, event),
-                )  # fmt: skip
-                extension = "jpg" if upscaled.result.format == "jpeg" else upscaled.result.format
-                path = upscaled.save(out / f"{Path(_name(photo)).stem}_x{factor}.{extension}")
-            except (UpresError, OSError) as error:
-                bars.update(task, stage="[red]failed")
-                bars.console.print(f"[red]{_name(photo)}: {_sentence(error)}", highlight=False)
-                return UNREACHABLE if isinstance(error, ServerUnreachable) else FAILED
-            bars.update(task, stage=f"[green]{upscaled.result.width}×{upscaled.result.height}")
-            print(path)
-            return 0
+                return max(pool.map(self._enlarge, photos))
+            except KeyboardInterrupt:
+                self.bars.stop()
+                for job_id in list(self.jobs):
+                    with suppress(UpresError):
+                        self.client.cancel(job_id)
+                os._exit(INTERRUPTED)  # the threads still listen; there is nothing left to wait for
 
+    def _enlarge(self, photo: str) -> int:
+        task = self.bars.add_task(_name(photo), total=100, stage="waiting", eta="")
         try:
-            codes = list(pool.map(enlarge, photos))
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            sys.exit(INTERRUPTED)
-    sys.exit(max(codes))
+            upscaled = self.client.upscale(
+                photo,
+                self.factor,
+                model=self.model,
+                output_format=self.output_format,
+                on_event=lambda event: self._on_event(task, event),
+            )
+            extension = "jpg" if upscaled.result.format == "jpeg" else upscaled.result.format
+            path = upscaled.save(self.out / f"{Path(_name(photo)).stem}_x{self.factor}.{extension}")
+        except (UpresError, OSError) as error:
+            self.bars.update(task, stage="[red]failed")
+            text = f"{_name(photo)}: {_sentence(error)}"
+            self.bars.console.print(text, style="red", markup=False, highlight=False)
+            return UNREACHABLE if isinstance(error, ServerUnreachable) else FAILED
+        self.bars.update(task, stage=f"[green]{upscaled.result.width}×{upscaled.result.height}")
+        print(path)
+        return 0
+
+    def _on_event(self, task: TaskID, event: Event) -> None:
+        if event.type in TERMINAL:
+            self.jobs.discard(event.job_id)
+        else:
+            self.jobs.add(event.job_id)
+        _show(self.bars, task, event)
 
 
 def _bars(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[stage]}"),
-        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[eta]}"),
         console=console,
     )
 
@@ -103,23 +143,22 @@ def _show(bars: Progress, task: TaskID, event: Event) -> None:
         case Queued():
             bars.update(task, stage=f"queued, {event.position} ahead")
         case Started():
-            bars.update(task, stage=f"on {event.device}")
+            bars.update(task, stage=f"on {escape(event.device)}")
         case ProgressEvent():
             tiles = f" tile {event.tiles_done}/{event.tiles_total}" if event.tiles_total else ""
-            bars.update(task, completed=event.percent, stage=f"{event.stage}{tiles}")
+            eta = f"{event.eta_seconds:.0f} s left" if event.eta_seconds else ""
+            bars.update(task, completed=event.percent, stage=f"{event.stage}{tiles}", eta=eta)
         case Succeeded():
-            bars.update(task, completed=100, stage="downloading")
+            bars.update(task, completed=100, stage="downloading", eta="")
 
 
 def _name(photo: str) -> str:
     """The file name in a path or URL."""
-    path = urlsplit(photo).path if photo.startswith(("http://", "https://")) else photo
+    path = urlsplit(photo).path if "://" in photo else photo
     return Path(path).name or "image"
 
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, UpresError):
-        return f"{error} [dim]({error.code})[/dim]"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}"
-    return str(error)
+        return f"{error} ({error.code})"
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

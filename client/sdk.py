@@ -7,6 +7,7 @@ upscaled.save("photo_x4.jpg")
 """
 
 import base64
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,12 +26,15 @@ from core.schema import EVENT, TERMINAL, Cancelled, Event, Failed, JobAccepted, 
 
 Model = TypeVar("Model", bound=BaseModel)
 Image = str | PathLike[str] | bytes
+DEFAULT_URL = "http://127.0.0.1:8000"
 CONNECT_SECONDS = 5
 QUIET_SECONDS = 45
 """The server says something every 15 s (20 s behind a gateway); three times that is a dead connection."""
 RECONNECT_SECONDS = 0.5
-RECONNECTS = 20
-"""Attempts in a row without a single event before a server counts as gone."""
+NOTHING_MORE = 204
+"""The status of a job's events when the last one was seen already."""
+GONE_SECONDS = 60
+"""A server that cannot be reached for so long counts as gone."""
 
 
 class Upscaled(NamedTuple):
@@ -52,13 +56,14 @@ class Upscaled(NamedTuple):
 
 
 class Client:
-    """A connection to an upres server; may be used as a context manager.
+    """A connection to an upres server, by default the one in UPRES_URL; may be used as a context manager.
 
     Methods raise ServerUnreachable or Refused (the server's problem, with its stable `code`).
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8000") -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, url: str | None = None) -> None:
+        url = url or os.environ.get("UPRES_URL") or DEFAULT_URL
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self._session = requests.Session()
         # Repeating a POST is safe: each carries an Idempotency-Key.
         retry = Retry(3, status_forcelist=[503], allowed_methods=None, backoff_factor=0.3, raise_on_status=False)
@@ -121,20 +126,30 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return self._call(JobAccepted, "POST", "/v1/jobs", json=body, headers=headers)
 
-    def events(self, job_id: str, after: str | None = None) -> Iterator[Event]:
-        """The job's events, from the first (or after an event id) to the terminal one.
+    def events(self, job_id: str) -> Iterator[Event]:
+        """The job's events, from the first to the terminal one. See `follow`."""
+        for _, event in self.follow(job_id):
+            yield event
 
-        Reconnects where it was; ServerUnreachable when that fails for about a minute.
+    def follow(self, job_id: str, after: str | None = None) -> Iterator[tuple[str, Event]]:
+        """The job's events with their ids, from the first, or after an id, to the terminal one.
+
+        Reconnects where it was; ServerUnreachable when that fails for a minute.
         """
-        silent = 0
-        while silent < RECONNECTS:
-            silent += 1
-            for event_id, event in self._stream(job_id, after):
-                silent, after = 0, event_id
-                yield event
-                if event.type in TERMINAL:
-                    return
-            time.sleep(RECONNECT_SECONDS * min(silent, 6))
+        reached = time.monotonic()
+        while time.monotonic() - reached < GONE_SECONDS:
+            try:
+                with self._open_events(job_id, after) as response:
+                    if response.status_code == NOTHING_MORE:
+                        return
+                    for event_id, event in _decode(response):
+                        reached, after = time.monotonic(), event_id
+                        yield event_id, event
+                        if event.type in TERMINAL:
+                            return
+                reached = time.monotonic()  # a gateway that buffers ends a stream after each few events
+            except (requests.RequestException, ServerUnreachable):
+                time.sleep(RECONNECT_SECONDS)
         raise ServerUnreachable(f"{self.url} does not answer any more; the job {job_id} goes on without you.")
 
     def status(self, job_id: str) -> Snapshot:
@@ -149,16 +164,9 @@ class Client:
         """The file of a finished job's image."""
         return self._request("GET", f"/v1/jobs/{job_id}/{which}").content
 
-    def _stream(self, job_id: str, after: str | None) -> Iterator[tuple[str, Event]]:
-        """One connection's worth of events; ends quietly when the connection breaks."""
+    def _open_events(self, job_id: str, after: str | None) -> requests.Response:
         headers = {"Last-Event-ID": after} if after else {}
-        try:
-            with self._request("GET", f"/v1/jobs/{job_id}/events", headers=headers, stream=True) as response:
-                lines = (line.decode() for line in response.iter_lines())
-                for event_id, data in sse.decode(lines):
-                    yield event_id, EVENT.validate_json(data)
-        except (requests.RequestException, ServerUnreachable):
-            return
+        return self._request("GET", f"/v1/jobs/{job_id}/events", headers=headers, stream=True)
 
     def _call(self, model: type[Model], method: str, path: str, **options: Any) -> Model:
         return model.model_validate_json(self._request(method, path, **options).content)
@@ -175,9 +183,15 @@ class Client:
         return response
 
 
+def _decode(response: requests.Response) -> Iterator[tuple[str, Event]]:
+    lines = (line.decode() for line in response.iter_lines())
+    for event_id, data in sse.decode(lines):
+        yield event_id, EVENT.validate_json(data)
+
+
 def _image_fields(image: Image) -> dict[str, str]:
     """The fields of a request that carry the image."""
-    if isinstance(image, str) and image.startswith(("http://", "https://")):
+    if isinstance(image, str) and "://" in image:
         return {"image_url": image}
     if isinstance(image, bytes):
         return {"image_base64": base64.b64encode(image).decode()}

@@ -28,7 +28,8 @@
     │   └── StoreUnavailable        store_unavailable      503  retry
     ├── ModelError                  model_invalid          500
     ├── SettingsError               settings_invalid       500
-    └── TimedOut                    timed_out              504  retry
+    ├── TimedOut                    timed_out              504  retry
+    └── WorkerLost                  worker_lost            500  retry
 
 The same codes travel in problem+json answers (RFC 9457) and in `failed` events.
 """
@@ -226,6 +227,12 @@ class TimedOut(UpresError):
     status = 504
     retryable = True
     title = "The job took too long"
+
+
+class WorkerLost(UpresError):
+    code = "worker_lost"
+    retryable = True
+    title = "The workers that tried the job died"
 
 
 def tree(root: type[UpresError] = UpresError) -> Iterator[type[UpresError]]:

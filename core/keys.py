@@ -2,6 +2,7 @@
 
 Redis
     rq:queue:upres                 RQ's list of waiting job ids
+    rq:job:{id}                    RQ's record of one job, until it has ended
     upres:job:{id}:events          stream: all events of one job, the truth about it
     upres:job:{id}                 pub/sub channel: the same JSON, for those who only listen
     upres:idempotency:{sha256}     which job an Idempotency-Key made, and from which body
@@ -31,8 +32,10 @@ IDEMPOTENCY_SECONDS = DAY
 LINK_SECONDS = 3600
 """Presigned links last an hour: long enough to download, short enough to leak. The /result
 and /original endpoints make fresh ones for as long as the object lives."""
-JOB_SECONDS = 600
-"""One job may run ten minutes: 16 megapixels at x4 on two CPU cores need about five."""
+JOB_SECONDS = 1800
+"""One job may run half an hour: the largest, 4 megapixels at factor 8, takes two CPU cores 11 minutes."""
+ATTEMPTS = 3
+"""So often a job is taken up again when its worker died; a job that kills three workers kills all."""
 RQ_TRACE_SECONDS = DAY
 """How long RQ keeps its own record of a job that failed in a way we did not foresee."""
 
@@ -40,6 +43,11 @@ RQ_TRACE_SECONDS = DAY
 def events(job_id: str) -> str:
     """Redis key of the job's event stream."""
     return f"upres:job:{job_id}:events"
+
+
+def rq_job(job_id: str) -> str:
+    """Redis key of RQ's own record of a job."""
+    return f"rq:job:{job_id}"
 
 
 def channel(job_id: str) -> str:

@@ -5,12 +5,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.schema import Message, ModelName
+from core.schema import ModelName, Order
 
 SHA256 = r"^[0-9a-f]{64}$"
 
 
-class Network(Message):
+class Network(Order):
     """One network of a model: everything needed to build it and to tile it exactly."""
 
     architecture: Literal["edsr"] = Field(description="Module in worker/networks.py.")
@@ -18,21 +18,21 @@ class Network(Message):
     width: int = Field(ge=1, description="Channels of the trunk.")
     depth: int = Field(ge=1, description="Residual blocks.")
     receptive_radius: int = Field(ge=0, description="Input pixels around a pixel that its output depends on.")
-    file: str = Field(pattern=r"^[A-Za-z0-9._-]+\.safetensors$")
-    sha256: str = Field(pattern=SHA256)
+    file: str = Field(pattern=r"^[A-Za-z0-9._-]+\.safetensors$", description="Weights, beside the manifest.")
+    sha256: str = Field(pattern=SHA256, description="SHA-256 of the weights, in hexadecimal.")
     set5_psnr_db: float = Field(gt=0, description="Measured on Set5, Y of BT.601, peak 255.")
 
 
-class Manifest(Message):
+class Manifest(Order):
     """`models/{name}/{version}/manifest.json`. Its own SHA-256 is the model's digest."""
 
-    schema_version: Literal[1]
-    name: ModelName
-    version: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    description: str
-    licence: str
-    created: date
-    networks: tuple[Network, ...] = Field(min_length=1)
+    schema_version: Literal[1] = Field(description="Of this schema.")
+    name: ModelName = Field(description="Model name.")
+    version: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="Version of the model; never changed once pushed.")
+    description: str = Field(description="What the model is for, in a sentence.")
+    licence: str = Field(description="SPDX identifier.")
+    created: date = Field(description="Date of the weights.")
+    networks: tuple[Network, ...] = Field(min_length=1, description="One per factor.")
 
     def chain(self, factor: int) -> tuple[Network, ...]:
         """The networks to run one after the other for a factor, fewest first; empty when impossible.
@@ -48,7 +48,7 @@ class Manifest(Message):
         return ()
 
 
-class Labels(Message):
+class Labels(Order):
     """`models/{name}/labels.json`: which version each label means."""
 
-    stable: str
+    stable: str = Field(description="The version that is served by default.")

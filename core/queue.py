@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from redis import Redis
-from redis.backoff import NoBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 from rq import Queue
 from rq.job import Job
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 
 def connect(settings: Settings) -> Redis:
-    """A patient connection, for a worker: RQ waits on it and decides itself how long."""
-    return Redis.from_url(_url(settings))
+    """A patient connection, for a worker: every command is repeated for about half a minute.
+
+    So a job survives a restart of Redis.
+    """
+    return Redis.from_url(_url(settings), retry=Retry(ExponentialWithJitterBackoff(cap=2, base=0.1), 20))
 
 
 def connect_quickly(settings: Settings, seconds: float = 5) -> Redis:
-    """An impatient connection, for answering people: no command takes longer than so many seconds."""
+    """An impatient connection, for answering people: no command is waited for longer than so many seconds."""
     # One retry repairs a connection that Redis closed while idle; more would delay a 503.
     return Redis.from_url(
         _url(settings),

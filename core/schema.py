@@ -1,6 +1,8 @@
 """The messages of upres: what a client sends, what waits in the queue, what a job's events say.
 
-All models are frozen and refuse unknown fields. Times are UTC, durations seconds, sizes pixels.
+All models are frozen. What comes from outside or asks for work refuses unknown fields; what is read
+back ignores them, so that parts of different age understand each other. Times are UTC, durations
+seconds, sizes pixels.
 """
 
 from datetime import UTC, datetime
@@ -28,10 +30,16 @@ ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 UPLOAD_KEY = r"^uploads/[A-Za-z0-9_-]{1,64}$"
 
 
-class Message(BaseModel):
-    """Base of everything that crosses a process boundary."""
+class Order(BaseModel):
+    """Base of what somebody asks for: unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(BaseModel):
+    """Base of what is told: unknown fields are from a newer version, and ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 def _factor(value: object) -> object:
@@ -43,6 +51,16 @@ def _factor(value: object) -> object:
     return int(value) if isinstance(value, float) else value
 
 
+def _text(value: object) -> object:
+    """JSON can carry half of a surrogate pair, which is no text and cannot be stored as UTF-8."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise PydanticCustomError("invalid_text", "The text is not valid Unicode.") from None
+    return value
+
+
 def _format(value: object) -> object:
     """`jpg` in any case is what people write for `jpeg`."""
     if isinstance(value, str):
@@ -50,17 +68,18 @@ def _format(value: object) -> object:
     return "jpeg" if value == "jpg" else value
 
 
-class JobRequest(Message):
+Text = Annotated[str | None, BeforeValidator(_text)]
+
+
+class JobRequest(Order):
     """What a client asks for: one image, given in exactly one of three ways, and how to enlarge it."""
 
-    image_url: str | None = Field(None, max_length=8192, description="http(s) address of the image; must be public.")
-    image_base64: str | None = Field(
-        None, description="The image file in base64 (RFC 4648), optionally as a data: URL."
-    )
+    image_url: Text = Field(None, max_length=8192, description="http(s) address of the image; must be public.")
+    image_base64: Text = Field(None, description="The image file in base64 (RFC 4648), optionally as a data: URL.")
     image_key: str | None = Field(
         None, pattern=UPLOAD_KEY, description="Key of an image that was uploaded before (uploads/…)."
     )
-    image_name: str | None = Field(
+    image_name: Text = Field(
         None, max_length=255, description="File name for the download of the result, ≤ 255 characters."
     )
     upscale_factor: Annotated[Literal[2, 4, 8], BeforeValidator(_factor)] = Field(
@@ -109,17 +128,28 @@ class JobAccepted(Message):
     status_url: str = Field(description="Snapshot of the job; DELETE cancels it.")
 
 
-class JobMessage(Message):
+JobId = Annotated[str, Field(description="128 random bits in hexadecimal.")]
+Factor = Annotated[int, Field(ge=2, le=8, description="Enlargement per side: 2, 4 or 8.")]
+Digest = Annotated[str, Field(description="SHA-256 of the model's manifest, which pins its weights.")]
+Device = Annotated[str, Field(description="The processor, as its maker calls it.")]
+TilesDone = Annotated[int, Field(ge=0, description="Finished tiles.")]
+TilesTotal = Annotated[int, Field(ge=0, description="Tiles of the whole job; 0 until its size is known.")]
+Percent = Annotated[float, Field(ge=0, le=100, description="Share of the whole job, never falling in an attempt.")]
+Eta = Annotated[float | None, Field(ge=0, description="Expected seconds to the end, once known.")]
+Attempt = Annotated[int, Field(ge=0, description="1 for the first; more when an earlier worker died.")]
+
+
+class JobMessage(Order):
     """What waits in the queue: all a worker needs, and never the image itself."""
 
-    job_id: str
-    image_url: str | None = None
-    image_key: str | None = None
-    image_name: str | None = None
-    upscale_factor: Literal[2, 4, 8]
-    model: ModelName
-    output_format: Literal["auto", "png", "jpeg", "webp"]
-    submitted_at: datetime
+    job_id: JobId
+    image_url: str | None = Field(None, description="http(s) address to fetch the image from; or")
+    image_key: str | None = Field(None, description="key of the image in the object store.")
+    image_name: str | None = Field(None, description="File name that the client gave.")
+    upscale_factor: Literal[2, 4, 8] = Field(description="Enlargement per side.")
+    model: ModelName = Field(description="Model name.")
+    output_format: Literal["auto", "png", "jpeg", "webp"] = Field(description="auto: as the input.")
+    submitted_at: datetime = Field(description="When the request was accepted, UTC.")
 
 
 class Result(Message):
@@ -129,14 +159,14 @@ class Result(Message):
     sr_image_uri: str = Field(description="s3:// address of the enlarged image.")
     original_image_url: str = Field(description="Presigned link to the bicubic enlargement, to compare.")
     original_image_uri: str = Field(description="s3:// address of the bicubic enlargement.")
-    upscale_factor: int = Field(description="Enlargement per side: 2, 4 or 8.")
+    upscale_factor: Factor
     width: int = Field(ge=1, description="Width of both images in pixels.")
     height: int = Field(ge=1, description="Height of both images in pixels.")
-    format: OutputFormat
-    file_name: str = Field(description="Under this name the links save the enlarged image.")
-    model: str
-    model_digest: str = Field(description="SHA-256 of the model's manifest, which pins its weights.")
-    device: str = Field(description="The processor that did it, as its maker calls it.")
+    format: OutputFormat = Field(description="File format of both images.")
+    file_name: str = Field(description="Under this name the link saves the enlarged image.")
+    model: str = Field(description="Model name.")
+    model_digest: Digest
+    device: Device
     seconds: dict[Stage, float] = Field(description="Time per stage in seconds.")
 
 
@@ -146,54 +176,54 @@ def now() -> datetime:
 
 
 class _Event(Message):
-    job_id: str
+    job_id: JobId
     at: datetime = Field(default_factory=now, description="When it happened, UTC.")
 
 
 class Queued(_Event):
     """The job was accepted and waits."""
 
-    type: Literal["queued"] = "queued"
-    upscale_factor: int
-    model: str
-    output_format: str
+    type: Literal["queued"] = Field("queued", description="Kind of event.")
+    upscale_factor: Factor
+    model: str = Field(description="Model name.")
+    output_format: str = Field(description="As requested.")
     position: int = Field(ge=0, description="Jobs ahead of this one at that moment.")
 
 
 class Started(_Event):
     """A worker took the job."""
 
-    type: Literal["started"] = "started"
-    worker: str
-    device: str = Field(description="The processor, as its maker calls it.")
-    model: str
-    model_digest: str
-    attempt: int = Field(ge=1, description="1, or more when an earlier worker died.")
-    waited_seconds: float = Field(ge=0)
+    type: Literal["started"] = Field("started", description="Kind of event.")
+    worker: str = Field(description="Name of the worker process.")
+    device: Device
+    model: str = Field(description="Model name.")
+    model_digest: Digest
+    attempt: Attempt
+    waited_seconds: float = Field(ge=0, description="From acceptance to now, in seconds.")
 
 
 class Progress(_Event):
     """The job entered a stage or finished a tile."""
 
-    type: Literal["progress"] = "progress"
-    stage: Stage
-    tiles_done: int = Field(0, ge=0)
-    tiles_total: int = Field(0, ge=0, description="0 until the image's size is known.")
-    percent: float = Field(ge=0, le=100, description="Share of the whole job, never falling.")
-    eta_seconds: float | None = Field(None, ge=0, description="Expected seconds to the end, once known.")
+    type: Literal["progress"] = Field("progress", description="Kind of event.")
+    stage: Stage = Field(description="What is being done.")
+    tiles_done: TilesDone = 0
+    tiles_total: TilesTotal = 0
+    percent: Percent
+    eta_seconds: Eta = None
 
 
 class Succeeded(_Event):
     """The job is done."""
 
-    type: Literal["succeeded"] = "succeeded"
-    result: Result
+    type: Literal["succeeded"] = Field("succeeded", description="Kind of event.")
+    result: Result = Field(description="Where the images lie.")
 
 
 class Failed(_Event):
     """The job ended without a result."""
 
-    type: Literal["failed"] = "failed"
+    type: Literal["failed"] = Field("failed", description="Kind of event.")
     code: str = Field(description="Stable error code, see core/errors.py.")
     message: str = Field(description="A sentence for people that says what to do.")
     retryable: bool = Field(description="Whether the same request may succeed later.")
@@ -202,7 +232,7 @@ class Failed(_Event):
 class Cancelled(_Event):
     """The job was cancelled on request."""
 
-    type: Literal["cancelled"] = "cancelled"
+    type: Literal["cancelled"] = Field("cancelled", description="Kind of event.")
 
 
 Event = Annotated[Queued | Started | Progress | Succeeded | Failed | Cancelled, Field(discriminator="type")]
@@ -212,43 +242,41 @@ EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 class Failure(Message):
     """Why a job failed."""
 
-    code: str
-    message: str
-    retryable: bool
+    code: str = Field(description="Stable error code, see core/errors.py.")
+    message: str = Field(description="A sentence for people that says what to do.")
+    retryable: bool = Field(description="Whether the same request may succeed later.")
 
 
 class Snapshot(Message):
     """A job at one moment: the fold of its events."""
 
-    job_id: str
-    status: Status
-    upscale_factor: int
-    model: str
-    output_format: str
-    submitted_at: datetime
-    updated_at: datetime
-    position: int | None = Field(None, description="Jobs ahead of this one while it is queued.")
-    worker: str | None = None
-    device: str | None = None
-    attempt: int = Field(0, ge=0)
-    stage: Stage | None = None
-    tiles_done: int = 0
-    tiles_total: int = 0
-    percent: float = Field(0, ge=0, le=100)
-    eta_seconds: float | None = None
-    result: Result | None = None
-    failure: Failure | None = None
+    job_id: JobId
+    status: Status = Field(description="The last three are final.")
+    upscale_factor: Factor
+    model: str = Field(description="Model name.")
+    output_format: str = Field(description="As requested.")
+    submitted_at: datetime = Field(description="When the request was accepted, UTC.")
+    updated_at: datetime = Field(description="When the last event happened, UTC.")
+    position: int | None = Field(None, ge=0, description="Jobs ahead of this one while it is queued.")
+    worker: str | None = Field(None, description="Name of the worker process that took it.")
+    device: str | None = Field(None, description="The processor, as its maker calls it.")
+    attempt: Attempt = 0
+    stage: Stage | None = Field(None, description="What is being done while it runs.")
+    tiles_done: TilesDone = 0
+    tiles_total: TilesTotal = 0
+    percent: Percent = 0
+    eta_seconds: Eta = None
+    result: Result | None = Field(None, description="Once succeeded.")
+    failure: Failure | None = Field(None, description="Once failed.")
 
 
-class Problem(BaseModel):
+class Problem(Message):
     """An error on the wire: problem details (RFC 9457) with upres's stable code."""
 
-    model_config = ConfigDict(frozen=True)
-
     type: str = Field(description="urn:upres:error:{code}")
-    title: str
-    status: int = Field(ge=400, le=599)
+    title: str = Field(description="What kind of error it is.")
+    status: int = Field(ge=400, le=599, description="HTTP status.")
     detail: str = Field(description="What is wrong and what would be right.")
-    code: str
-    retryable: bool
+    code: str = Field(description="Stable error code, see core/errors.py.")
+    retryable: bool = Field(description="Whether the same request may succeed later.")
     errors: list[dict[str, str]] = Field(default=[], description="Each rejected field.")

@@ -1,5 +1,6 @@
 """The object store: put, get, presign. The only file that knows boto3, and it loads it when first used."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -8,12 +9,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from core import keys
-from core.errors import StoreUnavailable, UpresError
+from core.errors import SettingsError, StoreUnavailable, UpresError
 from core.settings import Settings
 
 if TYPE_CHECKING:
     from boto3.session import Session
     from mypy_boto3_s3 import S3Client
+
+
+log = logging.getLogger("upres.store")
 
 
 class ObjectNotFound(UpresError):
@@ -23,11 +27,13 @@ class ObjectNotFound(UpresError):
 class Store:
     """One bucket. Methods raise StoreUnavailable when it does not answer; calls are safe from threads.
 
-    Credentials come from AWS's usual places, unless a session with its own is given.
+    Credentials come from AWS's usual places, unless a session with its own is given. One answer is
+    waited for `patience` seconds, and asked for three times.
     """
 
-    def __init__(self, settings: Settings, session: "Session | None" = None) -> None:
+    def __init__(self, settings: Settings, session: "Session | None" = None, patience: float = 30) -> None:
         self._session = session
+        self._patience = patience
         self.bucket = settings.s3_bucket
         self._endpoint = settings.s3_endpoint_url
 
@@ -39,10 +45,11 @@ class Store:
 
         config = Config(
             connect_timeout=2,
-            read_timeout=30,
+            read_timeout=self._patience,
             retries={"mode": "standard", "total_max_attempts": 3},
             signature_version="s3v4",
-            s3={"addressing_style": "path" if self._endpoint else "auto"},
+            # «virtual» also makes links to the region's own host; the default would be the global one.
+            s3={"addressing_style": "path" if self._endpoint else "virtual"},
         )
         session = self._session or boto3.session.Session()
         return session.client("s3", endpoint_url=self._endpoint, config=config)
@@ -86,7 +93,7 @@ class Store:
     @contextmanager
     def _mapped(self, key: str) -> Iterator[None]:
         """The one boundary where boto3's errors become ours."""
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
         try:
             yield
@@ -94,8 +101,10 @@ class Store:
             code = str(error.response.get("Error", {}).get("Code"))
             if key and code in ("NoSuchKey", "404"):
                 raise ObjectNotFound(f"There is no object {self.uri(key)}.") from error
-            raise StoreUnavailable(
-                f"The object store refused a request ({code}); try again in a few seconds."
-            ) from error
+            log.warning("object store: %s", error)
+            raise StoreUnavailable(f"The object store refused a request ({code}); try again later.") from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise SettingsError("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: credentials are missing") from error
         except BotoCoreError as error:
+            log.warning("object store: %s", error)
             raise StoreUnavailable("The object store does not answer; try again in a few seconds.") from error

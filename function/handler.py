@@ -15,21 +15,24 @@ _services: Services = _app.state.services
 _http = Mangum(_app, lifespan="off", text_mime_types=["text/", "application/json", "application/problem+json"])
 
 
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+def handler(event: Any, context: Any) -> dict[str, Any]:
     """An HTTP API event → an HTTP answer; any other dict is a job request → JobAccepted or a problem.
 
     A direct invoke may carry `idempotency_key` beside the fields of a JobRequest: Lambda itself
     repeats asynchronous invokes.
     """
-    if "requestContext" in event:
+    if isinstance(event, dict) and "requestContext" in event:
         return _http(event, context)
     return _direct(event)
 
 
-def _direct(event: dict[str, Any]) -> dict[str, Any]:
-    payload = {name: value for name, value in event.items() if name != "idempotency_key"}
+def _direct(event: Any) -> dict[str, Any]:
+    key = None
+    if isinstance(event, dict):
+        event = dict(event)
+        key = event.pop("idempotency_key", None)
     try:
-        accepted = submit(_services, parse(payload), _services.settings.public_url, event.get("idempotency_key"))
+        accepted = submit(_services, parse(event), _services.settings.public_url, key)
     except Exception as error:
         return problems.describe(error).model_dump(mode="json")
     return accepted.model_dump(mode="json")

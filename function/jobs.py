@@ -4,7 +4,7 @@ from typing import Literal
 
 from core import events, keys
 from core.errors import JobNotFound, NoResult, ResultNotReady
-from core.schema import Cancelled, Snapshot
+from core.schema import Cancelled, Failed, Snapshot, Succeeded
 from function.services import Services
 
 
@@ -12,7 +12,7 @@ def snapshot(services: Services, job_id: str) -> Snapshot:
     """The job now; its position is looked up while it is queued. Raises JobNotFound."""
     _check(job_id)
     entries = events.read(services.redis, job_id)
-    if not entries:
+    if not entries or entries[0][1].type != "queued":  # only a stream that expired begins in the middle
         raise _not_found(job_id)
     state = events.fold(event for _, event in entries)
     if state.status == "queued":
@@ -41,21 +41,27 @@ def cancel(services: Services, job_id: str) -> Snapshot:
         pipeline.lrem(services.queue.key, 1, job_id)
         _, removed = pipeline.execute()
     if removed:
-        services.redis.delete(f"rq:job:{job_id}")
+        services.redis.delete(keys.rq_job(job_id))
     return snapshot(services, job_id)
 
 
 def link(services: Services, job_id: str, which: Literal["result", "original"]) -> str:
     """A fresh link to an image of a finished job. Raises JobNotFound, ResultNotReady or NoResult."""
-    state = snapshot(services, job_id)
-    if state.result is not None:
-        name, uri = state.result.file_name, state.result.sr_image_uri
-        if which == "original":
-            name, uri = f"bicubic_{name}", state.result.original_image_uri
-        return services.store.presign(uri.removeprefix(services.store.uri("")), name)
-    if state.status in ("queued", "running"):
-        raise ResultNotReady(f"The job is {state.status}; follow it at /v1/jobs/{job_id}/events.")
-    raise NoResult(f"The job {state.status}; there is no result. Submit the image again.")
+    match last_event(services, job_id)[1]:
+        case Succeeded(result=result) if which == "result":
+            return _presign(services, result.sr_image_uri, result.file_name)
+        case Succeeded(result=result):
+            return _presign(services, result.original_image_uri, f"bicubic_{result.file_name}")
+        case Failed():
+            raise NoResult("The job failed, so there is no result; submit the image again.")
+        case Cancelled():
+            raise NoResult("The job was cancelled, so there is no result; submit the image again.")
+        case _:
+            raise ResultNotReady(f"The job is not finished; follow it at /v1/jobs/{job_id}/events.")
+
+
+def _presign(services: Services, uri: str, file_name: str) -> str:
+    return services.store.presign(uri.removeprefix(services.store.uri("")), file_name)
 
 
 def _check(job_id: str) -> None:

@@ -11,6 +11,9 @@ from core.schema import JobRequest
 SHOWN = 80
 """How many characters of a rejected value are quoted back."""
 
+NO_OBJECT = (
+    'The body is not a JSON object; send {"image_url": "https://…"}, or {"image_base64": "…"} with the file in base64.'
+)
 CODES = {
     "image_url": "invalid_image_url",
     "image_base64": "invalid_base64",
@@ -37,17 +40,15 @@ def parse_json(body: bytes) -> JobRequest:
     """A request body → JobRequest. Raises InvalidJson or InvalidRequest."""
     try:
         payload = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidJson(
-            f'The body is not JSON ({error}); send an object like {{"image_url": "https://…"}}.'
-        ) from None
+    except (ValueError, RecursionError):
+        raise InvalidJson(NO_OBJECT) from None
     return parse(payload)
 
 
 def parse(payload: object) -> JobRequest:
     """A decoded payload → JobRequest. Raises InvalidJson or InvalidRequest."""
     if not isinstance(payload, dict):
-        raise InvalidJson('The body must be a JSON object like {"image_url": "https://…"}.')
+        raise InvalidJson(NO_OBJECT)
     try:
         return JobRequest.model_validate(payload)
     except ValidationError as error:
@@ -57,20 +58,18 @@ def parse(payload: object) -> JobRequest:
 def _field_error(error: dict[str, Any]) -> FieldError:
     """One of pydantic's errors in our words."""
     field = str(error["loc"][0]) if error["loc"] else ""
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        known = ", ".join(JobRequest.model_fields)
-        return FieldError(
-            field=field[:SHOWN],
-            code="unknown_field",
-            given=_shown(error["input"]),
-            detail=f"There is no field {field[:SHOWN]!r}; known are {known}.",
-        )
+    if field in CODES:
+        return FieldError(field=field, code=CODES[field], given=_shown(error["input"]), detail=EXPECTED[field])
     if not field:
-        return FieldError(field="image_url", code=kind, given="", detail=error["msg"])
-    return FieldError(field=field, code=CODES[field], given=_shown(error["input"]), detail=EXPECTED[field])
+        return FieldError(field="image_url", code=error["type"], given="", detail=error["msg"])
+    known = ", ".join(JobRequest.model_fields)
+    name = _shown(field)
+    detail = f"There is no field {name!r}; known are {known}."
+    return FieldError(field=name, code="unknown_field", given=_shown(error["input"]), detail=detail)
 
 
 def _shown(value: object) -> str:
+    """The beginning of a value, as text that can be sent."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+    text = text if len(text) <= SHOWN else text[:SHOWN] + "…"
+    return text.encode(errors="replace").decode()

@@ -15,7 +15,8 @@ class Services:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.store = Store(settings)
+        # Lambda is stopped after 29 seconds; before that, people want an answer.
+        self.store = Store(settings, patience=5)
 
     @cached_property
     def redis(self) -> Redis:

@@ -87,6 +87,8 @@ class Hub:
                 try:
                     await asyncio.wait_for(wakeup.wait(), HEARTBEAT_SECONDS)
                 except TimeoutError:
+                    if await self._is_over(job_id, after):
+                        return
                     yield ": still here\n\n"
 
     async def close(self) -> None:
@@ -96,6 +98,13 @@ class Hub:
             with suppress(asyncio.CancelledError):
                 await self._listener
         await self._redis.aclose()
+
+    async def _is_over(self, job_id: str, after: str) -> bool:
+        """Whether a quiet job will stay so: it ended before the id asked for, or its stream expired."""
+        with suppress(RedisError, OSError):
+            last = events.parse(await self._redis.xrevrange(keys.events(job_id), count=1))
+            return not last or (events.is_terminal(last[0][1]) and reached(after, last[0][0]))
+        return False
 
     @contextmanager
     def _wakeups(self, job_id: str) -> Iterator[asyncio.Event]:

@@ -5,36 +5,39 @@ import binascii
 import hashlib
 import json
 import secrets
+from contextlib import suppress
 
 from redis import Redis, WatchError
 from redis.client import Pipeline
+from rq import Queue, Retry
+from rq.job import Job
 
 from core import events, keys
-from core.errors import FieldError, IdempotencyConflict, InvalidRequest, TooManyBytes, UnknownModel
+from core.errors import FieldError, IdempotencyConflict, InvalidRequest, QueueUnavailable, TooManyBytes, UnknownModel
 from core.schema import JobAccepted, JobMessage, JobRequest, Queued, Status, now
 from function.services import Services
 
 MAX_KEY = 255
 """Longest Idempotency-Key in characters."""
+ENQUEUE_ATTEMPTS = 5
+"""A transaction is tried again when a key it watches changed, or its connection broke."""
 
 
 def submit(services: Services, request: JobRequest, base_url: str, idempotency_key: str | None = None) -> JobAccepted:
     """Accept a job, or find the one that the same idempotency key made before.
 
-    Raises UnknownModel, InvalidRequest, TooManyBytes, IdempotencyConflict, StoreUnavailable, or
-    redis-py's errors; whatever it raises, nothing was enqueued.
+    Raises UnknownModel, InvalidRequest, TooManyBytes, IdempotencyConflict, QueueUnavailable,
+    StoreUnavailable, or redis-py's errors; whatever it raises, nothing was enqueued.
     """
     _check_key(idempotency_key)
     record = Record(idempotency_key, request) if idempotency_key else None
-    if record and (job_id := record.find(services.redis)):
-        return accepted(job_id, base_url, _status(services.redis, job_id))
-    message = _message(services, request)
-    try:
-        _enqueue(services, message, high=request.priority == "high", record=record)
-    except WatchError:
-        # The same key came in twice at once, and the other one was faster.
-        return submit(services, request, base_url, idempotency_key)
-    return accepted(message.job_id, base_url)
+    job_id = record.find(services.redis) if record else None
+    if job_id is None:
+        message = _message(services, request)
+        job_id = _enqueue(services, message, high=request.priority == "high", record=record)
+        if job_id == message.job_id:
+            return accepted(job_id, base_url)
+    return accepted(job_id, base_url, _status(services.redis, job_id))
 
 
 def accepted(job_id: str, base_url: str, status: Status = "queued") -> JobAccepted:
@@ -93,37 +96,55 @@ def _message(services: Services, request: JobRequest) -> JobMessage:
     )
 
 
-def _enqueue(services: Services, message: JobMessage, high: bool, record: Record | None) -> None:
-    """Job, first event and idempotency record: all of them or none. WatchError when the key was just taken."""
-    queue = services.queue
-    position = 0 if high else int(services.redis.llen(queue.key))
-    job = queue.create_job(
+def _enqueue(services: Services, message: JobMessage, high: bool, record: Record | None) -> str:
+    """Job, first event and idempotency record: all of them or none. The id of the job that is enqueued now.
+
+    The job's own stream is watched, so that a transaction whose answer was lost is not repeated: it
+    is found to have gone through. QueueUnavailable when it never does.
+    """
+    stream = keys.events(message.job_id)
+    position = 0 if high else int(services.redis.llen(services.queue.key))
+    for _ in range(ENQUEUE_ATTEMPTS):
+        with services.redis.pipeline(transaction=True) as pipeline:
+            pipeline.watch(stream, *([record.key] if record else []))  # type: ignore[no-untyped-call]
+            if record and (earlier := record.find(pipeline)):
+                return earlier
+            if pipeline.exists(stream):
+                return message.job_id
+            pipeline.multi()
+            services.queue.enqueue_job(_rq_job(services.queue, message), pipeline=pipeline, at_front=high)
+            events.append(pipeline, _first_event(message, position))
+            if record:
+                record.write(pipeline, message.job_id)
+            with suppress(WatchError):
+                pipeline.execute()
+                return message.job_id
+    raise QueueUnavailable("The job queue is too busy; nothing was accepted. Try again in a few seconds.")
+
+
+def _rq_job(queue: Queue, message: JobMessage) -> Job:
+    return queue.create_job(
         keys.JOB_FUNCTION,
         args=(message.model_dump(mode="json", exclude_none=True),),
         job_id=message.job_id,
         description=message.job_id,
         timeout=keys.JOB_SECONDS,
+        ttl=keys.EVENTS_SECONDS,
         result_ttl=0,
         failure_ttl=keys.RQ_TRACE_SECONDS,
+        # Not the job's own failures, which it tells itself: those of the worker under it.
+        retry=Retry(max=keys.ATTEMPTS - 1),
     )
-    first = Queued(
+
+
+def _first_event(message: JobMessage, position: int) -> Queued:
+    return Queued(
         job_id=message.job_id,
         upscale_factor=message.upscale_factor,
         model=message.model,
         output_format=message.output_format,
         position=position,
     )
-    with services.redis.pipeline(transaction=True) as pipeline:
-        if record:
-            pipeline.watch(record.key)  # type: ignore[no-untyped-call]
-            if record.find(pipeline):
-                raise WatchError
-        pipeline.multi()
-        queue.enqueue_job(job, pipeline=pipeline, at_front=high)
-        events.append(pipeline, first)
-        if record:
-            record.write(pipeline, message.job_id)
-        pipeline.execute()
 
 
 def _status(connection: Redis, job_id: str) -> Status:
@@ -133,11 +154,11 @@ def _status(connection: Redis, job_id: str) -> Status:
 
 def _decode(text: str, max_bytes: int) -> bytes:
     """base64, optionally as a data: URL → bytes. Raises InvalidRequest or TooManyBytes."""
-    payload = text.partition(",")[2] if text.startswith("data:") else text
+    payload = "".join((text.partition(",")[2] if text.startswith("data:") else text).split())
     if len(payload) // 4 * 3 > max_bytes + 2:
         raise TooManyBytes(f"The image file is larger than {max_bytes / 1e6:g} MB; send a smaller file.")
     try:
-        data = base64.b64decode("".join(payload.split()), validate=True)
+        data = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as error:
         raise _invalid("image_base64", "invalid_base64", f"image_base64 is not valid base64 ({error}).", text) from None
     if not data:
@@ -146,9 +167,9 @@ def _decode(text: str, max_bytes: int) -> bytes:
 
 
 def _check_key(key: str | None) -> None:
-    if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
-        detail = f"Idempotency-Key must be 1 to {MAX_KEY} printable characters."
-        raise _invalid("Idempotency-Key", "invalid_idempotency_key", detail, key)
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY and key.isprintable()):
+        detail = f"The idempotency key must be 1 to {MAX_KEY} printable characters."
+        raise _invalid("Idempotency-Key", "invalid_idempotency_key", detail, str(key))
 
 
 def _invalid(field: str, code: str, detail: str, given: str) -> InvalidRequest:

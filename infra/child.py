@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO, Self
 
 POLL_SECONDS = 0.02
 LOG_TAIL = 30
@@ -17,11 +18,47 @@ class ChildDied(Exception):
     """A process ended that should have gone on, or did not get ready in time; the message ends with its log."""
 
 
-class Child:
-    """One process with its log file. It dies with this process, whatever happens.
+class Leashed:
+    """A process that ends, after `grace` seconds for its own way out, when this one lets go or dies.
 
-    When it is stopped it has `grace` seconds for its own way out.
+    Without a log it is a foreground command: it has this process's terminal, and hears its Ctrl-C.
+    The environment is this process's, without what it may know of another upres.
     """
+
+    def __init__(
+        self, command: list[str], environment: Mapping[str, str], log: IO[bytes] | None = None, grace: float = 10
+    ) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("UPRES_", "AWS_"))}
+        reading, self._leash = os.pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "infra.leash", str(reading), str(grace), *command],
+            env={**inherited, **environment},
+            stdin=subprocess.DEVNULL if log else None,
+            stdout=log,
+            stderr=log,
+            pass_fds=[reading],
+            process_group=0 if log else None,
+        )
+        os.close(reading)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs."""
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """Let go of the leash and wait until the process is gone."""
+        os.close(self._leash)
+        self._process.wait()
+
+
+class Child(Leashed):
+    """A leashed service with its log file, waited for until it is ready."""
 
     def __init__(
         self, name: str, command: list[str], environment: Mapping[str, str], folder: Path, grace: float = 10
@@ -29,20 +66,11 @@ class Child:
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "infra.leash", str(grace), *command],
-                env={**os.environ, **environment},
-                cwd=Path(__file__).parent.parent,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C goes to the whole foreground group; when to stop is this process's decision.
-                process_group=0,
-            )
+            super().__init__(command, environment, log, grace)
 
     def check(self) -> None:
         """Raise ChildDied when the process has ended."""
-        code = self._process.poll()
+        code = self.poll()
         if code is not None:
             raise ChildDied(f"{self.name} ended with code {code}.{self._tail()}")
 
@@ -54,12 +82,6 @@ class Child:
             if time.monotonic() > deadline:
                 raise ChildDied(f"{self.name} was not ready within {seconds:g} seconds.{self._tail()}")
             time.sleep(POLL_SECONDS)
-
-    def stop(self) -> None:
-        """Let go of the leash and wait until the process is gone."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
 
     def _tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]

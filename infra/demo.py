@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
 from client import Client
@@ -31,6 +31,8 @@ def main() -> int:
     parser.add_argument("photo", nargs="?", type=Path, default=PHOTO, help="image to enlarge (default: a cat)")
     parser.add_argument("--out", type=Path, default=ROOT / "demo", help="folder for the results (default: demo)")
     arguments = parser.parse_args()
+    if not arguments.photo.is_file():
+        parser.error(f"there is no file {arguments.photo}")
     begin = time.monotonic()
     try:
         with Local() as local:
@@ -87,9 +89,11 @@ def _side_by_side(before: Path, after: Path) -> Image.Image:
     left, top, right, bottom = (4 * side for side in CROP)
     details = [Image.open(path).convert("RGB").crop((left, top, right, bottom)) for path in (before, after)]
     width, height = details[0].size
-    canvas = Image.new("RGB", (2 * width + 8, height), "white")
-    for index, detail in enumerate(details):
-        canvas.paste(detail, (index * (width + 8), 0))
+    canvas = Image.new("RGB", (2 * width + 8, height + 28), "white")
+    draw = ImageDraw.Draw(canvas)
+    for left, detail, name in zip((0, width + 8), details, ("bicubic", "upres"), strict=True):
+        canvas.paste(detail, (left, 0))
+        draw.text((left + 4, height + 4), name, "black", ImageFont.load_default(16))
     return canvas
 
 

@@ -1,8 +1,8 @@
-"""`python -m infra.leash SECONDS CMD…`: run a command that cannot outlive whoever started it.
+"""`python -m infra.leash FD SECONDS CMD…`: run a command that does not outlive whoever started it.
 
-Standard input is the leash: a pipe whose other end the parent holds. When the parent closes it or
-dies, however it dies, the pipe ends and the command is stopped: SIGTERM to its process group, and
-SIGKILL after SECONDS. Exits with the command's own code, or 128 + the signal that ended it.
+The file descriptor FD is the leash: a pipe whose other end the parent holds. When the parent closes it
+or dies, however it dies, the pipe ends and the command is stopped: SIGTERM, and SIGKILL after SECONDS.
+Exits with the command's own code, or 128 + the signal that ended it.
 """
 
 import os
@@ -12,28 +12,26 @@ import sys
 import threading
 
 
-def main(grace: float, command: list[str]) -> int:
+def main(leash: int, grace: float, command: list[str]) -> int:
     """Run the command until it ends or the leash does."""
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    threading.Thread(target=_hold, args=(child, grace), daemon=True).start()
+    # Ctrl-C at a terminal goes to the command as well; what it makes of it decides. A handler is reset
+    # for the command, SIG_IGN would be inherited.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
+    child = subprocess.Popen(command)
+    threading.Thread(target=_hold, args=(leash, child, grace), daemon=True).start()
     code = child.wait()
     return 128 - code if code < 0 else code
 
 
-def _hold(child: "subprocess.Popen[bytes]", grace: float) -> None:
-    while os.read(0, 4096):
+def _hold(leash: int, child: "subprocess.Popen[bytes]", grace: float) -> None:
+    while os.read(leash, 4096):
         pass
-    _signal(child, signal.SIGTERM)
+    child.terminate()
     try:
         child.wait(grace)
     except subprocess.TimeoutExpired:
-        _signal(child, signal.SIGKILL)
-
-
-def _signal(child: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
-    if child.poll() is None:
-        os.killpg(child.pid, number)
+        child.kill()
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))

@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from core.errors import UpresError
 from core.queue import connect
 from core.settings import Settings
 from core.storage import Store
-from infra.child import Child, ChildDied, accepts, free_port
+from infra.child import POLL_SECONDS, Child, ChildDied, Leashed, accepts, free_port
 
 MODELS = Path(__file__).parent.parent / "models"
 BUCKET = "upres"
@@ -128,13 +127,16 @@ class Local:
 
     def _start_function(self) -> None:
         command = [sys.executable, "-m", "uvicorn", "--factory", "function.app:create_app"]
-        child = self._start_child("function", [*command, "--host", "127.0.0.1", "--port", str(self._port)])
+        # Event streams may be open for ever; at the end they are given two seconds.
+        command += ["--host", "127.0.0.1", "--port", str(self._port), "--timeout-graceful-shutdown", "2"]
+        child = self._start_child("function", command)
         child.wait_ready(lambda: accepts(self._port))
 
     def _start_worker(self) -> None:
-        child = self._start_child("worker", [sys.executable, "-m", "worker"])
         with connect(self.settings) as connection:
-            child.wait_ready(lambda: Worker.count(connection=connection) > 0)
+            earlier = set(Worker.all_keys(connection))  # one that was killed is still registered
+            child = self._start_child("worker", [sys.executable, "-m", "worker"])
+            child.wait_ready(lambda: bool(set(Worker.all_keys(connection)) - earlier))
 
     def _start_child(self, name: str, command: list[str]) -> Child:
         self.children[name] = Child(name, command, self.environment, self.folder)
@@ -175,12 +177,13 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000, help="port of the function if free (default: 8000)")
     parser.add_argument("command", nargs="*", metavar="-- CMD", help="command to run; default: serve until Ctrl-C")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _exit)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit)
+    # A shell that starts us in the background has SIGINT ignored, and Python then leaves it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with Local(arguments.port) as local:
-            if arguments.command:
-                return subprocess.run(arguments.command, env={**os.environ, **local.environment}).returncode
-            return _serve(local)
+            return _run(local, arguments.command) if arguments.command else _serve(local, arguments.port)
     except (ChildDied, UpresError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -188,14 +191,32 @@ def main() -> int:
         return 130
 
 
-def _serve(local: Local) -> int:
-    print(f"upres is ready at {local.url}   (Ctrl-C stops it)\n")
-    for name in ("UPRES_URL", "UPRES_REDIS_URL", "UPRES_S3_ENDPOINT_URL"):
-        print(f"  export {name}={local.environment[name]}")
+def _run(local: Local, command: list[str]) -> int:
+    if not shutil.which(command[0]):
+        print(f"{command[0]}: there is no such command", file=sys.stderr)
+        return 127
+    with Leashed(command, local.environment) as leashed:
+        while (code := leashed.poll()) is None:
+            local.check()
+            time.sleep(POLL_SECONDS)
+    return code
+
+
+def _serve(local: Local, port: int) -> int:
+    print(f"upres is ready at {local.url}   (Ctrl-C stops it)")
+    if port and not local.url.endswith(f":{port}"):
+        print(f"  port {port} is taken by another program")
+    print("\n  with these, other programs find its parts:")
+    for name, value in local.environment.items():
+        print(f"  export {name}={value}")
     print(f"\n  logs in {local.folder}", flush=True)
-    while True:
-        local.check()
-        time.sleep(0.5)
+    try:
+        while True:
+            local.check()
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        print("\nStopping; the job in hand is finished first, for at most 10 seconds.", flush=True)
+        raise
 
 
 def _exit(number: int, frame: FrameType | None) -> NoReturn:

@@ -1,17 +1,22 @@
 """The command `upres` and the SDK, as people use them."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from PIL import Image
+from redis import Redis
 
 from client import Client, Refused, ServerUnreachable
+from core import keys
+from core.schema import EVENT, Progress
 from infra.child import free_port
 from infra.local import Local, tool
-from tests.conftest import body, http_server
+from tests.conftest import SAMPLES, body, http_server
 
 Run = subprocess.CompletedProcess[str]
 
@@ -69,6 +74,46 @@ def test_what_fails_is_said_and_the_rest_goes_on(local: Local, tmp_path: Path, p
     assert (tmp_path / "ein Photo_x4.png").exists()
 
 
+def test_an_interrupt_cancels_and_leaves(local: Local, redis: Redis, client: Client, tmp_path: Path) -> None:
+    pubsub = cast(Any, redis).pubsub(ignore_subscribe_messages=True)
+    pubsub.psubscribe(keys.channel("*"))
+    environment = {**os.environ, "UPRES_URL": local.url}
+    command = [tool("upres"), str(SAMPLES / "coffee.png"), "--factor", "8", "--out", str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as running:
+        event = next(
+            event
+            for message in pubsub.listen()
+            if isinstance(event := EVENT.validate_json(message["data"]), Progress) and event.tiles_done
+        )
+        pubsub.close()
+        running.send_signal(signal.SIGINT)
+        assert running.wait(10) == 130
+    assert client.status(event.job_id).status == "cancelled"
+
+
+def test_the_scheme_of_the_server_may_be_left_out(local: Local, png: bytes) -> None:
+    with Client(local.url.removeprefix("http://")) as without_scheme:
+        assert without_scheme.submit(png, 2).status == "queued"
+
+
+def test_one_result_never_overwrites_another(local: Local, tmp_path: Path, photo_file: Path) -> None:
+    (tmp_path / "b").mkdir()
+    other = tmp_path / "b" / photo_file.name
+    other.write_bytes(photo_file.read_bytes())
+    done = upres(local, photo_file, other, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "would overwrite" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_brackets_in_a_name_are_just_brackets(local: Local, tmp_path: Path, photo_file: Path) -> None:
+    odd = photo_file.rename(tmp_path / "x[red] [copy].png")
+    done = upres(local, odd, tmp_path / "y[bold].png", "--factor", 2, "--out", tmp_path)
+    assert "y[bold].png: No such file or directory" in done.stderr
+    assert "x[red] [copy].png ━" in done.stderr
+    assert (tmp_path / "x[red] [copy]_x2.png").exists()
+
+
 def test_no_server_has_its_own_exit_code(tmp_path: Path, photo_file: Path) -> None:
     done = upres(None, photo_file, "--server", f"http://127.0.0.1:{free_port()}", "--out", tmp_path)
     assert done.returncode == 3
@@ -120,7 +165,8 @@ def test_a_result_is_saved_under_its_path(client: Client, tmp_path: Path, photo_
 
 def test_events_go_on_after_a_given_one(client: Client, png: bytes) -> None:
     job_id = client.upscale(png, 2).job_id
-    everything = list(client.events(job_id))
-    assert everything[0].type == "queued"
-    assert everything[-1].type == "succeeded"
-    assert list(client.events(job_id)) == everything
+    everything = list(client.follow(job_id))
+    assert everything[0][1].type == "queued"
+    assert everything[-1][1].type == "succeeded"
+    for index, (event_id, _) in enumerate(everything):
+        assert list(client.follow(job_id, after=event_id)) == everything[index + 1 :]

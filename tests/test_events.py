@@ -143,7 +143,9 @@ progress = st.builds(
     eta_seconds=st.none() | seconds,
 )
 any_event = st.one_of(
-    st.builds(Queued, job_id=texts, upscale_factor=counts, model=texts, output_format=texts, position=counts),
+    st.builds(
+        Queued, job_id=texts, upscale_factor=st.integers(2, 8), model=texts, output_format=texts, position=counts,
+    ),
     st.builds(
         Started, job_id=texts, worker=texts, device=texts, model=texts, model_digest=texts,
         attempt=st.integers(1, 9), waited_seconds=seconds,

@@ -46,12 +46,39 @@ def test_endless_redirects_end() -> None:
         get(url)
 
 
+@pytest.fixture
+def connected(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Every address that a socket was connected to; none but the image host's is let through."""
+    addresses: list[object] = []
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: tuple[str, int]) -> None:
+        addresses.append(address[0])
+        assert address[0] == IMAGE_HOST, f"tried to connect to {address}"
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    return addresses
+
+
 @pytest.mark.parametrize(
-    "target", ["http://127.0.0.1:9/", "http://169.254.169.254/latest/meta-data/", "http://[::1]/", "file:///etc/passwd"]
-)
-def test_a_redirect_inside_is_refused(target: str) -> None:
-    with http_server(body(b"", 302, {"Location": target})) as url, pytest.raises((UrlRefused, UrlUnreachable)):
+    "target",
+    [
+        "http://127.0.0.1:9/", "http://169.254.169.254/latest/meta-data/", "http://[::1]/", "//127.0.0.1/",
+        "file:///etc/passwd", "ftp://example.org/", "gopher://127.0.0.1:6379/_INFO",
+    ],
+)  # fmt: skip
+def test_a_redirect_inside_is_refused(target: str, connected: list[object]) -> None:
+    with http_server(body(b"", 302, {"Location": target})) as url, pytest.raises(UrlRefused):
         get(url)
+    assert connected == [IMAGE_HOST]
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".org", "exa mple.org", "example.org:99999"])
+def test_what_is_no_host_is_refused(host: str, connected: list[object]) -> None:
+    with pytest.raises(UrlRefused):
+        get(f"http://{host}/")
+    assert connected == []
 
 
 @pytest.mark.parametrize(
@@ -62,9 +89,7 @@ def test_a_redirect_inside_is_refused(target: str) -> None:
         "[::1]", "[::]", "[::ffff:127.0.0.1]", "[fe80::1]", "[fc00::1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]",
     ],
 )  # fmt: skip
-def test_addresses_that_are_not_public_are_never_connected_to(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    connected: list[object] = []
-    monkeypatch.setattr(socket.socket, "connect", lambda self, address: connected.append(address))
+def test_addresses_that_are_not_public_are_never_connected_to(host: str, connected: list[object]) -> None:
     with pytest.raises(UrlRefused, match="not a public address"):
         fetch(f"http://{host}/", 1000)
     assert connected == []
@@ -104,6 +129,15 @@ def test_nothing_listens() -> None:
 def test_an_unknown_name_is_unreachable() -> None:
     with pytest.raises(UrlUnreachable, match=r"nowhere\.invalid"):
         get("http://nowhere.invalid/")
+
+
+def test_redirects_do_not_buy_time() -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.15)  # the server is slow: that is what is tested
+        body(b"", 302, {"Location": "/again"})(handler)
+
+    with http_server(answer) as url, pytest.raises(UrlUnreachable, match=r"within 0\.3 seconds"):
+        get(url, seconds=0.3)
 
 
 @pytest.mark.parametrize("where", ["header", "body"])

@@ -4,16 +4,21 @@ import base64
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
 from openapi_spec_validator import validate
 from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from client import Client
 from core import events, keys
-from core.schema import Problem
+from core.schema import Cancelled, JobRequest, Problem
 from core.storage import Store
+from function.services import Services
+from function.submit import submit
 from infra.local import Local
 from tests.conftest import Post
 
@@ -66,6 +71,9 @@ BAD = [
     ({"image_url": URL, "model": "nonesuch"}, 422, "unknown_model"),
     ({"image_url": URL, "output_format": "gif"}, 422, "unsupported_format"),
     ({"image_url": URL, "size": 1}, 422, "unknown_field"),
+    ({"image_key": "models/faithful/labels.json"}, 422, "invalid_image_key"),
+    ({"image_url": URL, "image_name": "x" * 256}, 422, "invalid_image_name"),
+    ({"image_url": URL, "priority": "urgent"}, 422, "invalid_priority"),
 ]
 
 
@@ -141,6 +149,38 @@ def test_the_same_key_at_once_gives_one_job(post: Post, redis: Redis) -> None:
 @pytest.mark.parametrize("key", ["x" * 256, "a\tb"])
 def test_a_senseless_key_is_a_problem(post: Post, key: str) -> None:
     assert problem(post(headers={"Idempotency-Key": key}, image_url=URL)).code == "invalid_idempotency_key"
+
+
+def test_a_wrapped_image_may_be_as_large_as_any_other(post: Post) -> None:
+    assert post(image_base64=base64.encodebytes(bytes(999_000)).decode()).status_code == 202
+    assert problem(post(image_base64=base64.encodebytes(bytes(1_001_000)).decode())).code == "too_many_bytes"
+
+
+def test_a_lost_answer_does_not_enqueue_twice(local: Local, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transaction goes through, but the connection breaks before its answer arrives."""
+    services = Services(local.settings)
+    parse_response = Pipeline.parse_response
+    broken: list[bool] = []
+
+    def lose_the_first(self: Pipeline, connection: Any, command: Any, **options: Any) -> Any:
+        answer = parse_response(self, connection, command, **options)  # type: ignore[no-untyped-call]
+        if isinstance(answer, list) and not broken:  # EXEC's
+            broken.append(True)
+            raise RedisConnectionError("lost")
+        return answer
+
+    monkeypatch.setattr(Pipeline, "parse_response", lose_the_first)
+    accepted = submit(services, JobRequest(image_url=URL), "")
+    assert broken
+    assert redis.lrange("rq:queue:upres", 0, -1).count(accepted.job_id.encode()) == 1
+    assert [event.type for _, event in events.read(redis, accepted.job_id)] == ["queued"]
+
+
+def test_a_stream_that_lost_its_beginning_is_no_job(local: Local, redis: Redis) -> None:
+    job_id = "f" * 32
+    events.append(redis, Cancelled(job_id=job_id))
+    assert requests.get(f"{local.url}/v1/jobs/{job_id}", timeout=10).status_code == 404
+    redis.delete(keys.events(job_id))
 
 
 def test_high_priority_goes_first(post: Post, client: Client) -> None:

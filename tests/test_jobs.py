@@ -48,7 +48,8 @@ def test_a_job_from_end_to_end(client: Client, local: Local, png: bytes, photo: 
     assert (state.status, state.percent, state.result) == ("succeeded", 100, result)
     redirect = requests.get(f"{local.url}/v1/jobs/{upscaled.job_id}/result", allow_redirects=False, timeout=10)
     assert redirect.status_code == 302
-    assert redirect.headers["Location"] != result.sr_image_url or redirect.headers["Cache-Control"] == "no-store"
+    assert redirect.headers["Cache-Control"] == "no-store"
+    assert requests.get(redirect.headers["Location"], timeout=10).content == upscaled.download()
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])

@@ -100,6 +100,15 @@ def test_a_bad_direct_invoke_is_a_problem(handler: Handler, event: dict[str, Any
     assert (answer["code"], answer["status"]) == (code, 422)
 
 
+@pytest.mark.parametrize("event", [None, [], "text", 7])
+def test_an_event_that_is_no_object_is_a_problem(handler: Handler, event: Any) -> None:
+    assert handler(event, None)["code"] == "invalid_json"
+
+
+def test_a_key_that_is_no_text_is_a_problem(handler: Handler) -> None:
+    assert handler({"image_url": URL, "idempotency_key": 7}, None)["code"] == "invalid_idempotency_key"
+
+
 def read(answer: dict[str, Any]) -> list[sse.ServerSentEvent]:
     assert answer["statusCode"] == 200
     assert answer["headers"]["content-type"].startswith("text/event-stream")

@@ -13,6 +13,7 @@ import pytest
 
 from infra.child import Child, ChildDied, accepts, free_port
 
+STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
 PARTS = ("redis-server", "rclone", "uvicorn", "worker")
 
 
@@ -49,7 +50,7 @@ def gone(processes: list[psutil.Process]) -> None:
     assert alive == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "code"), STOPS)
 def test_nothing_is_left_when_it_is_stopped(
     serving: "subprocess.Popen[str]", tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -80,6 +81,36 @@ def test_a_command_runs_with_the_settings_and_gives_its_code() -> None:
     assert done.returncode == 7
     assert done.stdout.startswith("http://127.0.0.1:")
     assert "redis://127.0.0.1:" in done.stdout
+
+
+def test_a_command_does_not_outlive_a_killed_parent() -> None:
+    command = [sys.executable, "-m", "infra.local", "--port", "0", "--", "sleep", "321"]
+    with subprocess.Popen(command) as process:
+        parent = psutil.Process(process.pid)
+        wait_until(lambda: any(child.cmdline() == ["sleep", "321"] for child in parent.children(recursive=True)))
+        children = parent.children(recursive=True)
+        process.kill()
+    gone(children)
+
+
+def test_a_part_that_dies_under_a_command_ends_it() -> None:
+    command = [sys.executable, "-m", "infra.local", "--port", "0", "--", "sleep", "321"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        parent = psutil.Process(process.pid)
+        wait_until(lambda: any(child.cmdline() == ["sleep", "321"] for child in parent.children(recursive=True)))
+        children = parent.children(recursive=True)
+        next(child for child in children if child.cmdline()[1:] == ["-m", "worker"]).kill()
+        assert process.wait(30) == 1
+        assert process.stderr is not None
+        assert "worker ended with code 137" in process.stderr.read()
+    gone(children)
+
+
+def test_a_command_that_is_not_there() -> None:
+    command = [sys.executable, "-m", "infra.local", "--port", "0", "--", "no-such-command"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 127
+    assert done.stderr == "no-such-command: there is no such command\n"
 
 
 def test_a_child_that_never_gets_ready_is_an_error(tmp_path: Path) -> None:

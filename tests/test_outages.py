@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import requests
 
+from client import Client
+from core.schema import Event, Failed, Progress
 from infra.child import Child, accepts, free_port
 from infra.local import Local
+from tests.conftest import SAMPLES
 
 
 def function(local: Local, folder: Path, **changed: str) -> Iterator[str]:
@@ -68,6 +71,35 @@ def test_store_away(without_store: str, png: bytes) -> None:
     )
     unavailable(requests.get(f"{without_store}/readyz", timeout=20), "store_unavailable")
     assert requests.post(f"{without_store}/v1/jobs", json={"image_url": "https://example.org/a.png"}, timeout=20).ok
+
+
+@pytest.fixture
+def own() -> Iterator[Local]:
+    """An upres of its own, whose parts may be taken away."""
+    with Local() as running:
+        yield running
+
+
+def test_a_job_survives_a_restart_of_redis(own: Local) -> None:
+    with Client(own.url) as client:
+        job_id = client.submit(SAMPLES / "coffee.png", 4).job_id
+        seen: list[Event] = []
+        for event in client.events(job_id):
+            seen.append(event)
+            if isinstance(event, Progress) and event.tiles_done == 1:
+                own.stop("redis")
+                own.start("redis")
+    assert seen[-1].type == "succeeded"
+    assert [event.type for event in seen].count("queued") == 1
+
+
+def test_a_store_that_goes_away_during_a_job_fails_it_retryably(own: Local) -> None:
+    with Client(own.url) as client:
+        for event in client.events(client.submit(SAMPLES / "chelsea.png", 2).job_id):
+            if isinstance(event, Progress) and event.tiles_done == 1:
+                own.stop("s3")
+    assert isinstance(event, Failed)
+    assert (event.code, event.retryable) == ("store_unavailable", True)
 
 
 def test_a_bucket_that_is_not_there(wrong_bucket: str) -> None:

@@ -1,5 +1,7 @@
 """Messages: what is accepted, what is refused and with which code; settings; the error tree."""
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from client.errors import JobFailed  # noqa: F401  the client's errors belong to the tree, too
 from core.errors import InvalidJson, InvalidRequest, SettingsError, UpresError, tree
 from core.manifest import Manifest
-from core.schema import JobAccepted, JobMessage, JobRequest, Problem, Result, Snapshot, now
+from core.schema import Cancelled, JobAccepted, JobMessage, JobRequest, Message, Order, Problem, Snapshot, now
 from core.settings import Settings
 from function.parse import parse, parse_json
 from tests.conftest import ROOT
@@ -86,8 +88,9 @@ def test_what_is_no_json_object_is_said_to_be_none(body: bytes) -> None:
         parse_json(body)
 
 
+any_text = st.text(st.characters(codec=None))
 json_values = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3)
+    st.none() | st.booleans() | st.floats() | st.integers() | any_text, lambda inner: st.lists(inner, max_size=3)
 )
 
 
@@ -124,10 +127,28 @@ def test_every_message_survives_the_wire(message: BaseModel) -> None:
         setattr(message, next(iter(kind.model_fields)), None)
 
 
-def test_public_fields_are_documented() -> None:
-    for kind in (JobRequest, JobAccepted, Result, Settings):
-        undocumented = [name for name, field in kind.model_fields.items() if not field.description]
-        assert undocumented in ([], ["format", "model"]), kind
+def kinds(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+@pytest.mark.parametrize("kind", [Settings, *kinds(Order), *kinds(Message)], ids=lambda kind: kind.__name__)
+def test_every_field_is_documented(kind: type[BaseModel]) -> None:
+    assert [name for name, field in kind.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("told", [*MESSAGES[3:5], Cancelled(job_id="0" * 32)], ids=lambda told: type(told).__name__)
+def test_what_a_newer_version_tells_is_understood(told: BaseModel) -> None:
+    newer = {**told.model_dump(mode="json"), "invented_later": 1}
+    assert type(told).model_validate_json(json.dumps(newer)) == told
+
+
+@pytest.mark.parametrize("field", [*JobRequest.model_fields, "\ud800"])
+def test_half_a_character_is_a_problem(field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_json(json.dumps({"image_key": "uploads/x", field: "http://a/\ud800"}).encode())
+    json.dumps(caught.value.errors, ensure_ascii=False).encode()
 
 
 def test_error_codes_are_stable_and_in_the_docstring() -> None:
@@ -145,7 +166,8 @@ def test_only_what_may_pass_is_retryable() -> None:
     retryable = {kind.code for kind in tree() if kind.retryable and kind.__module__ == "core.errors"} - {
         UpresError.code
     }
-    assert retryable == {"result_not_ready", "url_unreachable", "queue_unavailable", "store_unavailable", "timed_out"}
+    unavailable = {"result_not_ready", "queue_unavailable", "store_unavailable"}
+    assert retryable == unavailable | {"url_unreachable", "timed_out", "worker_lost"}
 
 
 def test_settings_come_from_the_environment() -> None:

@@ -83,6 +83,26 @@ def test_a_senseless_last_event_id_is_a_problem(local: Local, job_id: str, last:
     assert response.json()["code"] == "invalid_event_id"
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_follower_of_what_will_never_come_is_let_go(
+    local: Local, redis: Redis, job_id: str, ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id lies in the future, and the job ends or its stream expires: nothing will follow that id."""
+    monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
+
+    async def watch() -> list[str]:
+        hub = stream.Hub(local.settings)
+        received = []
+        async for frame in hub.follow(job_id, "9999999999999-0"):
+            received.append(frame)
+            if len(received) == 1:
+                events.append(redis, Cancelled(job_id=job_id)) if ended else redis.delete(keys.events(job_id))
+        await hub.close()
+        return received
+
+    assert set(asyncio.run(asyncio.wait_for(watch(), 20))) == {": still here\n\n"}
+
+
 def test_many_followers_see_the_same(local: Local, redis: Redis, job_id: str) -> None:
     received: list[Frames] = []
     ready = threading.Barrier(11)

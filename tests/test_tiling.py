@@ -1,5 +1,7 @@
 """Tiles cover an image exactly once, and tiled equals untiled."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,15 @@ def test_every_core_has_its_halo_or_the_border(height: int, width: int, size_and
             assert window.stop - window.start == min(size, length)
             assert window.start == 0 or core.start - window.start >= halo
             assert window.stop == length or window.stop - core.stop >= halo
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny convolutions on two threads mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @given(

@@ -7,13 +7,15 @@ certificate verification stay as requests does them.
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
@@ -32,33 +34,47 @@ CHUNK = 1 << 16
 def fetch(url: str, max_bytes: int, allowed: Sequence[Network] = (), seconds: float = TOTAL_SECONDS) -> bytes:
     """The body under a URL, at most `max_bytes`, within `seconds`.
 
-    Raises UrlRefused (address not public, port not 80 or 443), UrlUnreachable (no answer, too slow,
+    Raises UrlRefused (address not public, port not 80 or 443, no http), UrlUnreachable (no answer, too slow,
     too many redirects), UrlAnsweredError (not a 2xx status) or TooManyBytes. `allowed` are private
     networks that the operator opened; any port is fine there.
     """
-    guard = _Guard(allowed)
-    with _session(guard) as session, _deadline(guard, seconds):
+    guard = _Guard(allowed, seconds)
+    host = urlsplit(url).hostname
+    with _session(guard) as session, guard:
         try:
-            with session.get(url, stream=True, timeout=(CONNECT_SECONDS, seconds)) as response:
+            with session.get(url, stream=True, timeout=seconds) as response:
                 _check_status(response)
                 body = _body(response, max_bytes)
-            if guard.expired:  # a body without a length ends silently when its socket is shut
-                raise OSError("cut short")
+            guard.check_time()  # a body without a length ends silently when its socket is shut
             return body
+        except (InvalidURL, InvalidSchema, MissingSchema, UnicodeError) as error:
+            raise UrlRefused(f"image_url: it leads to an address that is not http or https ({error}).") from error
         except (requests.RequestException, HTTPError, OSError) as error:
-            host = urlsplit(url).hostname
             if guard.expired:
                 raise UrlUnreachable(f"image_url: {host} did not deliver within {seconds:g} seconds.") from error
             raise UrlUnreachable(f"image_url: {host} does not answer ({_reason(error)}).") from error
 
 
 class _Guard:
-    """Opens the sockets of one fetch, to checked addresses only, and can shut them all at once."""
+    """Opens the sockets of one fetch, to checked addresses only, and shuts them all when time is up.
 
-    def __init__(self, allowed: Sequence[Network]) -> None:
+    Socket timeouts count between bytes; this counts in total. Resolving a name is not interrupted:
+    its own timeouts apply.
+    """
+
+    def __init__(self, allowed: Sequence[Network], seconds: float) -> None:
         self._allowed = allowed
+        self._deadline = time.monotonic() + seconds
+        self._timer = threading.Timer(seconds, self._expire)
+        self._timer.daemon = True
         self._sockets: list[socket.socket] = []
         self.expired = False
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self._timer.cancel()
 
     def open(self, host: str, port: int) -> socket.socket:
         """Connect to the first address of the host that answers; refuse if any of them is not public."""
@@ -67,30 +83,36 @@ class _Guard:
             self._check(host, str(address[0]), port)
         error: OSError = OSError("no address")
         for family, kind, protocol, _, address in answers:
+            self.check_time()
             sock = socket.socket(family, kind, protocol)
-            sock.settimeout(CONNECT_SECONDS)
+            self._sockets.append(sock)
+            sock.settimeout(min(CONNECT_SECONDS, max(0.01, self._deadline - time.monotonic())))
             try:
                 sock.connect(address)
             except OSError as failed:
                 sock.close()
                 error = failed
             else:
-                self._sockets.append(sock)
+                self.check_time()
                 return sock
         raise error
 
-    def expire(self) -> None:
-        """Shut every socket, so that whatever waits on one of them returns now."""
+    def check_time(self) -> None:
+        """Raise TimeoutError when time is up."""
+        if self.expired or time.monotonic() > self._deadline:
+            self.expired = True
+            raise TimeoutError("time is up")
+
+    def _expire(self) -> None:
         self.expired = True
         for sock in self._sockets:
-            try:
+            with suppress(OSError):  # already closed
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # already closed
 
     def _check(self, host: str, address: str, port: int) -> None:
         if reason := why_refused(address, self._allowed):
-            raise UrlRefused(f"image_url: {host} is {address}, which is not a public address ({reason}).")
+            name = host if host == address else f"{host} ({address})"
+            raise UrlRefused(f"image_url: {name} is not a public address: {reason}.")
         if port not in PORTS and why_refused(address) is None:
             raise UrlRefused(f"image_url: port {port} is not allowed; use 80 or 443.")
 
@@ -125,18 +147,6 @@ def _session(guard: _Guard) -> requests.Session:
     for scheme in ("http://", "https://"):
         session.mount(scheme, Adapter())
     return session
-
-
-@contextmanager
-def _deadline(guard: _Guard, seconds: float) -> Iterator[None]:
-    """Socket timeouts count between bytes; this one counts in total."""
-    timer = threading.Timer(seconds, guard.expire)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _check_status(response: requests.Response) -> None:

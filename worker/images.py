@@ -77,8 +77,7 @@ def decode(data: bytes, max_pixels: int) -> Picture:
             )
         try:
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            return _picture(upright, FORMATS[image.format or ""])
+            return _picture(_upright(image), FORMATS[image.format or ""])
         except DAMAGE as error:
             raise TruncatedImage(f"The image is incomplete or damaged ({error}); send it again, complete.") from error
 
@@ -154,13 +153,20 @@ def _unidentified(data: bytes) -> NotAnImage | UnsupportedImage | TruncatedImage
     return UnsupportedImage(f"This is a {kind} file; send PNG, JPEG or WebP.")
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # whatever Pillow stumbles over in damaged EXIF, the pixels are fine
+        return image
+
+
 def _picture(image: Image.Image, format: OutputFormat) -> Picture:
     icc = cast("bytes | None", image.info.get("icc_profile"))
     if image.mode == "CMYK":
         image, icc = _from_cmyk(image, icc), None
     elif image.mode.startswith("I"):
-        # 16-bit grayscale: 65535 / 257 = 255
-        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+        image = _from_sixteen_bits(image)
     alpha = None
     gray = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
@@ -168,6 +174,15 @@ def _picture(image: Image.Image, format: OutputFormat) -> Picture:
         alpha = np.asarray(image.getchannel("A"))
     pixels = np.asarray(image.convert("L").convert("RGB") if gray else image.convert("RGB"))
     return Picture(pixels, alpha, gray, icc, format)
+
+
+def _from_sixteen_bits(image: Image.Image) -> Image.Image:
+    """Grayscale, 16 bits → 8; the one transparent value that a PNG can name becomes alpha."""
+    values = np.asarray(image).astype(np.uint32)
+    gray = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 257 = 255
+    if "transparency" in image.info:
+        gray.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return gray
 
 
 def _from_cmyk(image: Image.Image, icc: bytes | None) -> Image.Image:

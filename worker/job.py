@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from redis import Redis
+from rq.job import Job
 from rq.timeouts import JobTimeoutException
 
 from core import events, keys
-from core.errors import TimedOut, TooManyBytes, UnknownModel, UploadNotFound, UpresError
-from core.schema import Event, Failed, JobMessage, Progress, Result, Stage, Started, Succeeded, now
+from core.errors import TimedOut, TooManyBytes, UnknownModel, UploadNotFound, UpresError, WorkerLost
+from core.schema import Event, Failed, JobMessage, OutputFormat, Progress, Result, Stage, Started, Succeeded, now
 from core.settings import Settings
 from core.storage import ObjectNotFound, Store
 from worker import images
@@ -67,8 +68,8 @@ def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
     with report.stage("decode"):
         picture = images.decode(data, parts.settings.max_input_pixels(factor))
         format = picture.format if job.output_format == "auto" else job.output_format
-        width, height = (side * factor for side in picture.size)
-        images.check_size((width, height), format)
+        size = (picture.size[0] * factor, picture.size[1] * factor)
+        images.check_size(size, format)
     with report.stage("upscale"):
         pixels = parts.engine.upscale(picture.pixels, factor, report.tile)
     with report.stage("encode"):
@@ -76,24 +77,31 @@ def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
         original = images.encode(images.bicubic(picture, factor), format)
     with report.stage("store"):
         extension, content_type = images.EXTENSIONS[format], images.CONTENT_TYPES[format]
-        sr_key, original_key = keys.result(job.job_id, extension), keys.original(job.job_id, extension)
-        parts.store.put(sr_key, sr, content_type)
-        parts.store.put(original_key, original, content_type)
-    file_name = f"{_stem(job)}_x{factor}.{extension}"
+        parts.store.put(keys.result(job.job_id, extension), sr, content_type)
+        parts.store.put(keys.original(job.job_id, extension), original, content_type)
+    return _result(job, parts, size, format, report.seconds)
+
+
+def _result(
+    job: JobMessage, parts: Parts, size: tuple[int, int], format: OutputFormat, seconds: dict[Stage, float]
+) -> Result:
+    extension = images.EXTENSIONS[format]
+    sr, original = keys.result(job.job_id, extension), keys.original(job.job_id, extension)
+    file_name = f"{_stem(job)}_x{job.upscale_factor}.{extension}"
     return Result(
-        sr_image_url=parts.store.presign(sr_key, file_name),
-        sr_image_uri=parts.store.uri(sr_key),
-        original_image_url=parts.store.presign(original_key, f"bicubic_{file_name}"),
-        original_image_uri=parts.store.uri(original_key),
-        upscale_factor=factor,
-        width=width,
-        height=height,
+        sr_image_url=parts.store.presign(sr, file_name),
+        sr_image_uri=parts.store.uri(sr),
+        original_image_url=parts.store.presign(original, f"bicubic_{file_name}"),
+        original_image_uri=parts.store.uri(original),
+        upscale_factor=job.upscale_factor,
+        width=size[0],
+        height=size[1],
         format=format,
         file_name=file_name,
         model=parts.model.manifest.name,
         model_digest=parts.model.digest,
         device=parts.device,
-        seconds=report.seconds,
+        seconds=seconds,
     )
 
 
@@ -187,3 +195,18 @@ def _fail(job: JobMessage, parts: Parts, error: Exception) -> None:
     log.info("job %s failed: %s", job.job_id, error.code)
     failed = Failed(job_id=job.job_id, code=error.code, message=str(error), retryable=error.retryable)
     events.append(parts.connection, failed)
+
+
+def abandoned(job: Job, connection: Redis, *error: Any) -> None:
+    """RQ's failure callback: the worker died, or could not tell how the job ended.
+
+    Unless it will be tried again, say that it failed. Must not raise: RQ would stop the worker.
+    """
+    try:
+        if job.retries_left or not events.read(connection, job.id):
+            return
+        lost = WorkerLost(f"{keys.ATTEMPTS} workers died while they tried this image; try it again, or a smaller one.")
+        failed = Failed(job_id=job.id, code=lost.code, message=str(lost), retryable=lost.retryable)
+        events.append(connection, failed)
+    except Exception:
+        log.exception("job %s: could not say that it was abandoned", job.id)

@@ -14,7 +14,7 @@ from rq.worker import SimpleWorker
 
 from core import keys
 from core.errors import QueueUnavailable
-from core.queue import connect, open_queue
+from core.queue import connect, connect_quickly, open_queue
 from core.settings import Settings
 from core.storage import Store
 from worker import job, registry
@@ -25,9 +25,16 @@ log = logging.getLogger("upres.worker")
 
 
 class AllowedJob(Job):
-    """A job that can only call what this worker offers; RQ's own would import any dotted name."""
+    """A job that can only call what this worker offers.
+
+    RQ's own would import any dotted name found in Redis, as its function or as a callback, and post
+    to any address found there as a webhook.
+    """
 
     functions: ClassVar[dict[str, Callable[..., Any]]] = {}
+    success_callback = None
+    stopped_callback = None
+    failure_callback = staticmethod(job.abandoned)
 
     @property
     def func(self) -> Callable[..., Any]:
@@ -36,6 +43,9 @@ class AllowedJob(Job):
             return self.functions[self.func_name or ""]
         except KeyError:
             raise PermissionError(f"job {self.id} asks for {self.func_name!r}, which is not allowed") from None
+
+    def send_webhooks(self, *arguments: Any, **options: Any) -> None:
+        """None are sent."""
 
 
 def serve(settings: Settings) -> bool:
@@ -59,11 +69,7 @@ def prepare(settings: Settings) -> job.Parts:
     Raises QueueUnavailable, StoreUnavailable, ModelError or SettingsError.
     """
     begin = time.perf_counter()
-    connection = connect(settings)
-    try:
-        connection.ping()
-    except RedisError as error:
-        raise QueueUnavailable(f"Redis does not answer at UPRES_REDIS_URL ({error}).") from error
+    _check_queue(settings)
     device = choose(settings.device)
     log.info("device: %s", device)
     store = Store(settings)
@@ -78,4 +84,13 @@ def prepare(settings: Settings) -> job.Parts:
         model.digest[:12],
     )
     name = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    return job.Parts(connection, store, engine, model, settings, name, device.name)
+    return job.Parts(connect(settings), store, engine, model, settings, name, device.name)
+
+
+def _check_queue(settings: Settings) -> None:
+    """Better now than after loading a model."""
+    try:
+        with connect_quickly(settings) as connection:
+            connection.ping()
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis does not answer at UPRES_REDIS_URL ({error}).") from error

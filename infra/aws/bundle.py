@@ -19,7 +19,9 @@ def main() -> None:
     """Write build/function.zip."""
     folder = BUILD / "function"
     shutil.rmtree(folder, ignore_errors=True)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile"]
+    # The conflicts it would warn of are with what this Python has, not with what is in the bundle.
+    pip += ["--disable-pip-version-check", "--no-warn-conflicts"]
     requirements = ["--requirement", str(ROOT / "function" / "requirements.txt"), "--target", str(folder)]
     subprocess.run([*pip, *requirements, *PLATFORM], check=True)
     for pattern in OURS:
