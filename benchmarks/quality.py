@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from benchmarks.report import emit
+from worker.compute import choose
 from worker.engine import Engine
 from worker.registry import open_folder
 
@@ -55,7 +56,8 @@ def main() -> int:
     if not sets:
         print(f"quality: no sets like Set5_x4 in {folder}; give the folder that has them.", file=sys.stderr)
         return int("CI" in os.environ)
-    engine = Engine(open_folder(MODEL), torch.device("cpu"))
+    model = open_folder(MODEL)
+    engine = Engine(model.manifest, choose(model, torch.device("cpu")))
     for path in sets:
         name, factor = path.name.rsplit("_x", 1)
         values = [measure(engine, lr, int(factor)) for lr in sorted(path.glob("*_LR.png"))]

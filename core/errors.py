@@ -29,7 +29,10 @@
     ├── ModelError                  model_invalid          500
     ├── SettingsError               settings_invalid       500
     ├── TimedOut                    timed_out              504  retry
-    └── WorkerLost                  worker_lost            500  retry
+    └── WorkerError                 not the image's fault, and not the user's
+        ├── WorkerLost              worker_lost            500  retry
+        ├── DeviceOutOfMemory       device_out_of_memory   503  retry
+        └── DeviceLost              device_lost            500  retry
 
 The same codes travel in problem+json answers (RFC 9457) and in `failed` events.
 """
@@ -229,10 +232,29 @@ class TimedOut(UpresError):
     title = "The job took too long"
 
 
-class WorkerLost(UpresError):
-    code = "worker_lost"
+class WorkerError(UpresError):
+    """Something is wrong with a worker; another one may do it."""
+
     retryable = True
+    title = "The worker failed"
+
+
+class WorkerLost(WorkerError):
+    code = "worker_lost"
     title = "The workers that tried the job died"
+
+
+class DeviceOutOfMemory(WorkerError):
+    code = "device_out_of_memory"
+    status = 503
+    title = "The device has too little memory"
+
+
+class DeviceLost(WorkerError):
+    """The device cannot be used any more by this process; its jobs go back to the queue."""
+
+    code = "device_lost"
+    title = "The device broke down"
 
 
 def tree(root: type[UpresError] = UpresError) -> Iterator[type[UpresError]]:

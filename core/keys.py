@@ -6,6 +6,7 @@ Redis
     upres:job:{id}:events          stream: all events of one job, the truth about it
     upres:job:{id}                 pub/sub channel: the same JSON, for those who only listen
     upres:idempotency:{sha256}     which job an Idempotency-Key made, and from which body
+    upres:tile:{sha256}            the tile size that fits a device, model and precision
 
 Object store
     uploads/{id}                   the image as it was sent
@@ -36,6 +37,8 @@ JOB_SECONDS = 1800
 """One job may run half an hour: the largest, 4 megapixels at factor 8, takes two CPU cores 11 minutes."""
 ATTEMPTS = 3
 """So often a job is taken up again when its worker died; a job that kills three workers kills all."""
+TILE_SECONDS = 30 * DAY
+"""A tile size found by running out of memory is tried again upwards after a month."""
 RQ_TRACE_SECONDS = DAY
 """How long RQ keeps its own record of a job that failed in a way we did not foresee."""
 
@@ -58,6 +61,12 @@ def channel(job_id: str) -> str:
 def idempotency(key: str) -> str:
     """Redis key for a client's Idempotency-Key; hashed, so that no user text is in a key."""
     return f"upres:idempotency:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def tile(device: str, model_digest: str, precision: str) -> str:
+    """Redis key of the tile size that fits into a device's memory, where the usual one did not."""
+    name = f"{device}:{model_digest}:{precision}"
+    return f"upres:tile:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def upload(job_id: str) -> str:

@@ -35,6 +35,12 @@ class Settings(BaseModel):
     device: Literal["auto", "cuda", "mps", "cpu"] = Field(
         "auto", description="auto: CUDA if there is one, else Apple's MPS, else the CPU."
     )
+    slots: int = Field(
+        default_factory=lambda: min(16, (os.cpu_count() or 1) + 2),
+        ge=1,
+        le=64,
+        description="Jobs that a worker has in flight: while one is on the device, others fetch, encode and store.",
+    )
     max_input_megapixels: float = Field(
         16, gt=0, le=178, description="Larger images are refused before decoding; a quarter of it at factor 8."
     )

@@ -20,7 +20,7 @@ class QueueCollector(Collector):
         """Queue depth and live workers."""
         queue = self._services.queue
         yield GaugeMetricFamily("upres_queue_jobs", "Jobs waiting in the queue.", value=queue.count)
-        yield GaugeMetricFamily("upres_workers", "Workers registered on the queue.", value=len(get_keys(queue)))
+        yield GaugeMetricFamily("upres_worker_slots", "Slots of workers on the queue.", value=len(get_keys(queue)))
 
 
 def render(services: Services) -> tuple[bytes, int, dict[str, str]]:

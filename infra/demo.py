@@ -19,7 +19,9 @@ from infra.local import Local
 
 ROOT = Path(__file__).parent.parent
 PHOTO = ROOT / "samples" / "chelsea.png"
-CROP = (120, 60, 260, 150)
+FACTOR = 8
+"""Work enough to watch: the photo in one tile, and its enlargement in twelve."""
+CROP = (155, 75, 225, 120)
 """Left, top, right, bottom of the detail that is shown enlarged, in pixels of the photo."""
 
 console = Console(highlight=False, soft_wrap=True)
@@ -50,7 +52,7 @@ def _enlarge(local: Local, photo: Path, out: Path) -> None:
         pubsub: Any = redis.pubsub()
         pubsub.psubscribe(keys.channel("*"))
         begin = time.monotonic()
-        accepted = client.submit(photo)
+        accepted = client.submit(photo, FACTOR)
         _say(f"POST /v1/jobs with {photo.name} answered after {(time.monotonic() - begin) * 1000:.0f} ms")
         console.print_json(accepted.model_dump_json())
         _say(f"SUBSCRIBE {accepted.channel}")
@@ -61,12 +63,12 @@ def _enlarge(local: Local, photo: Path, out: Path) -> None:
     result = event.result
     _say(f"{result.width}×{result.height} by model {result.model} on {result.device}")
     out.mkdir(parents=True, exist_ok=True)
-    paths = {name: out / f"{photo.stem}_{name}.{result.format}" for name in ("bicubic", "x4")}
-    paths["bicubic"].write_bytes(client.download(accepted.job_id, "original"))
-    paths["x4"].write_bytes(client.download(accepted.job_id))
+    enlarged, bicubic = out / result.file_name, out / f"bicubic_{result.file_name}"
+    enlarged.write_bytes(client.download(accepted.job_id))
+    bicubic.write_bytes(client.download(accepted.job_id, "original"))
     comparison = out / f"{photo.stem}_before_after.png"
-    _side_by_side(paths["bicubic"], paths["x4"]).save(comparison)
-    for path in (*paths.values(), comparison):
+    _side_by_side(bicubic, enlarged).save(comparison)
+    for path in (enlarged, bicubic, comparison):
         console.print(f"  {path}")
 
 
@@ -86,7 +88,7 @@ def _watch(local: Local, pubsub: Any) -> Event:
 
 def _side_by_side(before: Path, after: Path) -> Image.Image:
     """The same detail of both images, bicubic left, network right."""
-    left, top, right, bottom = (4 * side for side in CROP)
+    left, top, right, bottom = (FACTOR * side for side in CROP)
     details = [Image.open(path).convert("RGB").crop((left, top, right, bottom)) for path in (before, after)]
     width, height = details[0].size
     canvas = Image.new("RGB", (2 * width + 8, height + 28), "white")

@@ -222,7 +222,7 @@ def test_metrics_tell_the_queue(local: Local, post: Post, redis: Redis) -> None:
     post(image_url=URL)
     text = requests.get(f"{local.url}/metrics", timeout=10).text
     assert f"upres_queue_jobs {float(redis.llen('rq:queue:upres'))}" in text
-    assert "upres_workers 0.0" in text
+    assert "upres_worker_slots 0.0" in text
 
 
 def test_the_description_is_valid_openapi(local: Local) -> None:

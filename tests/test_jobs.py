@@ -14,6 +14,7 @@ from client import Client, JobFailed
 from core.schema import Event, Failed, Progress, Snapshot, Started, Succeeded
 from infra.local import Local
 from tests.conftest import SAMPLES, body, encoded, http_server, opened, psnr
+from worker.compute import choose
 from worker.engine import Engine
 from worker.registry import Model
 
@@ -30,7 +31,9 @@ def test_a_job_from_end_to_end(client: Client, local: Local, png: bytes, photo: 
 
     result = upscaled.result
     large = opened(upscaled.download())
-    expected = Engine(model, torch.device("cpu")).upscale(np.asarray(photo), 4)
+    engine = Engine(model.manifest, choose(model, torch.device("cpu")))
+    expected = engine.upscale(np.asarray(photo), 4)
+    engine.close()
     assert (np.asarray(large) == expected).all()
     assert (result.width, result.height, result.format, result.upscale_factor) == (256, 192, "png", 4)
     assert result.model_digest == model.digest
@@ -85,10 +88,11 @@ def test_alpha_and_grayscale_come_back(client: Client, photo: Image.Image) -> No
 def test_several_tiles_are_told_one_by_one(client: Client) -> None:
     told: list[Event] = []
     with Image.open(SAMPLES / "chelsea.png") as image:
-        piece = image.convert("RGB").crop((0, 0, 300, 100))
-    client.upscale(encoded(piece, "JPEG"), 2, on_event=told.append)
+        piece = image.convert("RGB").crop((0, 0, 170, 40))
+    client.upscale(encoded(piece, "JPEG"), 8, on_event=told.append)
     tiles = [event for event in told if isinstance(event, Progress) and event.stage == "upscale"]
-    assert [(event.tiles_done, event.tiles_total) for event in tiles] == [(0, 0), (1, 2), (2, 2)]
+    # 4 on 170×40 is one tile, 2 on 680×160 two.
+    assert [(event.tiles_done, event.tiles_total) for event in tiles] == [(0, 0), (1, 3), (2, 3), (3, 3)]
     assert all(event.eta_seconds for event in tiles[1:])
 
 
@@ -155,7 +159,7 @@ def test_factor_eight_takes_a_quarter_of_the_pixels(client: Client, local: Local
 
 
 def test_a_running_job_stops_at_its_next_tile(client: Client) -> None:
-    job_id = client.submit(SAMPLES / "coffee.png", 4).job_id
+    job_id = client.submit(SAMPLES / "coffee.png", 8).job_id
     told: list[Event] = []
     for event in client.events(job_id):
         told.append(event)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -39,10 +40,8 @@ def serving(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def descendants(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    found = psutil.Process(process.pid).children(recursive=True)
-    lines = [" ".join(child.cmdline()) for child in found]
-    assert all(any(part in line for line in lines) for part in PARTS), lines
-    return found
+    assert all(any(part in line for line in lines(process)) for part in PARTS), lines(process)
+    return psutil.Process(process.pid).children(recursive=True)
 
 
 def gone(processes: list[psutil.Process]) -> None:
@@ -83,26 +82,39 @@ def test_a_command_runs_with_the_settings_and_gives_its_code() -> None:
     assert "redis://127.0.0.1:" in done.stdout
 
 
-def test_a_command_does_not_outlive_a_killed_parent() -> None:
+@pytest.fixture
+def sleeping() -> Iterator["subprocess.Popen[str]"]:
+    """`python -m infra.local -- sleep 321`, sleeping."""
     command = [sys.executable, "-m", "infra.local", "--port", "0", "--", "sleep", "321"]
-    with subprocess.Popen(command) as process:
-        parent = psutil.Process(process.pid)
-        wait_until(lambda: any(child.cmdline() == ["sleep", "321"] for child in parent.children(recursive=True)))
-        children = parent.children(recursive=True)
-        process.kill()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until(lambda: "sleep 321" in lines(process), 60)
+            yield process
+        finally:
+            process.kill()
+
+
+def lines(process: "subprocess.Popen[str]") -> list[str]:
+    """The command lines of all that a process started; some end while one looks."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            found.append(" ".join(child.cmdline()))
+    return found
+
+
+def test_a_command_does_not_outlive_a_killed_parent(sleeping: "subprocess.Popen[str]") -> None:
+    children = psutil.Process(sleeping.pid).children(recursive=True)
+    sleeping.kill()
     gone(children)
 
 
-def test_a_part_that_dies_under_a_command_ends_it() -> None:
-    command = [sys.executable, "-m", "infra.local", "--port", "0", "--", "sleep", "321"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        parent = psutil.Process(process.pid)
-        wait_until(lambda: any(child.cmdline() == ["sleep", "321"] for child in parent.children(recursive=True)))
-        children = parent.children(recursive=True)
-        next(child for child in children if child.cmdline()[1:] == ["-m", "worker"]).kill()
-        assert process.wait(30) == 1
-        assert process.stderr is not None
-        assert "worker ended with code 137" in process.stderr.read()
+def test_a_part_that_dies_under_a_command_ends_it(sleeping: "subprocess.Popen[str]") -> None:
+    children = psutil.Process(sleeping.pid).children(recursive=True)
+    next(child for child in children if child.cmdline()[1:] == ["-m", "worker"]).kill()
+    assert sleeping.wait(30) == 1
+    assert sleeping.stderr is not None
+    assert "worker ended with code 137" in sleeping.stderr.read()
     gone(children)
 
 

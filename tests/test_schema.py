@@ -167,7 +167,8 @@ def test_only_what_may_pass_is_retryable() -> None:
         UpresError.code
     }
     unavailable = {"result_not_ready", "queue_unavailable", "store_unavailable"}
-    assert retryable == unavailable | {"url_unreachable", "timed_out", "worker_lost"}
+    worker = {"timed_out", "worker_lost", "device_out_of_memory", "device_lost"}
+    assert retryable == unavailable | worker | {"url_unreachable"}
 
 
 def test_settings_come_from_the_environment() -> None:

@@ -21,7 +21,7 @@ from infra.local import Local
 from tests.conftest import SAMPLES
 from tests.test_events import queued
 from tests.test_local import wait_until
-from worker.service import AllowedJob
+from worker.slots import AllowedJob
 
 
 def enqueue(redis: Redis, function: str, *arguments: Any) -> tuple[Queue, Job]:

@@ -10,7 +10,7 @@ from worker.service import serve
 
 
 def main() -> int:
-    """Serve until told to stop; 1 when the worker cannot start (with one clear line) or go on."""
+    """Serve until told to stop; 1 and one clear line when the worker cannot start, else see `serve`."""
     parser = argparse.ArgumentParser(
         prog="python -m worker",
         description="Take jobs from the queue and enlarge their images. "
@@ -20,11 +20,10 @@ def main() -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s")
     logging.getLogger("upres").setLevel(logging.INFO)
     try:
-        told_to_stop = serve(Settings.from_environment())
+        return serve(Settings.from_environment())
     except UpresError as error:
         print(f"worker: {error} [{error.code}]", file=sys.stderr)
         return 1
-    return 0 if told_to_stop else 1
 
 
 if __name__ == "__main__":

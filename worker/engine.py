@@ -1,67 +1,108 @@
-"""The engine: owns the device, has every network of the model on it, enlarges images in tiles."""
+"""The engine: enlarges the images of any number of jobs at once, in tiles, on one device, in fixed memory.
 
-from collections.abc import Callable
+    upscale() ── windows ──► lanes ──► device thread ── batches ──► compute
+        ▲                                    │
+        └──────── enlarged windows ──────────┘        bands of rows ──► whoever encodes them
+
+Each job cuts only as many windows as keep the device busy, and gives away each band of rows as soon as it
+is complete: neither the host nor the device ever holds more of a result than that.
+"""
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from core.errors import ModelError
 from core.manifest import Manifest, Network
-from worker import networks, tiling
-from worker.registry import Model
-
-TILE = 256
-"""Side of a window in input pixels. On a CPU its activations still fit the caches, and a network of
-receptive radius 35 spends half of its work on pixels that are kept."""
+from worker import tiling
+from worker.compute import Compute
+from worker.device_thread import DeviceThread
+from worker.tiling import Tile
 
 Pixels = npt.NDArray[np.uint8]
 OnTile = Callable[[int, int], None]
 """Called after each tile with (done, total); what it raises stops the work."""
 
+TILE = 640
+"""Side of a window in input pixels: with a halo of 35, at most 1.3 pixels are computed for one that is kept."""
+WINDOWS_AHEAD = 4
+"""Windows that a job has in flight: two batches on the device and two that wait for it."""
+
 
 class _Pass(NamedTuple):
     network: Network
-    tiles: list[tiling.Tile]
     height: int
     width: int
+    tiles: list[Tile]
 
 
 class Engine:
-    """One model on one device. Not safe for concurrent calls: the device has one owner."""
+    """One model on one device, for as many threads as like."""
 
-    def __init__(self, model: Model, device: torch.device, tile: int = TILE) -> None:
-        self.manifest: Manifest = model.manifest
-        self._device = device
-        self._tile = tile
-        self._modules = {network.factor: self._load(network, model) for network in model.manifest.networks}
+    def __init__(self, manifest: Manifest, compute: Compute, tile: int = TILE) -> None:
+        self.manifest = manifest
+        self.compute = compute
+        self.tile = tile
+        self.on_shrink: Callable[[int], None] = lambda tile: None
+        self._thread = DeviceThread(compute, self._shrink)
+        self.stats = self._thread.stats
+
+    @property
+    def lost(self) -> bool:
+        """Whether the device broke down for good."""
+        return self._thread.lost is not None
+
+    def close(self) -> None:
+        """Finish what was begun and let go of the device."""
+        self._thread.close()
 
     def warm_up(self) -> None:
-        """Run every network once on a whole tile, so that the first job does not pay for preparing that shape."""
-        for factor in self._modules:
-            self._forward(factor, np.zeros((self._tile, self._tile, 3), np.uint8))
+        """Run every network once, so that the first job does not pay for what the first run prepares."""
+        side = min(self.tile, self.compute.warm_up_side)
+        for network in self.manifest.networks:
+            self.upscale(np.zeros((side, side, 3), np.uint8), network.factor)
 
     def upscale(self, pixels: Pixels, factor: int, on_tile: OnTile = lambda done, total: None) -> Pixels:
-        """Enlarge (height, width, 3) RGB to (height·factor, width·factor, 3).
+        """Enlarge (height, width, 3) RGB to (height·factor, width·factor, 3). See `bands`."""
+        return np.concatenate(list(self.bands(pixels, factor, on_tile)))
 
-        Tiled equals untiled. Factors without a network of their own run as a chain, 8 = 4 · 2, with
-        one count of tiles. Raises ModelError when the model cannot make the factor.
+    def bands(self, pixels: Pixels, factor: int, on_tile: OnTile = lambda done, total: None) -> Iterator[Pixels]:
+        """The enlargement of (height, width, 3) RGB, as bands of rows (rows, width·factor, 3) from top to bottom.
+
+        Tiled equals untiled, whatever else is in flight. Factors without a network of their own run as
+        a chain, 8 = 4 · 2, with one count of tiles. Raises ModelError when the model cannot make the
+        factor, DeviceOutOfMemory or DeviceLost.
         """
         passes = self._passes(pixels.shape[0], pixels.shape[1], factor)
-        total = sum(len(step.tiles) for step in passes)
-        done = 0
-        for step in passes:
-            scale = step.network.factor
-            output = np.empty((step.height * scale, step.width * scale, 3), np.uint8)
-            for tile in step.tiles:
-                tiling.paste(output, tile, self._forward(scale, tiling.cut(pixels, tile)), scale)
-                done += 1
-                on_tile(done, total)
-            pixels = output
-        return pixels
+        count = _Count(sum(len(step.tiles) for step in passes), on_tile)
+        lane = self._thread.open_lane()
+        try:
+            for step in passes[:-1]:
+                pixels = np.concatenate(list(self._run(lane, pixels, step, count)))
+            yield from self._run(lane, pixels, passes[-1], count)
+        finally:
+            self._thread.close_lane(lane)
+
+    def _run(self, lane: Hashable, pixels: Pixels, step: _Pass, count: "_Count") -> Iterator[Pixels]:
+        """One network over one image."""
+        factor, halo = step.network.factor, step.network.receptive_radius
+        waiting = iter(step.tiles)
+        flying: deque[Future[Pixels]] = deque()
+        for tile in step.tiles:
+            while len(flying) < WINDOWS_AHEAD and (ahead := next(waiting, None)):
+                flying.append(self._thread.submit(lane, factor, tiling.cut(pixels, ahead), halo))
+            enlarged = flying.popleft().result()
+            first = tile.core_rows.start
+            if tile.core_columns.start == 0:
+                band = np.empty(((tile.core_rows.stop - first) * factor, step.width * factor, 3), np.uint8)
+            tiling.paste(band, tile, enlarged, factor, first)
+            count.one_more()
+            if tile.core_columns.stop == step.width:
+                yield band
 
     def _passes(self, height: int, width: int, factor: int) -> list[_Pass]:
         chain = self.manifest.chain(factor)
@@ -69,30 +110,23 @@ class Engine:
             raise ModelError(f"Model {self.manifest.name!r} has no networks for factor {factor}.")
         passes = []
         for network in chain:
-            tiles = tiling.plan(height, width, self._tile, network.receptive_radius)
-            passes.append(_Pass(network, tiles, height, width))
+            tiles = tiling.plan(height, width, self.tile, network.receptive_radius)
+            passes.append(_Pass(network, height, width, tiles))
             height, width = height * network.factor, width * network.factor
         return passes
 
-    @torch.inference_mode()
-    def _forward(self, factor: int, window: npt.NDArray[np.generic]) -> Pixels:
-        """One window through one network; uint8 crosses the bus, everything else is done on the device."""
-        bytes_in = torch.from_numpy(np.array(window)).to(self._device)
-        image = bytes_in.permute(2, 0, 1).unsqueeze(0).float().div_(255)
-        output: Tensor = self._modules[factor](image.contiguous(memory_format=torch.channels_last))
-        bytes_out = output.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
-        result: Pixels = bytes_out[0].permute(1, 2, 0).contiguous().cpu().numpy()
-        return result
+    def _shrink(self, tile: int) -> None:
+        """Memory did not suffice: from now on smaller tiles."""
+        self.tile = min(self.tile, tile)
+        self.on_shrink(self.tile)
 
-    def _load(self, network: Network, model: Model) -> nn.Module:
-        module = networks.build(network)
-        try:
-            weights = load_file(model.weights[network.factor])
-            module.load_state_dict(weights, strict=True, assign=True)
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(f"{network.file} does not fit its manifest: {error}") from error
-        module.requires_grad_(False).eval()
-        for parameter in module.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        return module.to(self._device)
+
+class _Count:
+    """Tiles done of a total, over all passes of a job."""
+
+    def __init__(self, total: int, on_tile: OnTile) -> None:
+        self._done, self._total, self._on_tile = 0, total, on_tile
+
+    def one_more(self) -> None:
+        self._done += 1
+        self._on_tile(self._done, self._total)

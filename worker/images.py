@@ -1,4 +1,4 @@
-"""Bytes ↔ pixels, with Pillow: what is kept, what is changed, what is refused.
+"""Bytes → pixels, with Pillow: what is kept, what is changed, what is refused.
 
 kept       alpha, grayscale, ICC profile
 applied    EXIF orientation; then all metadata is dropped
@@ -10,7 +10,7 @@ refused    before decoding: other formats, too many pixels, a result larger than
 import io
 import struct
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -91,41 +91,6 @@ def check_size(size: tuple[int, int], format: OutputFormat) -> None:
         )
 
 
-def bicubic(picture: Picture, factor: int) -> Picture:
-    """The picture enlarged by bicubic interpolation: what one has without a network."""
-    return replace(picture, pixels=_resized(picture.pixels, factor), alpha=_resized_alpha(picture, factor))
-
-
-def enlarged(picture: Picture, pixels: Pixels, factor: int) -> Picture:
-    """The picture with the network's pixels; alpha is enlarged by bicubic interpolation."""
-    return replace(picture, pixels=pixels, alpha=_resized_alpha(picture, factor))
-
-
-def encode(picture: Picture, format: OutputFormat) -> bytes:
-    """A picture → an image file: PNG lossless, JPEG quality 95 without chroma subsampling, WebP quality 90."""
-    image = Image.fromarray(picture.pixels)
-    icc = picture.icc
-    if picture.gray and format != "webp":
-        image = image.convert("L")
-    elif picture.gray:
-        icc = None  # WebP has no grayscale, and a gray profile does not describe RGB
-    if picture.alpha is not None:
-        alpha = Image.fromarray(picture.alpha)
-        if format == "jpeg":
-            white = Image.new(image.mode, image.size, "white")
-            image = Image.composite(image, white, alpha)
-        else:
-            image.putalpha(alpha)
-    out = io.BytesIO()
-    if format == "png":
-        image.save(out, "PNG", compress_level=1, icc_profile=icc)
-    elif format == "jpeg":
-        image.save(out, "JPEG", quality=95, subsampling=0, icc_profile=icc)
-    else:
-        image.save(out, "WEBP", quality=90, method=2, icc_profile=icc or b"")
-    return out.getvalue()
-
-
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -197,13 +162,3 @@ def _from_cmyk(image: Image.Image, icc: bytes | None) -> Image.Image:
         except ImageCms.PyCMSError:
             return image.convert("RGB")
     return image.convert("RGB")
-
-
-def _resized(channels: Pixels, factor: int) -> Pixels:
-    height, width = channels.shape[:2]
-    image = Image.fromarray(channels).resize((width * factor, height * factor), Image.Resampling.BICUBIC)
-    return np.asarray(image)
-
-
-def _resized_alpha(picture: Picture, factor: int) -> Pixels | None:
-    return None if picture.alpha is None else _resized(picture.alpha, factor)

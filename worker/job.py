@@ -1,6 +1,7 @@
 """The pipeline of one job: fetch → decode → upscale → encode → store, each step told as an event."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,12 @@ from rq.job import Job
 from rq.timeouts import JobTimeoutException
 
 from core import events, keys
-from core.errors import TimedOut, TooManyBytes, UnknownModel, UploadNotFound, UpresError, WorkerLost
+from core.errors import DeviceLost, TimedOut, TooManyBytes, UnknownModel, UploadNotFound, UpresError, WorkerLost
 from core.schema import Event, Failed, JobMessage, OutputFormat, Progress, Result, Stage, Started, Succeeded, now
 from core.settings import Settings
 from core.storage import ObjectNotFound, Store
 from worker import images
+from worker.encode import Encoders
 from worker.engine import Engine
 from worker.fetch import fetch
 from worker.registry import Model
@@ -34,9 +36,9 @@ class Parts(NamedTuple):
     connection: Redis
     store: Store
     engine: Engine
+    encoders: Encoders
     model: Model
     settings: Settings
-    worker: str
     device: str
 
 
@@ -45,12 +47,17 @@ class JobEnded(Exception):
 
 
 def run(parts: Parts, message: dict[str, Any]) -> None:
-    """Do one job and say how it ended; raises only when the end could not be told."""
+    """Do one job and say how it ended.
+
+    Raises when that could not be told, or when the device is lost: then RQ puts the job back.
+    """
     job = JobMessage.model_validate(message)
     try:
         result = _process(job, parts, Report(job, parts))
     except JobEnded:
         log.info("job %s was cancelled", job.job_id)
+    except DeviceLost:
+        raise
     except Exception as error:
         _fail(job, parts, error)
     else:
@@ -71,14 +78,17 @@ def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
         size = (picture.size[0] * factor, picture.size[1] * factor)
         images.check_size(size, format)
     with report.stage("upscale"):
-        pixels = parts.engine.upscale(picture.pixels, factor, report.tile)
+        original = parts.encoders.original(picture, factor, format)
+        encoder = parts.encoders.open(picture, factor, format)
+        for band in parts.engine.bands(picture.pixels, factor, report.tile):
+            encoder.write(band)
     with report.stage("encode"):
-        sr = images.encode(images.enlarged(picture, pixels, factor), format)
-        original = images.encode(images.bicubic(picture, factor), format)
+        sr = encoder.finish()
+        original.result()
     with report.stage("store"):
         extension, content_type = images.EXTENSIONS[format], images.CONTENT_TYPES[format]
         parts.store.put(keys.result(job.job_id, extension), sr, content_type)
-        parts.store.put(keys.original(job.job_id, extension), original, content_type)
+        parts.store.put(keys.original(job.job_id, extension), original.result(), content_type)
     return _result(job, parts, size, format, report.seconds)
 
 
@@ -142,7 +152,7 @@ class Report:
         self._append(
             Started(
                 job_id=job.job_id,
-                worker=parts.worker,
+                worker=threading.current_thread().name,
                 device=parts.device,
                 model=parts.model.manifest.name,
                 model_digest=parts.model.digest,

@@ -38,13 +38,16 @@ class EDSR(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(batch, 3, height, width) → (batch, 3, height·factor, width·factor)."""
-        features = self.head(image)
-        detail = self.tail(features + self.blend(self.blocks(features)))
         base = functional.interpolate(image, scale_factor=float(self.factor), mode="nearest")
-        return functional.pixel_shuffle(detail, self.factor) + base
+        return self.detail(image).to(image.dtype) + base
+
+    def detail(self, image: Tensor) -> Tensor:
+        """What is added to the nearest-neighbour enlargement, in the precision of the weights."""
+        features = self.head(image.to(self.head.weight.dtype))
+        return functional.pixel_shuffle(self.tail(features + self.blend(self.blocks(features))), self.factor)
 
 
-def build(network: Network) -> nn.Module:
+def build(network: Network) -> EDSR:
     """An untrained module for a manifest's network, on no device yet (`meta`)."""
     architectures = {"edsr": EDSR}
     with torch.device("meta"):

@@ -1,66 +1,57 @@
 """A worker's life: model from the store, network on the device, warm; only then jobs, until it is told to stop."""
 
 import logging
+import signal
 import socket
+import threading
 import time
 import uuid
-from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from types import FrameType
 
 from redis.exceptions import RedisError
-from rq.job import Job
-from rq.worker import SimpleWorker
 
 from core import keys
 from core.errors import QueueUnavailable
-from core.queue import connect, connect_quickly, open_queue
+from core.queue import connect, connect_quickly
 from core.settings import Settings
 from core.storage import Store
-from worker import job, registry
+from worker import compute, job, registry
 from worker.device import choose
-from worker.engine import Engine
+from worker.encode import Encoders
+from worker.engine import TILE, Engine
+from worker.slots import AllowedJob, Slot
 
 log = logging.getLogger("upres.worker")
 
-
-class AllowedJob(Job):
-    """A job that can only call what this worker offers.
-
-    RQ's own would import any dotted name found in Redis, as its function or as a callback, and post
-    to any address found there as a webhook.
-    """
-
-    functions: ClassVar[dict[str, Callable[..., Any]]] = {}
-    success_callback = None
-    stopped_callback = None
-    failure_callback = staticmethod(job.abandoned)
-
-    @property
-    def func(self) -> Callable[..., Any]:
-        """The function for the job's name; PermissionError when it is not on the list."""
-        try:
-            return self.functions[self.func_name or ""]
-        except KeyError:
-            raise PermissionError(f"job {self.id} asks for {self.func_name!r}, which is not allowed") from None
-
-    def send_webhooks(self, *arguments: Any, **options: Any) -> None:
-        """None are sent."""
+STOPPED, BROKEN, DEVICE_LOST = 0, 1, 75
+"""Exit codes: told to stop; RQ gave up (its log says why); the device broke down (EX_TEMPFAIL: start again)."""
+WATCH_SECONDS = 0.2
 
 
-def serve(settings: Settings) -> bool:
-    """Prepare, report, and work until SIGTERM or SIGINT; the job in hand is finished first.
+def serve(settings: Settings) -> int:
+    """Prepare, report, and work until SIGTERM or SIGINT; the jobs in hand are finished first.
 
-    True when it was told to stop, False when RQ gave up by itself (its log says why).
+    The exit code: STOPPED, BROKEN or DEVICE_LOST.
     """
     parts = prepare(settings)
     AllowedJob.functions = {keys.JOB_FUNCTION: partial(job.run, parts)}
-    queue = open_queue(parts.connection, AllowedJob)
-    worker = SimpleWorker(
-        [queue], name=parts.worker, connection=parts.connection, job_class=AllowedJob, serializer=queue.serializer
-    )
-    worker.work(logging_level="WARNING")
-    return worker._stop_requested
+    name = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    slots = [Slot(f"{name}-{number}", settings) for number in range(settings.slots)]
+    stop = threading.Event()
+    _on_signal(stop)
+    for slot in slots:
+        slot.start()
+    log.info("%s takes jobs, %d at a time", name, len(slots))
+    while any(slot.is_alive() for slot in slots):
+        stop.wait(WATCH_SECONDS)
+        if stop.is_set() or parts.engine.lost or not all(slot.is_alive() for slot in slots):
+            for slot in slots:
+                slot.stop()
+            time.sleep(WATCH_SECONDS)
+    if parts.engine.lost:
+        return DEVICE_LOST
+    return STOPPED if stop.is_set() else BROKEN
 
 
 def prepare(settings: Settings) -> job.Parts:
@@ -74,17 +65,38 @@ def prepare(settings: Settings) -> job.Parts:
     log.info("device: %s", device)
     store = Store(settings)
     model = registry.pull(store, settings.model, settings.cache_dir)
-    engine = Engine(model, device.torch)
-    engine.warm_up()
+    parts = job.Parts(
+        connection=connect(settings),
+        store=store,
+        engine=Engine(model.manifest, compute.choose(model, device.torch)),
+        encoders=Encoders(settings.slots),
+        model=model,
+        settings=settings,
+        device=device.name,
+    )
+    _remember_tile(parts)
+    parts.engine.warm_up()
     log.info(
-        "model %s %s ready after %.1f s (%s)",
+        "model %s %s ready in %s after %.1f s (%s)",
         model.manifest.name,
         model.manifest.version,
+        parts.engine.compute.precision,
         time.perf_counter() - begin,
         model.digest[:12],
     )
-    name = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    return job.Parts(connect(settings), store, engine, model, settings, name, device.name)
+    return parts
+
+
+def _remember_tile(parts: job.Parts) -> None:
+    """Begin with the tile size that fitted last time; note it when a smaller one is found."""
+    key = keys.tile(parts.device, parts.model.digest, parts.engine.compute.precision)
+    parts.engine.tile = min(TILE, int(parts.connection.get(key) or TILE))
+
+    def remember(tile: int) -> None:
+        log.warning("the device ran out of memory: tiles of %d pixels from now on", tile)
+        parts.connection.set(key, tile, ex=keys.TILE_SECONDS)
+
+    parts.engine.on_shrink = remember
 
 
 def _check_queue(settings: Settings) -> None:
@@ -94,3 +106,16 @@ def _check_queue(settings: Settings) -> None:
             connection.ping()
     except RedisError as error:
         raise QueueUnavailable(f"Redis does not answer at UPRES_REDIS_URL ({error}).") from error
+
+
+def _on_signal(stop: threading.Event) -> None:
+    """The first SIGTERM or SIGINT stops after the jobs in hand, the second at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise SystemExit(128 + number)
+        log.info("stopping after the jobs in hand")
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)

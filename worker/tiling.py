@@ -3,13 +3,19 @@
 A network without global operations computes an output pixel from the input pixels within its
 receptive radius. So a window's output is right wherever the window reaches at least that far (the
 halo), or ends at the image's own border, where the network pads tile and whole image alike.
-All windows of an image have the same shape: the last of a row or column is shifted inward.
+All windows of an image have the same shape: as small as their number allows, in steps of GRAIN so that
+the tiles of different images can share a batch, and the last of a row or column is shifted inward.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+GRAIN = 16
+"""Window sides are multiples of this, unless the image is smaller or the size that memory allows is."""
 
 
 class Span(NamedTuple):
@@ -31,7 +37,7 @@ class Tile(NamedTuple):
 def plan(height: int, width: int, size: int, halo: int) -> list[Tile]:
     """Tiles, row by row, whose cores cover a height × width image exactly once.
 
-    Windows measure min(size, height) × min(size, width). Raises ValueError when a side or the
+    Windows measure at most size × size. Raises ValueError when a side or the
     halo is not sensible, or the size leaves no core between two halos.
     """
     if height < 1 or width < 1 or halo < 0 or size <= 2 * halo:
@@ -43,16 +49,21 @@ def plan(height: int, width: int, size: int, halo: int) -> list[Tile]:
     ]
 
 
-def cut(pixels: npt.NDArray[np.generic], tile: Tile) -> npt.NDArray[np.generic]:
+def cut(pixels: npt.NDArray[Scalar], tile: Tile) -> npt.NDArray[Scalar]:
     """The tile's window of an image (height, width, …), as a view."""
     return pixels[slice(*tile.window_rows), slice(*tile.window_columns)]
 
 
-def paste(output: npt.NDArray[np.generic], tile: Tile, enlarged: npt.NDArray[np.generic], factor: int) -> None:
-    """Write the core of an enlarged window into the output (height·factor, width·factor, …)."""
+def paste(
+    output: npt.NDArray[Scalar], tile: Tile, enlarged: npt.NDArray[Scalar], factor: int, first_row: int = 0
+) -> None:
+    """Write the core of an enlarged window into the output (rows, width·factor, …).
+
+    The output may be a band of the image, which begins at the input row `first_row`.
+    """
     rows, columns = tile.core_rows, tile.core_columns
     top, left = tile.window_rows.start, tile.window_columns.start
-    output[_scaled(rows, 0, factor), _scaled(columns, 0, factor)] = enlarged[
+    output[_scaled(rows, first_row, factor), _scaled(columns, 0, factor)] = enlarged[
         _scaled(rows, top, factor), _scaled(columns, left, factor)
     ]
 
@@ -61,8 +72,9 @@ def _spans(length: int, size: int, halo: int) -> list[tuple[Span, Span]]:
     """Windows and cores along one axis."""
     if length <= size:
         return [(Span(0, length), Span(0, length))]
+    count = -(-(length - 2 * halo) // (size - 2 * halo))
+    size = min(size, _even_size(length, count, halo))
     step = size - 2 * halo
-    count = -(-(length - 2 * halo) // step)
     spans = []
     for index in range(count):
         start = min(index * step, length - size)
@@ -70,6 +82,12 @@ def _spans(length: int, size: int, halo: int) -> list[tuple[Span, Span]]:
         core_stop = (index + 1) * step + halo if index < count - 1 else length
         spans.append((Span(start, start + size), Span(core_start, core_stop)))
     return spans
+
+
+def _even_size(length: int, count: int, halo: int) -> int:
+    """The smallest window with which so many are enough, of few sizes: a multiple of GRAIN."""
+    size = -(-(length - 2 * halo) // count) + 2 * halo
+    return min(length, -(-size // GRAIN) * GRAIN)
 
 
 def _scaled(span: Span, origin: int, factor: int) -> slice:

@@ -1,0 +1,174 @@
+"""Which tiles go together, and that no job starves, none is lost and only the guilty one fails."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import DeviceLost, DeviceOutOfMemory
+from worker.batching import Batcher
+from worker.compute import Finish, Pixels, TorchCompute
+from worker.device_thread import DeviceThread
+from worker.engine import Engine
+from worker.registry import Model
+
+items = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=60)
+
+
+def drain(batcher: Batcher[int], limit: int) -> list[list[int]]:
+    batches = []
+    while (shape := batcher.next_shape()) is not None:
+        batches.append(batcher.take(shape, limit))
+    return batches
+
+
+@given(items, st.integers(1, 8))
+def test_everything_comes_out_once_in_order_and_in_batches_of_one_shape(
+    work: list[tuple[int, int]], limit: int
+) -> None:
+    batcher: Batcher[int] = Batcher()
+    for number, (lane, shape) in enumerate(work):
+        batcher.add(lane, shape, number)
+    batches = drain(batcher, limit)
+    assert sorted(number for batch in batches for number in batch) == list(range(len(work)))
+    for batch in batches:
+        assert 1 <= len(batch) <= limit
+        assert len({work[number][1] for number in batch}) == 1
+    for lane in range(5):
+        mine = [number for batch in batches for number in batch if work[number][0] == lane]
+        assert mine == sorted(mine)
+
+
+@given(st.integers(1, 6), st.integers(1, 8))
+def test_a_late_thumbnail_waits_one_batch_per_job(lanes: int, limit: int) -> None:
+    batcher: Batcher[str] = Batcher()
+    for lane in range(lanes):
+        for _ in range(400):
+            batcher.add(lane, lane % 2, "scan")
+    batcher.add("late", "small", "thumbnail")
+    for waited in range(lanes + 1):
+        shape = batcher.next_shape()
+        assert shape is not None
+        if "thumbnail" in batcher.take(shape, limit):
+            assert waited <= lanes
+            return
+    pytest.fail("the thumbnail starved")
+
+
+def test_a_dropped_lane_is_forgotten() -> None:
+    batcher: Batcher[int] = Batcher()
+    batcher.add("a", 1, 1)
+    batcher.add("b", 1, 2)
+    batcher.drop("a")
+    batcher.drop("never there")
+    assert drain(batcher, 9) == [[2]]
+
+
+class Scripted:
+    """A device that enlarges by repeating pixels, and fails as it is told: real ones cannot be asked to."""
+
+    precision = "none"
+    batch_pixels = 10**9
+    warm_up_side = 8
+
+    def __init__(self, fault: Callable[[Sequence[Pixels]], Exception | None] = lambda windows: None) -> None:
+        self.fault = fault
+        self.batches: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
+        self.gate.wait(20)
+        self.batches.append(len(windows))
+        if error := self.fault(windows):
+            raise error
+        done = np.stack(windows).repeat(factor, 1).repeat(factor, 2)
+        return lambda: done
+
+
+def window(value: int, side: int = 8) -> Pixels:
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def test_tiles_of_several_jobs_share_a_batch() -> None:
+    device = Scripted()
+    device.gate.clear()
+    thread = DeviceThread(device, lambda tile: None)
+    lanes = [thread.open_lane() for _ in range(5)]
+    first = thread.submit(lanes[0], 2, window(9), 0)
+    futures = [thread.submit(lane, 2, window(number), 0) for number, lane in enumerate(lanes)]
+    device.gate.set()
+    assert [int(future.result(20)[0, 0, 0]) for future in futures] == [0, 1, 2, 3, 4]
+    assert first.result(20)[0, 0, 0] == 9
+    assert len(device.batches) < 6
+    assert sum(device.batches) == 6
+    assert thread.stats.tiles == 6
+    assert thread.stats.batches == len(device.batches)
+    thread.close()
+
+
+def test_only_the_guilty_job_of_a_batch_fails() -> None:
+    device = Scripted(lambda windows: ValueError("bad") if any((w == 3).any() for w in windows) else None)
+    device.gate.clear()
+    thread = DeviceThread(device, lambda tile: None)
+    lanes = [thread.open_lane() for _ in range(5)]
+    futures = [thread.submit(lane, 2, window(number), 0) for number, lane in enumerate(lanes)]
+    device.gate.set()
+    for number, future in enumerate(futures):
+        if number == 3:
+            with pytest.raises(ValueError, match="bad"):
+                future.result(20)
+        else:
+            assert (future.result(20) == number).all()
+    assert thread.lost is None
+    thread.close()
+
+
+def test_a_lost_device_fails_everything_that_comes() -> None:
+    thread = DeviceThread(Scripted(lambda windows: RuntimeError("CUDA error: an illegal memory access")), print)
+    lane = thread.open_lane()
+    with pytest.raises(DeviceLost):
+        thread.submit(lane, 2, window(1), 0).result(20)
+    assert thread.lost
+    with pytest.raises(DeviceLost):
+        thread.submit(lane, 2, window(1), 0)
+    thread.close()
+
+
+class Small(TorchCompute):
+    """A real network on a device that is said to hold only so many pixels at a time."""
+
+    def __init__(self, model: Model, pixels: int) -> None:
+        super().__init__(model, torch.device("cpu"), torch.float32)
+        self._pixels = pixels
+
+    def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
+        if sum(window.shape[0] * window.shape[1] for window in windows) > self._pixels:
+            raise torch.OutOfMemoryError("pretended")
+        return super().start(factor, windows)
+
+
+def test_out_of_memory_halves_the_tile_and_changes_no_pixel(model: Model) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (200, 260, 3), np.uint8)
+    roomy, tight = (Engine(model.manifest, Small(model, pixels), tile=240) for pixels in (10**9, 130 * 130))
+    shrunk: list[int] = []
+    tight.on_shrink = shrunk.append
+    expected, found = roomy.upscale(image, 2), tight.upscale(image, 2)
+    assert np.abs(expected.astype(int) - found).max() <= 1
+    assert shrunk
+    assert tight.tile == min(shrunk) < 240
+    assert np.abs(tight.upscale(image, 2).astype(int) - expected).max() <= 1
+    for engine in (roomy, tight):
+        engine.close()
+
+
+def test_no_memory_at_all_is_an_error_of_its_own(model: Model) -> None:
+    engine = Engine(model.manifest, Small(model, 100))
+    with pytest.raises(DeviceOutOfMemory):
+        engine.upscale(np.zeros((200, 200, 3), np.uint8), 2)
+    engine.close()

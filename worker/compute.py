@@ -1,0 +1,151 @@
+"""Networks on a device: uint8 windows in, uint8 windows out; scaling, clamping and rounding happen there.
+
+On CUDA and MPS torch runs them in half precision; on a CPU OpenVINO does,
+in bfloat16 where the processor has it: measured 6 times as fast as eager torch in float32 on two cores
+of an AVX-512 machine, see benchmarks/RESULTS.md.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from core.errors import ModelError
+from core.manifest import Network
+from worker import networks
+from worker.networks import EDSR
+from worker.registry import Model
+
+Pixels = npt.NDArray[np.uint8]
+Finish = Callable[[], Pixels]
+"""Waits for a batch that was started: (count, height·factor, width·factor, 3)."""
+
+
+class Compute(Protocol):
+    """The networks of one model on one device. Called from one thread."""
+
+    precision: str
+    """What tiles are computed in, for people."""
+    batch_pixels: int
+    """How many pixels a batch may have before more of them make it no faster per pixel."""
+    warm_up_side: int
+    """Side of the window, in pixels, with which the first use is prepared for all others."""
+
+    def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
+        """Begin with a batch of windows, (height, width, 3) each, all of one shape.
+
+        Raises torch.OutOfMemoryError, here or in what is returned, when the device has too little memory.
+        """
+        ...
+
+
+class ByteNetwork(nn.Module):
+    """A network between bytes: (count, height, width, 3) uint8 → the same, enlarged.
+
+    Only what the network adds is computed in its precision, and rounded to grey levels; the pixels it
+    is added to are whole numbers already. So half precision costs thousandths of a decibel.
+    """
+
+    def __init__(self, network: EDSR) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """RGB in [0, 255] → RGB in [0, 255]."""
+        count, height, width, channels = windows.shape
+        factor = self.network.factor
+        image = windows.permute(0, 3, 1, 2).float() / 255
+        detail = (self.network.detail(image).float() * 255).round().to(torch.int32).permute(0, 2, 3, 1)
+        repeated = windows[:, :, None, :, None].expand(count, height, factor, width, factor, channels)
+        base = repeated.reshape(count, height * factor, width * factor, channels).to(torch.int32)
+        return (base + detail).clamp(0, 255).to(torch.uint8)
+
+
+class TorchCompute:
+    """torch, eager, channels last; on CUDA the copies of one batch overlap with the work of the next."""
+
+    def __init__(self, model: Model, device: torch.device, dtype: torch.dtype) -> None:
+        self.precision = str(dtype).removeprefix("torch.")
+        self.batch_pixels = 256 * 256 if device.type == "cpu" else 8 * 640 * 640
+        self.warm_up_side = 640 if device.type == "cuda" else 64
+        self._device = device
+        self._modules = {network.factor: self._load(network, model, dtype) for network in model.manifest.networks}
+
+    @torch.inference_mode()
+    def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
+        """See Compute."""
+        batch = torch.from_numpy(np.stack(windows))
+        if self._device.type != "cuda":
+            done: Pixels = self._modules[factor](batch.to(self._device)).contiguous().cpu().numpy()
+            return lambda: done
+        on_device = batch.pin_memory().to(self._device, non_blocking=True)
+        result = self._modules[factor](on_device).contiguous()
+        host = torch.empty(result.shape, dtype=torch.uint8, pin_memory=True)
+        host.copy_(result, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+
+        def finish() -> Pixels:
+            copied.synchronize()
+            pixels: Pixels = host.numpy()
+            return pixels
+
+        return finish
+
+    def _load(self, network: Network, model: Model, dtype: torch.dtype) -> nn.Module:
+        module = ByteNetwork(load(network, model).to(dtype))
+        for parameter in module.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        return module.to(self._device)
+
+
+class OpenVinoCompute:
+    """OpenVINO on a CPU, in the precision that is the processor's fastest."""
+
+    batch_pixels = 128 * 128
+    warm_up_side = 64
+
+    def __init__(self, model: Model) -> None:
+        import openvino
+
+        core = openvino.Core()
+        self._compiled: dict[int, Any] = {}
+        for network in model.manifest.networks:
+            example = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
+            with warnings.catch_warnings():
+                # OpenVINO traces, which torch has deprecated; through torch.export it takes three times as long.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                graph = openvino.convert_model(ByteNetwork(load(network, model)), example_input=example)
+            graph.reshape([-1, -1, -1, 3])
+            self._compiled[network.factor] = core.compile_model(graph, "CPU")
+        inference = self._compiled[network.factor].get_property("INFERENCE_PRECISION_HINT")
+        self.precision = {"bf16": "bfloat16", "f16": "float16"}.get(inference.get_type_name(), "float32")
+
+    def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
+        """See Compute."""
+        done: Pixels = self._compiled[factor](np.stack(windows))[0]
+        return lambda: done
+
+
+def load(network: Network, model: Model) -> EDSR:
+    """A network with its weights, in float32 on the host. Raises ModelError when they do not fit."""
+    module = networks.build(network)
+    try:
+        module.load_state_dict(load_file(model.weights[network.factor]), strict=True, assign=True)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"{network.file} does not fit its manifest: {error}") from error
+    module.requires_grad_(False).eval()
+    return module
+
+
+def choose(model: Model, device: torch.device) -> Compute:
+    """What is fastest on the device within 0.01 dB of float32."""
+    if device.type == "cpu":
+        return OpenVinoCompute(model)
+    return TorchCompute(model, device, torch.bfloat16 if device.type == "cuda" else torch.float16)

@@ -1,0 +1,195 @@
+"""The one owner of the device: a thread that takes batches from all jobs in flight and runs them.
+
+While the device works on one batch, the host prepares the next and hands out the one before.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from core.errors import DeviceLost, DeviceOutOfMemory
+from worker import tiling
+from worker.batching import Batcher
+from worker.compute import Compute, Finish
+
+Pixels = npt.NDArray[np.uint8]
+
+LINGER_SECONDS = 0.002
+"""How long a batch that is not full waits for other jobs, while there are others."""
+AHEAD = 2
+"""Batches on the device at once: one computes, one is copied."""
+
+
+class Shape(NamedTuple):
+    """What tiles of one batch have in common."""
+
+    factor: int
+    height: int
+    width: int
+    halo: int
+
+
+class Window(NamedTuple):
+    """One tile on its way: what to enlarge, and who waits for it."""
+
+    pixels: Pixels
+    shape: Shape
+    enlarged: "Future[Pixels]"
+
+
+@dataclass
+class Stats:
+    """What the device did since it started; read by whoever wants to know."""
+
+    batches: int = 0
+    tiles: int = 0
+    busy_seconds: float = 0.0
+    since: float = 0.0
+
+    def busy_share(self) -> float:
+        """Share of the time since the start that the device was in use, 0 to 1."""
+        return self.busy_seconds / max(1e-9, time.monotonic() - self.since)
+
+
+class DeviceThread:
+    """Runs windows that any thread submits. `on_shrink` hears of a tile size that memory did not suffice for."""
+
+    def __init__(self, compute: Compute, on_shrink: Callable[[int], None]) -> None:
+        self._compute = compute
+        self._on_shrink = on_shrink
+        self._batcher: Batcher[Window] = Batcher()
+        self._changed = threading.Condition()
+        self._lanes = 0
+        self._closed = False
+        self.lost: DeviceLost | None = None
+        self.stats = Stats(since=time.monotonic())
+        self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
+        self._thread.start()
+
+    def open_lane(self) -> Hashable:
+        """A place for one job's tiles; `close_lane` gives it up, with all that still waits in it."""
+        with self._changed:
+            self._lanes += 1
+        return object()
+
+    def close_lane(self, lane: Hashable) -> None:
+        """The job wants no more."""
+        with self._changed:
+            self._lanes -= 1
+            self._batcher.drop(lane)
+
+    def submit(self, lane: Hashable, factor: int, pixels: Pixels, halo: int) -> "Future[Pixels]":
+        """Enlarge a window. The future raises DeviceOutOfMemory, DeviceLost, or what this window alone causes."""
+        if self.lost:
+            raise self.lost
+        shape = Shape(factor, pixels.shape[0], pixels.shape[1], halo)
+        future: Future[Pixels] = Future()
+        with self._changed:
+            self._batcher.add(lane, shape, Window(pixels, shape, future))
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Finish what was submitted and end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        running: deque[tuple[list[Window], Finish]] = deque()
+        while True:
+            batch = self._next(wait=not running)
+            begin = time.monotonic()
+            if batch and (finish := self._start(batch)):
+                running.append((batch, finish))
+            if running and (not batch or len(running) >= AHEAD):
+                self._finish(*running.popleft())
+            elif not batch and not running:
+                return
+            self.stats.busy_seconds += time.monotonic() - begin
+
+    def _next(self, wait: bool) -> list[Window]:
+        """The next batch; empty when there is none now, or none will come any more."""
+        with self._changed:
+            while (shape := self._batcher.next_shape()) is None:
+                if not wait or self._closed:
+                    return []
+                self._changed.wait()
+            assert isinstance(shape, Shape)
+            limit = max(1, self._compute.batch_pixels // (shape.height * shape.width))
+            batch = self._batcher.take(shape, limit)
+            if wait and len(batch) < min(limit, self._lanes):
+                self._changed.wait(LINGER_SECONDS)
+                batch += self._batcher.take(shape, limit - len(batch))
+            return batch
+
+    def _start(self, batch: list[Window]) -> Finish | None:
+        """Begin with a batch; None when it failed, and everyone in it was told."""
+        self.stats.batches += 1
+        self.stats.tiles += len(batch)
+        try:
+            return self._compute.start(batch[0].shape.factor, [window.pixels for window in batch])
+        except Exception as error:
+            self._recover(batch, error)
+            return None
+
+    def _finish(self, batch: list[Window], finish: Finish) -> None:
+        try:
+            pixels = finish()
+        except Exception as error:
+            self._recover(batch, error)
+        else:
+            for window, enlarged in zip(batch, pixels, strict=True):
+                window.enlarged.set_result(enlarged)
+
+    def _recover(self, batch: list[Window], error: Exception) -> None:
+        """One by one: what fails alone is guilty, the others never know. A lost device fails all."""
+        if is_sticky(error):
+            self.lost = DeviceLost(f"The device broke down ({error}); the job is tried again elsewhere.")
+        for window in batch:
+            try:
+                if self.lost:
+                    raise self.lost
+                window.enlarged.set_result(self._alone(window.shape, window.pixels))
+            except torch.OutOfMemoryError:
+                window.enlarged.set_exception(DeviceOutOfMemory("The device has too little memory; try again later."))
+            except Exception as guilty:
+                window.enlarged.set_exception(guilty)
+
+    def _alone(self, shape: Shape, pixels: Pixels) -> Pixels:
+        """One window in a batch of its own; in quarters when memory does not suffice, which is as exact."""
+        height, width = pixels.shape[:2]
+        size = max(height, width) // 2 + shape.halo
+        try:
+            enlarged: Pixels = self._compute.start(shape.factor, [pixels])()[0]
+            return enlarged
+        except torch.OutOfMemoryError:
+            if size <= 2 * shape.halo or size >= max(height, width):
+                raise
+        release_memory()
+        self._on_shrink(size)
+        output = np.empty((height * shape.factor, width * shape.factor, 3), np.uint8)
+        for tile in tiling.plan(height, width, size, shape.halo):
+            tiling.paste(output, tile, self._alone(shape, tiling.cut(pixels, tile)), shape.factor)
+        return output
+
+
+def is_sticky(error: Exception) -> bool:
+    """Whether the CUDA context is gone: every later call in this process would fail as well."""
+    sticky = ("illegal memory access", "device-side assert", "unspecified launch failure", "device is lost", "ECC")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in sticky)
+
+
+def release_memory() -> None:
+    """Give back what torch's allocator holds but does not use."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

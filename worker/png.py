@@ -1,0 +1,111 @@
+"""PNG (W3C, Third Edition), written in bands of rows that are compressed in parallel as they come.
+
+Photographs hold few repetitions: prediction and entropy coding are what counts. Every row gets the
+Average filter (section 9), which numpy does faster than any deflate, and ISA-L compresses what is left:
+27 times as fast as Pillow's default on one core, at 1.08 times its size (benchmarks/codecs.py). Each
+slice ends with a sync flush (RFC 1951), so that slices are independent and in a row are one zlib stream
+(RFC 1950).
+"""
+
+import struct
+import zlib
+from collections import deque
+from concurrent.futures import Executor, Future
+
+import numpy as np
+import numpy.typing as npt
+from isal import isal_zlib
+
+Pixels = npt.NDArray[np.uint8]
+Slice = tuple[bytes, int, int]
+"""Deflate data, and Adler-32 and length of what it holds."""
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+ZLIB_HEADER = b"\x78\x01"
+COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
+"""Channels → colour type: grayscale, grayscale with alpha, RGB, RGBA (section 11.2.1)."""
+AVERAGE = 3
+LEVEL = 2
+SLICE_BYTES = 1 << 20
+"""Enough for the compressor to lose nothing at the edges, little enough to spread over all cores."""
+SLICES_AHEAD = 32
+"""Uncompressed slices that may wait: the bound on memory when rows come faster than they are compressed."""
+
+
+class PngWriter:
+    """Takes the rows of an image from top to bottom, in bands of any height."""
+
+    def __init__(self, width: int, height: int, channels: int, executor: Executor, icc: bytes | None = None) -> None:
+        self._executor = executor
+        self._channels = channels
+        self._rows_left = height
+        self._above = np.zeros(width * channels, np.uint8)
+        self._waiting: deque[Future[Slice]] = deque()
+        self._checksum = 1
+        header = struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
+        self._file = [SIGNATURE, _chunk(b"IHDR", header)]
+        if icc:
+            self._file.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(icc)))
+        self._file.append(_chunk(b"IDAT", ZLIB_HEADER))
+
+    def write(self, band: Pixels) -> None:
+        """Add rows, (rows, width, channels) or (rows, width). They are kept until they are compressed."""
+        rows = band.reshape(len(band), -1)
+        step = max(1, SLICE_BYTES // rows.shape[1])
+        for top in range(0, len(rows), step):
+            piece = rows[top : top + step]
+            self._rows_left -= len(piece)
+            last = self._rows_left == 0
+            self._waiting.append(self._executor.submit(_compress, piece, self._above, self._channels, last))
+            self._above = piece[-1]
+            if len(self._waiting) > SLICES_AHEAD:
+                self._collect()
+
+    def finish(self) -> bytes:
+        """The file. Raises ValueError when rows are missing or too many."""
+        if self._rows_left:
+            raise ValueError(f"{self._rows_left} rows are missing")
+        while self._waiting:
+            self._collect()
+        trailer = struct.pack(">I", self._checksum)
+        return b"".join([*self._file, _chunk(b"IDAT", trailer), _chunk(b"IEND", b"")])
+
+    def _collect(self) -> None:
+        data, adler, length = self._waiting.popleft().result()
+        self._checksum = _adler32_combine(self._checksum, adler, length)
+        self._file.append(_chunk(b"IDAT", data))
+
+
+def _compress(rows: Pixels, above: Pixels, channels: int, last: bool) -> Slice:
+    filtered = _average(rows, above, channels)
+    compressor = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, -15)
+    mode = isal_zlib.Z_FINISH if last else isal_zlib.Z_SYNC_FLUSH
+    data = compressor.compress(filtered) + compressor.flush(mode)
+    return data, isal_zlib.adler32(filtered), filtered.size
+
+
+def _average(rows: Pixels, above: Pixels, channels: int) -> Pixels:
+    """Each byte minus the mean of the one to the left and the one above; the filter's number in front of each row."""
+    up = np.vstack([above[None], rows[:-1]])
+    left = np.zeros_like(rows)
+    left[:, channels:] = rows[:, :-channels]
+    filtered = np.empty((len(rows), rows.shape[1] + 1), np.uint8)
+    filtered[:, 0] = AVERAGE
+    # (left & up) + ((left ^ up) >> 1) is the mean, rounded down, without leaving eight bits.
+    mean = np.bitwise_xor(left, up, out=filtered[:, 1:])
+    np.right_shift(mean, 1, out=mean)
+    np.add(mean, left & up, out=mean)
+    np.subtract(rows, mean, out=mean)
+    return filtered
+
+
+def _adler32_combine(first: int, second: int, length: int) -> int:
+    """Adler-32 of two pieces in a row, from those of each and the length of the second (as zlib's adler32.c)."""
+    base = 65521
+    a = (first & 0xFFFF) + (second & 0xFFFF) - 1
+    b = (first >> 16) + (second >> 16) + (length % base) * ((first & 0xFFFF) - 1)
+    return (b % base) << 16 | a % base
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
