@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("quality", "entry")
+BENCHMARKS = ("quality", "entry", "codecs", "forward", "pipeline", "service")
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ profile are put back as they were, as far as the format can hold them.
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -51,9 +51,11 @@ class Encoders:
             return _Png(picture, factor, self._compressors)
         return _Whole(picture, factor, format)
 
-    def original(self, picture: Picture, factor: int, format: OutputFormat) -> "Future[bytes]":
-        """The picture enlarged by bicubic interpolation, as a file: made in the background."""
-        return self._originals.submit(self._encode_bicubic, picture, factor, format)
+    def original(
+        self, picture: Picture, factor: int, format: OutputFormat, deliver: Callable[[bytes], object]
+    ) -> "Future[object]":
+        """Enlarge the picture by bicubic interpolation and deliver the file, all in the background."""
+        return self._originals.submit(lambda: deliver(self._encode_bicubic(picture, factor, format)))
 
     def close(self) -> None:
         """Wait for what is being encoded."""

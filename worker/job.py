@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import PurePath
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -77,27 +78,26 @@ def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
         format = picture.format if job.output_format == "auto" else job.output_format
         size = (picture.size[0] * factor, picture.size[1] * factor)
         images.check_size(size, format)
+    put = partial(parts.store.put, content_type=images.CONTENT_TYPES[format])
+    sr_key, original_key = _keys(job, format)
     with report.stage("upscale"):
-        original = parts.encoders.original(picture, factor, format)
+        original = parts.encoders.original(picture, factor, format, partial(put, original_key))
         encoder = parts.encoders.open(picture, factor, format)
         for band in parts.engine.bands(picture.pixels, factor, report.tile):
             encoder.write(band)
     with report.stage("encode"):
         sr = encoder.finish()
-        original.result()
     with report.stage("store"):
-        extension, content_type = images.EXTENSIONS[format], images.CONTENT_TYPES[format]
-        parts.store.put(keys.result(job.job_id, extension), sr, content_type)
-        parts.store.put(keys.original(job.job_id, extension), original.result(), content_type)
+        put(sr_key, sr)
+        original.result()
     return _result(job, parts, size, format, report.seconds)
 
 
 def _result(
     job: JobMessage, parts: Parts, size: tuple[int, int], format: OutputFormat, seconds: dict[Stage, float]
 ) -> Result:
-    extension = images.EXTENSIONS[format]
-    sr, original = keys.result(job.job_id, extension), keys.original(job.job_id, extension)
-    file_name = f"{_stem(job)}_x{job.upscale_factor}.{extension}"
+    sr, original = _keys(job, format)
+    file_name = f"{_stem(job)}_x{job.upscale_factor}.{images.EXTENSIONS[format]}"
     return Result(
         sr_image_url=parts.store.presign(sr, file_name),
         sr_image_uri=parts.store.uri(sr),
@@ -113,6 +113,12 @@ def _result(
         device=parts.device,
         seconds=seconds,
     )
+
+
+def _keys(job: JobMessage, format: OutputFormat) -> tuple[str, str]:
+    """Where the enlarged image and its bicubic enlargement go."""
+    extension = images.EXTENSIONS[format]
+    return keys.result(job.job_id, extension), keys.original(job.job_id, extension)
 
 
 def _fetch(job: JobMessage, parts: Parts) -> bytes:

@@ -1,0 +1,135 @@
+"""Whole images, bytes to bytes, through the worker's own parts, against the obvious pipeline.
+
+    python -m benchmarks.pipeline
+
+1080p at factor 4 to PNG, with its split; 200 mixed thumbnails, as many at once as there are slots,
+against the serial loop; and the host memory that a result of 100 megapixels takes.
+"""
+
+import argparse
+import io
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from benchmarks.obvious import Obvious
+from benchmarks.report import emit
+from core.settings import Settings
+from worker import device, images
+from worker.compute import choose
+from worker.encode import Encoders
+from worker.engine import Engine
+from worker.registry import open_folder
+
+ROOT = Path(__file__).parent.parent
+MODEL = open_folder(ROOT / "models" / "faithful" / "1")
+FACTOR = 4
+THUMBNAILS = 200
+
+
+class Ours:
+    """The worker's parts without queue and store. Makes the result only, as the peer does."""
+
+    def __init__(self) -> None:
+        self.slots = Settings().slots
+        self.engine = Engine(MODEL.manifest, choose(MODEL, device.choose("auto").torch))
+        self.encoders = Encoders(self.slots)
+        self.engine.warm_up()
+
+    def run(self, data: bytes) -> bytes:
+        """An image file → its enlargement as a PNG file."""
+        picture = images.decode(data, 10**9)
+        encoder = self.encoders.open(picture, FACTOR, "png")
+        for band in self.engine.bands(picture.pixels, FACTOR):
+            encoder.write(band)
+        return encoder.finish()
+
+
+def photo(width: int, height: int) -> bytes:
+    """A real photo, enlarged or cut to a size, as a JPEG file."""
+    with Image.open(ROOT / "samples" / "astronaut.png") as image:
+        square = image.convert("RGB")
+    scale = max(width, height) / square.width
+    if scale > 1:
+        side = max(width, height)
+        square = square.resize((side, side), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    square.crop((0, 0, width, height)).save(out, "JPEG", quality=95)
+    return out.getvalue()
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that the work took."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def full_hd(ours: Ours, obvious: Obvious) -> None:
+    """1920×1080 at factor 4."""
+    data = photo(1920, 1080)
+    seconds = timed(lambda: ours.run(data))
+    peer = timed(lambda: obvious.run(data))
+    emit("pipeline.1080p", seconds, "s", "obvious pipeline", peer)
+    for stage, spent in obvious.seconds.items():
+        emit(f"pipeline.1080p.obvious.{stage}", spent, "s", "obvious pipeline", peer)
+    busy = ours.engine.stats.busy_seconds
+    emit("pipeline.1080p.device_busy", min(busy, seconds), "s", "whole of ours", seconds)
+
+
+def thumbnails(ours: Ours, obvious: Obvious) -> None:
+    """128 to 256 pixels a side, each another size."""
+    sides = np.random.default_rng(0).integers(128, 257, (THUMBNAILS, 2))
+    files = [photo(int(width), int(height)) for width, height in sides]
+    with ThreadPoolExecutor(ours.slots) as slots:
+        together = THUMBNAILS / timed(lambda: list(slots.map(ours.run, files)))
+    serial = THUMBNAILS / timed(lambda: [ours.run(file) for file in files])
+    peer = THUMBNAILS / timed(lambda: [obvious.run(file) for file in files])
+    emit("thumbnails.against_obvious", together, "jobs/s", "serial loop of the obvious pipeline", peer)
+    emit("thumbnails.against_ours", together, "jobs/s", "serial loop of ours", serial)
+
+
+def memory() -> None:
+    """Mebibytes above idle at the peak, for 2500×2500 → 100 megapixels. In a process of its own."""
+    ours = Ours()
+    data = photo(2500, 2500)
+    process = psutil.Process()
+    idle = process.memory_info().rss
+    seen = [idle]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            seen.append(process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    ours.run(data)
+    done.set()
+    watcher.join()
+    emit("memory.100_megapixels", (max(seen) - idle) / (1 << 20), "MiB", "bound of 2 GiB", 2048)
+
+
+def main() -> int:
+    """One JSON line per figure."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
+    parser.add_argument("--memory", action="store_true", help="only the memory figure, in this process")
+    if parser.parse_args().memory:
+        memory()
+        return 0
+    ours, obvious = Ours(), Obvious(MODEL, FACTOR, device.choose("auto").torch)
+    full_hd(ours, obvious)
+    thumbnails(ours, obvious)
+    return subprocess.run([sys.executable, "-m", "benchmarks.pipeline", "--memory"]).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

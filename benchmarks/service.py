@@ -1,0 +1,125 @@
+"""The whole service, over HTTP: how long a tiny job takes, and what slots bring.
+
+    python -m benchmarks.service
+
+A 16×16 image from POST to the terminal event on its stream, against a bare round trip through an RQ
+worker in a thread; jobs a second with 1, 2, 4 and 8 slots; and what telling a tile costs.
+"""
+
+import argparse
+import io
+import secrets
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+from PIL import Image
+from redis import Redis
+
+from benchmarks.pipeline import photo
+from benchmarks.report import emit
+from client import Client
+from core import events, keys
+from core.queue import connect, open_queue
+from core.schema import Progress, Queued
+from infra.local import Local
+from worker.slots import AllowedJob, Slot
+
+ROUNDS = 50
+JOBS = 40
+
+
+def tiny() -> bytes:
+    """A 16×16 PNG file."""
+    out = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def milliseconds(work: Callable[[], object], rounds: int = ROUNDS) -> float:
+    """Median of the rounds, after three that do not count."""
+    times = []
+    for _ in range(rounds + 3):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[3:]) * 1000
+
+
+def bare_rq(local: Local) -> float:
+    """Milliseconds from enqueuing to the answer of a job that only answers, on the same Redis."""
+    with connect(local.settings) as redis:
+        name = secrets.token_hex(8)
+        AllowedJob.functions = {keys.JOB_FUNCTION: partial(redis.rpush, name, 1)}
+        queue = open_queue(redis, AllowedJob)
+        slot = Slot("bare", local.settings)
+        slot.start()
+
+        def round_trip() -> None:
+            queue.enqueue(keys.JOB_FUNCTION, result_ttl=0)
+            redis.blpop([name])
+
+        median = milliseconds(round_trip)
+        slot.stop()
+        slot.join()
+    return median
+
+
+def latency() -> None:
+    """A tiny job, and the bare round trip with upres's own worker stopped."""
+    image = tiny()
+    with Local() as local:
+        with Client(local.url) as client:
+            ours = milliseconds(lambda: client.upscale(image, 2))
+        local.stop("worker")
+        emit("latency.tiny_job.p50", ours, "ms", "bare RQ round trip", bare_rq(local))
+
+
+def slots() -> None:
+    """Small photos, all submitted at once, with so many slots against one."""
+    sides = np.random.default_rng(0).integers(128, 257, (JOBS, 2))
+    files = [photo(int(width), int(height)) for width, height in sides]
+    alone = 0.0
+    for count in (1, 2, 4, 8):
+        with Local(environment={"UPRES_SLOTS": str(count)}) as local, ThreadPoolExecutor(JOBS) as pool:
+            clients = [Client(local.url) for _ in range(JOBS)]
+            clients[0].upscale(files[0])
+            begin = time.perf_counter()
+            list(pool.map(lambda pair: pair[0].upscale(pair[1]), zip(clients, files, strict=True)))
+            rate = JOBS / (time.perf_counter() - begin)
+            for client in clients:
+                client.close()
+        alone = alone or rate
+        emit(f"slots.{count}", rate, "jobs/s", "one slot", alone)
+
+
+def telling() -> None:
+    """One progress event, against the time of the tile that it tells of."""
+    with Local() as local, Client(local.url) as client, connect(local.settings) as redis:
+        result = client.upscale(photo(640, 640)).result
+        emit("events.cost", _append(redis), "ms", "one tile of 640×640", result.seconds["upscale"] * 1000)
+
+
+def _append(redis: Redis) -> float:
+    job_id = secrets.token_hex(16)
+    events.append(redis, Queued(job_id=job_id, upscale_factor=4, model="m", output_format="png", position=0))
+    event = Progress(job_id=job_id, stage="upscale", tiles_done=1, tiles_total=2, percent=50)
+    return milliseconds(lambda: events.append(redis, event), 200)
+
+
+def main() -> int:
+    """One JSON line per figure."""
+    argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__).parse_args()
+    latency()
+    slots()
+    telling()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
