@@ -27,7 +27,7 @@ from core import events, keys
 from core.queue import connect, open_queue
 from core.schema import Progress, Queued
 from infra.local import Local
-from worker.slots import AllowedJob, Slot
+from worker.slots import AllowedJob, Gate, Slot
 
 ROUNDS = 50
 JOBS = 40
@@ -57,7 +57,8 @@ def bare_rq(local: Local) -> float:
         name = secrets.token_hex(8)
         AllowedJob.functions = {keys.JOB_FUNCTION: partial(redis.rpush, name, 1)}
         queue = open_queue(redis, AllowedJob)
-        slot = Slot("bare", local.settings)
+        gate = Gate()
+        slot = Slot("bare", local.settings, gate)
         slot.start()
 
         def round_trip() -> None:
@@ -65,7 +66,7 @@ def bare_rq(local: Local) -> float:
             redis.blpop([name])
 
         median = milliseconds(round_trip)
-        slot.stop()
+        gate.shut()
         slot.join()
     return median
 

@@ -211,6 +211,7 @@ class Progress(_Event):
     tiles_total: TilesTotal = 0
     percent: Percent
     eta_seconds: Eta = None
+    notice: str | None = Field(None, description="Something unusual that people may want to know, in a sentence.")
 
 
 class Succeeded(_Event):

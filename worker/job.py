@@ -149,6 +149,7 @@ class Report:
         self._parts = parts
         self._stage_began = 0.0
         self._tiles = (0, 0)
+        self._tile_size = parts.engine.tile
         self.seconds: dict[Stage, float] = {}
 
     def started(self) -> None:
@@ -181,9 +182,16 @@ class Report:
         gained = (PERCENT["encode"] - PERCENT["upscale"]) * done / total
         percent = PERCENT["upscale"] + gained
         eta = (time.perf_counter() - self._stage_began) / gained * (100 - percent)
-        self._progress("upscale", round(percent, 2), round(eta, 2))
+        self._progress("upscale", round(percent, 2), round(eta, 2), self._notice())
 
-    def _progress(self, stage: Stage, percent: float, eta: float | None = None) -> None:
+    def _notice(self) -> str | None:
+        """That the device ran short of memory since the last tile."""
+        before, self._tile_size = self._tile_size, self._parts.engine.tile
+        if self._tile_size < before:
+            return f"The device ran short of memory; tiles are {self._tile_size} pixels now instead of {before}."
+        return None
+
+    def _progress(self, stage: Stage, percent: float, eta: float | None = None, notice: str | None = None) -> None:
         done, total = self._tiles
         self._append(
             Progress(
@@ -193,6 +201,7 @@ class Report:
                 tiles_total=total,
                 percent=percent,
                 eta_seconds=eta,
+                notice=notice,
             )
         )
 

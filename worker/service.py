@@ -20,7 +20,7 @@ from worker import compute, job, registry
 from worker.device import choose
 from worker.encode import Encoders
 from worker.engine import TILE, Engine
-from worker.slots import AllowedJob, Slot
+from worker.slots import AllowedJob, Gate, Slot, guarded
 
 log = logging.getLogger("upres.worker")
 
@@ -35,20 +35,20 @@ def serve(settings: Settings) -> int:
     The exit code: STOPPED, BROKEN or DEVICE_LOST.
     """
     parts = prepare(settings)
-    AllowedJob.functions = {keys.JOB_FUNCTION: partial(job.run, parts)}
+    gate = Gate()
+    AllowedJob.functions = {keys.JOB_FUNCTION: guarded(partial(job.run, parts), gate)}
     name = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    slots = [Slot(f"{name}-{number}", settings) for number in range(settings.slots)]
+    slots = [Slot(f"{name}-{number}", settings, gate) for number in range(settings.slots)]
     stop = threading.Event()
     _on_signal(stop)
     for slot in slots:
         slot.start()
     log.info("%s takes jobs, %d at a time", name, len(slots))
-    while any(slot.is_alive() for slot in slots):
-        stop.wait(WATCH_SECONDS)
-        if stop.is_set() or parts.engine.lost or not all(slot.is_alive() for slot in slots):
-            for slot in slots:
-                slot.stop()
-            time.sleep(WATCH_SECONDS)
+    while all(slot.is_alive() for slot in slots) and not stop.wait(WATCH_SECONDS):
+        pass
+    gate.shut()
+    for slot in slots:
+        slot.join()
     if parts.engine.lost:
         return DEVICE_LOST
     return STOPPED if stop.is_set() else BROKEN
