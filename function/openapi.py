@@ -33,13 +33,10 @@ def document() -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    missing = {"404": _problem("No such job.")}
-    image = {
-        "302": {"description": "A fresh presigned link.", "headers": {"Location": {"schema": {"type": "string"}}}},
-        "409": _problem("The job is not finished."),
-        "410": _problem("The job ended without a result."),
-        **missing,
-    }
+    return {**_submit(), **_one_job(), **_follow(), **_images(), **_operators()}
+
+
+def _submit() -> dict[str, Any]:
     return {
         "/v1/jobs": {
             "post": _operation(
@@ -57,12 +54,24 @@ def _paths() -> dict[str, Any]:
                 requestBody={"required": True, "content": _json("JobRequest")},
             )
         },
+    }
+
+
+def _one_job() -> dict[str, Any]:
+    missing = _missing()
+    return {
         "/v1/jobs/{job_id}": {
             "get": _operation("readJob", "The job now.", {"200": _answer("Snapshot", "The job."), **missing}, [JOB_ID]),
             "delete": _operation(
                 "cancelJob", "Cancel the job.", {"200": _answer("Snapshot", "The job after that."), **missing}, [JOB_ID]
             ),
         },
+    }
+
+
+def _follow() -> dict[str, Any]:
+    missing = _missing()
+    return {
         "/v1/jobs/{job_id}/events": {
             "get": _operation(
                 "followJob",
@@ -83,8 +92,25 @@ def _paths() -> dict[str, Any]:
                 ],
             )
         },
+    }
+
+
+def _images() -> dict[str, Any]:
+    missing = _missing()
+    image = {
+        "302": {"description": "A fresh presigned link.", "headers": {"Location": {"schema": {"type": "string"}}}},
+        "409": _problem("The job is not finished."),
+        "410": _problem("The job ended without a result."),
+        **missing,
+    }
+    return {
         "/v1/jobs/{job_id}/result": {"get": _operation("readResult", "The enlarged image.", image, [JOB_ID])},
         "/v1/jobs/{job_id}/original": {"get": _operation("readOriginal", "Its bicubic enlargement.", image, [JOB_ID])},
+    }
+
+
+def _operators() -> dict[str, Any]:
+    return {
         "/healthz": {
             "get": _operation("healthz", "Whether the process answers.", {"200": {"description": "It does."}})
         },
@@ -97,6 +123,10 @@ def _paths() -> dict[str, Any]:
         },
         "/metrics": {"get": _operation("metrics", "Prometheus metrics.", {"200": {"description": "Text format."}})},
     }
+
+
+def _missing() -> dict[str, Any]:
+    return {"404": _problem("No such job.")}
 
 
 def _operation(

@@ -9,7 +9,7 @@ only some hundred events a second.
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -66,7 +66,7 @@ class Hub:
         self._followers: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
 
-    async def follow(self, job_id: str, after: str) -> AsyncIterator[str]:
+    async def follow(self, job_id: str, after: str) -> AsyncGenerator[str, None]:
         """Frames of the job's events after an id, comments while nothing happens; ends with the job."""
         if self._listener is None:
             self._listener = asyncio.create_task(self._listen())

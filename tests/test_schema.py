@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from client.errors import JobFailed  # noqa: F401  the client's errors belong to the tree, too
 from core.errors import InvalidJson, InvalidRequest, SettingsError, UpresError, tree
 from core.manifest import Manifest
 from core.schema import Cancelled, JobAccepted, JobMessage, JobRequest, Message, Order, Problem, Snapshot, now

@@ -135,7 +135,7 @@ def test_heartbeats_keep_a_quiet_stream_alive(local: Local, job_id: str, monkeyp
         hub = stream.Hub(local.settings)
         following = hub.follow(job_id, events.START)
         received = [await anext(following) for _ in range(3)]
-        await following.aclose()  # type: ignore[attr-defined]
+        await following.aclose()
         await hub.close()
         return received
 

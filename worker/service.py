@@ -49,6 +49,10 @@ def serve(settings: Settings) -> int:
     gate.shut()
     for slot in slots:
         slot.join()
+    stats = parts.engine.stats
+    log.info(
+        "stopped; %d tiles in %d batches, device busy %.0f %%", stats.tiles, stats.batches, 100 * stats.busy_share()
+    )
     if parts.engine.lost:
         return DEVICE_LOST
     return STOPPED if stop.is_set() else BROKEN
