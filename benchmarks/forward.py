@@ -1,8 +1,9 @@
-"""The networks alone, on this device: what we run against eager torch in float32.
+"""The networks alone, on this device: what upres runs against other ways, and against the roofline.
 
     python -m benchmarks.forward
 
-One 512×512 input at factor 4, and the tile that the engine uses, in milliseconds (best of the runs).
+Inputs at factor 4, in milliseconds, best of the runs: from and to the host against eager torch in float32,
+then 1080p on the device alone against the roofline, and what torch.compile and CUDA graphs would bring.
 """
 
 import argparse
@@ -14,43 +15,88 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
+from benchmarks import roofline
 from benchmarks.report import emit
+from benchmarks.timing import best
 from worker import device
-from worker.compute import Compute, Pixels, TorchCompute, choose, load
+from worker.compute import TorchCompute, choose, load, place
+from worker.networks import EDSR
 from worker.registry import Model, open_folder
 
 MODEL = Path(__file__).parent.parent / "models" / "faithful" / "1"
 FACTOR = 4
+Way = Callable[[Tensor], Tensor]
 
 
-def best(work: Callable[[], object], runs: int) -> float:
-    """Milliseconds of the fastest run, after one that does not count."""
-    work()
-    times = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begin)
-    return min(times) * 1000
+def network(model: Model) -> EDSR:
+    """The network for the factor, in float32 on the host."""
+    return load(next(n for n in model.manifest.networks if n.factor == FACTOR), model)
 
 
-def eager(model: Model, on: torch.device, side: int) -> Callable[[], object]:
-    """What everybody writes first: float32, NCHW, eager."""
-    network = next(n for n in model.manifest.networks if n.factor == FACTOR)
-    module = load(network, model).to(on)
-    image = torch.rand(1, 3, side, side, device=on)
-
-    def run() -> object:
+def there_and_back(model: Model, on: torch.device, runs: int) -> None:
+    """Bytes on the host to bytes on the host; the peer is what everybody writes first."""
+    ways = {"upres": choose(model, on), "torch_bfloat16": TorchCompute(model, on, torch.bfloat16)}
+    eager = network(model).to(on)
+    for side in (128, 512, 640):
+        image = torch.rand(1, 3, side, side, device=on)
         with torch.inference_mode():
-            return module(image).cpu()
+            peer = best(lambda image=image: eager(image).cpu(), runs, on)  # type: ignore[misc]
+        window = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+        for name, compute in ways.items():
+            seconds = best(partial(lambda c, w: c.start(FACTOR, [w])(), compute, window), runs, on)
+            emit(f"forward.{side}.{name}", seconds * 1000, "ms", "eager float32 NCHW", peer * 1000)
 
-    return run
+
+def graph(module: nn.Module, example: Tensor) -> Way:
+    """The module as one CUDA graph, for inputs of this one shape."""
+    held, captured = example.clone(), torch.cuda.CUDAGraph()
+    module(held)
+    with torch.cuda.graph(captured):
+        result: Tensor = module(held)
+
+    def replay(windows: Tensor) -> Tensor:
+        held.copy_(windows)
+        captured.replay()
+        return result
+
+    return replay
 
 
-def run(compute: Compute, window: Pixels) -> Pixels:
-    """One window, there and back."""
-    return compute.start(FACTOR, [window])()
+def compiled(module: nn.Module, example: Tensor) -> Way:
+    """The module through torch.compile, for inputs of this one shape."""
+    way: Way = torch.compile(module, dynamic=False)
+    way(example)
+    return way
+
+
+@torch.inference_mode()
+def against_the_roofline(model: Model, on: torch.device, runs: int) -> None:
+    """Pixels that are on the device already, but for upres itself; what a way takes to prepare is told beside it."""
+    compute = choose(model, on)
+    module = place(network(model), on, torch.bfloat16)
+
+    def upres(windows: Tensor) -> object:
+        return compute.start(FACTOR, list(windows.cpu().numpy()))()
+
+    for side, (height, width) in {"1080p": (1080, 1920), "thumbnail": (192, 192)}.items():
+        windows = torch.randint(0, 256, (1, height, width, 3), dtype=torch.uint8, device=on)
+        least = roofline.layers(module.network, height, width, 2).seconds(roofline.measure(on, torch.bfloat16, runs))
+        ways: dict[str, Callable[[], Callable[[Tensor], object]]] = {
+            "upres": lambda: upres,
+            "eager": lambda: module,
+            "compiled": partial(compiled, module, windows),
+        }
+        if on.type == "cuda":
+            ways["graph"] = partial(graph, module, windows)
+        for name, prepare in ways.items():
+            begin = time.perf_counter()
+            way = prepare()
+            prepared = time.perf_counter() - begin
+            seconds = best(partial(way, windows), runs, on)
+            emit(f"roofline.{side}.{name}", seconds * 1000, "ms", "roofline", least * 1000)
+            emit(f"roofline.{side}.{name}.prepare", prepared, "s", "one run", seconds)
 
 
 def main() -> int:
@@ -59,13 +105,8 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5, help="runs of each, the best counts (default: 5)")
     runs: int = parser.parse_args().runs
     model, on = open_folder(MODEL), device.choose("auto").torch
-    ways = {"upres": choose(model, on), "torch_bfloat16": TorchCompute(model, on, torch.bfloat16)}
-    for side in (128, 512, 640):
-        peer = best(eager(model, on, side), runs)
-        window = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
-        for name, compute in ways.items():
-            milliseconds = best(partial(run, compute, window), runs)
-            emit(f"forward.{side}.{name}", milliseconds, "ms", "eager float32 NCHW", peer)
+    there_and_back(model, on, runs)
+    against_the_roofline(model, on, runs)
     return 0
 
 

@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from redis import Redis
 
 from benchmarks.pipeline import photo
+from benchmarks.plot import bars
 from benchmarks.report import emit
 from client import Client
 from core import events, keys
@@ -81,11 +83,11 @@ def latency() -> None:
         emit("latency.tiny_job.p50", ours, "ms", "bare RQ round trip", bare_rq(local))
 
 
-def slots() -> None:
+def slots(plot: Path) -> None:
     """Small photos, all submitted at once, with so many slots against one."""
     sides = np.random.default_rng(0).integers(128, 257, (JOBS, 2))
     files = [photo(int(width), int(height)) for width, height in sides]
-    alone = 0.0
+    rates: dict[str, float] = {}
     for count in (1, 2, 4, 8):
         with Local(environment={"UPRES_SLOTS": str(count)}) as local, ThreadPoolExecutor(JOBS) as pool:
             clients = [Client(local.url) for _ in range(JOBS)]
@@ -95,8 +97,9 @@ def slots() -> None:
             rate = JOBS / (time.perf_counter() - begin)
             for client in clients:
                 client.close()
-        alone = alone or rate
-        emit(f"slots.{count}", rate, "jobs/s", "one slot", alone)
+        rates[str(count)] = rate
+        emit(f"slots.{count}", rate, "jobs/s", "one slot", rates["1"])
+    plot.write_text(bars("Jobs a second by slots, one worker", rates))
 
 
 def telling() -> None:
@@ -115,9 +118,11 @@ def _append(redis: Redis) -> float:
 
 def main() -> int:
     """One JSON line per figure."""
-    argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__)
+    parser.add_argument("--plot", type=Path, default=Path("docs/slots.svg"), help="where the plot of the slots goes")
+    plot: Path = parser.parse_args().plot
     latency()
-    slots()
+    slots(plot)
     telling()
     return 0
 

@@ -73,6 +73,7 @@ class Scripted:
 
     precision = "none"
     batch_pixels = 10**9
+    batches_ahead = 1
     warm_up_side = 8
 
     def __init__(self, fault: Callable[[Sequence[Pixels]], Exception | None] = lambda windows: None) -> None:
@@ -108,6 +109,42 @@ def test_tiles_of_several_jobs_share_a_batch() -> None:
     assert sum(device.batches) == 6
     assert thread.stats.tiles == 6
     assert thread.stats.batches == len(device.batches)
+    thread.close()
+
+
+class Pipelined(Scripted):
+    """A device that works on one batch while the host prepares the next, as CUDA does."""
+
+    batch_pixels = 1
+    batches_ahead = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = 0
+        self.most = 0
+
+    def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
+        enlarged = super().start(factor, windows)()
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+
+        def finish() -> Pixels:
+            self.under_way -= 1
+            return enlarged
+
+        return finish
+
+
+def test_a_device_that_can_has_two_batches_under_way_and_loses_none() -> None:
+    device = Pipelined()
+    device.gate.clear()
+    thread = DeviceThread(device, lambda tile: None)
+    lane = thread.open_lane()
+    futures = [thread.submit(lane, 2, window(number), 0) for number in range(20)]
+    device.gate.set()
+    assert [int(future.result(20)[0, 0, 0]) for future in futures] == list(range(20))
+    assert device.most == 2
+    assert device.under_way == 0
     thread.close()
 
 

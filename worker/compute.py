@@ -7,6 +7,7 @@ of an AVX-512 machine, see benchmarks/RESULTS.md.
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +34,8 @@ class Compute(Protocol):
     """What tiles are computed in, for people."""
     batch_pixels: int
     """How many pixels a batch may have before more of them make it no faster per pixel."""
+    batches_ahead: int
+    """How many batches may be under way: 1 where `start` itself does the work."""
     warm_up_side: int
     """Side of the window, in pixels, with which the first use is prepared for all others."""
 
@@ -67,48 +70,57 @@ class ByteNetwork(nn.Module):
 
 
 class TorchCompute:
-    """torch, eager, channels last; on CUDA the copies of one batch overlap with the work of the next."""
+    """torch, eager, channels last. Copies in, work and copies out have a stream each, so that they overlap."""
 
     def __init__(self, model: Model, device: torch.device, dtype: torch.dtype) -> None:
+        cuda = device.type == "cuda"
         self.precision = str(dtype).removeprefix("torch.")
-        self.batch_pixels = 256 * 256 if device.type == "cpu" else 8 * 640 * 640
-        self.warm_up_side = 640 if device.type == "cuda" else 64
+        self.batch_pixels = 2 * 640 * 640 if cuda else 256 * 256
+        self.batches_ahead = 2 if cuda else 1
+        self.warm_up_side = 640 if cuda else 64
         self._device = device
-        self._modules = {network.factor: self._load(network, model, dtype) for network in model.manifest.networks}
+        self._overlaps = cuda
+        # torch.cpu has streams and events that do nothing, so without CUDA the same lines run one after the other.
+        self._runtime = torch.get_device_module(device if cuda else "cpu")
+        self._inward, self._work, self._outward = (self._runtime.Stream() for _ in range(3))
+        self._modules = {
+            network.factor: place(load(network, model), device, dtype) for network in model.manifest.networks
+        }
 
     @torch.inference_mode()
     def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
         """See Compute."""
-        batch = torch.from_numpy(np.stack(windows))
-        if self._device.type != "cuda":
-            done: Pixels = self._modules[factor](batch.to(self._device)).contiguous().cpu().numpy()
-            return lambda: done
-        on_device = batch.pin_memory().to(self._device, non_blocking=True)
-        result = self._modules[factor](on_device).contiguous()
-        host = torch.empty(result.shape, dtype=torch.uint8, pin_memory=True)
-        host.copy_(result, non_blocking=True)
-        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied.record()
+        packed = self._on_host((len(windows), *windows[0].shape))
+        np.stack(windows, out=packed.numpy())
+        with self._runtime.stream(self._inward):
+            batch = packed.to(self._device, non_blocking=self._overlaps)
+        self._work.wait_stream(self._inward)
+        with self._runtime.stream(self._work):
+            enlarged = self._modules[factor](batch).contiguous()
+        self._outward.wait_stream(self._work)
+        host = self._on_host(enlarged.shape)
+        with self._runtime.stream(self._outward):
+            host.copy_(enlarged, non_blocking=self._overlaps)
+            copied = self._runtime.Event()
+            copied.record()
+        # The allocator knows one stream per tensor: whoever finishes holds them until all streams are through.
+        return partial(self._finish, copied, host, (packed, batch, enlarged))
 
-        def finish() -> Pixels:
-            copied.synchronize()
-            pixels: Pixels = host.numpy()
-            return pixels
+    def _finish(self, copied: torch.Event, host: Tensor, held: tuple[Tensor, ...]) -> Pixels:
+        copied.synchronize()
+        pixels: Pixels = host.numpy()
+        return pixels
 
-        return finish
-
-    def _load(self, network: Network, model: Model, dtype: torch.dtype) -> nn.Module:
-        module = ByteNetwork(load(network, model).to(dtype))
-        for parameter in module.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        return module.to(self._device)
+    def _on_host(self, shape: Sequence[int]) -> Tensor:
+        """Bytes that the device can copy to and from by itself; torch keeps and reuses pinned memory."""
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=self._overlaps)
 
 
 class OpenVinoCompute:
     """OpenVINO on a CPU, in the precision that is the processor's fastest."""
 
     batch_pixels = 128 * 128
+    batches_ahead = 1
     warm_up_side = 64
 
     def __init__(self, model: Model) -> None:
@@ -142,6 +154,15 @@ def load(network: Network, model: Model) -> EDSR:
         raise ModelError(f"{network.file} does not fit its manifest: {error}") from error
     module.requires_grad_(False).eval()
     return module
+
+
+def place(network: EDSR, device: torch.device, dtype: torch.dtype) -> ByteNetwork:
+    """A network for bytes on a device, in a precision, with its weights channels last."""
+    module = ByteNetwork(network.to(dtype))
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module.to(device)
 
 
 def choose(model: Model, device: torch.device) -> Compute:

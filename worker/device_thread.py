@@ -24,8 +24,6 @@ Pixels = npt.NDArray[np.uint8]
 
 LINGER_SECONDS = 0.002
 """How long a batch that is not full waits for other jobs, while there are others."""
-AHEAD = 2
-"""Batches on the device at once: one computes, one is copied."""
 
 
 class Shape(NamedTuple):
@@ -47,7 +45,10 @@ class Window(NamedTuple):
 
 @dataclass
 class Stats:
-    """What the device did since it started; read by whoever wants to know."""
+    """What the device did since it started; read by whoever wants to know.
+
+    Busy is the time in which at least one batch was on it or on its way there or back.
+    """
 
     batches: int = 0
     tiles: int = 0
@@ -106,15 +107,12 @@ class DeviceThread:
 
     def _serve(self) -> None:
         running: deque[tuple[list[Window], Finish]] = deque()
-        while True:
-            batch = self._next(wait=not running)
+        while (batch := self._next(wait=not running)) or running:
             begin = time.monotonic()
             if batch and (finish := self._start(batch)):
                 running.append((batch, finish))
-            if running and (not batch or len(running) >= AHEAD):
+            if running and (not batch or len(running) >= self._compute.batches_ahead):
                 self._finish(*running.popleft())
-            elif not batch and not running:
-                return
             self.stats.busy_seconds += time.monotonic() - begin
 
     def _next(self, wait: bool) -> list[Window]:

@@ -1,0 +1,53 @@
+"""The least time that the networks can take on a device (Williams et al. 2009, doi 10.1145/1498765.1498785).
+
+Each layer takes at least its floating-point operations by the rate of a large matrix product, and at least
+its bytes by the rate of a large copy; both rates are measured on the same device in the same run.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from benchmarks.timing import best
+from worker.networks import EDSR
+
+
+class Ceilings(NamedTuple):
+    """Measured: FLOP and bytes a second."""
+
+    flops: float
+    bandwidth: float
+
+
+class Layers(NamedTuple):
+    """Per convolution: FLOP, and bytes when it reads its input and writes its output once."""
+
+    flops: list[int]
+    bytes: list[int]
+
+    def seconds(self, ceilings: Ceilings) -> float:
+        """The roofline: for each layer the slower of its two bounds."""
+        pairs = zip(self.flops, self.bytes, strict=True)
+        return sum(max(flops / ceilings.flops, moved / ceilings.bandwidth) for flops, moved in pairs)
+
+
+def measure(on: torch.device, dtype: torch.dtype, runs: int) -> Ceilings:
+    """What the device reaches in a product of large matrices and in a copy of 256 MiB."""
+    side = 8192 if on.type == "cuda" else 2048
+    left, right = (torch.rand(side, side, device=on, dtype=dtype) for _ in range(2))
+    source, target = (torch.empty(1 << 28, dtype=torch.uint8, device=on) for _ in range(2))
+    product = best(lambda: torch.mm(left, right), runs, on)
+    copy = best(lambda: target.copy_(source), runs, on)
+    return Ceilings(2 * side**3 / product, 2 * (1 << 28) / copy)
+
+
+def layers(network: EDSR, height: int, width: int, bytes_per_value: int) -> Layers:
+    """Every convolution of a network on one image; all of them work in the input's resolution."""
+    flops, moved = [], []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            inputs, outputs = module.in_channels, module.out_channels
+            flops.append(2 * 9 * inputs * outputs * height * width)
+            moved.append((inputs + outputs) * height * width * bytes_per_value)
+    return Layers(flops, moved)
