@@ -11,34 +11,37 @@ import io
 import secrets
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from redis import Redis
+from rq import Queue
+from rq.serializers import JSONSerializer
+from rq.timeouts import TimerDeathPenalty
+from rq.worker import SimpleWorker
 
 from benchmarks.pipeline import photo
 from benchmarks.plot import bars
 from benchmarks.report import emit
 from client import Client
-from core import events, keys
-from core.queue import connect, open_queue
-from core.schema import Progress, Queued
+from core import events
+from core.queue import connect
+from core.schema import Progress, Queued, now
 from infra.local import Local
-from worker.slots import AllowedJob, Gate, Slot
 
 ROUNDS = 50
 JOBS = 40
 
 
 def tiny() -> bytes:
-    """A 16×16 PNG file."""
+    """A 16×16 PNG file, each time another: the result of one that was seen would be reused."""
     out = io.BytesIO()
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    pixels = np.random.default_rng().integers(0, 256, (16, 16, 3), np.uint8)
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
 
@@ -53,32 +56,44 @@ def milliseconds(work: Callable[[], object], rounds: int = ROUNDS) -> float:
     return statistics.median(times[3:]) * 1000
 
 
+class ThreadWorker(SimpleWorker):
+    """RQ's in-process worker, for a thread."""
+
+    death_penalty_class = TimerDeathPenalty
+
+    def _install_signal_handlers(self) -> None:
+        """Only the main thread could."""
+
+
+def answer(name: str, url: str) -> None:
+    """A job that only answers."""
+    Redis.from_url(url).rpush(name, 1)
+
+
 def bare_rq(local: Local) -> float:
     """Milliseconds from enqueuing to the answer of a job that only answers, on the same Redis."""
-    with connect(local.settings) as redis:
+    url = local.settings.redis_url
+    with connect(local.settings) as redis, connect(local.settings) as waiting:
         name = secrets.token_hex(8)
-        AllowedJob.functions = {keys.JOB_FUNCTION: partial(redis.rpush, name, 1)}
-        queue = open_queue(redis, AllowedJob)
-        gate = Gate()
-        slot = Slot("bare", local.settings, gate)
-        slot.start()
+        queue = Queue(name, connection=redis, serializer=JSONSerializer)
+        worker = ThreadWorker([queue], connection=waiting, serializer=JSONSerializer)
+        thread = threading.Thread(target=worker.work, kwargs={"max_jobs": ROUNDS + 3, "logging_level": "ERROR"})
+        thread.start()
 
         def round_trip() -> None:
-            queue.enqueue(keys.JOB_FUNCTION, result_ttl=0)
+            queue.enqueue(answer, name, url, result_ttl=0)
             redis.blpop([name])
 
         median = milliseconds(round_trip)
-        gate.shut()
-        slot.join()
+        thread.join()
     return median
 
 
 def latency() -> None:
     """A tiny job, and the bare round trip with upres's own worker stopped."""
-    image = tiny()
     with Local() as local:
         with Client(local.url) as client:
-            ours = milliseconds(lambda: client.upscale(image, 2))
+            ours = milliseconds(lambda: client.upscale(tiny(), 2))
         local.stop("worker")
         emit("latency.tiny_job.p50", ours, "ms", "bare RQ round trip", bare_rq(local))
 
@@ -111,7 +126,8 @@ def telling() -> None:
 
 def _append(redis: Redis) -> float:
     job_id = secrets.token_hex(16)
-    events.append(redis, Queued(job_id=job_id, upscale_factor=4, model="m", output_format="png", position=0))
+    queued = Queued(job_id=job_id, upscale_factor=4, model="m", output_format="png", position=0, deadline=now())
+    events.append(redis, queued)
     event = Progress(job_id=job_id, stage="upscale", tiles_done=1, tiles_total=2, percent=50)
     return milliseconds(lambda: events.append(redis, event), 200)
 

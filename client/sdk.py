@@ -113,6 +113,7 @@ class Client:
         model: str | None = None,
         output_format: str = "auto",
         priority: Literal["normal", "high"] = "normal",
+        deadline_seconds: float | None = None,
         idempotency_key: str | None = None,
     ) -> JobAccepted:
         """Submit an image and return at once. Raises FileNotFoundError for a path that is not there."""
@@ -122,6 +123,7 @@ class Client:
             "model": model,
             "output_format": output_format,
             "priority": priority,
+            **({} if deadline_seconds is None else {"deadline_seconds": deadline_seconds}),
         }
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return self._call(JobAccepted, "POST", "/v1/jobs", json=body, headers=headers)

@@ -29,6 +29,8 @@
     ├── ModelError                  model_invalid          500
     ├── SettingsError               settings_invalid       500
     ├── TimedOut                    timed_out              504  retry
+    │   └── DeadlineExceeded        deadline_exceeded      504  retry
+    ├── JobRefused                  job_refused            500
     └── WorkerError                 not the image's fault, and not the user's
         ├── WorkerLost              worker_lost            500  retry
         ├── DeviceOutOfMemory       device_out_of_memory   503  retry
@@ -230,6 +232,18 @@ class TimedOut(UpresError):
     status = 504
     retryable = True
     title = "The job took too long"
+
+
+class DeadlineExceeded(TimedOut):
+    code = "deadline_exceeded"
+    title = "The job was not finished in time"
+
+
+class JobRefused(UpresError):
+    """Something lies in the queue that upres did not put there."""
+
+    code = "job_refused"
+    title = "The job is none of upres's"
 
 
 class WorkerError(UpresError):

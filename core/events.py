@@ -1,13 +1,12 @@
 """A job's events: one Redis stream per job is the truth, its pub/sub channel the wake-up.
 
-`append` writes to both in one round trip, and never after a terminal event: so a job ends exactly
-once, and a worker whose append is refused knows that the job was cancelled meanwhile.
+`append` writes to both in one round trip, never after a terminal event and never for an attempt that was
+overtaken: so a job ends exactly once, and a worker whose append is refused knows that it is not its job any more.
 """
 
+import secrets
 from collections.abc import Iterable
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from core import keys
 from core.schema import (
@@ -19,47 +18,38 @@ from core.schema import (
     Failure,
     Progress,
     Queued,
+    Requeued,
     Snapshot,
     Started,
     Status,
     Succeeded,
 )
+from core.script import call
+
+if TYPE_CHECKING:
+    import redis
 
 START = "0-0"
 """The id before the first event of any stream."""
-
-_APPEND = """
-local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-if last then
-    local type = last[2][2]
-    if type == 'succeeded' or type == 'failed' or type == 'cancelled' then return false end
-end
-local id = redis.call('XADD', KEYS[1], '*', 'type', ARGV[1], 'data', ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-redis.call('PUBLISH', ARGV[4], ARGV[2])
-return id
-"""
 
 Entry = tuple[str, Event]
 """A stream id (`milliseconds-sequence`) and the event under it."""
 
 
-def append(connection: "redis.Redis | redis.client.Pipeline", event: Event) -> str | None:
+def append(
+    connection: "redis.Redis | redis.client.Pipeline", event: Event, attempt: int | None = None, dead: bool = False
+) -> str | None:
     """Append an event to its job's stream and publish it, atomically and in one round trip.
 
-    Returns the event's id, or None when the job had already ended and nothing was written.
-    On a pipeline the answer comes from its `execute`.
+    Returns the event's id, or None when nothing was written: the job had already ended, or another
+    attempt than the given one goes on with it. With a terminal event the job is gone from everywhere
+    else; `dead` keeps what is needed to replay it. On a pipeline the answer comes from its `execute`.
     """
-    job_id = event.job_id
-    answer: Any = connection.eval(
-        _APPEND,
-        1,
-        keys.events(job_id),
-        event.type,
-        event.model_dump_json(exclude_none=True),
-        str(keys.EVENTS_SECONDS),
-        keys.channel(job_id),
-    )
+    # redis-py repeats a command whose answer was lost; by the token the script knows it again.
+    once = secrets.token_hex(8)
+    fence = "" if attempt is None else attempt
+    data = event.model_dump_json(exclude_none=True)
+    answer = call(connection, "append", event.job_id, once, fence, event.type, data, "dead" if dead else "")
     return answer.decode() if isinstance(answer, bytes) else None
 
 
@@ -94,6 +84,7 @@ def fold(events: Iterable[Event]) -> Snapshot:
         output_format=first.output_format,
         submitted_at=first.at,
         updated_at=first.at,
+        deadline=first.deadline,
         position=first.position,
     )
     for event in rest:
@@ -123,6 +114,8 @@ def _change(event: Event) -> dict[str, Any]:
             return {**_ended("failed"), "failure": failure}
         case Cancelled():
             return _ended("cancelled")
+        case Requeued():
+            return _ended("queued")
         case Queued():
             return {"position": event.position}
 

@@ -3,15 +3,25 @@
 Redis
     rq:queue:upres                 RQ's list of waiting job ids
     rq:job:{id}                    RQ's record of one job, until it has ended
+    upres:popped                   list: ids on their way from the queue to a worker
+    upres:leases                   sorted set: jobs that workers have, by the end of their lease
+    upres:deadlines                sorted set: jobs that have not ended, by their deadline
+    upres:dead                     sorted set: dead letters, by the time of their death; their records are kept
+    upres:workers                  sorted set: names of workers, by their last sign of life
+    upres:worker:{name}            what a worker last said of itself
     upres:job:{id}:events          stream: all events of one job, the truth about it
+    upres:job:{id}:run             hash: attempt, deaths, work, checkpoints; until the job has ended
     upres:job:{id}                 pub/sub channel: the same JSON, for those who only listen
+    upres:work:{sha256}            hash: the job that does this work, then its result
+    upres:work:{sha256}:parked     list: jobs that wait for the same result
     upres:idempotency:{sha256}     which job an Idempotency-Key made, and from which body
     upres:tile:{sha256}            the tile size that fits a device, model and precision
 
 Object store
     uploads/{id}                   the image as it was sent
-    results/{id}/sr.{ext}          the enlarged image
-    results/{id}/original.{ext}    its bicubic enlargement, to compare with
+    results/{id}/{attempt}/sr.{ext}        the enlarged image
+    results/{id}/{attempt}/original.{ext}  its bicubic enlargement, to compare with
+    checkpoints/{id}/{rows}.png    finished rows of a job that takes long
     models/{name}/{version}/…      manifest and weights
     models/{name}/labels.json      label → version
 """
@@ -22,8 +32,15 @@ import re
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 """128 random bits. Whatever else asks for a job never gets as far as a key."""
 QUEUE = "upres"
+"""Name of the RQ queue."""
 JOB_FUNCTION = "worker.job.run"
 """Dotted name under which jobs are enqueued; the worker runs this one and no other."""
+WAITING = f"rq:queue:{QUEUE}"
+POPPED = "upres:popped"
+LEASES = "upres:leases"
+DEADLINES = "upres:deadlines"
+DEAD = "upres:dead"
+WORKERS = "upres:workers"
 
 DAY = 24 * 3600
 EVENTS_SECONDS = 7 * DAY
@@ -33,15 +50,29 @@ IDEMPOTENCY_SECONDS = DAY
 LINK_SECONDS = 3600
 """Presigned links last an hour: long enough to download, short enough to leak. The /result
 and /original endpoints make fresh ones for as long as the object lives."""
+REUSE_SECONDS = 6 * DAY
+"""A result is given to identical jobs for so long; a day later its objects go."""
 JOB_SECONDS = 600
-"""One job may run ten minutes: by the measured rates the largest, 4 megapixels at factor 8, takes two CPU
+"""One attempt may run ten minutes: by the measured rates the largest, 4 megapixels at factor 8, takes two CPU
 cores about four."""
+DEADLINE_SECONDS = DAY
+"""A job that nobody finished by then fails, unless it asked for another deadline."""
+DEADLINE_MOST = 6 * DAY
+"""Less than its events and its record are kept, so that it can still be told."""
+LEASE_SECONDS = 12
+"""So long after its worker's last sign of life a job goes to another; a restart of Redis must fit into it."""
+BEAT_SECONDS = 2
+"""How often a worker renews its leases."""
+POPPED_SECONDS = 5
+"""A worker that popped a job takes it within milliseconds; after this it has died in between."""
+WORKER_SECONDS = 30
+"""A worker that said nothing for so long is not listed any more."""
 ATTEMPTS = 3
-"""So often a job is taken up again when its worker died; a job that kills three workers kills all."""
+"""So often a job is taken up when its workers die; a job that kills three workers kills all."""
+DEAD_MOST = 10_000
+"""More dead letters than that are not kept; the oldest go first."""
 TILE_SECONDS = 30 * DAY
 """A tile size found by running out of memory is tried again upwards after a month."""
-RQ_TRACE_SECONDS = DAY
-"""How long RQ keeps its own record of a job that failed in a way we did not foresee."""
 
 
 def events(job_id: str) -> str:
@@ -49,14 +80,30 @@ def events(job_id: str) -> str:
     return f"upres:job:{job_id}:events"
 
 
-def rq_job(job_id: str) -> str:
+def record(job_id: str) -> str:
     """Redis key of RQ's own record of a job."""
     return f"rq:job:{job_id}"
+
+
+def run(job_id: str) -> str:
+    """Redis key of what is known about a job while it has not ended."""
+    return f"upres:job:{job_id}:run"
+
+
+def worker(name: str) -> str:
+    """Redis key of what a worker last said of itself."""
+    return f"upres:worker:{name}"
 
 
 def channel(job_id: str) -> str:
     """Pub/sub channel on which the job's events are published."""
     return f"upres:job:{job_id}"
+
+
+def work(image: bytes, model_digest: str, factor: int, format: str) -> str:
+    """Redis key of a piece of work: jobs with the same one have the same result."""
+    name = f"{hashlib.sha256(image).hexdigest()}:{model_digest}:{factor}:{format}"
+    return f"upres:work:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def idempotency(key: str) -> str:
@@ -75,14 +122,19 @@ def upload(job_id: str) -> str:
     return f"uploads/{job_id}"
 
 
-def result(job_id: str, extension: str) -> str:
-    """Object key of the enlarged image."""
-    return f"results/{job_id}/sr.{extension}"
+def result(job_id: str, attempt: int, extension: str) -> str:
+    """Object key of the enlarged image; each attempt has its own, so that a late one overwrites nothing."""
+    return f"results/{job_id}/{attempt}/sr.{extension}"
 
 
-def original(job_id: str, extension: str) -> str:
+def original(job_id: str, attempt: int, extension: str) -> str:
     """Object key of the bicubic enlargement."""
-    return f"results/{job_id}/original.{extension}"
+    return f"results/{job_id}/{attempt}/original.{extension}"
+
+
+def checkpoint(job_id: str, rows: str) -> str:
+    """Object key of some finished rows, `first-last`."""
+    return f"checkpoints/{job_id}/{rows}.png"
 
 
 def model(name: str, version: str, file: str) -> str:

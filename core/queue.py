@@ -10,7 +10,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from core import keys
-from core.errors import SettingsError
+from core.errors import JobRefused, SettingsError
+from core.schema import JobMessage
 from core.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,9 +21,14 @@ if TYPE_CHECKING:
 def connect(settings: Settings) -> Redis:
     """A patient connection, for a worker: every command is repeated for about half a minute.
 
-    So a job survives a restart of Redis.
+    So a job survives a restart of Redis, and a network that swallows what is sent.
     """
-    return Redis.from_url(_url(settings), retry=Retry(ExponentialWithJitterBackoff(cap=2, base=0.1), 20))
+    return Redis.from_url(
+        _url(settings),
+        socket_connect_timeout=2,
+        socket_timeout=5,
+        retry=Retry(ExponentialWithJitterBackoff(cap=2, base=0.1), 20),
+    )
 
 
 def connect_quickly(settings: Settings, seconds: float = 5) -> Redis:
@@ -52,9 +58,26 @@ def connect_async(settings: Settings, max_connections: int) -> "AsyncRedis":
     return AsyncRedis.from_pool(pool)
 
 
-def open_queue(connection: Redis, job_class: type[Job] = Job) -> Queue:
+def open_queue(connection: Redis) -> Queue:
     """The one queue; JSON instead of RQ's default pickle, so that nothing in it can run code."""
-    return Queue(keys.QUEUE, connection=connection, serializer=JSONSerializer, job_class=job_class)
+    return Queue(keys.QUEUE, connection=connection, serializer=JSONSerializer)
+
+
+def read_message(job_id: str, record: dict[bytes, bytes]) -> JobMessage:
+    """The message in RQ's record of a job; nothing that is named there is imported or run.
+
+    Raises JobRefused for anything but a job that upres put there under this id.
+    """
+    try:
+        job = Job(job_id, connection=Redis(), serializer=JSONSerializer)
+        job.restore(record)
+        [message] = job.args
+        read = JobMessage.model_validate(message)
+    except Exception as error:  # whatever somebody else wrote there
+        raise JobRefused(f"The record of job {job_id[:64]!r} cannot be read ({type(error).__name__}).") from error
+    if job.func_name != keys.JOB_FUNCTION or read.job_id != job_id:
+        raise JobRefused(f"Job {job_id[:64]!r} asks for {str(job.func_name)[:64]!r}, which is not allowed.")
+    return read
 
 
 def _url(settings: Settings) -> str:

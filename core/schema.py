@@ -20,6 +20,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from core import keys
+
 FACTORS = (2, 4, 8)
 OutputFormat = Literal["png", "jpeg", "webp"]
 Stage = Literal["fetch", "decode", "upscale", "encode", "store"]
@@ -90,6 +92,12 @@ class JobRequest(Order):
         "auto", description="File format of the result; auto: as the input."
     )
     priority: Literal["normal", "high"] = Field("normal", description="high: before all that is waiting.")
+    deadline_seconds: float = Field(
+        keys.DEADLINE_SECONDS,
+        ge=1,
+        le=keys.DEADLINE_MOST,
+        description="The job fails when it has not ended so many seconds after it was accepted.",
+    )
 
     @field_validator("image_url")
     @classmethod
@@ -150,6 +158,7 @@ class JobMessage(Order):
     model: ModelName = Field(description="Model name.")
     output_format: Literal["auto", "png", "jpeg", "webp"] = Field(description="auto: as the input.")
     submitted_at: datetime = Field(description="When the request was accepted, UTC.")
+    deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
 
 
 class Result(Message):
@@ -188,6 +197,7 @@ class Queued(_Event):
     model: str = Field(description="Model name.")
     output_format: str = Field(description="As requested.")
     position: int = Field(ge=0, description="Jobs ahead of this one at that moment.")
+    deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
 
 
 class Started(_Event):
@@ -214,6 +224,15 @@ class Progress(_Event):
     notice: str | None = Field(None, description="Something unusual that people may want to know, in a sentence.")
 
 
+class Requeued(_Event):
+    """The job waits again; it goes on where its last checkpoint is."""
+
+    type: Literal["requeued"] = Field("requeued", description="Kind of event.")
+    reason: Literal["worker_lost", "worker_stopping", "device_lost", "identical_job"] = Field(
+        description="Why; identical_job: for another job with the same image, whose result it will share."
+    )
+
+
 class Succeeded(_Event):
     """The job is done."""
 
@@ -236,7 +255,7 @@ class Cancelled(_Event):
     type: Literal["cancelled"] = Field("cancelled", description="Kind of event.")
 
 
-Event = Annotated[Queued | Started | Progress | Succeeded | Failed | Cancelled, Field(discriminator="type")]
+Event = Annotated[Queued | Started | Progress | Requeued | Succeeded | Failed | Cancelled, Field(discriminator="type")]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
@@ -258,6 +277,7 @@ class Snapshot(Message):
     output_format: str = Field(description="As requested.")
     submitted_at: datetime = Field(description="When the request was accepted, UTC.")
     updated_at: datetime = Field(description="When the last event happened, UTC.")
+    deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
     position: int | None = Field(None, ge=0, description="Jobs ahead of this one while it is queued.")
     worker: str | None = Field(None, description="Name of the worker process that took it.")
     device: str | None = Field(None, description="The processor, as its maker calls it.")

@@ -41,6 +41,9 @@ class Settings(BaseModel):
         le=64,
         description="Jobs that a worker has in flight: while one is on the device, others fetch, encode and store.",
     )
+    stop_seconds: float = Field(
+        30, ge=0, le=600, description="A worker that is told to stop has so long for the jobs in hand."
+    )
     max_input_megapixels: float = Field(
         16, gt=0, le=178, description="Larger images are refused before decoding; a quarter of it at factor 8."
     )

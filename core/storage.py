@@ -1,7 +1,7 @@
 """The object store: put, get, presign. The only file that knows boto3, and it loads it when first used."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from core.settings import Settings
 if TYPE_CHECKING:
     from boto3.session import Session
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 
 log = logging.getLogger("upres.store")
@@ -66,6 +67,22 @@ class Store:
             body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"]
             return body.read() if limit is None else body.read(limit + 1)
 
+    def exists(self, key: str) -> bool:
+        """Whether there is an object under the key."""
+        try:
+            with self._mapped(key):
+                self._client.head_object(Bucket=self.bucket, Key=key)
+        except ObjectNotFound:
+            return False
+        return True
+
+    def delete(self, objects: Sequence[str]) -> None:
+        """Delete what is under these keys, at most 1,000; missing ones count as deleted."""
+        if objects:
+            with self._mapped(objects[0]):
+                listed: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in objects]
+                self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": listed, "Quiet": True})
+
     def presign(self, key: str, file_name: str, seconds: int = keys.LINK_SECONDS) -> str:
         """A link with which anyone can get the object for that many seconds; makes no request.
 
@@ -89,6 +106,10 @@ class Store:
     def uri(self, key: str) -> str:
         """The s3:// address of a key."""
         return f"s3://{self.bucket}/{key}"
+
+    def key(self, uri: str) -> str:
+        """The key in an s3:// address of this bucket."""
+        return uri.removeprefix(self.uri(""))
 
     @contextmanager
     def _mapped(self, key: str) -> Iterator[None]:

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from core import events, keys
+from core import events, keys, leases
 from core.errors import JobNotFound, NoResult, ResultNotReady
-from core.schema import Cancelled, Failed, Snapshot, Succeeded
+from core.schema import TERMINAL, Cancelled, Failed, Snapshot, Succeeded, now
 from function.services import Services
 
 
@@ -15,6 +15,8 @@ def snapshot(services: Services, job_id: str) -> Snapshot:
     if not entries or entries[0][1].type != "queued":  # only a stream that expired begins in the middle
         raise _not_found(job_id)
     state = events.fold(event for _, event in entries)
+    if state.status not in TERMINAL and now() > state.deadline and leases.expire(services.redis, job_id):
+        return snapshot(services, job_id)  # no worker was there to say so
     if state.status == "queued":
         position = services.redis.lpos(services.queue.key, job_id)
         return state.model_copy(update={"position": position})
@@ -36,12 +38,7 @@ def cancel(services: Services, job_id: str) -> Snapshot:
     Cancelling a job that has ended changes nothing. Raises JobNotFound.
     """
     snapshot(services, job_id)
-    with services.redis.pipeline(transaction=True) as pipeline:
-        events.append(pipeline, Cancelled(job_id=job_id))
-        pipeline.lrem(services.queue.key, 1, job_id)
-        _, removed = pipeline.execute()
-    if removed:
-        services.redis.delete(keys.rq_job(job_id))
+    events.append(services.redis, Cancelled(job_id=job_id))
     return snapshot(services, job_id)
 
 
@@ -61,7 +58,7 @@ def link(services: Services, job_id: str, which: Literal["result", "original"]) 
 
 
 def _presign(services: Services, uri: str, file_name: str) -> str:
-    return services.store.presign(uri.removeprefix(services.store.uri("")), file_name)
+    return services.store.presign(services.store.key(uri), file_name)
 
 
 def _check(job_id: str) -> None:

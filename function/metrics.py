@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from rq.worker_registration import get_keys
 
+from core import workers
 from function.services import Services
 
 
@@ -18,9 +18,10 @@ class QueueCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Queue depth and live workers."""
-        queue = self._services.queue
-        yield GaugeMetricFamily("upres_queue_jobs", "Jobs waiting in the queue.", value=queue.count)
-        yield GaugeMetricFamily("upres_worker_slots", "Slots of workers on the queue.", value=len(get_keys(queue)))
+        listed = workers.listing(self._services.redis)
+        slots = sum(worker.slots for worker in listed if worker.state == "ready")
+        yield GaugeMetricFamily("upres_queue_jobs", "Jobs waiting in the queue.", value=self._services.queue.count)
+        yield GaugeMetricFamily("upres_worker_slots", "Slots of workers that take jobs.", value=slots)
 
 
 def render(services: Services) -> tuple[bytes, int, dict[str, str]]:

@@ -22,8 +22,9 @@ from types import FrameType
 from typing import NoReturn, Self
 
 import boto3
-from rq import Worker
+from redis import Redis
 
+from core import workers
 from core.errors import UpresError
 from core.queue import connect
 from core.settings import Settings
@@ -134,9 +135,9 @@ class Local:
 
     def _start_worker(self) -> None:
         with connect(self.settings) as connection:
-            earlier = set(Worker.all_keys(connection))  # one that was killed is still registered
+            earlier = _names(connection)  # one that was killed is still listed
             child = self._start_child("worker", [sys.executable, "-m", "worker"])
-            child.wait_ready(lambda: bool(set(Worker.all_keys(connection)) - earlier))
+            child.wait_ready(lambda: bool(_names(connection) - earlier))
 
     def _start_child(self, name: str, command: list[str]) -> Child:
         self.children[name] = Child(name, command, self.environment, self.folder)
@@ -146,6 +147,10 @@ class Local:
         """Last started, first stopped; the worker can still say goodbye to Redis."""
         for name in reversed(list(self.children)):
             self.stop(name)
+
+
+def _names(connection: Redis) -> set[str]:
+    return {worker.name for worker in workers.listing(connection)}
 
 
 def redis_server() -> str:

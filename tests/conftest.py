@@ -1,6 +1,7 @@
 """One running upres for all tests: real Redis, real S3, real HTTP, the real model."""
 
 import io
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -95,9 +96,16 @@ def photo() -> Image.Image:
         return image.convert("RGB").crop((130, 90, 194, 138))
 
 
-@pytest.fixture(scope="session")
+_numbers = itertools.count()
+
+
+@pytest.fixture
 def png(photo: Image.Image) -> bytes:
-    return encoded(photo, "PNG")
+    """The photo as a file, each time with another corner: the result of one that was seen is reused."""
+    changed = photo.copy()
+    number = next(_numbers)
+    changed.putpixel((0, 0), (number % 256, number // 256, 0))
+    return encoded(changed, "PNG")
 
 
 def encoded(image: Image.Image, format: str, **options: Any) -> bytes:

@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -21,6 +22,7 @@ from core.schema import (
     Result,
     Started,
     Succeeded,
+    now,
 )  # fmt: skip
 
 RESULT = Result(
@@ -31,7 +33,11 @@ RESULT = Result(
 
 
 def queued(job_id: str) -> Queued:
-    return Queued(job_id=job_id, upscale_factor=4, model="faithful", output_format="auto", position=3)
+    return Queued(job_id=job_id, upscale_factor=4, model="faithful", output_format="auto", position=3, deadline=soon())
+
+
+def soon() -> datetime:
+    return now() + timedelta(hours=1)
 
 
 def started(job_id: str, attempt: int = 1) -> Started:

@@ -32,14 +32,14 @@ def test_a_job_from_end_to_end(client: Client, local: Local, png: bytes, photo: 
     result = upscaled.result
     large = opened(upscaled.download())
     engine = Engine(model.manifest, choose(model, torch.device("cpu")))
-    expected = engine.upscale(np.asarray(photo), 4)
+    expected = engine.upscale(np.asarray(opened(png)), 4)
     engine.close()
     assert (np.asarray(large) == expected).all()
     assert (result.width, result.height, result.format, result.upscale_factor) == (256, 192, "png", 4)
     assert result.model_digest == model.digest
     assert result.device
     assert set(result.seconds) == set(stages)
-    assert result.sr_image_uri == f"s3://upres/results/{upscaled.job_id}/sr.png"
+    assert result.sr_image_uri == f"s3://upres/results/{upscaled.job_id}/1/sr.png"
 
     original = opened(upscaled.download("original"))
     assert (np.asarray(original) == np.asarray(photo.resize((256, 192), Image.Resampling.BICUBIC))).all()

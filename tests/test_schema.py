@@ -106,12 +106,13 @@ MESSAGES: list[BaseModel] = [
     JobRequest(image_url="http://a/b", upscale_factor=2, output_format="png", priority="high", image_name="ü.png"),
     JobAccepted(job_id="0" * 32, status="queued", channel="c", events_url="e", status_url="s"),
     JobMessage(
-        job_id="0" * 32, image_key="uploads/x", upscale_factor=8, model="m", output_format="auto", submitted_at=now()
+        job_id="0" * 32, image_key="uploads/x", upscale_factor=8, model="m", output_format="auto",
+        submitted_at=now(), deadline=now(),
     ),
     RESULT,
     Snapshot(
         job_id="0" * 32, status="succeeded", upscale_factor=4, model="m", output_format="auto",
-        submitted_at=now(), updated_at=now(), result=RESULT,
+        submitted_at=now(), updated_at=now(), deadline=now(), result=RESULT,
     ),
     Problem(type="t", title="t", status=404, detail="d", code="c", retryable=False),
     Manifest.model_validate_json((ROOT / "models/faithful/1/manifest.json").read_text()),
@@ -166,7 +167,7 @@ def test_only_what_may_pass_is_retryable() -> None:
         UpresError.code
     }
     unavailable = {"result_not_ready", "queue_unavailable", "store_unavailable"}
-    worker = {"timed_out", "worker_lost", "device_out_of_memory", "device_lost"}
+    worker = {"timed_out", "deadline_exceeded", "worker_lost", "device_out_of_memory", "device_lost"}
     assert retryable == unavailable | worker | {"url_unreachable"}
 
 

@@ -43,7 +43,7 @@ class Encoders:
         cores = os.cpu_count() or 1
         self._compressors = ThreadPoolExecutor(cores, thread_name_prefix="compress")
         # Apart from the compressors, which they wait for.
-        self._originals = ThreadPoolExecutor(jobs, thread_name_prefix="original")
+        self._background = ThreadPoolExecutor(jobs, thread_name_prefix="background")
 
     def open(self, picture: Picture, factor: int, format: OutputFormat) -> Encoder:
         """An encoder for the enlargement of a picture."""
@@ -55,11 +55,21 @@ class Encoders:
         self, picture: Picture, factor: int, format: OutputFormat, deliver: Callable[[bytes], object]
     ) -> "Future[object]":
         """Enlarge the picture by bicubic interpolation and deliver the file, all in the background."""
-        return self._originals.submit(lambda: deliver(self._encode_bicubic(picture, factor, format)))
+        return self.background(lambda: deliver(self._encode_bicubic(picture, factor, format)))
+
+    def background(self, work: Callable[[], object]) -> "Future[object]":
+        """Do something besides the enlargement itself."""
+        return self._background.submit(work)
+
+    def png(self, rows: Pixels) -> bytes:
+        """Rows (rows, width, 3) as a PNG file."""
+        writer = PngWriter(rows.shape[1], rows.shape[0], 3, self._compressors)
+        writer.write(rows)
+        return writer.finish()
 
     def close(self) -> None:
         """Wait for what is being encoded."""
-        self._originals.shutdown()
+        self._background.shutdown()
         self._compressors.shutdown()
 
     def _encode_bicubic(self, picture: Picture, factor: int, format: OutputFormat) -> bytes:

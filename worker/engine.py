@@ -70,20 +70,27 @@ class Engine:
         """Enlarge (height, width, 3) RGB to (height·factor, width·factor, 3). See `bands`."""
         return np.concatenate(list(self.bands(pixels, factor, on_tile)))
 
-    def bands(self, pixels: Pixels, factor: int, on_tile: OnTile = lambda done, total: None) -> Iterator[Pixels]:
+    def bands(
+        self, pixels: Pixels, factor: int, on_tile: OnTile = lambda done, total: None, first_row: int = 0
+    ) -> Iterator[Pixels]:
         """The enlargement of (height, width, 3) RGB, as bands of rows (rows, width·factor, 3) from top to bottom.
 
-        Tiled equals untiled, whatever else is in flight. Factors without a network of their own run as
-        a chain, 8 = 4 · 2, with one count of tiles. Raises ModelError when the model cannot make the
-        factor, DeviceOutOfMemory or DeviceLost.
+        Begins at an output row: the tiles above it count as done. Tiled equals untiled, whatever else is
+        in flight. Factors without a network of their own run as a chain, 8 = 4 · 2, with one count of
+        tiles. Raises ModelError when the model cannot make the factor, DeviceOutOfMemory or DeviceLost.
         """
         passes = self._passes(pixels.shape[0], pixels.shape[1], factor)
         count = _Count(sum(len(step.tiles) for step in passes), on_tile)
+        last = passes[-1]
+        below = [tile for tile in last.tiles if tile.core_rows.stop * last.network.factor > first_row]
+        count.skip(len(last.tiles) - len(below))
         lane = self._thread.open_lane()
         try:
             for step in passes[:-1]:
                 pixels = np.concatenate(list(self._run(lane, pixels, step, count)))
-            yield from self._run(lane, pixels, passes[-1], count)
+            for band in self._run(lane, pixels, last._replace(tiles=below), count):
+                yield band[max(0, first_row - (below[0].core_rows.start * last.network.factor)) :]
+                first_row = 0
         finally:
             self._thread.close_lane(lane)
 
@@ -126,6 +133,9 @@ class _Count:
 
     def __init__(self, total: int, on_tile: OnTile) -> None:
         self._done, self._total, self._on_tile = 0, total, on_tile
+
+    def skip(self, tiles: int) -> None:
+        self._done += tiles
 
     def one_more(self) -> None:
         self._done += 1

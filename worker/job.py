@@ -7,22 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from redis import Redis
-from rq.job import Job
-from rq.timeouts import JobTimeoutException
+from redis.exceptions import RedisError
 
-from core import events, keys
-from core.errors import DeviceLost, TimedOut, TooManyBytes, UnknownModel, UploadNotFound, UpresError, WorkerLost
-from core.schema import Event, Failed, JobMessage, OutputFormat, Progress, Result, Stage, Started, Succeeded, now
+from core import coalescing, events, keys, leases
+from core.errors import DeviceLost, TooManyBytes, UnknownModel, UploadNotFound, UpresError
+from core.leases import Lease
+from core.schema import Event, JobMessage, OutputFormat, Progress, Result, Stage, Started, Succeeded, now
 from core.settings import Settings
 from core.storage import ObjectNotFound, Store
 from worker import images
+from worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
 from worker.encode import Encoders
 from worker.engine import Engine
 from worker.fetch import fetch
+from worker.images import Picture
 from worker.registry import Model
 
 log = logging.getLogger("upres.worker")
@@ -44,25 +46,24 @@ class Parts(NamedTuple):
 
 
 class JobEnded(Exception):
-    """The job has a terminal event already: somebody cancelled it."""
+    """The job is not this worker's any more: it has ended, another attempt goes on with it, or it waits."""
 
 
-def run(parts: Parts, message: dict[str, Any]) -> None:
+def run(parts: Parts, job: JobMessage, lease: Lease) -> None:
     """Do one job and say how it ended.
 
-    Raises when that could not be told, or when the device is lost: then RQ puts the job back.
+    Raises when that could not be told, or when the device is lost: then another attempt has to follow.
     """
-    job = JobMessage.model_validate(message)
     try:
-        result = _process(job, parts, Report(job, parts))
+        result = _process(job, parts, Report(job, parts, lease))
     except JobEnded:
-        log.info("job %s was cancelled", job.job_id)
-    except DeviceLost:
+        log.info("job %s ended, or goes on elsewhere", job.job_id)
+    except (DeviceLost, RedisError):
         raise
     except Exception as error:
-        _fail(job, parts, error)
+        _fail(job, parts, lease, error)
     else:
-        if events.append(parts.connection, Succeeded(job_id=job.job_id, result=result)):
+        if events.append(parts.connection, Succeeded(job_id=job.job_id, result=result), lease.attempt):
             log.info("job %s succeeded: %d×%d", job.job_id, result.width, result.height)
 
 
@@ -76,49 +77,89 @@ def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
     with report.stage("decode"):
         picture = images.decode(data, parts.settings.max_input_pixels(factor))
         format = picture.format if job.output_format == "auto" else job.output_format
-        size = (picture.size[0] * factor, picture.size[1] * factor)
-        images.check_size(size, format)
+        images.check_size((picture.size[0] * factor, picture.size[1] * factor), format)
+    work = keys.work(data, parts.model.digest, factor, format)
+    if shared := _shared(parts, work, report.lease):
+        return _own(job, parts, shared, report.seconds)
+    return _make(job, parts, report, picture, format)
+
+
+def _shared(parts: Parts, work: str, lease: Lease) -> Result | None:
+    """What an identical job made; None when this one has to do it. JobEnded when it has to wait for another."""
+    claim = coalescing.claim(parts.connection, work, lease)
+    if isinstance(claim, Result) and not parts.store.exists(parts.store.key(claim.sr_image_uri)):
+        claim = coalescing.claim(parts.connection, work, lease, gone=True)
+    if isinstance(claim, Result):
+        return claim
+    if claim != "do it":
+        raise JobEnded
+    return None
+
+
+def _make(job: JobMessage, parts: Parts, report: "Report", picture: Picture, format: OutputFormat) -> Result:
+    """Enlarge, encode and store."""
+    factor, extension = job.upscale_factor, images.EXTENSIONS[format]
+    attempt = report.lease.attempt
+    sr_key = keys.result(job.job_id, attempt, extension)
+    original_key = keys.original(job.job_id, attempt, extension)
     put = partial(parts.store.put, content_type=images.CONTENT_TYPES[format])
-    sr_key, original_key = _keys(job, format)
+    checkpoints = Checkpoints(parts.connection, parts.store, parts.encoders, report.lease)
     with report.stage("upscale"):
         original = parts.encoders.original(picture, factor, format, partial(put, original_key))
         encoder = parts.encoders.open(picture, factor, format)
-        for band in parts.engine.bands(picture.pixels, factor, report.tile):
+        for band in _enlarged(parts, report, picture, factor, checkpoints):
             encoder.write(band)
     with report.stage("encode"):
         sr = encoder.finish()
     with report.stage("store"):
         put(sr_key, sr)
         original.result()
-    return _result(job, parts, size, format, report.seconds)
-
-
-def _result(
-    job: JobMessage, parts: Parts, size: tuple[int, int], format: OutputFormat, seconds: dict[Stage, float]
-) -> Result:
-    sr, original = _keys(job, format)
-    file_name = f"{_stem(job)}_x{job.upscale_factor}.{images.EXTENSIONS[format]}"
-    return Result(
-        sr_image_url=parts.store.presign(sr, file_name),
-        sr_image_uri=parts.store.uri(sr),
-        original_image_url=parts.store.presign(original, f"bicubic_{file_name}"),
-        original_image_uri=parts.store.uri(original),
-        upscale_factor=job.upscale_factor,
-        width=size[0],
-        height=size[1],
+        checkpoints.drop()
+    made = Result(
+        sr_image_url="",
+        sr_image_uri=parts.store.uri(sr_key),
+        original_image_url="",
+        original_image_uri=parts.store.uri(original_key),
+        upscale_factor=factor,
+        width=picture.size[0] * factor,
+        height=picture.size[1] * factor,
         format=format,
-        file_name=file_name,
+        file_name="",
         model=parts.model.manifest.name,
         model_digest=parts.model.digest,
         device=parts.device,
-        seconds=seconds,
+        seconds={},
     )
+    return _own(job, parts, made, report.seconds)
 
 
-def _keys(job: JobMessage, format: OutputFormat) -> tuple[str, str]:
-    """Where the enlarged image and its bicubic enlargement go."""
-    extension = images.EXTENSIONS[format]
-    return keys.result(job.job_id, extension), keys.original(job.job_id, extension)
+def _enlarged(
+    parts: Parts, report: "Report", picture: Picture, factor: int, checkpoints: Checkpoints
+) -> Iterator[Pixels]:
+    """Bands of rows, (rows, width·factor, 3): first what an earlier attempt left, then what is new."""
+    yield from checkpoints.load()
+    kept = checkpoints.rows
+    if kept == picture.size[1] * factor:
+        return
+    for band in parts.engine.bands(picture.pixels, factor, report.tile, kept):
+        if kept == checkpoints.rows and (kept or report.expected_seconds > LONG_SECONDS):
+            checkpoints.keep(band)
+        kept += len(band)
+        yield band
+
+
+def _own(job: JobMessage, parts: Parts, made: Result, seconds: dict[Stage, float]) -> Result:
+    """A result as this job tells it: with links and a file name of its own, and the time that it took."""
+    file_name = f"{_stem(job)}_x{made.upscale_factor}.{images.EXTENSIONS[made.format]}"
+    sr, original = (parts.store.key(uri) for uri in (made.sr_image_uri, made.original_image_uri))
+    return made.model_copy(
+        update={
+            "sr_image_url": parts.store.presign(sr, file_name),
+            "original_image_url": parts.store.presign(original, f"bicubic_{file_name}"),
+            "file_name": file_name,
+            "seconds": seconds,
+        }
+    )
 
 
 def _fetch(job: JobMessage, parts: Parts) -> bytes:
@@ -144,18 +185,26 @@ def _stem(job: JobMessage) -> str:
 class Report:
     """Tells how far one job is, and measures it."""
 
-    def __init__(self, job: JobMessage, parts: Parts) -> None:
+    def __init__(self, job: JobMessage, parts: Parts, lease: Lease) -> None:
+        self.lease = lease
         self._job = job
         self._parts = parts
         self._stage_began = 0.0
         self._tiles = (0, 0)
+        self._resumed = 0
         self._tile_size = parts.engine.tile
         self.seconds: dict[Stage, float] = {}
+
+    @property
+    def expected_seconds(self) -> float:
+        """How long all tiles take, judged by those that are done."""
+        done, total = self._tiles
+        fresh = done - self._resumed
+        return (time.perf_counter() - self._stage_began) / fresh * total if fresh else 0
 
     def started(self) -> None:
         """The job was taken; `attempt` counts how often that happened."""
         job, parts = self._job, self._parts
-        earlier = events.read(parts.connection, job.job_id)
         self._append(
             Started(
                 job_id=job.job_id,
@@ -163,7 +212,7 @@ class Report:
                 device=parts.device,
                 model=parts.model.manifest.name,
                 model_digest=parts.model.digest,
-                attempt=1 + sum(event.type == "started" for _, event in earlier),
+                attempt=self.lease.attempt,
                 waited_seconds=max(0.0, (now() - job.submitted_at).total_seconds()),
             )
         )
@@ -178,14 +227,18 @@ class Report:
 
     def tile(self, done: int, total: int) -> None:
         """A tile is finished; the rest of the job is expected to go on at the same pace per percent."""
+        notice = self._notice(done, total)
         self._tiles = (done, total)
-        gained = (PERCENT["encode"] - PERCENT["upscale"]) * done / total
-        percent = PERCENT["upscale"] + gained
-        eta = (time.perf_counter() - self._stage_began) / gained * (100 - percent)
-        self._progress("upscale", round(percent, 2), round(eta, 2), self._notice())
+        per_tile = (PERCENT["encode"] - PERCENT["upscale"]) / total
+        percent = PERCENT["upscale"] + per_tile * done
+        pace = (time.perf_counter() - self._stage_began) / (per_tile * (done - self._resumed))
+        self._progress("upscale", round(percent, 2), round(pace * (100 - percent), 2), notice)
 
-    def _notice(self) -> str | None:
-        """That the device ran short of memory since the last tile."""
+    def _notice(self, done: int, total: int) -> str | None:
+        """What is unusual since the last tile."""
+        if done > self._tiles[0] + 1:
+            self._resumed = done - 1
+            return f"Resumed where the last attempt was: {self._resumed} of {total} tiles were done."
         before, self._tile_size = self._tile_size, self._parts.engine.tile
         if self._tile_size < before:
             return f"The device ran short of memory; tiles are {self._tile_size} pixels now instead of {before}."
@@ -206,32 +259,15 @@ class Report:
         )
 
     def _append(self, event: Event) -> None:
-        if events.append(self._parts.connection, event) is None:
+        if events.append(self._parts.connection, event, self.lease.attempt) is None:
             raise JobEnded
 
 
-def _fail(job: JobMessage, parts: Parts, error: Exception) -> None:
-    """Say why the job failed; what nobody foresaw goes into the log, not to the user."""
-    if isinstance(error, JobTimeoutException):
-        error = TimedOut(f"The job took longer than {keys.JOB_SECONDS} seconds; send a smaller image.")
+def _fail(job: JobMessage, parts: Parts, lease: Lease, error: Exception) -> None:
+    """Say why the job failed; what nobody foresaw goes into the log and to the dead letters, not to the user."""
+    unforeseen = not isinstance(error, UpresError)
     if not isinstance(error, UpresError):
         log.error("job %s failed", job.job_id, exc_info=error)
         error = UpresError("Something went wrong inside upres; the operator finds it in the worker's log.")
     log.info("job %s failed: %s", job.job_id, error.code)
-    failed = Failed(job_id=job.job_id, code=error.code, message=str(error), retryable=error.retryable)
-    events.append(parts.connection, failed)
-
-
-def abandoned(job: Job, connection: Redis, *error: Any) -> None:
-    """RQ's failure callback: the worker died, or could not tell how the job ended.
-
-    Unless it will be tried again, say that it failed. Must not raise: RQ would stop the worker.
-    """
-    try:
-        if job.retries_left or not events.read(connection, job.id):
-            return
-        lost = WorkerLost(f"{keys.ATTEMPTS} workers died while they tried this image; try it again, or a smaller one.")
-        failed = Failed(job_id=job.id, code=lost.code, message=str(lost), retryable=lost.retryable)
-        events.append(connection, failed)
-    except Exception:
-        log.exception("job %s: could not say that it was abandoned", job.id)
+    events.append(parts.connection, leases.failure(job.job_id, error), lease.attempt, dead=unforeseen)

@@ -1,134 +1,140 @@
 """One slot takes one job at a time from the queue; a worker process has several, in threads.
 
-RQ's SimpleWorker needs three things to run off the main thread: timeouts without signals, no signal
-handlers of its own, and a look from time to time whether it is told to stop.
+The queue is RQ's, its worker is not used: it forks, or blocks the main thread; its leases last as long as a job's
+timeout; and between pop and start it may lose a minute, or the job. What happens to a job in Redis is
+core/jobs.lua.
 """
 
+import logging
+import random
 import threading
-from collections.abc import Callable
-from typing import Any, ClassVar
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
-from rq import Queue
-from rq.job import Job
-from rq.timeouts import TimerDeathPenalty
-from rq.worker import SimpleWorker
+from redis import Redis
+from redis.exceptions import RedisError
 
-from core.errors import DeviceLost
-from core.queue import connect, open_queue
+from core import events, keys, leases
+from core.errors import DeviceLost, JobRefused
+from core.leases import Lease
+from core.queue import connect, connect_quickly, read_message
+from core.schema import JobMessage, now
 from core.settings import Settings
 from worker import job
 
-LOOK_SECONDS = 1
+log = logging.getLogger("upres.worker")
+
+LOOK_SECONDS = 1.0
 """How long a slot waits for a job before it looks whether it should stop."""
+PATIENCE_SECONDS = LOOK_SECONDS + 4
+"""A Redis that says nothing for so long is not there."""
 
 
-class AllowedJob(Job):
-    """A job that can only call what this worker offers.
+class Hold(NamedTuple):
+    """A job in hand: what was taken, what it asks for, and until when (time.monotonic) it may run."""
 
-    RQ's own would import any dotted name found in Redis, as its function or as a callback, and post
-    to any address found there as a webhook.
-    """
-
-    functions: ClassVar[dict[str, Callable[..., Any]]] = {}
-    success_callback = None
-    stopped_callback = None
-    failure_callback = staticmethod(job.abandoned)
-
-    @property
-    def func(self) -> Callable[..., Any]:
-        """The function for the job's name; PermissionError when it is not on the list."""
-        try:
-            return self.functions[self.func_name or ""]
-        except KeyError:
-            raise PermissionError(f"job {self.id} asks for {self.func_name!r}, which is not allowed") from None
-
-    def send_webhooks(self, *arguments: Any, **options: Any) -> None:
-        """None are sent."""
+    lease: Lease
+    message: JobMessage
+    until: float
 
 
-class Gate:
-    """Behind it slots wait for jobs. Once it is shut, none of this process takes another."""
+class Hands:
+    """The jobs that this process has in hand, and whether it takes more."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._waiting = 0
         self._open = True
+        self._waiting = 0
+        self._held: dict[str, Hold] = {}
 
-    def enter(self) -> bool:
-        """Whether a slot may wait for a job; then it must `leave`."""
+    @property
+    def closed(self) -> bool:
+        """Whether no more jobs are taken."""
+        return not self._open
+
+    @contextmanager
+    def reach(self) -> Iterator[bool]:
+        """Wait for a job inside; False once the hands are closed."""
         with self._changed:
-            self._waiting += self._open
-            return self._open
+            may = self._open
+            self._waiting += may
+        try:
+            yield may
+        finally:
+            with self._changed:
+                self._waiting -= may
+                self._changed.notify_all()
 
-    def leave(self) -> None:
-        """The slot has a job, or waited long enough."""
-        with self._changed:
-            self._waiting -= 1
-            self._changed.notify_all()
+    @contextmanager
+    def hold(self, lease: Lease, message: JobMessage) -> Iterator[None]:
+        """Have a job in hand."""
+        seconds = min(keys.JOB_SECONDS, (message.deadline - now()).total_seconds())
+        self._held[lease.job_id] = Hold(lease, message, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            del self._held[lease.job_id]
 
-    def shut(self) -> None:
-        """Let none wait any more."""
+    def held(self) -> list[Hold]:
+        """The jobs in hand now."""
+        return list(self._held.values())
+
+    def close(self) -> None:
+        """Take no more jobs; returns when no slot waits for one any more."""
         with self._changed:
             self._open = False
-
-    def wait_empty(self) -> None:
-        """Return when none waits any more, after `shut`."""
-        with self._changed:
             self._changed.wait_for(lambda: not self._waiting)
 
 
-def guarded(function: Callable[[Any], None], gate: Gate) -> Callable[[Any], None]:
-    """A job function that shuts the gate when the device is lost.
-
-    RQ puts the job back into the queue then, where no slot of this process may find it.
-    """
-
-    def run(message: Any) -> None:
-        try:
-            function(message)
-        except DeviceLost:
-            gate.shut()
-            gate.wait_empty()
-            raise
-
-    return run
-
-
-class SlotWorker(SimpleWorker):
-    """RQ's worker for a thread."""
-
-    death_penalty_class = TimerDeathPenalty
-    gate: Gate
-
-    def _install_signal_handlers(self) -> None:
-        """The process has its own."""
-
-    def dequeue_job_and_maintain_ttl(
-        self, timeout: int | None, max_idle_time: int | None = None
-    ) -> tuple[Job, Queue] | None:
-        """The next job; None, which ends the work, once the gate is shut. RQ's own would wait for ever."""
-        while self.gate.enter():
-            try:
-                result = super().dequeue_job_and_maintain_ttl(LOOK_SECONDS, max_idle_time=LOOK_SECONDS)
-            finally:
-                self.gate.leave()
-            if result:
-                return result
-        return None
-
-
 class Slot(threading.Thread):
-    """A thread that works until the gate is shut; the job in hand is finished."""
+    """Takes jobs until the hands are closed; the job in hand is finished."""
 
-    def __init__(self, name: str, settings: Settings, gate: Gate) -> None:
+    def __init__(self, name: str, settings: Settings, hands: Hands, parts: job.Parts) -> None:
         super().__init__(name=name, daemon=True)
-        connection = connect(settings)
-        queue = open_queue(connection, AllowedJob)
-        self._worker = SlotWorker(
-            [queue], name=name, connection=connection, job_class=AllowedJob, serializer=queue.serializer
-        )
-        self._worker.gate = gate
+        self._waiting = connect_quickly(settings, PATIENCE_SECONDS)
+        self._connection = connect(settings)
+        self._hands = hands
+        self._parts = parts
 
     def run(self) -> None:
         """Take jobs."""
-        self._worker.work(logging_level="WARNING")
+        failures = 0
+        while True:
+            try:
+                with self._hands.reach() as may:
+                    if not may:
+                        return
+                    job_id = leases.pop(self._waiting, LOOK_SECONDS)
+                if job_id:
+                    self._work(job_id)
+                failures = 0
+            except RedisError as error:
+                failures += 1
+                log.warning("%s: Redis does not answer (%s); trying on", self.name, error)
+                time.sleep(random.uniform(0.1, min(2, 0.2 * 2**failures)))  # noqa: S311
+            except Exception:
+                log.exception("%s: a job was dropped; its lease will run out", self.name)
+
+    def _work(self, job_id: str) -> None:
+        lease = leases.take(self._connection, job_id, uuid.uuid4().hex)
+        if lease is None:
+            return
+        try:
+            message = read_message(lease.job_id, lease.record)
+        except JobRefused as error:
+            _refuse(self._connection, lease, error)
+            return
+        with self._hands.hold(lease, message):
+            try:
+                job.run(self._parts, message, lease)
+            except DeviceLost:
+                self._hands.close()  # first, so that no other slot of this process takes the job again
+                leases.give_back(self._connection, lease, "device_lost")
+
+
+def _refuse(connection: Redis, lease: Lease, error: JobRefused) -> None:
+    log.error("job %s: %s", lease.job_id, error)
+    events.append(connection, leases.failure(lease.job_id, error), lease.attempt, dead=True)

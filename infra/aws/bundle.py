@@ -15,7 +15,7 @@ BUILD = ROOT / "build"
 REQUIREMENTS = ROOT / "function" / "requirements.txt"
 PLATFORM = ["--platform", "manylinux2014_aarch64", "--python-version", "3.13", "--only-binary", ":all:"]
 """As `architecture` and `runtime` in serverless.yml."""
-OURS = ("core/*.py", "function/*.py", "client/web/*")
+OURS = ("core/*.py", "core/*.lua", "function/*.py", "client/web/*")
 
 
 def main() -> None:

@@ -1,0 +1,34 @@
+"""Identical work is done once: the first job does it, the others wait for its result and share it."""
+
+import secrets
+from typing import Literal
+
+from redis import Redis
+
+from core.leases import Lease
+from core.schema import EVENT, Requeued, Result, Succeeded
+from core.script import call
+
+Claim = Result | Literal["do it", "wait"]
+
+
+def claim(connection: Redis, work: str, lease: Lease, gone: bool = False) -> Claim | None:
+    """What a job has to do about a piece of work (a key of keys.work).
+
+    The result, when another job has it; unless it is `gone` from the store, which forgets it. "do it":
+    nobody does. "wait": another job is at it; this one has lost its lease, and is put back into the queue
+    when the other ends, whichever way. None: another attempt goes on with this job.
+    """
+    requeued = Requeued(job_id=lease.job_id, reason="identical_job").model_dump_json()
+    once = secrets.token_hex(8)
+    answer = call(connection, "claim", work, lease.job_id, once, lease.attempt, requeued, "gone" if gone else "")
+    match answer:
+        case [b"run"]:
+            return "do it"
+        case [b"parked"]:
+            return "wait"
+        case [b"done", data]:
+            event = EVENT.validate_json(data)
+            assert isinstance(event, Succeeded)
+            return event.result
+    return None

@@ -1,0 +1,39 @@
+"""The one script (jobs.lua) that changes a job's state; each operation of it is atomic and one round trip."""
+
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from core import keys
+
+_CONSTANTS: dict[str, str | int] = {
+    "QUEUE": keys.WAITING,
+    "POPPED": keys.POPPED,
+    "LEASES": keys.LEASES,
+    "DEADLINES": keys.DEADLINES,
+    "DEAD": keys.DEAD,
+    "EVENTS_SECONDS": keys.EVENTS_SECONDS,
+    "REUSE_SECONDS": keys.REUSE_SECONDS,
+    "LEASE_SECONDS": keys.LEASE_SECONDS,
+    "POPPED_SECONDS": keys.POPPED_SECONDS,
+    "ATTEMPTS": keys.ATTEMPTS,
+    "DEAD_MOST": keys.DEAD_MOST,
+}
+
+
+def _literal(value: str | int) -> str:
+    return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+_SOURCE = "\n".join(
+    [
+        *(f"local {name} = {_literal(value)}" for name, value in _CONSTANTS.items()),
+        (Path(__file__).parent / "jobs.lua").read_text(),
+    ]
+)
+
+
+def call(connection: "redis.Redis | redis.client.Pipeline", operation: str, *arguments: str | int) -> Any:
+    """Run one operation; its answer is documented in jobs.lua. On a pipeline it comes from `execute`."""
+    return connection.eval(_SOURCE, 0, operation, *map(str, arguments))

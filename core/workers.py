@@ -1,0 +1,43 @@
+"""What workers say of themselves, with every beat: who is there, ready or not, and with which jobs."""
+
+import time
+from typing import Any, Literal
+
+from pydantic import Field
+from redis import Redis
+
+from core import keys
+from core.schema import Message
+
+
+class Worker(Message):
+    """One worker process."""
+
+    name: str = Field(description="Host name and eight random digits.")
+    state: Literal["ready", "stopping"] = Field(description="A stopping one takes no more jobs.")
+    device: str = Field(description="The processor, as its maker calls it.")
+    model: str = Field(description="Model name and version.")
+    slots: int = Field(ge=1, description="Jobs that it takes at once.")
+    jobs: tuple[str, ...] = Field(description="Ids of the jobs in hand.")
+
+
+def tell(connection: Redis, worker: Worker) -> None:
+    """Say how a worker is; it is forgotten unless it says so again."""
+    with connection.pipeline(transaction=False) as pipeline:
+        pipeline.set(keys.worker(worker.name), worker.model_dump_json(), ex=keys.WORKER_SECONDS)
+        pipeline.zadd(keys.WORKERS, {worker.name: time.time()})
+        pipeline.zremrangebyscore(keys.WORKERS, "-inf", time.time() - keys.WORKER_SECONDS)
+        pipeline.execute()
+
+
+def leave(connection: Redis, name: str) -> None:
+    """A worker is gone."""
+    connection.zrem(keys.WORKERS, name)
+    connection.delete(keys.worker(name))
+
+
+def listing(connection: Redis) -> list[Worker]:
+    """All workers that said something lately, by name."""
+    names: Any = connection.zrange(keys.WORKERS, 0, -1)
+    told: Any = connection.mget([keys.worker(name.decode()) for name in sorted(names)]) if names else []
+    return [Worker.model_validate_json(worker) for worker in told if worker]
