@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from worker import tiling
-from worker.compute import load
+from worker.networks import load
 from worker.registry import Model
 
 TILE = 256

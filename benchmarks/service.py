@@ -81,7 +81,7 @@ def bare_rq(local: Local) -> float:
         thread.start()
 
         def round_trip() -> None:
-            queue.enqueue(answer, name, url, result_ttl=0)
+            queue.enqueue("benchmarks.service.answer", name, url, result_ttl=0)
             redis.blpop([name])
 
         median = milliseconds(round_trip)

@@ -36,8 +36,37 @@ Exit codes: 0 all enlarged · 1 some failed · 2 wrong usage
 """
 
 
-@click.command(epilog=EPILOG, context_settings={"max_content_width": 100})
+class Upres(click.Group):
+    """What is no command is a photo."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`upres PHOTO` is `upres enlarge PHOTO`."""
+        if not args or (args[0] not in self.list_commands(ctx) and args[0] not in ("--help", "--version")):
+            args = ["enlarge", *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, without loading those for operators."""
+        return ["enlarge", "jobs"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name; those for operators need more than a client has."""
+        if cmd_name != "jobs":
+            return super().get_command(ctx, cmd_name)
+        try:
+            from client.jobs import jobs
+        except ImportError as error:
+            raise click.ClickException(f"upres jobs talks to Redis: pip install redis rq ({error})") from error
+        return jobs
+
+
+@click.group(cls=Upres, epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.version_option(package_name="upres")
+def main() -> None:
+    """Enlarge photos by super-resolution: upres PHOTO... is short for upres enlarge PHOTO..."""
+
+
+@main.command(epilog=EPILOG)
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 @click.option(
     "--factor", type=click.Choice(["2", "4", "8"]), default="4", show_default=True, help="Enlargement per side."
@@ -62,7 +91,9 @@ Exit codes: 0 all enlarged · 1 some failed · 2 wrong usage
     show_envvar=True,
     help="Where upres runs.",
 )
-def main(photos: tuple[str, ...], factor: str, out: Path, output_format: str, model: str | None, server: str) -> None:
+def enlarge(
+    photos: tuple[str, ...], factor: str, out: Path, output_format: str, model: str | None, server: str
+) -> None:
     """Enlarge photos by super-resolution. PHOTO is a file or an http(s) address; PNG, JPEG or WebP."""
     names = Counter(Path(_name(photo)).stem for photo in photos)
     if twice := [name for name, count in names.items() if count > 1]:

@@ -65,7 +65,7 @@ BEAT_SECONDS = 2
 """How often a worker renews its leases."""
 POPPED_SECONDS = 5
 """A worker that popped a job takes it within milliseconds; after this it has died in between."""
-WORKER_SECONDS = 30
+WORKER_SECONDS = LEASE_SECONDS
 """A worker that said nothing for so long is not listed any more."""
 ATTEMPTS = 3
 """So often a job is taken up when its workers die; a job that kills three workers kills all."""

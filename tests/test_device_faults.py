@@ -20,7 +20,7 @@ from worker import compute, service
 from worker.__main__ import main
 
 class Faulty(compute.TorchCompute):
-    def __init__(self, model, device):
+    def __init__(self, model, device, cache):
         super().__init__(model, device, torch.float32)
         self.calls = 0
 

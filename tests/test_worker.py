@@ -16,7 +16,7 @@ from core.schema import Failed, JobMessage, now
 from infra.local import Local
 from tests.conftest import SAMPLES
 from tests.test_events import queued
-from tests.test_local import wait_until
+from tests.waiting import wait_until
 
 
 def message(job_id: str, **changed: Any) -> dict[str, Any]:

@@ -5,21 +5,18 @@ in bfloat16 where the processor has it: measured 6 times as fast as eager torch 
 of an AVX-512 machine, see benchmarks/RESULTS.md.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from core.errors import ModelError
-from core.manifest import Network
-from worker import networks
-from worker.networks import EDSR
+from worker.networks import EDSR, ByteNetwork, load
+from worker.openvino_compute import OpenVinoCompute
 from worker.registry import Model
 
 Pixels = npt.NDArray[np.uint8]
@@ -45,28 +42,6 @@ class Compute(Protocol):
         Raises torch.OutOfMemoryError, here or in what is returned, when the device has too little memory.
         """
         ...
-
-
-class ByteNetwork(nn.Module):
-    """A network between bytes: (count, height, width, 3) uint8 → the same, enlarged.
-
-    Only what the network adds is computed in its precision, and rounded to grey levels; the pixels it
-    is added to are whole numbers already. So half precision costs thousandths of a decibel.
-    """
-
-    def __init__(self, network: EDSR) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, windows: Tensor) -> Tensor:
-        """RGB in [0, 255] → RGB in [0, 255]."""
-        count, height, width, channels = windows.shape
-        factor = self.network.factor
-        image = windows.permute(0, 3, 1, 2).float() / 255
-        detail = (self.network.detail(image).float() * 255).round().to(torch.int32).permute(0, 2, 3, 1)
-        repeated = windows[:, :, None, :, None].expand(count, height, factor, width, factor, channels)
-        base = repeated.reshape(count, height * factor, width * factor, channels).to(torch.int32)
-        return (base + detail).clamp(0, 255).to(torch.uint8)
 
 
 class TorchCompute:
@@ -116,46 +91,6 @@ class TorchCompute:
         return torch.empty(shape, dtype=torch.uint8, pin_memory=self._overlaps)
 
 
-class OpenVinoCompute:
-    """OpenVINO on a CPU, in the precision that is the processor's fastest."""
-
-    batch_pixels = 128 * 128
-    batches_ahead = 1
-    warm_up_side = 64
-
-    def __init__(self, model: Model) -> None:
-        import openvino
-
-        core = openvino.Core()
-        self._compiled: dict[int, Any] = {}
-        for network in model.manifest.networks:
-            example = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
-            with warnings.catch_warnings():
-                # OpenVINO traces, which torch has deprecated; through torch.export it takes three times as long.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                graph = openvino.convert_model(ByteNetwork(load(network, model)), example_input=example)
-            graph.reshape([-1, -1, -1, 3])
-            self._compiled[network.factor] = core.compile_model(graph, "CPU")
-        inference = self._compiled[network.factor].get_property("INFERENCE_PRECISION_HINT")
-        self.precision = {"bf16": "bfloat16", "f16": "float16"}.get(inference.get_type_name(), "float32")
-
-    def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
-        """See Compute."""
-        done: Pixels = self._compiled[factor](np.stack(windows))[0]
-        return lambda: done
-
-
-def load(network: Network, model: Model) -> EDSR:
-    """A network with its weights, in float32 on the host. Raises ModelError when they do not fit."""
-    module = networks.build(network)
-    try:
-        module.load_state_dict(load_file(model.weights[network.factor]), strict=True, assign=True)
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{network.file} does not fit its manifest: {error}") from error
-    module.requires_grad_(False).eval()
-    return module
-
-
 def place(network: EDSR, device: torch.device, dtype: torch.dtype) -> ByteNetwork:
     """A network for bytes on a device, in a precision, with its weights channels last."""
     module = ByteNetwork(network.to(dtype))
@@ -165,8 +100,8 @@ def place(network: EDSR, device: torch.device, dtype: torch.dtype) -> ByteNetwor
     return module.to(device)
 
 
-def choose(model: Model, device: torch.device) -> Compute:
-    """What is fastest on the device within 0.01 dB of float32."""
+def choose(model: Model, device: torch.device, cache: Path | None = None) -> Compute:
+    """What is fastest on the device within 0.01 dB of float32; `cache` is a folder for what takes long to prepare."""
     if device.type == "cpu":
-        return OpenVinoCompute(model)
+        return OpenVinoCompute(model, cache)
     return TorchCompute(model, device, torch.bfloat16 if device.type == "cuda" else torch.float16)

@@ -120,7 +120,7 @@ def prepare(settings: Settings) -> job.Parts:
     parts = job.Parts(
         connection=connect(settings),
         store=store,
-        engine=Engine(model.manifest, compute.choose(model, device.torch)),
+        engine=Engine(model.manifest, compute.choose(model, device.torch, settings.cache_dir.expanduser())),
         encoders=Encoders(settings.slots),
         model=model,
         settings=settings,

@@ -1,0 +1,38 @@
+"""Workers of a test's own: the real service, with a line or two changed before it starts."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from core import workers
+from core.queue import connect
+from infra.local import Local
+from tests.waiting import wait_until
+
+MAIN = """
+import sys
+{patch}
+from worker.__main__ import main
+sys.argv = ["worker"]
+sys.exit(main())
+"""
+SHORT_LEASES = "from core import keys; keys.LEASE_SECONDS = 2; keys.BEAT_SECONDS = 0.3"
+"""A killed worker's jobs are free after two seconds instead of twelve."""
+
+
+@contextmanager
+def worker(local: Local, patch: str = "", **environment: str) -> "Iterator[subprocess.Popen[bytes]]":
+    """A worker process that takes jobs; killed at the end, if it has not ended."""
+    with connect(local.settings) as connection:
+        before = {one.name for one in workers.listing(connection)}
+        process = subprocess.Popen(
+            [sys.executable, "-c", MAIN.format(patch=patch)], env={**os.environ, **local.environment, **environment}
+        )
+        try:
+            wait_until(lambda: bool({one.name for one in workers.listing(connection)} - before))
+            yield process
+        finally:
+            process.kill()
+            process.wait()
