@@ -32,9 +32,10 @@ class OpenVinoCompute:
     def __init__(self, model: Model, cache: Path | None = None) -> None:
         core = openvino.Core()
         self._compiled: dict[int, Any] = {}
-        for network in model.manifest.networks:
-            graph = _cached(network, model, cache) if cache else _converted(network, model)
-            self._compiled[network.factor] = core.compile_model(graph, "CPU")
+        with tempfile.TemporaryDirectory() as nowhere:
+            for network in model.manifest.networks:
+                graph = _cached(network, model, cache or Path(nowhere))
+                self._compiled[network.factor] = core.compile_model(graph, "CPU")
         inference = self._compiled[network.factor].get_property("INFERENCE_PRECISION_HINT")
         self.precision = {"bf16": "bfloat16", "f16": "float16"}.get(inference.get_type_name(), "float32")
 
