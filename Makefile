@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo up test check bench package
+.PHONY: help demo up test check chaos bench package
 
 help:
 	@echo "make demo     enlarge a photo through the whole system"
 	@echo "make up       run the whole system until Ctrl-C"
 	@echo "make test     all tests, on real parts"
 	@echo "make check    format, lint, types, imports"
+	@echo "make chaos    kill and cut off everything for ten minutes; nothing may be lost"
 	@echo "make bench    every figure, as JSON lines"
 	@echo "make package  serverless.yml to CloudFormation, linted (needs Node)"
 
@@ -27,6 +28,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: $(INSTALLED)
+	$(BIN)/python -m tests.chaos
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -8,6 +8,7 @@ upscaled.save("photo_x4.jpg")
 
 import base64
 import os
+import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -151,7 +152,7 @@ class Client:
                             return
                 reached = time.monotonic()  # a gateway that buffers ends a stream after each few events
             except (requests.RequestException, ServerUnreachable):
-                time.sleep(RECONNECT_SECONDS)
+                time.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
         raise ServerUnreachable(f"{self.url} does not answer any more; the job {job_id} goes on without you.")
 
     def status(self, job_id: str) -> Snapshot:

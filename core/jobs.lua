@@ -159,6 +159,8 @@ function operations.overdue()
 end
 
 function operations.expire(id, once, failed)
+    local deadline = redis.call('ZSCORE', DEADLINES, id)
+    if not deadline or tonumber(deadline) > milliseconds() then return nil end
     redis.call('ZREM', DEADLINES, id)
     return append(id, once, '', 'failed', failed)
 end

@@ -84,7 +84,7 @@ def recover(connection: Redis) -> list[Recovered]:
 
 
 def expire(connection: Redis, job_id: str) -> bool:
-    """Fail a job whose deadline passed; whether it had not ended yet."""
+    """Fail a job if its deadline passed and it has not ended; whether that was so."""
     late = DeadlineExceeded("The job was not finished before its deadline; try it again, or give it more time.")
     event = failure(job_id, late).model_dump_json()
     return bool(call(connection, "expire", job_id, secrets.token_hex(8), event))

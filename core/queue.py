@@ -42,8 +42,8 @@ def connect_quickly(settings: Settings, seconds: float = 5) -> Redis:
     )
 
 
-def connect_async(settings: Settings, max_connections: int) -> "AsyncRedis":
-    """For following events: so many connections at most, others wait; errors show at once."""
+def connect_async(settings: Settings, max_connections: int, seconds: float | None = 5) -> "AsyncRedis":
+    """For following events: so many connections at most, others wait; errors show at once, silence in seconds."""
     from redis.asyncio import BlockingConnectionPool
     from redis.asyncio import Redis as AsyncRedis
     from redis.asyncio.retry import Retry as AsyncRetry
@@ -53,6 +53,7 @@ def connect_async(settings: Settings, max_connections: int) -> "AsyncRedis":
         max_connections=max_connections,
         timeout=None,
         socket_connect_timeout=1,
+        socket_timeout=seconds,
         retry=AsyncRetry(NoBackoff(), 0),
     )
     return AsyncRedis.from_pool(pool)

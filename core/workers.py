@@ -13,7 +13,7 @@ from core.schema import Message
 class Worker(Message):
     """One worker process."""
 
-    name: str = Field(description="Host name and eight random digits.")
+    name: str = Field(description="Host, process, and six random digits.")
     state: Literal["ready", "stopping"] = Field(description="A stopping one takes no more jobs.")
     device: str = Field(description="The processor, as its maker calls it.")
     model: str = Field(description="Model name and version.")

@@ -7,7 +7,9 @@ only some hundred events a second.
 """
 
 import asyncio
+import random
 import re
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +17,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from core import events, keys
+from core import events, keys, leases
 from core.errors import InvalidEventId
 from core.events import Entry
 from core.queue import connect_async, connect_quickly
@@ -26,8 +28,10 @@ HEARTBEAT_SECONDS = 15
 POLL_SECONDS = 20
 """How long a gateway that buffers is kept waiting: API Gateway gives up after 30."""
 RECONNECT_SECONDS = 1
-CONNECTIONS = 3
-"""One subscribes, the others read in turn for all followers."""
+READERS = 2
+"""Connections that read, in turn for all followers."""
+QUIET_SECONDS = 30
+"""A subscription that brought nothing for so long may be dead: it is made anew."""
 _EVENT_ID = re.compile(r"\d{1,19}-\d{1,19}")
 
 
@@ -55,6 +59,8 @@ def poll(settings: Settings, job_id: str, after: str) -> list[Entry]:
     """The job's events after an id, as soon as there is one; empty after POLL_SECONDS."""
     with connect_quickly(settings, POLL_SECONDS + 5) as connection:
         answer: Any = connection.xread({keys.events(job_id): after}, block=int(POLL_SECONDS * 1000))
+        if not answer:
+            leases.expire(connection, job_id)
     return events.parse(answer[0][1]) if answer else []
 
 
@@ -62,7 +68,9 @@ class Hub:
     """Follows any number of jobs of one process; belongs to the event loop that runs it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._redis = connect_async(settings, CONNECTIONS)
+        self._settings = settings
+        self._redis = connect_async(settings, READERS)
+        self._subscriber = connect_async(settings, 1, seconds=None)
         self._followers: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
 
@@ -77,7 +85,7 @@ class Hub:
                     entries = events.parse(await self._redis.xrange(keys.events(job_id), min=f"({after}"))
                 except (RedisError, OSError):
                     yield ": waiting for the queue\n\n"
-                    await asyncio.sleep(RECONNECT_SECONDS)
+                    await asyncio.sleep(_jittered(RECONNECT_SECONDS))
                     continue
                 for entry in entries:
                     yield frame(entry)
@@ -89,6 +97,7 @@ class Hub:
                 except TimeoutError:
                     if await self._is_over(job_id, after):
                         return
+                    await self._expire(job_id)
                     yield ": still here\n\n"
 
     async def close(self) -> None:
@@ -98,6 +107,7 @@ class Hub:
             with suppress(asyncio.CancelledError):
                 await self._listener
         await self._redis.aclose()
+        await self._subscriber.aclose()
 
     async def _is_over(self, job_id: str, after: str) -> bool:
         """Whether a quiet job will stay so: it ended before the id asked for, or its stream expired."""
@@ -105,6 +115,13 @@ class Hub:
             last = events.parse(await self._redis.xrevrange(keys.events(job_id), count=1))
             return not last or (events.is_terminal(last[0][1]) and reached(after, last[0][0]))
         return False
+
+    async def _expire(self, job_id: str) -> None:
+        """End a job whose deadline passed while no worker was there to say so."""
+        with suppress(RedisError, OSError):
+            deadline = await self._redis.zscore(keys.DEADLINES, job_id)
+            if deadline and deadline < time.time() * 1000:
+                await asyncio.to_thread(_expire, self._settings, job_id)
 
     @contextmanager
     def _wakeups(self, job_id: str) -> Iterator[asyncio.Event]:
@@ -122,12 +139,12 @@ class Hub:
         """Wake the followers of each job that something is published about; reconnect for ever."""
         while True:
             try:
-                async with self._redis.pubsub() as pubsub:
+                async with self._subscriber.pubsub() as pubsub:
                     await pubsub.psubscribe(keys.channel("*"))
-                    async for message in pubsub.listen():
+                    while message := await pubsub.get_message(timeout=QUIET_SECONDS):
                         self._wake(message)
             except (RedisError, OSError):
-                await asyncio.sleep(RECONNECT_SECONDS)
+                await asyncio.sleep(_jittered(RECONNECT_SECONDS))
 
     def _wake(self, message: dict[str, Any]) -> None:
         if message["type"] == "psubscribe":  # whatever was published before this was missed
@@ -137,6 +154,16 @@ class Hub:
             wakeups = list(self._followers.get(job_id, ()))
         for wakeup in wakeups:
             wakeup.set()
+
+
+def _expire(settings: Settings, job_id: str) -> None:
+    with connect_quickly(settings) as connection:
+        leases.expire(connection, job_id)
+
+
+def _jittered(seconds: float) -> float:
+    """So that not all come back at the same moment."""
+    return seconds * random.uniform(0.5, 1.5)  # noqa: S311
 
 
 def _numbers(event_id: str) -> list[int]:

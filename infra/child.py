@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Self
 
+import psutil
+
 POLL_SECONDS = 0.02
 LOG_TAIL = 30
 """Lines of a dead child's log that are shown."""
@@ -82,6 +84,12 @@ class Child(Leashed):
             if time.monotonic() > deadline:
                 raise ChildDied(f"{self.name} was not ready within {seconds:g} seconds.{self._tail()}")
             time.sleep(POLL_SECONDS)
+
+    def kill(self) -> None:
+        """End it without a last word."""
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            process.kill()
+        self.stop()
 
     def _tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]

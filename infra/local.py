@@ -38,11 +38,13 @@ BUCKET = "upres"
 class Local:
     """A running upres, as a context manager.
 
-    `environment` holds the variables with which anything else finds it, `url` where it answers.
+    `environment` holds the variables with which anything else finds it, `url` where it answers, and
+    `redis_port` where Redis listens, whatever address it is given out with.
     """
 
     def __init__(self, port: int = 0, environment: Mapping[str, str] | None = None) -> None:
         self._port = free_port(port)
+        self.redis_port = free_port()
         self._overrides = dict(environment or {})
         self._stack = ExitStack()
         self.url = f"http://127.0.0.1:{self._port}"
@@ -88,15 +90,19 @@ class Local:
         """Stop one part and wait until it is gone."""
         self.children.pop(name).stop()
 
+    def kill(self, name: str) -> None:
+        """SIGKILL one part."""
+        self.children.pop(name).kill()
+
     def check(self) -> None:
         """Raise ChildDied when a part has ended by itself."""
         for child in self.children.values():
             child.check()
 
     def _start_all(self) -> None:
-        self._redis_port, self._s3_port = free_port(), free_port()
+        self._s3_port = free_port()
         self.environment = {
-            "UPRES_REDIS_URL": f"redis://127.0.0.1:{self._redis_port}/0",
+            "UPRES_REDIS_URL": f"redis://127.0.0.1:{self.redis_port}/0",
             "UPRES_S3_ENDPOINT_URL": f"http://127.0.0.1:{self._s3_port}",
             "UPRES_S3_BUCKET": BUCKET,
             "UPRES_URL": self.url,
@@ -111,10 +117,10 @@ class Local:
         self._start_worker()
 
     def _start_redis(self) -> None:
-        command = [redis_server(), "--bind", "127.0.0.1", "--port", str(self._redis_port), "--dir", str(self.folder)]
+        command = [redis_server(), "--bind", "127.0.0.1", "--port", str(self.redis_port), "--dir", str(self.folder)]
         # The append-only file makes accepted jobs survive a restart, as in production.
         child = self._start_child("redis", [*command, "--appendonly", "yes", "--save", ""])
-        child.wait_ready(lambda: accepts(self._redis_port))
+        child.wait_ready(lambda: accepts(self.redis_port))
 
     def _start_s3(self) -> None:
         bucket = self.folder / "s3" / BUCKET

@@ -44,7 +44,7 @@ def serve(settings: Settings) -> int:
     parts = prepare(settings)
     hands = Hands()
     signals = Signals()
-    name = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     slots = [Slot(f"{name}-{number}", settings, hands, parts) for number in range(settings.slots)]
     keeper = Keeper(settings, hands, partial(_describe, name, parts, hands))
     for thread in (keeper, *slots):

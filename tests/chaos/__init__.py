@@ -1,0 +1,1 @@
+"""Proof that nothing is lost: real processes, killed and cut off by a seeded plan; invariants at the end."""

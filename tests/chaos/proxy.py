@@ -1,0 +1,101 @@
+"""A TCP proxy that misbehaves when it is told to: latency, partitions, resets."""
+
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+PIECE = 1 << 16
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER that makes a close send RST instead of FIN."""
+
+
+class FaultProxy:
+    """Forwards 127.0.0.1:port to 127.0.0.1:target, as a context manager."""
+
+    def __init__(self, target: int = 0) -> None:
+        self.target = target
+        self._latency = 0.0
+        self._open = threading.Event()
+        self._open.set()
+        self._closed = False
+        self._sockets: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+
+    def __enter__(self) -> "FaultProxy":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._closed = True
+        self._open.set()
+        self._listener.close()
+        self.reset()
+
+    @contextmanager
+    def latency(self, seconds: float) -> Iterator[None]:
+        """Everything takes so much longer, each way."""
+        self._latency = seconds / 2
+        yield
+        self._latency = 0
+
+    @contextmanager
+    def partition(self) -> Iterator[None]:
+        """Nothing gets through, and nobody is told."""
+        self._open.clear()
+        yield
+        self._open.set()
+
+    def reset(self) -> int:
+        """Break all connections; how many there were."""
+        broken = list(self._sockets)
+        for one in broken:
+            _abort(one)
+        return len(broken)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                inner, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(inner,), daemon=True).start()
+
+    def _serve(self, inner: socket.socket) -> None:
+        self._open.wait()
+        try:
+            outer = socket.create_connection(("127.0.0.1", self.target), 5)
+        except OSError:
+            _abort(inner)
+            return
+        pair = {inner: outer, outer: inner}
+        self._sockets |= set(pair)
+        try:
+            self._forward(pair)
+        except (OSError, ValueError):
+            pass
+        finally:
+            self._sockets -= set(pair)
+            for one in pair:
+                _abort(one)
+
+    def _forward(self, pair: dict[socket.socket, socket.socket]) -> None:
+        while not self._closed:
+            readable, _, _ = select.select(list(pair), [], [], 1)
+            for source in readable:
+                data = source.recv(PIECE)
+                self._open.wait()
+                if not data:
+                    return
+                if self._latency:
+                    time.sleep(self._latency)
+                pair[source].sendall(data)
+
+
+def _abort(one: socket.socket) -> None:
+    with suppress(OSError):
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        one.shutdown(socket.SHUT_RDWR)
+    one.close()
