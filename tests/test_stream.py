@@ -169,3 +169,19 @@ def test_the_decoder_follows_the_specification() -> None:
         "", "data: cut off",
     ]  # fmt: skip
     assert list(sse.decode(lines)) == [("1", "a"), ("1", "b\nc"), ("2", " d")]
+
+
+@pytest.mark.usefixtures("held")
+def test_a_deadline_passes_while_no_worker_is_there(
+    local: Local, redis: Redis, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
+    redis.zadd(keys.DEADLINES, {job_id: 1})
+
+    async def watch() -> list[str]:
+        hub = stream.Hub(local.settings)
+        received = [text async for text in hub.follow(job_id, events.START) if not text.startswith(":")]
+        await hub.close()
+        return received
+
+    assert "deadline_exceeded" in asyncio.run(asyncio.wait_for(watch(), 20))[-1]

@@ -1,0 +1,70 @@
+"""After two thousand jobs: nothing has stayed that does not go by itself."""
+
+import inspect
+import io
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+from redis import Redis
+
+from client import Client
+from core import keys
+from infra.local import Local
+from tests.conftest import ROOT
+from tests.waiting import wait_until
+
+JOBS = 2000
+LASTING = {b"rq:queues", keys.WORKERS.encode()}
+"""Of a size that does not depend on the number of jobs."""
+
+
+def dot(number: int) -> bytes:
+    """A PNG of a few pixels; every tenth one of its own."""
+    pixels = np.full((4, 4, 3), number % (JOBS // 10) % 256, np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_nothing_grows_without_bound(local: Local, redis: Redis) -> None:
+    process = psutil.Process(worker_pid(local))
+    with Client(local.url) as client, ThreadPoolExecutor(8) as pool:
+
+        def submit(numbers: range) -> list[str]:
+            return list(pool.map(lambda number: client.submit(dot(number), 2).job_id, numbers))
+
+        ids = submit(range(200))
+        wait_until(lambda: done(redis))
+        files, threads, memory = process.num_fds(), process.num_threads(), process.memory_info().rss
+        ids += submit(range(200, JOBS))
+        wait_until(lambda: done(redis), 90)
+    assert process.num_fds() <= files + 10
+    assert process.num_threads() <= threads + 10
+    assert process.memory_info().rss <= memory + (64 << 20)
+    streams = {keys.events(job_id).encode() for job_id in ids}
+    left = [key for key in redis.scan_iter(count=1000) if key not in LASTING]
+    assert all(redis.ttl(key) > 0 for key in left)
+    others = {key for key in left if key not in streams and not key.startswith((b"upres:job:", b"upres:work:"))}
+    assert all(key.startswith((b"upres:worker:", b"upres:idempotency:", b"upres:tile:")) for key in others)
+    assert not any(key.endswith(b":run") for key in left)
+
+
+def done(redis: Redis) -> bool:
+    return not (redis.llen(keys.WAITING) or redis.llen(keys.POPPED) or redis.zcard(keys.DEADLINES))
+
+
+def worker_pid(local: Local) -> int:
+    children = psutil.Process().children(recursive=True)
+    [worker] = [child for child in children if child.cmdline()[1:] == ["-m", "worker"]]
+    return worker.pid
+
+
+def test_every_object_but_a_model_expires() -> None:
+    """The prefixes in core/keys.py against the bucket's lifecycle rules."""
+    rules = set(re.findall(r"Prefix: (\w+)/", Path(ROOT, "infra/aws/bucket.yml").read_text()))
+    prefixes = set(re.findall(r'return f"(\w+)/', inspect.getsource(keys)))
+    assert prefixes - {"models"} == rules

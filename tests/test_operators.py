@@ -1,0 +1,111 @@
+"""`upres jobs`, as an operator runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from client import Client
+from core import events, keys, leases
+from core.schema import Cancelled
+from infra.child import free_port
+from infra.local import Local
+from tests.test_leases import run_out, submit, taken
+from tests.workers import worker
+
+pytestmark = pytest.mark.usefixtures("held")
+
+
+def upres(local: Local, *arguments: str, **changed: str) -> "subprocess.CompletedProcess[str]":
+    command = [str(Path(sys.executable).parent / "upres"), "jobs", *arguments]
+    environment = {**os.environ, **local.environment, **changed}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+
+
+def die(redis: Redis) -> str:
+    """A job that has killed its workers."""
+    job_id = submit(redis)
+    for _ in range(keys.ATTEMPTS):
+        while taken(redis).job_id != job_id:
+            pass
+        run_out(redis, job_id)
+        leases.recover(redis)
+    return job_id
+
+
+@pytest.fixture
+def letter(redis: Redis) -> Iterator[str]:
+    job_id = die(redis)
+    yield job_id
+    redis.zrem(keys.DEAD, job_id)
+
+
+def test_how_it_stands(local: Local, redis: Redis, letter: str) -> None:
+    waiting = submit(redis)
+    empty = upres(local).stdout
+    assert "waiting  1" in empty
+    assert "No worker is there." in empty
+    events.append(redis, Cancelled(job_id=waiting))
+    with worker(local, UPRES_SLOTS="3"):
+        told = upres(local).stdout
+    assert "waiting  0" in told
+    assert "dead     1" in told
+    assert "0 of 3" in told
+    assert "faithful 1" in told
+
+
+def test_dead_letters_are_listed_and_shown(local: Local, letter: str) -> None:
+    assert letter in (listed := upres(local, "dead").stdout)
+    assert "worker_lost" in listed
+    shown = upres(local, "show", letter).stdout
+    message: dict[str, Any] = json.JSONDecoder().raw_decode(shown)[0]
+    assert message["job_id"] == letter
+    assert message["upscale_factor"] == 4
+    assert shown.count("worker_lost") >= 3
+
+
+def test_a_dead_letter_is_replayed_as_a_new_job(local: Local, redis: Redis, letter: str, png: bytes) -> None:
+    local.store.put(keys.upload(letter), png)
+    done = upres(local, "replay", letter)
+    assert done.returncode == 0
+    fresh = done.stdout.strip()
+    assert fresh != letter
+    with worker(local), Client(local.url) as client:
+        assert list(client.events(fresh))[-1].type == "succeeded"
+    assert upres(local, "dead").stdout.strip() == "There are no dead letters."
+    assert upres(local, "replay", letter).returncode == 1
+
+
+def test_dead_letters_are_dropped(local: Local, redis: Redis) -> None:
+    letters = [die(redis) for _ in range(2)]
+    assert upres(local, "drop", "--all").returncode == 0
+    assert redis.zcard(keys.DEAD) == 0
+    assert not any(redis.exists(keys.record(job_id)) for job_id in letters)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["drop"], "Name dead letters, or give --all"),
+        (["show", "nothing"], "There is no job 'nothing'"),
+        (["replay", "nothing"], "There is no dead letter 'nothing'"),
+    ],
+)
+def test_mistakes_are_explained(local: Local, arguments: list[str], says: str) -> None:
+    done = upres(local, *arguments)
+    assert done.returncode in (1, 2)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_redis_it_says_so(local: Local) -> None:
+    done = upres(local, UPRES_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    assert done.returncode == 1
+    assert "UPRES_REDIS_URL" in done.stderr
+    assert "Traceback" not in done.stderr
