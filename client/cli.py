@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from client.errors import ServerUnreachable
 from client.sdk import Client
 from core.errors import UpresError
-from core.schema import TERMINAL, Event, Queued, Started, Succeeded
+from core.schema import TERMINAL, Event, Queued, Requeued, Started, Succeeded
 from core.schema import Progress as ProgressEvent
 
 AT_ONCE = 4
@@ -45,6 +45,15 @@ class Upres(click.Group):
             args = ["enlarge", *args]
         return super().parse_args(ctx, args)
 
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """How to enlarge, which is what most people want, and which other commands there are."""
+        with click.Context(enlarge, info_name="upres") as inner:
+            enlarge.format_usage(inner, formatter)
+            enlarge.format_help_text(inner, formatter)
+            enlarge.format_options(inner, formatter)
+        self.format_commands(ctx, formatter)
+        self.format_epilog(ctx, formatter)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands, without loading those for operators."""
         return ["enlarge", "jobs"]
@@ -63,7 +72,7 @@ class Upres(click.Group):
 @click.group(cls=Upres, epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.version_option(package_name="upres")
 def main() -> None:
-    """Enlarge photos by super-resolution: upres PHOTO... is short for upres enlarge PHOTO..."""
+    """See Upres.format_help."""
 
 
 @main.command(epilog=EPILOG)
@@ -175,6 +184,8 @@ def _show(bars: Progress, task: TaskID, event: Event) -> None:
             bars.update(task, stage=f"queued, {event.position} ahead")
         case Started():
             bars.update(task, stage=f"on {escape(event.device)}")
+        case Requeued():
+            bars.update(task, stage="waiting again", eta="")
         case ProgressEvent():
             tiles = f" tile {event.tiles_done}/{event.tiles_total}" if event.tiles_total else ""
             eta = f"{event.eta_seconds:.0f} s left" if event.eta_seconds else ""

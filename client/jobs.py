@@ -10,6 +10,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from core import deadletters, events, keys, workers
 from core.errors import JobNotFound, UpresError
@@ -37,7 +38,7 @@ def dead(most: int) -> None:
     with _redis() as redis:
         table = Table("job", "died", "code", "why", box=None, header_style="bold")
         for letter in deadletters.listing(redis, most):
-            table.add_row(letter.job_id, f"{letter.at:%Y-%m-%d %H:%M:%S}", letter.code, letter.message)
+            _row(table, letter.job_id, f"{letter.at:%Y-%m-%d %H:%M:%S}", letter.code, letter.message)
         _print(table, "There are no dead letters.")
 
 
@@ -54,7 +55,7 @@ def show(job_id: str) -> None:
         table = Table("at", "event", "details", box=None, header_style="bold")
         for _, event in told:
             details = event.model_dump(mode="json", exclude={"job_id", "at", "type", "result"}, exclude_defaults=True)
-            table.add_row(f"{event.at:%H:%M:%S.%f}"[:-3], event.type, ", ".join(f"{k}={v}" for k, v in details.items()))
+            _row(table, f"{event.at:%H:%M:%S.%f}"[:-3], event.type, ", ".join(f"{k}={v}" for k, v in details.items()))
         _print(table, "")
 
 
@@ -99,16 +100,20 @@ def _overview(redis: Redis) -> None:
     table = Table("worker", "state", "device", "model", "jobs", box=None, header_style="bold")
     for worker in workers.listing(redis):
         hands = f"{len(worker.jobs)} of {worker.slots}"
-        table.add_row(worker.name, worker.state, worker.device, worker.model, "\n".join([hands, *worker.jobs]))
+        _row(table, worker.name, worker.state, worker.device, worker.model, "\n".join([hands, *worker.jobs]))
     print()
     _print(table, "No worker is there.")
+
+
+def _row(table: Table, *cells: str) -> None:
+    """Text from outside is no markup, and does not speak to the terminal."""
+    table.add_row(*(Text("".join(c if c.isprintable() or c == "\n" else "�" for c in cell)) for cell in cells))
 
 
 def _print(table: Table, otherwise: str) -> None:
     """The table, or what to say when it is empty; never cut, whatever the terminal's width."""
     if table.row_count:
-        console = Console()
-        console.print(table, width=max(console.width, 160), crop=False, soft_wrap=False)
+        Console(width=max(Console().width, 160)).print(table)
     elif otherwise:
         print(otherwise)
 

@@ -5,8 +5,8 @@ from typing import Literal
 
 from redis import Redis
 
-from core.leases import Lease
-from core.schema import EVENT, Requeued, Result, Succeeded
+from core.leases import Lease, requeued
+from core.schema import EVENT, Result, Succeeded
 from core.script import call
 
 Claim = Result | Literal["do it", "wait"]
@@ -17,11 +17,10 @@ def claim(connection: Redis, work: str, lease: Lease, gone: bool = False) -> Cla
 
     The result, when another job has it; unless it is `gone` from the store, which forgets it. "do it":
     nobody does. "wait": another job is at it; this one has lost its lease, and is put back into the queue
-    when the other ends, whichever way. None: another attempt goes on with this job.
+    when the other ends, whichever way. None: the job is not this worker's any more.
     """
-    requeued = Requeued(job_id=lease.job_id, reason="identical_job").model_dump_json()
-    once = secrets.token_hex(8)
-    answer = call(connection, "claim", work, lease.job_id, once, lease.attempt, requeued, "gone" if gone else "")
+    once, told = secrets.token_hex(8), requeued("identical_job")
+    answer = call(connection, "claim", work, lease.job_id, once, lease.holder, told, "gone" if gone else "")
     match answer:
         case [b"run"]:
             return "do it"

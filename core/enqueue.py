@@ -12,6 +12,7 @@ from rq.job import Job
 from core import events, keys
 from core.errors import IdempotencyConflict, QueueUnavailable
 from core.schema import JobMessage, JobRequest, Queued
+from core.script import call
 
 ENQUEUE_ATTEMPTS = 5
 """A transaction is tried again when a key it watches changed, or its connection broke."""
@@ -60,7 +61,7 @@ def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: Recor
             pipeline.multi()
             queue.enqueue_job(_rq_job(queue, message), pipeline=pipeline, at_front=high)
             events.append(pipeline, _first_event(message, position))
-            pipeline.zadd(keys.DEADLINES, {message.job_id: int(message.deadline.timestamp() * 1000)})
+            call(pipeline, "deadline", message.job_id, (message.deadline - message.submitted_at).total_seconds())
             if record:
                 record.write(pipeline, message.job_id)
             with suppress(WatchError):

@@ -37,19 +37,18 @@ Entry = tuple[str, Event]
 
 
 def append(
-    connection: "redis.Redis | redis.client.Pipeline", event: Event, attempt: int | None = None, dead: bool = False
+    connection: "redis.Redis | redis.client.Pipeline", event: Event, holder: str = "", dead: bool = False
 ) -> str | None:
     """Append an event to its job's stream and publish it, atomically and in one round trip.
 
-    Returns the event's id, or None when nothing was written: the job had already ended, or another
-    attempt than the given one goes on with it. With a terminal event the job is gone from everywhere
-    else; `dead` keeps what is needed to replay it. On a pipeline the answer comes from its `execute`.
+    Returns the event's id, or None when nothing was written: the job had already ended, or is not the
+    holder's (see core/leases.py) any more. With a terminal event the job is gone from everywhere else;
+    `dead` keeps what is needed to replay it. On a pipeline the answer comes from its `execute`.
     """
     # redis-py repeats a command whose answer was lost; by the token the script knows it again.
     once = secrets.token_hex(8)
-    fence = "" if attempt is None else attempt
     data = event.model_dump_json(exclude_none=True)
-    answer = call(connection, "append", event.job_id, once, fence, event.type, data, "dead" if dead else "")
+    answer = call(connection, "append", event.job_id, once, holder, event.type, data, "dead" if dead else "")
     return answer.decode() if isinstance(answer, bytes) else None
 
 

@@ -2,11 +2,16 @@
 --
 --   queue ──pop──► popped ──take──► leases ──append (terminal)──► only its events are left
 --     ▲               │                │ ▲ renew
---     └───────────────┴── give back ───┤
+--     └── put back ───┴── give back ───┤
 --     └──────── lease ran out ─────────┘        parked: waits in its work for an identical job
 --
 -- ARGV[1] names the operation, the rest are its arguments. The constants above this line come from core/keys.py.
 -- Keys are made here from job ids, so Redis Cluster is not supported (as by RQ, whose queue this is).
+--
+-- The fence: `holder`, a token that each taking of a job makes anew, and that is gone as soon as the job is anybody
+-- else's. With an old one nothing can be told, claimed, kept or given back.
+--
+-- Every operation may be repeated with the same arguments, since redis-py does so when an answer was lost.
 
 local function milliseconds()
     local time = redis.call('TIME')
@@ -16,6 +21,13 @@ end
 local function run_of(id) return 'upres:job:' .. id .. ':run' end
 local function events_of(id) return 'upres:job:' .. id .. ':events' end
 local function record_of(id) return 'rq:job:' .. id end
+
+-- A message about a job: `rest` is its JSON after the id.
+local function message(id, rest) return '{"job_id":' .. cjson.encode(id) .. ',' .. rest end
+
+local function is_holder(id, holder)
+    return holder ~= '' and redis.call('HGET', run_of(id), 'holder') == holder
+end
 
 local function last_event(id)
     local entry = redis.call('XREVRANGE', events_of(id), '+', '-', 'COUNT', 1)[1]
@@ -32,19 +44,27 @@ local function has_ended(id)
     return last and is_terminal(last.type)
 end
 
--- Whoever waited for this job's work goes back to the queue, before all others: with its result there, or
--- to do the work.
-local function release_work(id, type, data)
+local append
+
+-- The job has no more to do with its work. Whoever waited for that goes back to the queue, before all others: with
+-- its result there, or to do the work. But work that kills its workers is not tried with the next job.
+local function release_work(id, type, data, dead)
     local work = redis.call('HGET', run_of(id), 'work')
+    redis.call('HDEL', run_of(id), 'work')
     if not work or redis.call('HGET', work, 'job') ~= id then return end
     local parked = redis.call('LRANGE', work .. ':parked', 0, -1)
-    for index = #parked, 1, -1 do
-        redis.call('LPUSH', QUEUE, parked[index])
-    end
     redis.call('DEL', work, work .. ':parked')
     if type == 'succeeded' then
         redis.call('HSET', work, 'result', data)
         redis.call('EXPIRE', work, REUSE_SECONDS)
+    end
+    for index = #parked, 1, -1 do
+        local waiting = parked[index]
+        if dead then
+            append(waiting, id, 'failed', message(waiting, data:sub(#message(id, '') + 1)), true)
+        else
+            redis.call('LPUSH', QUEUE, waiting)
+        end
     end
 end
 
@@ -54,29 +74,29 @@ local function bury(id)
     redis.call('ZADD', DEAD, now, id)
     redis.call('ZREMRANGEBYSCORE', DEAD, '-inf', now - EVENTS_SECONDS * 1000)
     redis.call('ZREMRANGEBYRANK', DEAD, 0, -1 - DEAD_MOST)
+    redis.call('EXPIRE', DEAD, EVENTS_SECONDS)
 end
 
 local function finish(id, type, data, dead)
-    release_work(id, type, data)
-    -- A job with a lease is nowhere else; one without may be anywhere.
-    if redis.call('ZREM', LEASES, id) == 0 then
+    release_work(id, type, data, dead)
+    -- A job with a lease is nowhere else, unless it was popped only; one without may be anywhere.
+    if redis.call('HEXISTS', run_of(id), 'holder') == 0 then
         redis.call('LREM', QUEUE, 1, id)
         redis.call('LREM', POPPED, 1, id)
     end
+    redis.call('ZREM', LEASES, id)
     redis.call('ZREM', DEADLINES, id)
     redis.call('DEL', run_of(id))
     if dead then bury(id) else redis.call('DEL', record_of(id)) end
 end
 
--- The id of the event; nil when the job has ended, or another attempt goes on with it. `once` makes an append
--- whose answer was lost repeatable.
-local function append(id, once, attempt, type, data, dead)
+-- The id of the event; nil when the job has ended. `once` names this event, should it be sent twice.
+function append(id, once, type, data, dead)
     local last = last_event(id)
     if last then
         if last.once == once then return last.id end
         if is_terminal(last.type) then return nil end
     end
-    if attempt ~= '' and redis.call('HGET', run_of(id), 'attempt') ~= attempt then return nil end
     local entry = redis.call('XADD', events_of(id), '*', 'type', type, 'once', once, 'data', data)
     redis.call('EXPIRE', events_of(id), EVENTS_SECONDS)
     redis.call('PUBLISH', 'upres:job:' .. id, data)
@@ -84,90 +104,102 @@ local function append(id, once, attempt, type, data, dead)
     return entry
 end
 
-local function to_queue(id)
+local function loosen(id)
     redis.call('ZREM', LEASES, id)
     redis.call('HDEL', run_of(id), 'holder')
+end
+
+local function to_queue(id)
+    loosen(id)
     redis.call('LPUSH', QUEUE, id)
 end
 
 -- A worker died under the job. After too many of them it fails, and is kept as a dead letter.
 local function count_death(id, once, requeued, failed)
     if redis.call('HINCRBY', run_of(id), 'deaths', 1) >= ATTEMPTS then
-        append(id, once, '', 'failed', failed, true)
+        append(id, once, 'failed', message(id, failed), true)
         return 'failed'
     end
-    append(id, once, '', 'requeued', requeued)
+    append(id, once, 'requeued', message(id, requeued))
     to_queue(id)
     return 'requeued'
 end
 
 local operations = {}
 
-function operations.append(id, once, attempt, type, data, dead)
-    return append(id, once, attempt, type, data, dead == 'dead')
+-- With a holder only as that, without one as anybody.
+function operations.append(id, once, holder, type, data, dead)
+    local last = last_event(id)
+    if holder ~= '' and not is_holder(id, holder) and not (last and last.once == once) then return nil end
+    return append(id, once, type, data, dead == 'dead')
 end
 
--- {attempt, RQ's record as fields and values}; nil when there is nothing to do.
+-- From now on, until it ends, the job has so many seconds.
+function operations.deadline(id, seconds)
+    redis.call('ZADD', DEADLINES, milliseconds() + math.floor(seconds * 1000), id)
+end
+
+-- A popped job that was not taken is the first in the queue again.
+function operations.put_back(id)
+    if redis.call('LREM', POPPED, 1, id) > 0 then redis.call('LPUSH', QUEUE, id) end
+end
+
+-- {attempt, milliseconds to the deadline, RQ's record as fields and values}; nil when there is nothing to do.
 function operations.take(id, holder)
     local run = run_of(id)
-    local repeated = redis.call('HGET', run, 'holder') == holder
-    if redis.call('LREM', POPPED, 1, id) == 0 and not repeated then return nil end
-    if has_ended(id) then
-        finish(id)
-        return nil
+    local popped = redis.call('LREM', POPPED, 1, id)
+    local current = redis.call('HGET', run, 'holder')
+    if current ~= holder then
+        if popped == 0 or current then return nil end
+        if has_ended(id) then
+            finish(id)
+            return nil
+        end
+        redis.call('HINCRBY', run, 'attempt', 1)
+        redis.call('HSET', run, 'holder', holder)
+        redis.call('EXPIRE', run, EVENTS_SECONDS)
     end
-    if not repeated then redis.call('HINCRBY', run, 'attempt', 1) end
-    redis.call('HSET', run, 'holder', holder)
-    redis.call('EXPIRE', run, EVENTS_SECONDS)
-    redis.call('ZADD', LEASES, milliseconds() + LEASE_SECONDS * 1000, id)
-    return {redis.call('HGET', run, 'attempt'), redis.call('HGETALL', record_of(id))}
+    local now = milliseconds()
+    redis.call('ZADD', LEASES, now + LEASE_SECONDS * 1000, id)
+    local deadline = redis.call('ZSCORE', DEADLINES, id)
+    local left = deadline and deadline - now or EVENTS_SECONDS * 1000
+    return {redis.call('HGET', run, 'attempt'), left, redis.call('HGETALL', record_of(id))}
 end
 
--- Pairs of job and attempt → those that are not this worker's any more.
+-- Pairs of job and holder → those that are not the holder's any more.
 function operations.renew(...)
     local until_when, lost, pairs = milliseconds() + LEASE_SECONDS * 1000, {}, {...}
     for index = 1, #pairs, 2 do
-        local id, attempt = pairs[index], pairs[index + 1]
-        if redis.call('HGET', run_of(id), 'attempt') == attempt and redis.call('ZSCORE', LEASES, id) then
-            redis.call('ZADD', LEASES, until_when, id)
+        if is_holder(pairs[index], pairs[index + 1]) then
+            redis.call('ZADD', LEASES, until_when, pairs[index])
         else
-            table.insert(lost, id)
+            table.insert(lost, pairs[index])
         end
     end
     return lost
 end
 
 -- With `failed` the job is to blame as far as anybody knows, and it counts as a death.
-function operations.give_back(id, once, attempt, requeued, failed)
-    if redis.call('HGET', run_of(id), 'attempt') ~= attempt or not redis.call('ZSCORE', LEASES, id) then return nil end
+function operations.give_back(id, once, holder, requeued, failed)
+    if not is_holder(id, holder) then return nil end
     if failed ~= '' then return count_death(id, once, requeued, failed) end
-    append(id, once, attempt, 'requeued', requeued)
+    append(id, once, 'requeued', message(id, requeued))
     to_queue(id)
     return 'requeued'
 end
 
--- {jobs whose lease ran out, jobs whose deadline passed}
-function operations.overdue()
-    local now = milliseconds()
-    for _, id in ipairs(redis.call('LRANGE', POPPED, 0, -1)) do
-        redis.call('ZADD', LEASES, 'NX', now + POPPED_SECONDS * 1000, id)
+-- When nobody has looked for a while, nobody could renew either: Redis was away, or all workers were. Those that
+-- live are given time to say so.
+local function give_time(now)
+    local last = redis.call('GET', LOOKED)
+    redis.call('SET', LOOKED, now, 'EX', EVENTS_SECONDS)
+    if last and now - last < QUIET_SECONDS * 1000 then return end
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now + QUIET_SECONDS * 1000)) do
+        redis.call('ZADD', LEASES, now + QUIET_SECONDS * 1000, id)
     end
-    return {
-        redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 100),
-        redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', now, 'LIMIT', 0, 100),
-    }
 end
 
-function operations.expire(id, once, failed)
-    local deadline = redis.call('ZSCORE', DEADLINES, id)
-    if not deadline or tonumber(deadline) > milliseconds() then return nil end
-    redis.call('ZREM', DEADLINES, id)
-    return append(id, once, '', 'failed', failed)
-end
-
-function operations.recover(id, once, requeued, failed)
-    local lease = redis.call('ZSCORE', LEASES, id)
-    if not lease or tonumber(lease) > milliseconds() then return nil end
+local function recover(id, once, requeued, failed)
     if redis.call('LREM', POPPED, 1, id) > 0 then -- nobody had begun with it
         to_queue(id)
         return 'requeued'
@@ -179,33 +211,83 @@ function operations.recover(id, once, requeued, failed)
     return count_death(id, once, requeued, failed)
 end
 
+local function expire(id, once, late)
+    redis.call('ZREM', DEADLINES, id)
+    return append(id, once, 'failed', message(id, late)) and 'failed'
+end
+
+-- Each of the ids through a function; what cannot be handled, since somebody forged it, is forgotten.
+local function sweep(place, now, handle, found)
+    for index, id in ipairs(redis.call('ZRANGEBYSCORE', place, '-inf', now, 'LIMIT', 0, 100)) do
+        local well, outcome = pcall(handle, id, index)
+        if not well then
+            redis.call('ZREM', place, id)
+            redis.call('LREM', POPPED, 0, id)
+        elseif outcome then
+            table.insert(found, id)
+            table.insert(found, outcome)
+        end
+    end
+    return found
+end
+
+-- Jobs whose lease ran out or whose deadline passed, and what became of them, as a flat list.
+function operations.recover(once, requeued, failed, late)
+    local now = milliseconds()
+    give_time(now)
+    for _, id in ipairs(redis.call('LRANGE', POPPED, 0, -1)) do
+        redis.call('ZADD', LEASES, 'NX', now + POPPED_SECONDS * 1000, id)
+    end
+    local found = sweep(LEASES, now, function(id, index)
+        return recover(id, once .. index, requeued, failed)
+    end, {})
+    return sweep(DEADLINES, now, function(id, index)
+        return expire(id, once .. '-' .. index, late)
+    end, found)
+end
+
+-- The job fails if its deadline passed; nil when there is nothing to do.
+function operations.expire(id, once, late)
+    local deadline = redis.call('ZSCORE', DEADLINES, id)
+    if not deadline or tonumber(deadline) > milliseconds() then return nil end
+    return expire(id, once, late)
+end
+
 -- {'run'}: do the work; {'done', event}: somebody did; {'parked'}: somebody is at it, and this job waits for that;
--- nil when another attempt goes on with it. `gone` says that the result which is noted is not there any more.
-function operations.claim(work, id, once, attempt, requeued, gone)
-    if redis.call('HGET', run_of(id), 'attempt') ~= attempt then return nil end
+-- nil when the job is not the holder's any more. `gone` says that the result which is noted is not there any more.
+function operations.claim(work, id, once, holder, requeued, gone)
+    if not is_holder(id, holder) then return nil end
+    local run = run_of(id)
+    if redis.call('HGET', run, 'work') ~= work then release_work(id) end -- an earlier attempt saw another image
     if gone == 'gone' then redis.call('HDEL', work, 'result') end
     local result = redis.call('HGET', work, 'result')
     if result then return {'done', result} end
-    local holder = redis.call('HGET', work, 'job')
-    if holder and holder ~= id and not has_ended(holder) then
-        append(id, once, attempt, 'requeued', requeued)
-        redis.call('ZREM', LEASES, id)
-        redis.call('HDEL', run_of(id), 'holder')
+    local other = redis.call('HGET', work, 'job')
+    if other and other ~= id and not has_ended(other) then
+        append(id, once, 'requeued', message(id, requeued))
+        loosen(id)
         redis.call('RPUSH', work .. ':parked', id)
         redis.call('EXPIRE', work .. ':parked', EVENTS_SECONDS)
         return {'parked'}
     end
     redis.call('HSET', work, 'job', id)
     redis.call('EXPIRE', work, EVENTS_SECONDS)
-    redis.call('HSET', run_of(id), 'work', work)
+    redis.call('HSET', run, 'work', work)
     return {'run'}
 end
 
--- Which parts of a long job are finished; nil when another attempt goes on with it.
-function operations.checkpoint(id, attempt, parts)
-    local run = run_of(id)
-    if redis.call('HGET', run, 'attempt') ~= attempt then return nil end
-    return redis.call('HSET', run, 'parts', parts)
+-- Which parts of a long job are finished, and of which work; nil when the job is not the holder's any more.
+function operations.checkpoint(id, holder, work, parts)
+    if not is_holder(id, holder) then return nil end
+    return redis.call('HSET', run_of(id), 'parts', parts, 'parts_of', work)
+end
+
+-- A worker's word about itself; those that said nothing for long are forgotten.
+function operations.tell(name, worker)
+    local now = milliseconds()
+    redis.call('SET', 'upres:worker:' .. name, worker, 'EX', WORKER_SECONDS)
+    redis.call('ZADD', WORKERS, now, name)
+    redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now - WORKER_SECONDS * 1000)
 end
 
 return operations[ARGV[1]](unpack(ARGV, 2))

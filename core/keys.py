@@ -7,10 +7,11 @@ Redis
     upres:leases                   sorted set: jobs that workers have, by the end of their lease
     upres:deadlines                sorted set: jobs that have not ended, by their deadline
     upres:dead                     sorted set: dead letters, by the time of their death; their records are kept
+    upres:looked                   when a worker last looked for jobs to recover
     upres:workers                  sorted set: names of workers, by their last sign of life
     upres:worker:{name}            what a worker last said of itself
     upres:job:{id}:events          stream: all events of one job, the truth about it
-    upres:job:{id}:run             hash: attempt, deaths, work, checkpoints; until the job has ended
+    upres:job:{id}:run             hash: attempt, holder, deaths, work, checkpoints; until the job has ended
     upres:job:{id}                 pub/sub channel: the same JSON, for those who only listen
     upres:work:{sha256}            hash: the job that does this work, then its result
     upres:work:{sha256}:parked     list: jobs that wait for the same result
@@ -21,7 +22,7 @@ Object store
     uploads/{id}                   the image as it was sent
     results/{id}/{attempt}/sr.{ext}        the enlarged image
     results/{id}/{attempt}/original.{ext}  its bicubic enlargement, to compare with
-    checkpoints/{id}/{rows}.png    finished rows of a job that takes long
+    checkpoints/{id}/{work}/{rows}.png     finished rows of a job that takes long
     models/{name}/{version}/…      manifest and weights
     models/{name}/labels.json      label → version
 """
@@ -41,10 +42,14 @@ LEASES = "upres:leases"
 DEADLINES = "upres:deadlines"
 DEAD = "upres:dead"
 WORKERS = "upres:workers"
+LOOKED = "upres:looked"
 
 DAY = 24 * 3600
 EVENTS_SECONDS = 7 * DAY
 """A job can be asked about for a week after its last event: as long as results are kept."""
+OBJECT_DAYS = 14
+"""How long uploads and results stay in the bucket (infra/aws/bucket.yml): a result may be shared for REUSE_SECONDS,
+then asked for during EVENTS_SECONDS; a dead letter may be replayed after a deadline and as long again."""
 IDEMPOTENCY_SECONDS = DAY
 """A client that still retries after a day is a new intention."""
 LINK_SECONDS = 3600
@@ -63,6 +68,8 @@ LEASE_SECONDS = 12
 """So long after its worker's last sign of life a job goes to another; a restart of Redis must fit into it."""
 BEAT_SECONDS = 2
 """How often a worker renews its leases."""
+QUIET_SECONDS = 5
+"""When no worker looked after the jobs for so long, Redis was away, and none could renew its leases either."""
 POPPED_SECONDS = 5
 """A worker that popped a job takes it within milliseconds; after this it has died in between."""
 WORKER_SECONDS = LEASE_SECONDS
@@ -132,9 +139,9 @@ def original(job_id: str, attempt: int, extension: str) -> str:
     return f"results/{job_id}/{attempt}/original.{extension}"
 
 
-def checkpoint(job_id: str, rows: str) -> str:
-    """Object key of some finished rows, `first-last`."""
-    return f"checkpoints/{job_id}/{rows}.png"
+def checkpoint(job_id: str, work: str, rows: str) -> str:
+    """Object key of some finished rows, `first-last`, of a piece of work (its Redis key)."""
+    return f"checkpoints/{job_id}/{work.rpartition(':')[2][:16]}/{rows}.png"
 
 
 def model(name: str, version: str, file: str) -> str:

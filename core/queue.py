@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
 from rq import Queue
 from rq.job import Job
@@ -28,6 +29,7 @@ def connect(settings: Settings) -> Redis:
         socket_connect_timeout=2,
         socket_timeout=5,
         retry=Retry(ExponentialWithJitterBackoff(cap=2, base=0.1), 20),
+        retry_on_error=[ReadOnlyError],  # a primary that was replaced: the next connection finds the new one
     )
 
 

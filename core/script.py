@@ -13,9 +13,13 @@ _CONSTANTS: dict[str, str | int] = {
     "LEASES": keys.LEASES,
     "DEADLINES": keys.DEADLINES,
     "DEAD": keys.DEAD,
+    "WORKERS": keys.WORKERS,
+    "LOOKED": keys.LOOKED,
     "EVENTS_SECONDS": keys.EVENTS_SECONDS,
     "REUSE_SECONDS": keys.REUSE_SECONDS,
     "LEASE_SECONDS": keys.LEASE_SECONDS,
+    "QUIET_SECONDS": keys.QUIET_SECONDS,
+    "WORKER_SECONDS": keys.WORKER_SECONDS,
     "POPPED_SECONDS": keys.POPPED_SECONDS,
     "ATTEMPTS": keys.ATTEMPTS,
     "DEAD_MOST": keys.DEAD_MOST,
@@ -34,6 +38,6 @@ _SOURCE = "\n".join(
 )
 
 
-def call(connection: "redis.Redis | redis.client.Pipeline", operation: str, *arguments: str | int) -> Any:
+def call(connection: "redis.Redis | redis.client.Pipeline", operation: str, *arguments: str | float) -> Any:
     """Run one operation; its answer is documented in jobs.lua. On a pipeline it comes from `execute`."""
     return connection.eval(_SOURCE, 0, operation, *map(str, arguments))

@@ -29,12 +29,15 @@ class Store:
     """One bucket. Methods raise StoreUnavailable when it does not answer; calls are safe from threads.
 
     Credentials come from AWS's usual places, unless a session with its own is given. One answer is
-    waited for `patience` seconds, and asked for three times.
+    waited for `patience` seconds, and asked for so many `attempts`.
     """
 
-    def __init__(self, settings: Settings, session: "Session | None" = None, patience: float = 30) -> None:
+    def __init__(
+        self, settings: Settings, session: "Session | None" = None, patience: float = 30, attempts: int = 3
+    ) -> None:
         self._session = session
         self._patience = patience
+        self._attempts = attempts
         self.bucket = settings.s3_bucket
         self._endpoint = settings.s3_endpoint_url
 
@@ -47,7 +50,7 @@ class Store:
         config = Config(
             connect_timeout=2,
             read_timeout=self._patience,
-            retries={"mode": "standard", "total_max_attempts": 3},
+            retries={"mode": "standard", "total_max_attempts": self._attempts},
             signature_version="s3v4",
             # «virtual» also makes links to the region's own host; the default would be the global one.
             s3={"addressing_style": "path" if self._endpoint else "virtual"},

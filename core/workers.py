@@ -1,6 +1,5 @@
 """What workers say of themselves, with every beat: who is there, ready or not, and with which jobs."""
 
-import time
 from typing import Any, Literal
 
 from pydantic import Field
@@ -8,6 +7,7 @@ from redis import Redis
 
 from core import keys
 from core.schema import Message
+from core.script import call
 
 
 class Worker(Message):
@@ -23,11 +23,7 @@ class Worker(Message):
 
 def tell(connection: Redis, worker: Worker) -> None:
     """Say how a worker is; it is forgotten unless it says so again."""
-    with connection.pipeline(transaction=False) as pipeline:
-        pipeline.set(keys.worker(worker.name), worker.model_dump_json(), ex=keys.WORKER_SECONDS)
-        pipeline.zadd(keys.WORKERS, {worker.name: time.time()})
-        pipeline.zremrangebyscore(keys.WORKERS, "-inf", time.time() - keys.WORKER_SECONDS)
-        pipeline.execute()
+    call(connection, "tell", worker.name, worker.model_dump_json())
 
 
 def leave(connection: Redis, name: str) -> None:

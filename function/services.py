@@ -15,8 +15,8 @@ class Services:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        # Lambda is stopped after 29 seconds; before that, people want an answer.
-        self.store = Store(settings, patience=5)
+        # People want an answer, and their programs ask again.
+        self.store = Store(settings, patience=4, attempts=2)
 
     @cached_property
     def redis(self) -> Redis:

@@ -7,6 +7,7 @@ only some hundred events a second.
 """
 
 import asyncio
+import logging
 import random
 import re
 import time
@@ -23,11 +24,14 @@ from core.events import Entry
 from core.queue import connect_async, connect_quickly
 from core.settings import Settings
 
+log = logging.getLogger("upres.function")
+
 HEARTBEAT_SECONDS = 15
 """Shorter than the idle timeouts of common proxies (60 s and, on some mobile networks, 30 s)."""
 POLL_SECONDS = 20
 """How long a gateway that buffers is kept waiting: API Gateway gives up after 30."""
-RECONNECT_SECONDS = 1
+RECONNECT_SECONDS = 0.25
+RECONNECT_MOST_SECONDS = 5
 READERS = 2
 """Connections that read, in turn for all followers."""
 QUIET_SECONDS = 30
@@ -78,15 +82,18 @@ class Hub:
         """Frames of the job's events after an id, comments while nothing happens; ends with the job."""
         if self._listener is None:
             self._listener = asyncio.create_task(self._listen())
+        failures = 0
         with self._wakeups(job_id) as wakeup:
             while True:
                 wakeup.clear()
                 try:
-                    entries = events.parse(await self._redis.xrange(keys.events(job_id), min=f"({after}"))
+                    entries = await self._read(job_id, after)
                 except (RedisError, OSError):
+                    failures += 1
                     yield ": waiting for the queue\n\n"
-                    await asyncio.sleep(_jittered(RECONNECT_SECONDS))
+                    await asyncio.sleep(_pause(failures))
                     continue
+                failures = 0
                 for entry in entries:
                     yield frame(entry)
                     after = entry[0]
@@ -99,6 +106,11 @@ class Hub:
                         return
                     await self._expire(job_id)
                     yield ": still here\n\n"
+
+    async def _read(self, job_id: str, after: str) -> list[Entry]:
+        """The job's events after an id. Raises redis-py's errors or TimeoutError, before a proxy loses patience."""
+        async with asyncio.timeout(HEARTBEAT_SECONDS):
+            return events.parse(await self._redis.xrange(keys.events(job_id), min=f"({after}"))
 
     async def close(self) -> None:
         """Let go of Redis."""
@@ -137,20 +149,26 @@ class Hub:
 
     async def _listen(self) -> None:
         """Wake the followers of each job that something is published about; reconnect for ever."""
+        failures = 0
         while True:
             try:
                 async with self._subscriber.pubsub() as pubsub:
                     await pubsub.psubscribe(keys.channel("*"))
                     while message := await pubsub.get_message(timeout=QUIET_SECONDS):
                         self._wake(message)
+                        failures = 0
             except (RedisError, OSError):
-                await asyncio.sleep(_jittered(RECONNECT_SECONDS))
+                failures += 1
+                await asyncio.sleep(_pause(failures))
+            except Exception:  # a listener that ended would delay every event to the next heartbeat
+                log.exception("the subscription failed")
+                await asyncio.sleep(RECONNECT_SECONDS)
 
     def _wake(self, message: dict[str, Any]) -> None:
         if message["type"] == "psubscribe":  # whatever was published before this was missed
             wakeups = [wakeup for followers in self._followers.values() for wakeup in followers]
         else:
-            job_id = message["channel"].decode().removeprefix(keys.channel(""))
+            job_id = message["channel"].decode(errors="replace").removeprefix(keys.channel(""))
             wakeups = list(self._followers.get(job_id, ()))
         for wakeup in wakeups:
             wakeup.set()
@@ -161,9 +179,10 @@ def _expire(settings: Settings, job_id: str) -> None:
         leases.expire(connection, job_id)
 
 
-def _jittered(seconds: float) -> float:
-    """So that not all come back at the same moment."""
-    return seconds * random.uniform(0.5, 1.5)  # noqa: S311
+def _pause(failures: int) -> float:
+    """Seconds before the next attempt: longer each time, and not the same for all."""
+    longest = min(RECONNECT_MOST_SECONDS, RECONNECT_SECONDS * 2.0 ** min(failures, 10))
+    return longest * random.uniform(0.5, 1)  # noqa: S311
 
 
 def _numbers(event_id: str) -> list[int]:

@@ -21,11 +21,13 @@ from client import Client
 from core.queue import connect, open_queue
 from core.storage import Store
 from infra.local import Local
+from tests.chaos import images
+from tests.leasing import empty
 from worker.registry import Model, open_folder
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
-IMAGE_HOST = "127.0.0.2"
+IMAGE_HOST = images.HOST
 """The one private address that the worker under test may fetch from; 127.0.0.1 stays refused."""
 
 settings.register_profile("upres", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -35,7 +37,7 @@ settings.load_profile("upres")
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     environment = {
-        "UPRES_FETCH_PRIVATE_NETWORKS": f"{IMAGE_HOST}/32",
+        **images.ENVIRONMENT,
         "UPRES_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
         "UPRES_MAX_INPUT_MEGABYTES": "1",
         "UPRES_MAX_INPUT_MEGAPIXELS": "1",
@@ -54,6 +56,15 @@ def client(local: Local) -> Iterator[Client]:
 def redis(local: Local) -> Iterator[Redis]:
     with connect(local.settings) as connection:
         yield connection
+
+
+@pytest.fixture
+def apart(local: Local) -> Iterator[Redis]:
+    """A database that no worker looks at."""
+    with Redis.from_url(local.settings.redis_url.removesuffix("/0") + "/1") as connection:
+        empty(connection)
+        yield connection
+        connection.flushdb()
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from core.schema import Event, Failed, Progress, Requeued, Started
+from core.schema import Event, Failed, Progress, Requeued, Started, now
 from infra.local import Local
 from tests.chaos import scenarios
 from tests.chaos.__main__ import cut_off
-from tests.chaos.invariants import broken, overtaken, run_twice
+from tests.chaos.invariants import Kill, broken, overtaken, run_twice
 from tests.test_events import queued
 
 
@@ -24,7 +24,7 @@ def seed() -> int:
 @pytest.mark.usefixtures("held")
 def test_killed_workers_lose_nothing(local: Local, tmp_path: Path, seed: int) -> None:
     with (tmp_path / "log").open("wb") as log:
-        assert scenarios.killed_workers(local, log, seed, jobs=40, kills=4, seconds=12).faults == []
+        assert scenarios.killed_workers(local, log, seed, jobs=60, kills=5, seconds=15).faults == []
 
 
 @pytest.mark.usefixtures("held")
@@ -67,7 +67,8 @@ def test_the_invariants_notice_more() -> None:
     assert broken({ID: once}) == []
     again = START.model_copy(update={"attempt": 2})
     requeued = Requeued(job_id=ID, reason="worker_lost")
-    assert run_twice({ID: [queued(ID), START, again, FAILED]}) == 1
-    assert run_twice({ID: [queued(ID), START, requeued, again, FAILED]}) == 0
+    assert run_twice({ID: [queued(ID), START, again, FAILED]}, []) == [ID]
+    assert run_twice({ID: [queued(ID), START, requeued, again, FAILED]}, []) == [ID]
+    assert run_twice({ID: [queued(ID), START, requeued, again, FAILED]}, [Kill(7, now())]) == []
     assert overtaken({ID: [queued(ID), START, half(50), half(5), FAILED]}) == 1
     assert overtaken({ID: [queued(ID), START, half(50), requeued, again, half(5), FAILED]}) == 0

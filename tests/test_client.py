@@ -124,7 +124,7 @@ def test_no_server_has_its_own_exit_code(tmp_path: Path, photo_file: Path) -> No
 def test_wrong_usage_is_explained(arguments: tuple[str, ...]) -> None:
     done = upres(None, *arguments)
     assert done.returncode == 2
-    assert "Usage: upres [OPTIONS] PHOTO..." in done.stderr
+    assert "Usage: upres enlarge [OPTIONS] PHOTO..." in done.stderr
 
 
 def test_help_teaches() -> None:

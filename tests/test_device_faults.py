@@ -11,7 +11,7 @@ from client import Client
 from core import keys
 from core.schema import Progress, Started
 from infra.local import Local
-from worker.service import DEVICE_LOST
+from worker.service import RESTART
 
 FAULTY = """
 import sys
@@ -49,7 +49,7 @@ def test_a_lost_device_ends_the_worker_and_gives_its_jobs_back(local: Local, red
     with Client(local.url) as client:
         job_id = client.submit(png, 2).job_id
         with faulty(local, LOST) as worker:
-            assert worker.wait(60) == DEVICE_LOST
+            assert worker.wait(60) == RESTART
         assert redis.lpos("rq:queue:upres", job_id) is not None
         local.start("worker")
         told = list(client.events(job_id))

@@ -65,6 +65,10 @@ def worker_pid(local: Local) -> int:
 
 def test_every_object_but_a_model_expires() -> None:
     """The prefixes in core/keys.py against the bucket's lifecycle rules."""
-    rules = set(re.findall(r"Prefix: (\w+)/", Path(ROOT, "infra/aws/bucket.yml").read_text()))
+    text = Path(ROOT, "infra/aws/bucket.yml").read_text()
+    days = {prefix: int(days) for prefix, days in re.findall(r"Prefix: (\w+)/\s.*\s+ExpirationInDays: (\d+)", text)}
     prefixes = set(re.findall(r'return f"(\w+)/', inspect.getsource(keys)))
-    assert prefixes - {"models"} == rules
+    assert set(days) == prefixes - {"models"}
+    assert days["uploads"] == days["results"] == keys.OBJECT_DAYS
+    assert keys.OBJECT_DAYS * keys.DAY >= keys.REUSE_SECONDS + keys.EVENTS_SECONDS
+    assert keys.OBJECT_DAYS * keys.DAY >= keys.DEADLINE_MOST + keys.EVENTS_SECONDS

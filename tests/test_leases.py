@@ -1,76 +1,43 @@
-"""Leases, recovery, checkpoints and shared work, as Redis sees them: no worker takes part."""
+"""Leases and recovery, as Redis sees them: no worker takes part."""
 
-import secrets
-from collections.abc import Iterator
-from typing import TypeVar, cast
+import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from redis import Redis
 
 from core import coalescing, events, keys, leases
-from core.enqueue import enqueue
 from core.leases import Lease
-from core.queue import open_queue, read_message
-from core.schema import TERMINAL, Cancelled, Failed, JobMessage, Progress, Requeued, Result, Succeeded
+from core.queue import read_message
+from core.schema import Cancelled, Failed, Progress, Requeued, Succeeded
 from core.script import call
-from infra.local import Local
+from tests.leasing import WORK, everything, run_out, submit, taken, types, waiting
 from tests.test_events import RESULT
-from tests.test_worker import message
-
-WORK = "upres:work:x"
-
-
-@pytest.fixture
-def apart(local: Local) -> Iterator[Redis]:
-    """A database that no worker looks at."""
-    with Redis.from_url(local.settings.redis_url.removesuffix("/0") + "/1") as connection:
-        connection.flushdb()
-        yield connection
-        connection.flushdb()
-
-
-def submit(redis: Redis) -> str:
-    job_id = secrets.token_hex(16)
-    return enqueue(open_queue(redis), JobMessage.model_validate(message(job_id)))
-
-
-def taken(redis: Redis) -> Lease:
-    job_id = leases.pop(redis, 0.1)
-    assert job_id
-    lease = leases.take(redis, job_id, secrets.token_hex(8))
-    assert lease
-    return lease
-
-
-def run_out(redis: Redis, job_id: str) -> None:
-    """As if the worker had said nothing for the time of a lease."""
-    redis.zadd(keys.LEASES, {job_id: 1})
-
-
-def waiting(redis: Redis) -> list[str]:
-    return [job_id.decode() for job_id in cast("list[bytes]", redis.lrange(keys.WAITING, 0, -1))]
-
-
-def everything(redis: Redis) -> set[str]:
-    return {key.decode() for key in cast("list[bytes]", redis.keys("*"))}
-
-
-def types(redis: Redis, job_id: str) -> list[str]:
-    return [event.type for _, event in events.read(redis, job_id)]
 
 
 def test_a_popped_job_is_taken_once_with_what_it_needs(apart: Redis) -> None:
     job_id = submit(apart)
     assert leases.pop(apart, 0.1) == job_id
-    lease = leases.take(apart, job_id, "me")
-    assert lease
+    answer = call(apart, "take", job_id, "me")
+    assert call(apart, "take", job_id, "me")[0] == answer[0] == b"1"  # its answer was lost, and it is asked again
+    assert leases.take(apart, job_id) is None
+    assert leases.pop(apart, 0.1) is None
+
+
+def test_a_popped_job_that_nobody_wants_is_the_first_again(apart: Redis) -> None:
+    job_id, other = submit(apart), submit(apart)
+    leases.pop(apart, 0.1)
+    leases.put_back(apart, job_id)
+    leases.put_back(apart, job_id)
+    assert waiting(apart) == [job_id, other]
+    assert apart.llen(keys.POPPED) == 0
+
+
+def test_what_is_taken_can_be_read(apart: Redis) -> None:
+    job_id = submit(apart)
+    lease = taken(apart)
     assert (lease.job_id, lease.attempt) == (job_id, 1)
     assert read_message(job_id, lease.record).job_id == job_id
-    assert leases.take(apart, job_id, "me") == lease  # its answer was lost, and it is asked again
-    assert leases.take(apart, job_id, "somebody else") is None
-    assert leases.pop(apart, 0.1) is None
+    assert 3590 < lease.seconds_left <= 3600
 
 
 def test_a_job_whose_worker_lives_is_left_alone(apart: Redis) -> None:
@@ -85,17 +52,56 @@ def test_a_job_whose_worker_died_goes_on_elsewhere_and_the_dead_one_is_fenced_of
     run_out(apart, job_id)
     assert leases.recover(apart) == [(job_id, "requeued")]
     assert leases.recover(apart) == []
-    alive = taken(apart)
+    is_fenced_off(apart, dead)  # already before anybody takes it
+    leases.pop(apart, 0.1)
+    leases.recover(apart)
+    is_fenced_off(apart, dead)
+    alive = leases.take(apart, job_id)
+    assert alive
     assert (dead.attempt, alive.attempt) == (1, 2)
-    assert leases.renew(apart, [dead]) == {job_id}
-    late = Succeeded(job_id=job_id, result=RESULT)
-    assert events.append(apart, late, dead.attempt) is None
-    leases.give_back(apart, dead, "worker_stopping")
-    assert call(apart, "checkpoint", job_id, dead.attempt, "0-8") is None
-    assert coalescing.claim(apart, WORK, dead) is None
+    is_fenced_off(apart, dead)
     assert leases.renew(apart, [alive]) == set()
-    assert events.append(apart, late, alive.attempt)
+    assert events.append(apart, Succeeded(job_id=job_id, result=RESULT), alive.holder)
     assert types(apart, job_id) == ["queued", "requeued", "succeeded"]
+
+
+def test_when_nobody_could_look_the_living_are_given_time(apart: Redis) -> None:
+    """Redis was away for longer than a lease: no worker died."""
+    lease = (submit(apart), taken(apart))[1]
+    run_out(apart, lease.job_id)
+    apart.set(keys.LOOKED, 1)
+    assert leases.recover(apart) == []
+    assert leases.renew(apart, [lease]) == set()
+    assert leases.recover(apart) == []
+
+
+def test_the_dead_are_found_even_when_nobody_looked(apart: Redis) -> None:
+    lease = (submit(apart), taken(apart))[1]
+    run_out(apart, lease.job_id)
+    apart.set(keys.LOOKED, 1)
+    leases.recover(apart)
+    left = float(apart.zscore(keys.LEASES, lease.job_id) or 0) / 1000 - time.time()
+    assert keys.BEAT_SECONDS < left <= keys.QUIET_SECONDS
+    run_out(apart, lease.job_id)
+    assert leases.recover(apart) == [(lease.job_id, "requeued")]
+
+
+@pytest.mark.parametrize("forged", [b"x", b"\xff\xfe", b'"},', b"%1"])
+def test_a_forged_entry_stops_nobodys_recovery(apart: Redis, forged: bytes) -> None:
+    apart.set(b"upres:job:" + forged + b":run", "no hash")
+    apart.set(b"upres:job:" + forged + b":events", "no stream")
+    apart.rpush(keys.POPPED, forged)
+    apart.zadd(keys.LEASES, {forged: 0})
+    apart.zadd(keys.DEADLINES, {forged: 0})
+    job_id = submit(apart)
+    taken(apart)
+    run_out(apart, job_id)
+    for _ in range(3):
+        found = leases.recover(apart)
+        assert not found or (job_id, "requeued") in found
+    assert job_id in waiting(apart)
+    assert apart.zcard(keys.LEASES) == apart.llen(keys.POPPED) == 0
+    assert apart.zrange(keys.DEADLINES, 0, -1) == [job_id.encode()]
 
 
 def test_a_job_that_was_popped_and_never_taken_comes_back_without_a_death(apart: Redis) -> None:
@@ -114,7 +120,7 @@ def test_a_worker_that_took_too_long_to_take_finds_it_gone(apart: Redis) -> None
     leases.recover(apart)
     run_out(apart, job_id)
     leases.recover(apart)
-    assert leases.take(apart, job_id, "late") is None
+    assert leases.take(apart, job_id) is None
     assert taken(apart).attempt == 1
 
 
@@ -155,7 +161,7 @@ def test_cancelling_takes_a_job_out_of_wherever_it_is(apart: Redis, where: str) 
     if where == "given back":
         leases.give_back(apart, lease, "worker_stopping")
     assert events.append(apart, Cancelled(job_id=job_id))
-    assert everything(apart) <= {keys.events(job_id), "rq:queues"}
+    assert everything(apart) <= {keys.events(job_id), keys.LOOKED, "rq:queues"}
 
 
 def test_a_deadline_ends_a_job_that_nobody_takes(apart: Redis) -> None:
@@ -177,129 +183,12 @@ def test_a_repeated_append_is_written_once(apart: Redis) -> None:
     assert types(apart, job_id) == ["queued", "progress", "succeeded"]
 
 
-def test_identical_work_is_done_once_and_shared(apart: Redis) -> None:
-    ids = [submit(apart) for _ in range(4)]
-    first, *others = [taken(apart) for _ in ids]
-    assert coalescing.claim(apart, WORK, first) == "do it"
-    assert [coalescing.claim(apart, WORK, other) for other in others] == ["wait"] * 3
-    assert apart.zcard(keys.LEASES) == 1
-    assert events.append(apart, Succeeded(job_id=ids[0], result=RESULT), first.attempt)
-    assert waiting(apart) == ids[1:]
-    again = [taken(apart) for _ in others]
-    assert [coalescing.claim(apart, WORK, lease) for lease in again] == [RESULT] * 3
-    assert coalescing.claim(apart, WORK, again[0], gone=True) == "do it"
-    assert coalescing.claim(apart, WORK, again[1]) == "wait"
-
-
-@pytest.mark.parametrize("end", [Cancelled, Failed])
-def test_when_the_one_that_does_it_ends_otherwise_the_next_does_it(apart: Redis, end: type) -> None:
-    ids = [submit(apart) for _ in range(3)]
-    first, *others = [taken(apart) for _ in ids]
-    for lease in (first, *others):
-        coalescing.claim(apart, WORK, lease)
-    event = (
-        Cancelled(job_id=ids[0]) if end is Cancelled else Failed(job_id=ids[0], code="c", message="m", retryable=True)
-    )
-    events.append(apart, event)
-    assert coalescing.claim(apart, WORK, taken(apart)) == "do it"
-    assert coalescing.claim(apart, WORK, taken(apart)) == "wait"
-
-
-def test_a_dead_worker_under_shared_work_keeps_it(apart: Redis) -> None:
-    ids = [submit(apart) for _ in range(2)]
-    first, second = [taken(apart) for _ in ids]
-    coalescing.claim(apart, WORK, first)
-    coalescing.claim(apart, WORK, second)
-    run_out(apart, ids[0])
-    leases.recover(apart)
-    assert coalescing.claim(apart, WORK, taken(apart)) == "do it"
-
-
-class World:
-    """Workers that do what they please, late and twice."""
-
-    def __init__(self, redis: Redis) -> None:
-        self.redis = redis
-        self.ids: list[str] = []
-        self.popped: list[str] = []
-        self.held: list[Lease] = []
-
-    def submit(self, pick: int) -> None:
-        self.ids.append(submit(self.redis))
-
-    def pop(self, pick: int) -> None:
-        if job_id := leases.pop(self.redis, 0.01):
-            self.popped.append(job_id)
-
-    def take(self, pick: int) -> None:
-        if self.popped and (lease := leases.take(self.redis, one(self.popped, pick), secrets.token_hex(8))):
-            self.held.append(lease)
-
-    def recover(self, pick: int) -> None:
-        leases.recover(self.redis)
-
-    def die(self, pick: int) -> None:
-        for job_id in (*self.popped, *(lease.job_id for lease in self.held)):
-            if self.redis.zscore(keys.LEASES, job_id):
-                run_out(self.redis, job_id)
-
-    def claim(self, pick: int) -> None:
-        if self.held:
-            coalescing.claim(self.redis, WORK, one(self.held, pick))
-
-    def tell(self, pick: int) -> None:
-        if self.held:
-            job_id, attempt, _ = one(self.held, pick)
-            events.append(self.redis, Progress(job_id=job_id, stage="fetch", percent=0), attempt)
-
-    def finish(self, pick: int) -> None:
-        if self.held:
-            job_id, attempt, _ = one(self.held, pick)
-            events.append(self.redis, Succeeded(job_id=job_id, result=RESULT), attempt)
-
-    def cancel(self, pick: int) -> None:
-        if self.ids:
-            events.append(self.redis, Cancelled(job_id=one(self.ids, pick)))
-
-    def give_back(self, pick: int) -> None:
-        if self.held:
-            leases.give_back(self.redis, one(self.held, pick), "worker_stopping")
-
-    def finish_all(self) -> None:
-        """All these workers die; another takes what there is until there is nothing."""
-        leases.recover(self.redis)
-        for job_id in cast("list[bytes]", self.redis.zrange(keys.LEASES, 0, -1)):
-            run_out(self.redis, job_id.decode())
-        leases.recover(self.redis)
-        while self.redis.llen(keys.WAITING):
-            lease = leases.take(self.redis, leases.pop(self.redis, 0.1) or "", secrets.token_hex(8))
-            if lease and (claim := coalescing.claim(self.redis, WORK, lease)) != "wait":
-                assert claim == "do it" or isinstance(claim, Result)
-                assert events.append(self.redis, Succeeded(job_id=lease.job_id, result=RESULT), lease.attempt)
-
-
-T = TypeVar("T")
-
-
-def one(things: list[T], pick: int) -> T:
-    return things[pick % len(things)]
-
-
-STEPS = [name for name in vars(World) if not name.startswith("_") and name != "finish_all"]
-
-
-@given(steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9)), max_size=50))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
-def test_whatever_happens_every_job_ends_once_and_leaves_nothing(apart: Redis, steps: list[tuple[str, int]]) -> None:
-    apart.flushdb()
-    world = World(apart)
-    for name, pick in steps:
-        getattr(world, name)(pick)
-    world.finish_all()
-    for job_id in world.ids:
-        told = types(apart, job_id)
-        assert told[0] == "queued"
-        assert [type for type in told if type in TERMINAL] == [told[-1]]
-    left = everything(apart) - {keys.events(job_id) for job_id in world.ids}
-    letters = {keys.DEAD, *(keys.record(job_id) for job_id in world.ids)} if apart.zcard(keys.DEAD) else set()
-    assert left <= {"rq:queues", WORK, *letters}
+def is_fenced_off(redis: Redis, lease: Lease) -> None:
+    """Nothing that the holder says or does has any effect."""
+    before = everything(redis), waiting(redis), types(redis, lease.job_id)
+    assert leases.renew(redis, [lease]) == {lease.job_id}
+    assert events.append(redis, Succeeded(job_id=lease.job_id, result=RESULT), lease.holder) is None
+    leases.give_back(redis, lease, "worker_stopping")
+    assert call(redis, "checkpoint", lease.job_id, lease.holder, WORK, "0-8") is None
+    assert coalescing.claim(redis, WORK, lease) is None
+    assert (everything(redis), waiting(redis), types(redis, lease.job_id)) == before

@@ -13,10 +13,10 @@ from redis import Redis
 
 from client import Client
 from core import events, keys, leases
-from core.schema import Cancelled
+from core.schema import Cancelled, Failed
 from infra.child import free_port
 from infra.local import Local
-from tests.test_leases import run_out, submit, taken
+from tests.leasing import run_out, submit, taken
 from tests.workers import worker
 
 pytestmark = pytest.mark.usefixtures("held")
@@ -68,6 +68,16 @@ def test_dead_letters_are_listed_and_shown(local: Local, letter: str) -> None:
     assert message["job_id"] == letter
     assert message["upscale_factor"] == 4
     assert shown.count("worker_lost") >= 3
+
+
+def test_texts_from_outside_do_not_speak_to_the_terminal(local: Local, redis: Redis) -> None:
+    job_id = submit(redis)
+    hostile = "\x1b]0;owned\x07\x1b[2J[/nope][bold]"
+    events.append(redis, Failed(job_id=job_id, code="c", message=hostile, retryable=False))
+    shown = upres(local, "show", job_id)
+    assert shown.returncode == 0
+    assert "[/nope][bold]" in shown.stdout
+    assert "\x1b]" not in shown.stdout
 
 
 def test_a_dead_letter_is_replayed_as_a_new_job(local: Local, redis: Redis, letter: str, png: bytes) -> None:

@@ -1,7 +1,6 @@
 """What the worker does with jobs that nobody should have sent, and with those that take too long."""
 
 import secrets
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +11,12 @@ from rq import Callback
 from client import Client
 from core import events, keys
 from core.queue import open_queue
-from core.schema import Failed, JobMessage, now
+from core.schema import Failed, now
 from infra.local import Local
 from tests.conftest import SAMPLES
+from tests.leasing import message
 from tests.test_events import queued
 from tests.waiting import wait_until
-
-
-def message(job_id: str, **changed: Any) -> dict[str, Any]:
-    """What the function would have put into the queue."""
-    fields: dict[str, Any] = {
-        "image_key": keys.upload(job_id),
-        "upscale_factor": 4,
-        "model": "faithful",
-        "output_format": "auto",
-        "submitted_at": now(),
-        "deadline": now() + timedelta(hours=1),
-    }
-    return JobMessage(job_id=job_id, **{**fields, **changed}).model_dump(mode="json")
 
 
 def ended(redis: Redis, job_id: str) -> Failed:

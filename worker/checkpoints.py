@@ -7,7 +7,7 @@ not ended; the files are deleted at its end, or expire.
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ Pixels = npt.NDArray[np.uint8]
 LONG_SECONDS = 60
 """Jobs that are expected to take longer are kept; others are done again as quickly."""
 
+PARTS = ["parts", "parts_of"]
 MOST_PIXELS = 10**9
 """No limit: these files are our own."""
 
@@ -45,8 +46,9 @@ class Rows(NamedTuple):
 class Checkpoints:
     """What earlier attempts at a job left, and what this one leaves."""
 
-    def __init__(self, connection: Redis, store: Store, encoders: Encoders, lease: Lease) -> None:
+    def __init__(self, connection: Redis, store: Store, encoders: Encoders, lease: Lease, work: str) -> None:
         self._connection, self._store, self._encoders, self._lease = connection, store, encoders, lease
+        self._work = work
         self._kept: list[Rows] = []
         self._keeping: Future[object] | None = None
 
@@ -56,9 +58,14 @@ class Checkpoints:
         return self._kept[-1].last if self._kept else 0
 
     def load(self) -> Iterator[Pixels]:
-        """The rows that are there, in bands (rows, width, 3); fewer when the store lost some."""
-        told: Any = self._connection.hget(keys.run(self._lease.job_id), "parts") if self._lease.attempt > 1 else None
-        for part in told.decode().split(",") if told else ():
+        """The rows that are there, in bands (rows, width, 3); fewer when the store lost some.
+
+        None when they are of another piece of work: what an address delivers may have changed.
+        """
+        if self._lease.attempt == 1:
+            return
+        parts, work = cast("list[bytes | None]", self._connection.hmget(keys.run(self._lease.job_id), PARTS))
+        for part in (parts or b"").decode().split(",") if parts and work == self._work.encode() else ():
             rows = Rows(*map(int, part.split("-")))
             try:
                 band = images.decode(self._store.get(self._key(rows)), MOST_PIXELS).pixels
@@ -92,7 +99,7 @@ class Checkpoints:
 
     def _put(self, rows: Rows, band: Pixels, parts: str) -> None:
         self._store.put(self._key(rows), self._encoders.png(band), "image/png")
-        call(self._connection, "checkpoint", self._lease.job_id, self._lease.attempt, parts)
+        call(self._connection, "checkpoint", self._lease.job_id, self._lease.holder, self._work, parts)
 
     def _key(self, rows: Rows) -> str:
-        return keys.checkpoint(self._lease.job_id, str(rows))
+        return keys.checkpoint(self._lease.job_id, self._work, str(rows))

@@ -70,6 +70,7 @@ class DeviceThread:
         self._changed = threading.Condition()
         self._lanes = 0
         self._closed = False
+        self._call_began: float | None = None
         self.lost: DeviceLost | None = None
         self.stats = Stats(since=time.monotonic())
         self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
@@ -98,6 +99,11 @@ class DeviceThread:
             self._changed.notify()
         return future
 
+    def seconds_in_call(self) -> float:
+        """How long the device has been at what it does now; 0 while it waits for work."""
+        began = self._call_began
+        return 0 if began is None else time.monotonic() - began
+
     def close(self) -> None:
         """Finish what was submitted and end."""
         with self._changed:
@@ -108,11 +114,12 @@ class DeviceThread:
     def _serve(self) -> None:
         running: deque[tuple[list[Window], Finish]] = deque()
         while (batch := self._next(wait=not running)) or running:
-            begin = time.monotonic()
+            self._call_began = begin = time.monotonic()
             if batch and (finish := self._start(batch)):
                 running.append((batch, finish))
             if running and (not batch or len(running) >= self._compute.batches_ahead):
                 self._finish(*running.popleft())
+            self._call_began = None
             self.stats.busy_seconds += time.monotonic() - begin
 
     def _next(self, wait: bool) -> list[Window]:

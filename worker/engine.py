@@ -50,6 +50,7 @@ class Engine:
         self.on_shrink: Callable[[int], None] = lambda tile: None
         self._thread = DeviceThread(compute, self._shrink)
         self.stats = self._thread.stats
+        self.seconds_in_call = self._thread.seconds_in_call
 
     @property
     def lost(self) -> bool:

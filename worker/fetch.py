@@ -151,7 +151,8 @@ def _session(guard: _Guard) -> requests.Session:
 
 def _check_status(response: requests.Response) -> None:
     if not response.ok:
-        error = UrlAnsweredError(f"image_url: the server answered {response.status_code} {response.reason}.")
+        reason = "".join(filter(str.isprintable, response.reason or ""))[:80]
+        error = UrlAnsweredError(f"image_url: the server answered {response.status_code} {reason}.")
         error.retryable = response.status_code >= 500 or response.status_code == 429
         raise error
 

@@ -23,7 +23,7 @@ from worker import images
 from worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
 from worker.encode import Encoders
 from worker.engine import Engine
-from worker.fetch import fetch
+from worker.fetch import TOTAL_SECONDS, fetch
 from worker.images import Picture
 from worker.registry import Model
 
@@ -63,7 +63,7 @@ def run(parts: Parts, job: JobMessage, lease: Lease) -> None:
     except Exception as error:
         _fail(job, parts, lease, error)
     else:
-        if events.append(parts.connection, Succeeded(job_id=job.job_id, result=result), lease.attempt):
+        if events.append(parts.connection, Succeeded(job_id=job.job_id, result=result), lease.holder):
             log.info("job %s succeeded: %d×%d", job.job_id, result.width, result.height)
 
 
@@ -81,13 +81,13 @@ def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
     work = keys.work(data, parts.model.digest, factor, format)
     if shared := _shared(parts, work, report.lease):
         return _own(job, parts, shared, report.seconds)
-    return _make(job, parts, report, picture, format)
+    return _make(job, parts, report, picture, format, work)
 
 
 def _shared(parts: Parts, work: str, lease: Lease) -> Result | None:
     """What an identical job made; None when this one has to do it. JobEnded when it has to wait for another."""
     claim = coalescing.claim(parts.connection, work, lease)
-    if isinstance(claim, Result) and not parts.store.exists(parts.store.key(claim.sr_image_uri)):
+    if isinstance(claim, Result) and not _is_there(parts.store, claim):
         claim = coalescing.claim(parts.connection, work, lease, gone=True)
     if isinstance(claim, Result):
         return claim
@@ -96,14 +96,18 @@ def _shared(parts: Parts, work: str, lease: Lease) -> Result | None:
     return None
 
 
-def _make(job: JobMessage, parts: Parts, report: "Report", picture: Picture, format: OutputFormat) -> Result:
+def _is_there(store: Store, result: Result) -> bool:
+    return all(store.exists(store.key(uri)) for uri in (result.sr_image_uri, result.original_image_uri))
+
+
+def _make(job: JobMessage, parts: Parts, report: "Report", picture: Picture, format: OutputFormat, work: str) -> Result:
     """Enlarge, encode and store."""
     factor, extension = job.upscale_factor, images.EXTENSIONS[format]
     attempt = report.lease.attempt
     sr_key = keys.result(job.job_id, attempt, extension)
     original_key = keys.original(job.job_id, attempt, extension)
     put = partial(parts.store.put, content_type=images.CONTENT_TYPES[format])
-    checkpoints = Checkpoints(parts.connection, parts.store, parts.encoders, report.lease)
+    checkpoints = Checkpoints(parts.connection, parts.store, parts.encoders, report.lease, work)
     with report.stage("upscale"):
         original = parts.encoders.original(picture, factor, format, partial(put, original_key))
         encoder = parts.encoders.open(picture, factor, format)
@@ -166,7 +170,8 @@ def _fetch(job: JobMessage, parts: Parts) -> bytes:
     """The image file, from the store or from its URL."""
     limit = parts.settings.max_input_bytes
     if job.image_url is not None:
-        return fetch(job.image_url, limit, parts.settings.fetch_private_networks)
+        left = max(1, min(TOTAL_SECONDS, (job.deadline - now()).total_seconds()))
+        return fetch(job.image_url, limit, parts.settings.fetch_private_networks, left)
     try:
         data = parts.store.get(job.image_key or "", limit)
     except ObjectNotFound as error:
@@ -259,7 +264,7 @@ class Report:
         )
 
     def _append(self, event: Event) -> None:
-        if events.append(self._parts.connection, event, self.lease.attempt) is None:
+        if events.append(self._parts.connection, event, self.lease.holder) is None:
             raise JobEnded
 
 
@@ -270,4 +275,4 @@ def _fail(job: JobMessage, parts: Parts, lease: Lease, error: Exception) -> None
         log.error("job %s failed", job.job_id, exc_info=error)
         error = UpresError("Something went wrong inside upres; the operator finds it in the worker's log.")
     log.info("job %s failed: %s", job.job_id, error.code)
-    events.append(parts.connection, leases.failure(job.job_id, error), lease.attempt, dead=unforeseen)
+    events.append(parts.connection, leases.failure(job.job_id, error), lease.holder, dead=unforeseen)

@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 
 from core import events, keys, leases, workers
 from core.errors import DeadlineExceeded, TimedOut
+from core.leases import Lease
 from core.queue import connect_quickly
-from core.schema import now
 from core.settings import Settings
 from core.workers import Worker
 from worker.slots import Hands, Hold
@@ -23,20 +23,25 @@ log = logging.getLogger("upres.worker")
 
 PATIENCE_SECONDS = 3
 """A Redis that says nothing for so long is asked again; several times within a lease."""
-STUCK_SECONDS = 10
-"""A job that goes on for so long after it was failed for its time hangs in a call that never returns."""
+STUCK_SECONDS = 300
+"""A job that goes on for so long after its failure was told hangs in a call that never returns: longer than fetching,
+storing, and every repetition take."""
+DEVICE_SECONDS = 120
+"""No batch of tiles takes so long."""
 
 
 class Keeper(threading.Thread):
-    """Beats until it is closed. `describe` says how the worker is."""
+    """Beats until it is closed. `describe` says how the worker is, `in_call` how long the device has been in a call."""
 
-    def __init__(self, settings: Settings, hands: Hands, describe: Callable[[], Worker]) -> None:
+    def __init__(
+        self, settings: Settings, hands: Hands, describe: Callable[[], Worker], in_call: Callable[[], float]
+    ) -> None:
         super().__init__(name="keeper", daemon=True)
+        self._in_call = in_call
         self._connection = connect_quickly(settings, PATIENCE_SECONDS)
         self._hands = hands
         self._describe = describe
         self._closed = threading.Event()
-        self._failed: set[tuple[str, int]] = set()
         self.stuck = False
 
     def run(self) -> None:
@@ -59,7 +64,11 @@ class Keeper(threading.Thread):
         held = self._hands.held()
         for job_id in leases.renew(self._connection, [hold.lease for hold in held]):
             log.info("job %s is not ours any more; it stops at its next event", job_id)
-        self._fail_late(held)
+        for hold in held:
+            self._watch(hold)
+        if self._in_call() > DEVICE_SECONDS:
+            log.error("the device hangs")
+            self.stuck = True
         self.tell()
         for job_id, outcome in leases.recover(self._connection):
             log.warning("job %s was without a worker, or late: %s", job_id, outcome)
@@ -74,22 +83,19 @@ class Keeper(threading.Thread):
         self.join(PATIENCE_SECONDS)
         workers.leave(self._connection, self._describe().name)
 
-    def _fail_late(self, held: list[Hold]) -> None:
-        """Tell jobs' ends that took too long, even while a call in them hangs; notice those that hang."""
-        for hold in held:
-            late = time.monotonic() - hold.until
-            attempt = (hold.lease.job_id, hold.lease.attempt)
-            if late > 0 and attempt not in self._failed:
-                self._failed.add(attempt)
-                failed = leases.failure(hold.lease.job_id, _lateness(hold))
-                events.append(self._connection, failed, hold.lease.attempt)
-            if late > STUCK_SECONDS:
-                log.error("job %s hangs", hold.lease.job_id)
-                self.stuck = True
-        self._failed &= {(hold.lease.job_id, hold.lease.attempt) for hold in held}
+    def _watch(self, hold: Hold) -> None:
+        """Tell the end of a job that took too long, even while a call in it hangs; notice that it hangs."""
+        now = time.monotonic()
+        if hold.failed_at is None and now > hold.until:
+            failed = leases.failure(hold.lease.job_id, _lateness(hold.lease))
+            events.append(self._connection, failed, hold.lease.holder)
+            hold.failed_at = now
+        if hold.failed_at is not None and now > hold.failed_at + STUCK_SECONDS:
+            log.error("job %s hangs", hold.lease.job_id)
+            self.stuck = True
 
 
-def _lateness(hold: Hold) -> TimedOut:
-    if now() >= hold.message.deadline:
-        return DeadlineExceeded("The job was not finished before its deadline; give it more time, or try it again.")
+def _lateness(lease: Lease) -> TimedOut:
+    if lease.seconds_left < keys.JOB_SECONDS:
+        return DeadlineExceeded(leases.LATE)
     return TimedOut(f"The job took longer than {keys.JOB_SECONDS} seconds; send a smaller image.")

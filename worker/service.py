@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 import uuid
 from contextlib import suppress
@@ -26,46 +25,50 @@ from worker.device import choose
 from worker.encode import Encoders
 from worker.engine import TILE, Engine
 from worker.keeper import Keeper
-from worker.slots import Hands, Hold, Slot
+from worker.slots import Hands, Slot
 
 log = logging.getLogger("upres.worker")
 
-STOPPED, FAILED, DEVICE_LOST = 0, 1, 75
-"""Exit codes: told to stop; could not start; the device broke down or hangs (EX_TEMPFAIL: start again)."""
+STOPPED, RESTART = 0, 75
+"""Exit codes: told to stop; the device broke down or something hangs (EX_TEMPFAIL: start again)."""
 WATCH_SECONDS = 0.1
+GIVE_BACK_SECONDS = 3
+"""Longer a worker that has to leave does not wait for Redis; the leases run out anyway."""
 
 
 def serve(settings: Settings) -> int:
-    """Prepare, report, and work until SIGTERM or SIGINT, or until the device is lost.
+    """Prepare, report, and work until SIGTERM or SIGINT, or until this process can work no more.
 
     Then the jobs in hand have `stop_seconds` to be finished; what is left is put back into the queue. The exit
-    code: STOPPED or DEVICE_LOST.
+    code: STOPPED or RESTART.
     """
     parts = prepare(settings)
     hands = Hands()
     signals = Signals()
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     slots = [Slot(f"{name}-{number}", settings, hands, parts) for number in range(settings.slots)]
-    keeper = Keeper(settings, hands, partial(_describe, name, parts, hands))
-    for thread in (keeper, *slots):
+    keeper = Keeper(settings, hands, partial(_describe, name, parts, hands), parts.engine.seconds_in_call)
+    threads = (keeper, *slots)
+    for thread in threads:
         thread.start()
     log.info("%s takes jobs, %d at a time", name, len(slots))
-    while not (signals.stop.wait(WATCH_SECONDS) or hands.closed or keeper.stuck):
-        pass
+    well = True
+    while well and not signals.stop.wait(WATCH_SECONDS):
+        well = not (hands.closed or keeper.stuck) and all(thread.is_alive() for thread in threads)
     hands.close()
+    log.info("stopping after the jobs in hand; once more to give them back at once")
     with suppress(RedisError):
         keeper.tell()
     _finish(slots, keeper, signals, settings.stop_seconds)
-    left = hands.held()
-    _give_back(settings, left)
+    left = _give_back(settings, hands)
     with suppress(RedisError):
         keeper.close()
     stats = parts.engine.stats
     log.info(
         "stopped; %d tiles in %d batches, device busy %.0f %%", stats.tiles, stats.batches, 100 * stats.busy_share()
     )
-    code = DEVICE_LOST if parts.engine.lost or keeper.stuck else STOPPED
-    if left:
+    code = STOPPED if well and not keeper.stuck and not parts.engine.lost else RESTART
+    if left or any(slot.is_alive() for slot in slots):
         _leave(code)
     return code
 
@@ -78,13 +81,16 @@ def _finish(slots: list[Slot], keeper: Keeper, signals: "Signals", seconds: floa
             return
 
 
-def _give_back(settings: Settings, left: list[Hold]) -> None:
-    """Into the queue again, each with the attempts it has left."""
-    connection = connect_quickly(settings)
-    for hold in left:
-        log.info("job %s goes back into the queue", hold.lease.job_id)
-        with suppress(RedisError):  # its lease runs out then
-            leases.give_back(connection, hold.lease, "worker_stopping")
+def _give_back(settings: Settings, hands: Hands) -> bool:
+    """Put the jobs in hand into the queue again, as far as Redis is there; whether there were any."""
+    hands.wait_still(GIVE_BACK_SECONDS)  # a job may be on its way into a hand
+    left = hands.held()
+    with suppress(RedisError), connect_quickly(settings, GIVE_BACK_SECONDS).pipeline(transaction=False) as pipeline:
+        for hold in left:
+            log.info("job %s goes back into the queue", hold.lease.job_id)
+            leases.give_back(pipeline, hold.lease, "worker_stopping")
+        pipeline.execute()
+    return bool(left)
 
 
 def _leave(code: int) -> NoReturn:
@@ -144,9 +150,12 @@ def _remember_tile(parts: job.Parts) -> None:
     key = keys.tile(parts.device, parts.model.digest, parts.engine.compute.precision)
     parts.engine.tile = min(TILE, int(parts.connection.get(key) or TILE))
 
+    quick = connect_quickly(parts.settings)
+
     def remember(tile: int) -> None:
         log.warning("the device ran out of memory: tiles of %d pixels from now on", tile)
-        parts.connection.set(key, tile, ex=keys.TILE_SECONDS)
+        with suppress(RedisError):  # the device waits for this; it will be found out again
+            quick.set(key, tile, ex=keys.TILE_SECONDS)
 
     parts.engine.on_shrink = remember
 
@@ -164,14 +173,23 @@ class Signals:
     """The first SIGTERM or SIGINT asks to stop, the second to do so at once."""
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.at_once = threading.Event()
+        self.stop = Asked()
+        self.at_once = Asked()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.stop.is_set():
-            self.at_once.set()
-        else:
-            log.info("stopping after the jobs in hand; once more to give them back at once")
-            self.stop.set()
+        (self.at_once if self.stop.asked else self.stop).asked = True
+
+
+class Asked:
+    """A flag for signal handlers: threading.Event may not be set by one that interrupted its own wait."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it was asked for, now or soon."""
+        if not self.asked:
+            time.sleep(seconds)
+        return self.asked

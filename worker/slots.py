@@ -9,19 +9,15 @@ import logging
 import random
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
-from redis import Redis
 from redis.exceptions import RedisError
 
 from core import events, keys, leases
 from core.errors import DeviceLost, JobRefused
 from core.leases import Lease
 from core.queue import connect, connect_quickly, read_message
-from core.schema import JobMessage, now
 from core.settings import Settings
 from worker import job
 
@@ -29,16 +25,20 @@ log = logging.getLogger("upres.worker")
 
 LOOK_SECONDS = 1.0
 """How long a slot waits for a job before it looks whether it should stop."""
+MOST_FAILURES = 5
+"""After so many the pause between attempts grows no more: three seconds."""
 PATIENCE_SECONDS = LOOK_SECONDS + 4
 """A Redis that says nothing for so long is not there."""
 
 
-class Hold(NamedTuple):
-    """A job in hand: what was taken, what it asks for, and until when (time.monotonic) it may run."""
+class Hold:
+    """A job in hand, and until when (time.monotonic) it may run."""
 
-    lease: Lease
-    message: JobMessage
-    until: float
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.until = time.monotonic() + min(keys.JOB_SECONDS, lease.seconds_left)
+        self.failed_at: float | None = None
+        """When it was told that its time is up."""
 
 
 class Hands:
@@ -46,47 +46,47 @@ class Hands:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._open = True
-        self._waiting = 0
-        self._held: dict[str, Hold] = {}
-
-    @property
-    def closed(self) -> bool:
-        """Whether no more jobs are taken."""
-        return not self._open
+        self._reaching = 0
+        self._held: set[Hold] = set()
+        self.closed = False
 
     @contextmanager
-    def reach(self) -> Iterator[bool]:
-        """Wait for a job inside; False once the hands are closed."""
+    def reach(self) -> Iterator[None]:
+        """Wait for a job, and take it, inside."""
         with self._changed:
-            may = self._open
-            self._waiting += may
-        try:
-            yield may
-        finally:
-            with self._changed:
-                self._waiting -= may
-                self._changed.notify_all()
-
-    @contextmanager
-    def hold(self, lease: Lease, message: JobMessage) -> Iterator[None]:
-        """Have a job in hand."""
-        seconds = min(keys.JOB_SECONDS, (message.deadline - now()).total_seconds())
-        self._held[lease.job_id] = Hold(lease, message, time.monotonic() + seconds)
+            self._reaching += 1
         try:
             yield
         finally:
-            del self._held[lease.job_id]
+            with self._changed:
+                self._reaching -= 1
+                self._changed.notify_all()
+
+    def take(self, lease: Lease) -> Hold:
+        """Have a job in hand; then it must be put down."""
+        hold = Hold(lease)
+        with self._changed:
+            self._held.add(hold)
+        return hold
+
+    def put_down(self, hold: Hold) -> None:
+        """Have no more to do with a job."""
+        with self._changed:
+            self._held.discard(hold)
 
     def held(self) -> list[Hold]:
         """The jobs in hand now."""
-        return list(self._held.values())
+        with self._changed:
+            return list(self._held)
 
     def close(self) -> None:
-        """Take no more jobs; returns when no slot waits for one any more."""
+        """Take no more jobs; a slot that waits for one puts it back."""
+        self.closed = True
+
+    def wait_still(self, seconds: float | None = None) -> None:
+        """Return when no slot waits for a job any more, after `close`, or when the time is up."""
         with self._changed:
-            self._open = False
-            self._changed.wait_for(lambda: not self._waiting)
+            self._changed.wait_for(lambda: not self._reaching, seconds)
 
 
 class Slot(threading.Thread):
@@ -102,39 +102,42 @@ class Slot(threading.Thread):
     def run(self) -> None:
         """Take jobs."""
         failures = 0
-        while True:
+        while not self._hands.closed:
             try:
-                with self._hands.reach() as may:
-                    if not may:
-                        return
-                    job_id = leases.pop(self._waiting, LOOK_SECONDS)
-                if job_id:
-                    self._work(job_id)
+                hold = self._take()
                 failures = 0
+                if hold:
+                    self._work(hold)
             except RedisError as error:
-                failures += 1
+                failures = min(failures + 1, MOST_FAILURES)
                 log.warning("%s: Redis does not answer (%s); trying on", self.name, error)
-                time.sleep(random.uniform(0.1, min(2, 0.2 * 2**failures)))  # noqa: S311
+                time.sleep(random.uniform(0.1, 0.1 * 2**failures))  # noqa: S311
             except Exception:
                 log.exception("%s: a job was dropped; its lease will run out", self.name)
 
-    def _work(self, job_id: str) -> None:
-        lease = leases.take(self._connection, job_id, uuid.uuid4().hex)
-        if lease is None:
-            return
+    def _take(self) -> Hold | None:
+        """The next job, if one comes soon."""
+        with self._hands.reach():
+            job_id = leases.pop(self._waiting, LOOK_SECONDS)
+            if job_id and self._hands.closed:
+                leases.put_back(self._waiting, job_id)
+                return None
+            lease = leases.take(self._waiting, job_id) if job_id else None
+            return self._hands.take(lease) if lease else None
+
+    def _work(self, hold: Hold) -> None:
+        lease = hold.lease
         try:
-            message = read_message(lease.job_id, lease.record)
+            if lease.seconds_left <= 0:
+                leases.expire(self._connection, lease.job_id)
+            else:
+                job.run(self._parts, read_message(lease.job_id, lease.record), lease)
         except JobRefused as error:
-            _refuse(self._connection, lease, error)
-            return
-        with self._hands.hold(lease, message):
-            try:
-                job.run(self._parts, message, lease)
-            except DeviceLost:
-                self._hands.close()  # first, so that no other slot of this process takes the job again
-                leases.give_back(self._connection, lease, "device_lost")
-
-
-def _refuse(connection: Redis, lease: Lease, error: JobRefused) -> None:
-    log.error("job %s: %s", lease.job_id, error)
-    events.append(connection, leases.failure(lease.job_id, error), lease.attempt, dead=True)
+            log.error("job %s: %s", lease.job_id, error)
+            events.append(self._connection, leases.failure(lease.job_id, error), lease.holder, dead=True)
+        except DeviceLost:
+            self._hands.close()
+            self._hands.wait_still()  # so that no other slot of this process takes the job again
+            leases.give_back(self._connection, lease, "device_lost")
+        finally:
+            self._hands.put_down(hold)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.local import Local
-from tests.chaos import scenarios
+from tests.chaos import images, scenarios
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.scenarios import Outcome
 
@@ -33,7 +33,7 @@ def cut_off(log: IO[bytes]) -> Iterator[tuple[Local, FaultProxy]]:
 
 def run(seed: int, jobs: int, kills: int, seconds: float, rounds: int, log: IO[bytes]) -> Iterator[Outcome]:
     """All scenarios, one after the other."""
-    with Local() as local:
+    with Local(environment=images.ENVIRONMENT) as local:
         local.stop("worker")
         yield scenarios.subscribers(local, log, seed)
         yield scenarios.same_key(local, log, seed)

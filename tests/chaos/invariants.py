@@ -39,21 +39,28 @@ def _faults(job_id: str, events: Sequence[Event]) -> Iterable[str]:
         yield f"{job_id} has an event twice"
 
 
-def run_twice(told: Told) -> int:
-    """Jobs that were started again although their attempt had neither died nor been given back."""
-    return sum(1 for events in told.values() if _started_over(events))
+def run_twice(told: Told, kills: Sequence[Kill]) -> list[str]:
+    """Jobs that were started again although the worker that had them neither was killed nor gave them back."""
+    return [job_id for job_id, events in told.items() if _started_over(events, kills)]
 
 
-def _started_over(events: Sequence[Event]) -> bool:
-    running = False
+def _started_over(events: Sequence[Event], kills: Sequence[Kill]) -> bool:
+    holder: Started | None = None
     for event in events:
         if isinstance(event, Started):
-            if running:
+            if holder:
                 return True
-            running = True
+            holder = event
         elif isinstance(event, Requeued):
-            running = False
+            if event.reason == "worker_lost" and holder and not killed(holder, kills):
+                return True
+            holder = None
     return False
+
+
+def killed(started: Started, kills: Sequence[Kill]) -> Kill | None:
+    """The kill that ended the worker of this attempt."""
+    return next((kill for kill in kills if f"-{kill.pid}-" in started.worker and kill.at > started.at), None)
 
 
 def overtaken(told: Told) -> int:
@@ -78,7 +85,7 @@ def recoveries(told: Told, kills: Sequence[Kill]) -> list[float]:
     seconds = []
     for events in told.values():
         for earlier, later in _attempts(events):
-            kill = next((kill for kill in kills if f"-{kill.pid}-" in earlier.worker and kill.at > earlier.at), None)
+            kill = killed(earlier, kills)
             if kill and later.at > kill.at:
                 seconds.append((later.at - kill.at).total_seconds())
     return sorted(seconds)

@@ -1,32 +1,29 @@
 """What is done to a running upres, each with the figures and faults it found."""
 
-import io
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from redis import Redis
 
 from client import Client
-from core import events, keys
+from core import events, keys, workers
 from core.schema import Event
 from infra.local import Local
+from tests.chaos import images
 from tests.chaos.fleet import Fleet
-from tests.chaos.invariants import broken, overtaken, recoveries, run_twice
+from tests.chaos.invariants import Kill, broken, overtaken, recoveries, run_twice
 from tests.chaos.proxy import FaultProxy
+from tests.waiting import wait_until
 
 SETTLE_SECONDS = 120
 """When the last fault is over, everything has to end within this time."""
 RECOVERY_SECONDS = 20
-LARGE = 0.15
-"""Share of the images that take about half a second; the others take a hundredth."""
 
 
 @dataclass
@@ -39,45 +36,29 @@ class Outcome:
     faults: list[str] = field(default_factory=list)
 
 
-def image(rng: random.Random) -> bytes:
-    """A PNG file of its own, mostly tiny."""
-    side = rng.randint(200, 256) if rng.random() < LARGE else rng.randint(8, 48)
-    out = io.BytesIO()
-    pixels = np.random.default_rng(rng.getrandbits(64)).integers(0, 256, (side, side, 3), np.uint8)
-    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
-    return out.getvalue()
-
-
-def submit_all(url: str, jobs: int, seed: int, seconds: float) -> list[str]:
-    """The ids of so many jobs, submitted evenly over the time."""
+def submit_all(url: str, jobs: int, seed: int, seconds: float, ids: list[str], over: threading.Event) -> None:
+    """Submit so many jobs, evenly over the time, then serve their images until it is over."""
     rng = random.Random(seed)
     begin = time.monotonic()
-    ids = []
-    with Client(url) as client:
+    with Client(url) as client, images.serving() as source:
         for number in range(jobs):
             time.sleep(max(0, begin + seconds * number / jobs - time.monotonic()))
-            ids.append(client.submit(image(rng), 4).job_id)
-    return ids
+            ids.append(client.submit(images.one(rng, source), 4).job_id)
+        over.wait()
 
 
 @contextmanager
 def submitting(url: str, jobs: int, seed: int, seconds: float) -> Iterator[list[str]]:
-    """Submits besides what the block does; the list is complete at its end."""
+    """Submits besides what the block does; in it the list grows until it has all."""
     ids: list[str] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(submit_all, url, jobs, seed, seconds, ids, over)
         try:
-            ids.extend(submit_all(url, jobs, seed, seconds))
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield ids
-    thread.join()
-    if errors:
-        raise errors[0]
+            yield ids
+        finally:
+            over.set()
+        future.result()
 
 
 def all_told(redis: Redis, ids: list[str], seconds: float) -> dict[str, list[Event]]:
@@ -90,7 +71,7 @@ def all_told(redis: Redis, ids: list[str], seconds: float) -> dict[str, list[Eve
         time.sleep(0.2)
 
 
-def check(outcome: Outcome, told: dict[str, list[Event]], redis: Redis) -> None:
+def check(outcome: Outcome, told: dict[str, list[Event]], redis: Redis, kills: Sequence[Kill] = ()) -> None:
     """The invariants that hold for every scenario."""
     outcome.faults += broken(told)
     if late := overtaken(told):
@@ -103,7 +84,12 @@ def check(outcome: Outcome, told: dict[str, list[Event]], redis: Redis) -> None:
     for one in told.values():
         kinds[one[-1].type] = kinds.get(one[-1].type, 0) + 1
     outcome.seen["jobs"] = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    outcome.seen["run twice"] = str(run_twice(told))
+    twice = run_twice(told, kills)
+    outcome.seen["run twice"] = str(len(twice))
+    outcome.faults += [f"{job_id} was run again although its worker lived" for job_id in twice]
+    left = [key for name in ("upres:job:*:run", "upres:work:*:parked") for key in redis.scan_iter(name)]
+    if left:
+        outcome.faults.append(f"{len(left)} keys of running or waiting jobs are left: {left[:3]}")
 
 
 def killed_workers(local: Local, log: Any, seed: int, jobs: int, kills: int, seconds: float) -> Outcome:
@@ -118,19 +104,24 @@ def killed_workers(local: Local, log: Any, seed: int, jobs: int, kills: int, sec
             for fault in plan:
                 time.sleep(rng.uniform(0.5, 1.5) * seconds / len(plan))
                 fault(fleet, rng)
-        told = all_told(redis, ids, SETTLE_SECONDS)
+            wait_until(lambda: len(ids) == jobs, SETTLE_SECONDS)
+            told = all_told(redis, ids, SETTLE_SECONDS)
         fleet.drain(10)
         outcome.faults += [f"a worker ended with {code}" for code in fleet.unexpected()]
-    check(outcome, told, redis)
+    check(outcome, told, redis, fleet.kills)
     times = recoveries(told, fleet.kills)
     outcome.injected = {"SIGKILL": len(fleet.kills), "SIGTERM": fleet.terms}
-    if times:
-        p99 = times[min(len(times) - 1, int(0.99 * len(times)))]
-        outcome.seen["recovered"] = f"{len(times)}, p50 {times[len(times) // 2]:.1f} s, p99 {p99:.1f} s"
-        if p99 > RECOVERY_SECONDS:
-            outcome.faults.append(f"recovery p99 is {p99:.1f} s")
-    if run_twice(told):
-        outcome.faults.append("a job was run twice")
+    if not times:
+        outcome.faults.append("no worker was killed that had a job in hand: nothing was measured")
+        return outcome
+    p99 = times[min(len(times) - 1, int(0.99 * len(times)))]
+    outcome.seen["recovered"] = f"{len(times)}, p50 {times[len(times) // 2]:.1f} s, p99 {p99:.1f} s"
+    shared = sum(
+        isinstance(event, Requeued) and event.reason == "identical_job" for one in told.values() for event in one
+    )
+    outcome.seen["waited for an identical job"] = str(shared)
+    if p99 > RECOVERY_SECONDS:
+        outcome.faults.append(f"recovery p99 is {p99:.1f} s")
     return outcome
 
 
@@ -142,11 +133,13 @@ def broken_redis(local: Local, proxy: FaultProxy, log: Any, seed: int, jobs: int
     faults: dict[str, Callable[[], None]] = {
         "SIGKILL of Redis": lambda: restart(local),
         "partition of 5 s": lambda: hold(proxy.partition(), 5),
+        "partition longer than a lease": lambda: hold(proxy.partition(), keys.LEASE_SECONDS + 4),
         "latency of 500 ms": lambda: hold(proxy.latency(0.5), 5),
         "connection resets": lambda: (proxy.reset(), None)[1],
     }
     plan = rng.sample([*faults] * rounds, len(faults) * rounds)
     with Fleet(local, 2, log, UPRES_SLOTS="3") as fleet:
+        wait_until(lambda: len(workers.listing(direct)) == 2)  # one that finds no Redis does not start
         with submitting_through(local.url, jobs, seed) as accepted:
             for name in plan:
                 time.sleep(rng.uniform(0.5, 1.5))
@@ -181,7 +174,7 @@ def submitting_through(url: str, jobs: int, seed: int) -> Iterator[list[str]]:
         with Client(url) as client:
             for _ in range(jobs):
                 try:
-                    accepted.append(client.submit(image(rng), 4).job_id)
+                    accepted.append(client.submit(images.image(rng), 4).job_id)
                 except Exception:  # refused or unreachable: not accepted, which is an answer
                     time.sleep(0.2)
                 over.wait(0.05)
@@ -199,7 +192,7 @@ def subscribers(local: Local, log: Any, seed: int) -> Outcome:
     rng = random.Random(seed)
     followed = 0
     with Fleet(local, 1, log), Client(local.url) as client:
-        ids = [client.submit(image(rng), 8).job_id for _ in range(5)]
+        ids = [client.submit(images.image(rng), 8).job_id for _ in range(5)]
         for job_id in ids:
             hopping = list(hop(client, job_id))
             whole = list(client.follow(job_id))
@@ -230,7 +223,7 @@ def hop(client: Client, job_id: str) -> Iterator[tuple[str, Event]]:
 def same_key(local: Local, log: Any, seed: int) -> Outcome:
     """The same Idempotency-Key, a hundred times at once."""
     outcome = Outcome("one key a hundred times", {"requests": 100})
-    data = image(random.Random(seed))
+    data = images.image(random.Random(seed))
     with Fleet(local, 1, log), ThreadPoolExecutor(25) as pool, Client(local.url) as client:
         ids = set(pool.map(lambda _: client.submit(data, 2, idempotency_key=f"chaos-{seed}").job_id, range(100)))
         told = {job_id: list(client.events(job_id)) for job_id in ids}

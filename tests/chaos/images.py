@@ -1,0 +1,66 @@
+"""Images to enlarge, each of its own, sent along or behind a slow address."""
+
+import io
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+from PIL import Image
+
+HOST = "127.0.0.2"
+ENVIRONMENT = {"UPRES_FETCH_PRIVATE_NETWORKS": f"{HOST}/32"}
+"""With this, workers may fetch from it."""
+SLOW = 0.5
+"""Share of the images that come from an address which takes some seconds, so that there is somebody to kill."""
+SAME = 0.2
+"""Share of those that are one of ten, so that jobs wait for each other."""
+LARGE = 0.15
+"""Share of the others that take about half a second to enlarge; the rest take a hundredth."""
+
+
+def image(rng: random.Random) -> bytes:
+    """A PNG file."""
+    side = rng.randint(200, 256) if rng.random() < LARGE else rng.randint(8, 48)
+    out = io.BytesIO()
+    pixels = np.random.default_rng(rng.getrandbits(64)).integers(0, 256, (side, side, 3), np.uint8)
+    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        """/SECONDS/NUMBER: the image of that number, after so long."""
+        _, seconds, number = self.path.split("/")
+        data = image(random.Random(number))
+        time.sleep(float(seconds))
+        with suppress(OSError):  # whoever asked was killed
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """The address under which images lie."""
+    with ThreadingHTTPServer((HOST, 0), _Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://{HOST}:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def one(rng: random.Random, url: str) -> bytes | str:
+    """An image to submit: its data, or an address that takes up to four seconds."""
+    if rng.random() < SLOW:
+        number = rng.randrange(10) if rng.random() < SAME else rng.getrandbits(64)
+        return f"{url}/{rng.uniform(0.5, 4):.2f}/{number}"
+    return image(rng)

@@ -1,0 +1,64 @@
+"""Jobs in a Redis that no worker looks at."""
+
+import secrets
+from datetime import timedelta
+from typing import Any, cast
+
+from redis import Redis
+
+from core import events, keys, leases
+from core.enqueue import enqueue
+from core.leases import Lease
+from core.queue import open_queue
+from core.schema import JobMessage, now
+
+WORK, OTHER = "upres:work:x", "upres:work:y"
+
+
+def empty(redis: Redis) -> None:
+    """Nothing there, but somebody who looked after it a moment ago."""
+    redis.flushdb()
+    leases.recover(redis)
+
+
+def message(job_id: str, **changed: Any) -> dict[str, Any]:
+    """What the function would have put into the queue."""
+    fields: dict[str, Any] = {
+        "image_key": keys.upload(job_id),
+        "upscale_factor": 4,
+        "model": "faithful",
+        "output_format": "auto",
+        "submitted_at": now(),
+        "deadline": now() + timedelta(hours=1),
+    }
+    return JobMessage(job_id=job_id, **{**fields, **changed}).model_dump(mode="json")
+
+
+def submit(redis: Redis) -> str:
+    job_id = secrets.token_hex(16)
+    return enqueue(open_queue(redis), JobMessage.model_validate(message(job_id)))
+
+
+def taken(redis: Redis) -> Lease:
+    job_id = leases.pop(redis, 0.1)
+    assert job_id
+    lease = leases.take(redis, job_id)
+    assert lease
+    return lease
+
+
+def run_out(redis: Redis, job_id: str) -> None:
+    """As if the worker had said nothing for the time of a lease."""
+    redis.zadd(keys.LEASES, {job_id: 1})
+
+
+def waiting(redis: Redis) -> list[str]:
+    return [job_id.decode() for job_id in cast("list[bytes]", redis.lrange(keys.WAITING, 0, -1))]
+
+
+def everything(redis: Redis) -> set[str]:
+    return {key.decode() for key in cast("list[bytes]", redis.keys("*"))}
+
+
+def types(redis: Redis, job_id: str) -> list[str]:
+    return [event.type for _, event in events.read(redis, job_id)]
