@@ -116,10 +116,8 @@ def killed_workers(local: Local, log: Any, seed: int, jobs: int, kills: int, sec
         return outcome
     p99 = times[min(len(times) - 1, int(0.99 * len(times)))]
     outcome.seen["recovered"] = f"{len(times)}, p50 {times[len(times) // 2]:.1f} s, p99 {p99:.1f} s"
-    shared = sum(
-        isinstance(event, Requeued) and event.reason == "identical_job" for one in told.values() for event in one
-    )
-    outcome.seen["waited for an identical job"] = str(shared)
+    waited = [one for one in told.values() if any(getattr(event, "reason", "") == "identical_job" for event in one)]
+    outcome.seen["waited for an identical job"] = str(len(waited))
     if p99 > RECOVERY_SECONDS:
         outcome.faults.append(f"recovery p99 is {p99:.1f} s")
     return outcome
