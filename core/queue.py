@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
 from rq import Queue
@@ -33,14 +34,14 @@ def connect(settings: Settings) -> Redis:
     )
 
 
-def connect_quickly(settings: Settings, seconds: float = 5) -> Redis:
+def connect_quickly(settings: Settings, seconds: float = 3) -> Redis:
     """An impatient connection, for answering people: no command is waited for longer than so many seconds."""
-    # One retry repairs a connection that Redis closed while idle; more would delay a 503.
+    # One retry repairs a connection that Redis closed while idle; more, or one after silence, would delay a 503.
     return Redis.from_url(
         _url(settings),
         socket_connect_timeout=1,
         socket_timeout=seconds,
-        retry=Retry(NoBackoff(), 1),
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     )
 
 

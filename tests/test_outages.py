@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from client import Client
 from core.schema import Event, Failed, Progress
 from infra.child import Child, accepts, free_port
 from infra.local import Local
+from tests.chaos.proxy import FaultProxy
 from tests.conftest import SAMPLES, encoded
 
 
@@ -44,6 +46,18 @@ def wrong_bucket(local: Local, tmp_path: Path) -> Iterator[str]:
     yield from function(local, tmp_path, UPRES_S3_BUCKET="nowhere")
 
 
+@pytest.fixture
+def cut_off_from_redis(local: Local, tmp_path: Path) -> Iterator[str]:
+    """A function whose packets to Redis are swallowed."""
+    with FaultProxy(local.redis_port) as proxy:
+        urls = function(local, tmp_path, UPRES_REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0")
+        url = next(urls)
+        assert requests.get(f"{url}/readyz", timeout=20).ok
+        with proxy.partition():
+            yield url
+        next(urls, None)
+
+
 def unavailable(response: requests.Response, code: str) -> None:
     assert response.status_code == 503
     assert response.json()["code"] == code
@@ -63,6 +77,20 @@ def test_redis_away(without_redis: str) -> None:
     unavailable(requests.delete(job, timeout=20), "queue_unavailable")
     unavailable(requests.get(f"{without_redis}/readyz", timeout=20), "queue_unavailable")
     assert requests.get(f"{without_redis}/healthz", timeout=20).ok
+
+
+def test_redis_silent(cut_off_from_redis: str) -> None:
+    job = f"{cut_off_from_redis}/v1/jobs/{'0' * 32}"
+    image = {"image_url": "https://example.org/a.png"}
+    asked: list[Callable[[], requests.Response]] = [
+        lambda: requests.post(f"{cut_off_from_redis}/v1/jobs", json=image, timeout=20),
+        lambda: requests.get(job, timeout=20),
+        lambda: requests.get(f"{job}/events", timeout=20),
+        lambda: requests.get(f"{cut_off_from_redis}/readyz", timeout=20),
+    ]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        for response in pool.map(lambda ask: ask(), asked):
+            unavailable(response, "queue_unavailable")
 
 
 def test_store_away(without_store: str, png: bytes) -> None:
