@@ -16,15 +16,13 @@ ENVIRONMENT = {"UPRES_FETCH_PRIVATE_NETWORKS": f"{HOST}/32"}
 """With this, workers may fetch from it."""
 SLOW = 0.5
 """Share of the images that come from an address which takes some seconds, so that there is somebody to kill."""
-SAME = 0.2
-"""Share of those that are one of ten, so that jobs wait for each other."""
-LARGE = 0.15
+LARGE = 0.5
 """Share of the others that take about half a second to enlarge; the rest take a hundredth."""
 
 
 def image(rng: random.Random) -> bytes:
     """A PNG file."""
-    side = rng.randint(200, 256) if rng.random() < LARGE else rng.randint(8, 48)
+    side = rng.randint(200, 320) if rng.random() < LARGE else rng.randint(8, 48)
     out = io.BytesIO()
     pixels = np.random.default_rng(rng.getrandbits(64)).integers(0, 256, (side, side, 3), np.uint8)
     Image.fromarray(pixels).save(out, "PNG", compress_level=1)
@@ -61,6 +59,5 @@ def serving() -> Iterator[str]:
 def one(rng: random.Random, url: str) -> bytes | str:
     """An image to submit: its data, or an address that takes up to four seconds."""
     if rng.random() < SLOW:
-        number = rng.randrange(10) if rng.random() < SAME else rng.getrandbits(64)
-        return f"{url}/{rng.uniform(0.5, 4):.2f}/{number}"
+        return f"{url}/{rng.uniform(0.5, 4):.2f}/{rng.getrandbits(64)}"
     return image(rng)
