@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from core import keys
 from core.errors import FieldError, InvalidJson, InvalidRequest
 from core.schema import JobRequest
 
@@ -23,6 +24,7 @@ CODES = {
     "model": "unknown_model",
     "output_format": "unsupported_format",
     "priority": "invalid_priority",
+    "deadline_seconds": "invalid_deadline",
 }
 EXPECTED = {
     "image_url": "image_url must be an absolute http:// or https:// address of at most 8192 characters.",
@@ -33,6 +35,7 @@ EXPECTED = {
     "model": "model must be the name of a model: lower-case letters, digits, '.', '_' and '-'.",
     "output_format": "output_format must be auto, png, jpeg or webp.",
     "priority": "priority must be normal or high.",
+    "deadline_seconds": f"deadline_seconds must be 1 to {keys.DEADLINE_MOST}, in seconds.",
 }
 
 

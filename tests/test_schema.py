@@ -13,7 +13,7 @@ from core.errors import InvalidJson, InvalidRequest, SettingsError, UpresError, 
 from core.manifest import Manifest
 from core.schema import Cancelled, JobAccepted, JobMessage, JobRequest, Message, Order, Problem, Snapshot, now
 from core.settings import Settings
-from function.parse import parse, parse_json
+from function.parse import CODES, EXPECTED, parse, parse_json
 from tests.conftest import ROOT
 from tests.test_events import RESULT
 
@@ -60,9 +60,17 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({**URL, "model": "../secret"}, "unknown_model", "name of a model"),
     ({**URL, "output_format": "gif"}, "unsupported_format", "png, jpeg or webp"),
     ({**URL, "priority": "urgent"}, "invalid_priority", "normal or high"),
+    *(
+        ({**URL, "deadline_seconds": bad}, "invalid_deadline", "1 to 518400")
+        for bad in (0, -1, 1e9, "soon", None, "NaN")
+    ),
     ({**URL, "image_name": "x" * 256}, "invalid_image_name", "255"),
     ({**URL, "factor": 4}, "unknown_field", "upscale_factor"),
 ]
+
+
+def test_every_field_has_a_code_and_says_what_is_right() -> None:
+    assert set(CODES) == set(EXPECTED) == set(JobRequest.model_fields)
 
 
 @pytest.mark.parametrize(("payload", "code", "says"), BAD)
