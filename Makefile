@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo up test check chaos bench package
+.PHONY: help demo up test check chaos fuzz bench package
 
 help:
 	@echo "make demo     enlarge a photo through the whole system"
@@ -11,6 +11,7 @@ help:
 	@echo "make test     all tests, on real parts"
 	@echo "make check    format, lint, types, imports"
 	@echo "make chaos    kill and cut off everything for ten minutes; nothing may be lost"
+	@echo "make fuzz     20,000 damaged images through the decoders"
 	@echo "make bench    every figure, as JSON lines"
 	@echo "make package  serverless.yml to CloudFormation, linted (needs Node)"
 
@@ -31,6 +32,9 @@ check: $(INSTALLED)
 
 chaos: $(INSTALLED)
 	$(BIN)/python -m tests.chaos
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.security.fuzz
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

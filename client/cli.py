@@ -103,7 +103,10 @@ def main() -> None:
 def enlarge(
     photos: tuple[str, ...], factor: str, out: Path, output_format: str, model: str | None, server: str
 ) -> None:
-    """Enlarge photos by super-resolution. PHOTO is a file or an http(s) address; PNG, JPEG or WebP."""
+    """Enlarge photos by super-resolution. PHOTO is a file or an http(s) address.
+
+    PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF come in, PNG, JPEG or WebP go out.
+    """
     names = Counter(Path(_name(photo)).stem for photo in photos)
     if twice := [name for name, count in names.items() if count > 1]:
         raise click.UsageError(f"Several photos are called {twice[0]!r}: one result would overwrite the other.")

@@ -15,6 +15,7 @@
     │   ├── NotAnImage              not_an_image           422
     │   ├── UnsupportedImage        unsupported_image      422
     │   ├── TruncatedImage          truncated_image        422
+    │   ├── UndecodableImage        undecodable_image      422
     │   ├── TooManyPixels           too_many_pixels        413
     │   ├── TooManyBytes            too_many_bytes         413
     │   └── FormatLimit             format_limit           422
@@ -148,6 +149,11 @@ class UnsupportedImage(ImageError):
 class TruncatedImage(ImageError):
     code = "truncated_image"
     title = "The image is incomplete or damaged"
+
+
+class UndecodableImage(ImageError):
+    code = "undecodable_image"
+    title = "The image takes too much to decode"
 
 
 class TooManyPixels(ImageError):

@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from core.errors import SettingsError
 from core.schema import ModelName
@@ -19,6 +19,9 @@ PREFIX = "UPRES_"
 
 def _list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Host = Annotated[str, AfterValidator(str.lower), Field(pattern=r"^\.?[A-Za-z0-9][A-Za-z0-9.-]*$")]
 
 
 class Settings(BaseModel):
@@ -51,6 +54,9 @@ class Settings(BaseModel):
     public_url: str = Field("", description="How clients reach the function, when it cannot tell from the request.")
     fetch_private_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_list)] = Field(
         (), description="Networks (CIDR, comma-separated) that image_url may reach although not public."
+    )
+    fetch_hosts: Annotated[tuple[Host, ...], BeforeValidator(_list)] = Field(
+        (), description="When given, the only hosts (comma-separated; .example.org: all below it) for image_url."
     )
     cache_dir: Path = Field(Path("~/.cache/upres"), description="Where a worker keeps model files between starts.")
 

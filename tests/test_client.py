@@ -69,7 +69,7 @@ def test_what_fails_is_said_and_the_rest_goes_on(local: Local, tmp_path: Path, p
     text.write_text("hello")
     done = upres(local, text, tmp_path / "missing.png", photo_file, "--out", tmp_path)
     assert done.returncode == 1
-    assert "text.txt: The data is not an image; send a PNG, JPEG or WebP file." in done.stderr
+    assert "text.txt: The data is not an image; send a PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF file." in done.stderr
     assert "missing.png: No such file or directory" in done.stderr
     assert (tmp_path / "ein Photo_x4.png").exists()
 

@@ -10,9 +10,9 @@ import pytest
 from core.errors import TooManyBytes, UrlAnsweredError, UrlRefused, UrlUnreachable
 from tests.conftest import IMAGE_HOST, body, http_server
 from worker.addresses import REFUSED, why_refused
-from worker.fetch import fetch
+from worker.fetch import Reach, fetch
 
-ALLOWED = (ip_network(f"{IMAGE_HOST}/32"),)
+ALLOWED = Reach((ip_network(f"{IMAGE_HOST}/32"),))
 
 
 def get(url: str, max_bytes: int = 1000, seconds: float = 5) -> bytes:

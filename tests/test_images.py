@@ -152,21 +152,62 @@ def test_metadata_does_not_survive(photo: Image.Image) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"<html></html>", bytes(1000)])
 def test_what_is_not_an_image_is_said_to_be_none(data: bytes) -> None:
-    with pytest.raises(NotAnImage, match="PNG, JPEG or WebP"):
+    with pytest.raises(NotAnImage, match="PNG, JPEG, WebP"):
         decode(data)
 
 
-@pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF", "AVIF"])
-def test_other_formats_are_named(photo: Image.Image, format: str) -> None:
-    with pytest.raises(UnsupportedImage, match=format):
-        decode(encoded(photo, format))
+@pytest.mark.parametrize(
+    ("data", "name"), [(b"\xff\x0a" + bytes(20), "JPEG XL"), (b"%PDF-1.7", "PDF"), (b"<svg/>", "SVG")]
+)
+def test_other_formats_are_named(data: bytes, name: str) -> None:
+    with pytest.raises(UnsupportedImage, match=name):
+        decode(data)
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_jpeg_2000_is_named(photo: Image.Image) -> None:
+    with pytest.raises(UnsupportedImage, match="JPEG 2000"):
+        decode(encoded(photo, "JPEG2000"))
+
+
+@pytest.mark.parametrize(("pillow", "format"), [("GIF", "png"), ("BMP", "png"), ("TIFF", "png"), ("AVIF", "webp")])
+def test_formats_that_results_cannot_have_become_one_that_they_can(
+    photo: Image.Image, pillow: str, format: OutputFormat
+) -> None:
+    data = encoded(photo, pillow)
+    picture = decode(data)
+    assert picture.format == format
+    assert (picture.pixels == np.asarray(opened(data).convert("RGB"))).all()
+
+
+def test_of_several_frames_the_first_counts(photo: Image.Image) -> None:
+    second = Image.new("RGB", photo.size, "red")
+    for pillow in ("GIF", "TIFF", "WEBP", "PNG", "AVIF"):
+        options = {"lossless": True} if pillow == "WEBP" else {"quality": 100} if pillow == "AVIF" else {}
+        picture = decode(encoded(photo, pillow, save_all=True, append_images=[second] * 20, **options))
+        assert psnr(Image.fromarray(picture.pixels), photo) > 25
+
+
+def test_pixels_of_other_kinds_are_refused_or_clipped() -> None:
+    with pytest.raises(UnsupportedImage, match="8 or 16 bits"):
+        decode(encoded(Image.new("F", (8, 8), 0.5), "TIFF"))
+    bright = Image.fromarray(np.full((8, 8), 70_000, np.int32), "I")
+    assert (decode(encoded(bright, "TIFF")).pixels == 255).all()
+
+
+def test_a_huge_profile(photo: Image.Image) -> None:
+    large, huge = SRGB + bytes(1_000_000), SRGB + bytes(1_100_000)
+    data = encoded(photo, "TIFF", icc_profile=large)
+    assert opened(encode(decode(data), "png")).info["icc_profile"] == large
+    with pytest.raises(UnsupportedImage, match="1 MiB"):
+        decode(encoded(photo, "TIFF", icc_profile=huge))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about the damage
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_every_truncation_is_an_error_of_ours(photo: Image.Image, format: str) -> None:
     data = encoded(photo, format)
     for length in [*range(4, 64), *range(64, len(data) - 16, 97)]:
-        with pytest.raises((TruncatedImage, NotAnImage)):
+        with pytest.raises((TruncatedImage, NotAnImage, UnsupportedImage)):
             decode(data[:length])
 
 

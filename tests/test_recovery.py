@@ -212,7 +212,8 @@ def numbered(path: str) -> bytes:
 
 def test_jobs_much_longer_than_a_lease_run_once(local: Local, client: Client) -> None:
     """A hundred of them, twenty seconds each, with leases of two."""
-    fifty = partial(worker, local, SHORT_LEASES, UPRES_SLOTS="50")
+    patient = "from worker import job; job.TOTAL_SECONDS = 60"
+    fifty = partial(worker, local, f"{SHORT_LEASES}; {patient}", UPRES_SLOTS="50")
     with http_server(slow(20, numbered)) as url, fifty(), fifty(), ThreadPoolExecutor(10) as pool:
         ids = [client.submit(f"{url}/{number}", 2).job_id for number in range(100)]
         every = list(pool.map(lambda job_id: told(client, job_id), ids))

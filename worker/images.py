@@ -22,7 +22,16 @@ from core.schema import OutputFormat
 
 Pixels = npt.NDArray[np.uint8]
 
-FORMATS: dict[str, OutputFormat] = {"PNG": "png", "JPEG": "jpeg", "MPO": "jpeg", "WEBP": "webp"}
+FORMATS: dict[str, OutputFormat] = {
+    "PNG": "png", "JPEG": "jpeg", "MPO": "jpeg", "WEBP": "webp",
+    "AVIF": "webp", "TIFF": "png", "BMP": "png", "GIF": "png",
+}  # fmt: skip
+"""Pillow's name of what may be opened → what the result is when nothing else is asked for."""
+OPENED = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
+NAMED = "PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF"
+MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+MAX_ICC_BYTES = 1 << 20
+"""Pillow, for one, reads no PNG with a larger one. Those of printing presses are larger, but not kept."""
 CONTENT_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 EXTENSIONS: dict[OutputFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 MAX_SIDE: dict[OutputFormat, int] = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
@@ -30,7 +39,8 @@ MAX_SIDE: dict[OutputFormat, int] = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16
 
 SIGNATURES = {
     b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF",
-    b"MM\0*": "TIFF", b"\0\0\0\x0cJXL": "JPEG XL", b"\xff\x0a": "JPEG XL", b"%PDF": "PDF", b"<svg": "SVG",
+    b"MM\0*": "TIFF", b"\0\0\0\x0cjP": "JPEG 2000",
+    b"\0\0\0\x0cJXL": "JPEG XL", b"\xff\x0a": "JPEG XL", b"%PDF": "PDF", b"<svg": "SVG",
 }  # fmt: skip
 """First bytes of what people send; enough to say what it is when it cannot be opened."""
 
@@ -61,7 +71,7 @@ def decode(data: bytes, max_pixels: int) -> Picture:
     TruncatedImage.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
+        image = Image.open(io.BytesIO(data), formats=OPENED)
     except UnidentifiedImageError:
         raise _unidentified(data) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -75,6 +85,8 @@ def decode(data: bytes, max_pixels: int) -> Picture:
                 f"The image has {width}×{height} pixels; at this factor at most "
                 f"{max_pixels / 1e6:g} megapixels are possible. Send a smaller one."
             )
+        if image.mode not in MODES:
+            raise UnsupportedImage(f"The image has pixels of kind {image.mode}; save it with 8 or 16 bits per channel.")
         try:
             image.load()
             return _picture(_upright(image), FORMATS[image.format or ""])
@@ -99,6 +111,7 @@ DAMAGE = (
     IndexError,
     struct.error,
     zlib.error,
+    RuntimeError,
     Image.DecompressionBombError,
 )
 """What Pillow's decoders raise on damaged files."""
@@ -112,10 +125,10 @@ def _unidentified(data: bytes) -> NotAnImage | UnsupportedImage | TruncatedImage
     elif data[4:8] == b"ftyp":
         kind = {b"avif": "AVIF", b"heic": "HEIC"}.get(data[8:12], "video or HEIF")
     if kind is None:
-        return NotAnImage("The data is not an image; send a PNG, JPEG or WebP file.")
+        return NotAnImage(f"The data is not an image; send a {NAMED} file.")
     if kind in FORMATS:
         return TruncatedImage(f"The {kind} file is incomplete or damaged; send it again, complete.")
-    return UnsupportedImage(f"This is a {kind} file; send PNG, JPEG or WebP.")
+    return UnsupportedImage(f"This is a {kind} file; send {NAMED}.")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -130,7 +143,9 @@ def _picture(image: Image.Image, format: OutputFormat) -> Picture:
     icc = cast("bytes | None", image.info.get("icc_profile"))
     if image.mode == "CMYK":
         image, icc = _from_cmyk(image, icc), None
-    elif image.mode.startswith("I"):
+    if icc and len(icc) > MAX_ICC_BYTES:
+        raise UnsupportedImage(f"The colour profile has more than {MAX_ICC_BYTES >> 20} MiB; save the image without.")
+    if image.mode.startswith("I"):
         image = _from_sixteen_bits(image)
     alpha = None
     gray = image.mode in ("1", "L", "LA")
@@ -143,7 +158,7 @@ def _picture(image: Image.Image, format: OutputFormat) -> Picture:
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     """Grayscale, 16 bits → 8; the one transparent value that a PNG can name becomes alpha."""
-    values = np.asarray(image).astype(np.uint32)
+    values = np.asarray(image).clip(0, 65535).astype(np.uint32)
     gray = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 257 = 255
     if "transparency" in image.info:
         gray.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))

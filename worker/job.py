@@ -21,9 +21,10 @@ from core.settings import Settings
 from core.storage import ObjectNotFound, Store
 from worker import images
 from worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
+from worker.decoding import Decoders
 from worker.encode import Encoders
 from worker.engine import Engine
-from worker.fetch import TOTAL_SECONDS, fetch
+from worker.fetch import TOTAL_SECONDS, Reach, fetch
 from worker.images import Picture
 from worker.registry import Model
 
@@ -39,6 +40,7 @@ class Parts(NamedTuple):
     connection: Redis
     store: Store
     engine: Engine
+    decoders: Decoders
     encoders: Encoders
     model: Model
     settings: Settings
@@ -75,7 +77,7 @@ def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
     with report.stage("fetch"):
         data = _fetch(job, parts)
     with report.stage("decode"):
-        picture = images.decode(data, parts.settings.max_input_pixels(factor))
+        picture = parts.decoders.decode(data, parts.settings.max_input_pixels(factor))
         format = picture.format if job.output_format == "auto" else job.output_format
         images.check_size((picture.size[0] * factor, picture.size[1] * factor), format)
     work = keys.work(data, parts.model.digest, factor, format)
@@ -171,7 +173,8 @@ def _fetch(job: JobMessage, parts: Parts) -> bytes:
     limit = parts.settings.max_input_bytes
     if job.image_url is not None:
         left = max(1, min(TOTAL_SECONDS, (job.deadline - now()).total_seconds()))
-        return fetch(job.image_url, limit, parts.settings.fetch_private_networks, left)
+        reach = Reach(parts.settings.fetch_private_networks, parts.settings.fetch_hosts)
+        return fetch(job.image_url, limit, reach, left)
     try:
         data = parts.store.get(job.image_key or "", limit)
     except ObjectNotFound as error:

@@ -21,6 +21,7 @@ from core.settings import Settings
 from core.storage import Store
 from core.workers import Worker
 from worker import compute, job, registry
+from worker.decoding import Decoders
 from worker.device import choose
 from worker.encode import Encoders
 from worker.engine import TILE, Engine
@@ -127,6 +128,7 @@ def prepare(settings: Settings) -> job.Parts:
         connection=connect(settings),
         store=store,
         engine=Engine(model.manifest, compute.choose(model, device.torch, settings.cache_dir.expanduser())),
+        decoders=Decoders(min(settings.slots, os.cpu_count() or 1), settings.max_input_pixels(2)),
         encoders=Encoders(settings.slots),
         model=model,
         settings=settings,

@@ -1,0 +1,1 @@
+"""Attacks, by lists that were not made to be passed."""

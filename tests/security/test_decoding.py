@@ -1,0 +1,131 @@
+"""The children that decode: what they may do, and what becomes of an image that kills one."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from core.errors import TooManyPixels, TruncatedImage, UndecodableImage
+from tests.conftest import ROOT, SAMPLES, encoded
+from worker import decoding, images
+from worker.decoding import BASE_BYTES, Decoders
+
+CONFINED = """
+import os, socket, subprocess, sys, threading
+from worker.decoder import confine
+confine({memory})
+def allowed(what):
+    try:
+        what()
+    except (OSError, MemoryError, RuntimeError):
+        return False
+    return True
+tries = dict(
+    read=lambda: open("/etc/passwd"),
+    environ=lambda: open(f"/proc/{{os.getppid()}}/environ"),
+    write=lambda: open("/tmp/upres-escaped", "w"),
+    connect=lambda: socket.create_connection(("127.0.0.1", 6379), 1),
+    datagram=lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+    run=lambda: subprocess.run(["true"]),
+    memory=lambda: bytearray({memory}),
+)
+print(*(name for name, what in tries.items() if allowed(what)))
+"""
+
+
+@pytest.fixture
+def decoders() -> Iterator[Decoders]:
+    running = Decoders(2, 1_000_000)
+    yield running
+    running.close()
+
+
+def children() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if "worker.decoder" in one.cmdline()]
+
+
+def test_a_confined_process_can_do_nothing() -> None:
+    code = CONFINED.format(memory=BASE_BYTES)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert done.stderr == ""
+    assert done.stdout.split() == []
+
+
+def test_it_knows_nothing_of_the_workers_environment(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    decoders.decode(encoded(Image.new("RGB", (4, 4)), "PNG"), 100)
+    [child] = children()
+    assert set(child.environ()) <= {"PYTHONPATH", "PATH", "LD_LIBRARY_PATH", "OPENBLAS_NUM_THREADS", "LC_CTYPE"}
+    decoders.close()
+    assert children() == []
+
+
+@pytest.mark.parametrize("name", ["coffee.png", "chelsea.png"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF", "GIF"])
+def test_the_same_comes_out_as_without(decoders: Decoders, name: str, format: str) -> None:
+    with Image.open(SAMPLES / name) as image:
+        data = encoded(image.convert("RGB"), format)
+    here, there = images.decode(data, 10**6), decoders.decode(data, 10**6)
+    assert (here.pixels == there.pixels).all()
+    assert (here.gray, here.format, here.icc) == (there.gray, there.format, there.icc)
+
+
+def test_alpha_gray_and_profile_come_along(decoders: Decoders) -> None:
+    image = Image.new("LA", (30, 20), (7, 9))
+    here, there = (
+        decode(encoded(image, "PNG", icc_profile=b"profile"), 1000) for decode in (images.decode, decoders.decode)
+    )
+    assert here.alpha is not None
+    assert there.alpha is not None
+    assert (here.alpha == there.alpha).all()
+    assert there.gray
+    assert there.icc == b"profile"
+
+
+def test_errors_come_as_what_they_are(decoders: Decoders) -> None:
+    data = encoded(Image.new("RGB", (100, 100)), "PNG")
+    with pytest.raises(TooManyPixels, match="100×100"):
+        decoders.decode(data, 9999)
+    with pytest.raises(TruncatedImage):
+        decoders.decode(data[:60], 10000)
+
+
+def test_too_much_memory_fails_that_image_alone(decoders: Decoders) -> None:
+    huge = encoded(Image.new("1", (40_000, 40_000)), "PNG")
+    with pytest.raises((UndecodableImage, TooManyPixels)):
+        decoders.decode(huge, 10**12)
+    big = encoded(Image.new("RGB", (13_000, 13_000)), "BMP")[:100] + bytes(13_000 * 13_000 * 3)
+    with pytest.raises(UndecodableImage, match="MiB"):
+        decoders.decode(big, 10**12)
+    assert decoders.decode(encoded(Image.new("RGB", (4, 4)), "PNG"), 100).size == (4, 4)
+
+
+def test_one_that_hangs_or_dies_is_replaced(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.5)
+    data = encoded(Image.new("RGB", (4, 4)), "PNG")
+    decoders.decode(data, 100)
+    [first] = children()
+    first.suspend()
+    with pytest.raises(UndecodableImage, match="within"):
+        decoders.decode(data, 100)
+    assert decoders.decode(data, 100).size == (4, 4)
+    [second] = children()
+    assert second.pid != first.pid
+    os.kill(second.pid, 9)
+    with pytest.raises(UndecodableImage):
+        decoders.decode(data, 100)
+    assert decoders.decode(data, 100).size == (4, 4)
+
+
+def test_many_at_once(decoders: Decoders) -> None:
+    files = [encoded(Image.new("L", (size, size), size), "PNG") for size in range(1, 60)]
+    with ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(lambda data: decoders.decode(data, 10**6), files))
+    assert all((picture.pixels == np.uint8(size)).all() for size, picture in enumerate(pictures, 1))
+    assert len(children()) <= 2

@@ -1,0 +1,129 @@
+"""Decoding what strangers sent, in children that can do nothing else (decoder.py); a child that fails is replaced."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import ImageError, UndecodableImage, tree
+from worker.decoder import ANSWER, REQUEST
+from worker.images import Picture
+
+Pixels = npt.NDArray[np.uint8]
+
+DECODE_SECONDS = 10.0
+"""No image within the limits takes so long: the slowest decoder here makes 50 megapixels a second."""
+BASE_BYTES = 512 << 20
+BYTES_PER_PIXEL = 16
+"""What decoding and every conversion of one pixel take at most, by measure; address space, not memory in use."""
+ERRORS = {kind.code: kind for kind in tree(ImageError)}
+
+
+class Decoders:
+    """As many children as images are decoded at once; each starts when it is first needed."""
+
+    def __init__(self, count: int, most_pixels: int) -> None:
+        self._memory = BASE_BYTES + BYTES_PER_PIXEL * most_pixels
+        self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()
+        for _ in range(count):
+            self._idle.put(None)
+
+    def decode(self, data: bytes, most_pixels: int) -> Picture:
+        """An image file → pixels. Raises what images.decode does, or UndecodableImage."""
+        child = self._idle.get()
+        try:
+            child = child or _Child(self._memory)
+            return child.decode(data, most_pixels)
+        except (OSError, EOFError, ValueError) as error:
+            if child:
+                child.kill()
+                child = None
+            raise UndecodableImage(
+                f"The image could not be decoded within {DECODE_SECONDS:g} seconds and "
+                f"{self._memory >> 20} MiB; it may be damaged. Save it anew and send that."
+            ) from error
+        finally:
+            self._idle.put(child)
+
+    def close(self) -> None:
+        """End the children that wait."""
+        while not self._idle.empty():
+            if child := self._idle.get():
+                child.kill()
+
+
+class _Child:
+    def __init__(self, memory: int) -> None:
+        # Nothing of the worker's environment: neither credentials nor addresses.
+        environment = {"PYTHONPATH": str(Path(__file__).parent.parent), "OPENBLAS_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "worker.decoder", str(memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment | {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ},
+            start_new_session=True,
+        )
+        assert self._process.stdin
+        assert self._process.stdout
+        self._requests: IO[bytes] = self._process.stdin
+        self._answers: IO[bytes] = self._process.stdout
+
+    def decode(self, data: bytes, most_pixels: int) -> Picture:
+        """Ask and wait. Raises ImageError as the child says; OSError or EOFError when it died, on time or by itself."""
+        timer = threading.Timer(DECODE_SECONDS, self._process.kill)
+        timer.start()
+        try:
+            self._requests.write(REQUEST.pack(most_pixels, len(data)))
+            self._requests.write(data)
+            self._requests.flush()
+            (length,) = ANSWER.unpack(self._read(ANSWER.size))
+            header = json.loads(self._read(length))
+            if "code" in header:
+                raise ERRORS[header["code"]](header["message"])
+            return self._picture(header)
+        finally:
+            timer.cancel()
+
+    def kill(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        self._answers.close()
+        with suppress(OSError):  # what was not sent cannot be any more
+            self._requests.close()
+
+    def _picture(self, header: dict[str, Any]) -> Picture:
+        height, width, channels = header["shape"]
+        return Picture(
+            self._plane((height, width, channels)),
+            self._plane((height, width)) if header["alpha"] else None,
+            header["gray"],
+            self._read(header["icc"]) if header["icc"] is not None else None,
+            header["format"],
+        )
+
+    def _plane(self, shape: tuple[int, ...]) -> Pixels:
+        plane = np.empty(shape, np.uint8)
+        self._fill(plane.data.cast("B"))
+        return plane
+
+    def _read(self, length: int) -> bytes:
+        data = bytearray(length)
+        self._fill(memoryview(data))
+        return bytes(data)
+
+    def _fill(self, target: memoryview) -> None:
+        while target:
+            got = self._answers.readinto(target)  # type: ignore[attr-defined]
+            if not got:
+                raise EOFError("the decoder died")
+            target = target[got:]
