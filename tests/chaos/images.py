@@ -20,9 +20,9 @@ LARGE = 0.5
 """Share of the others that take about half a second to enlarge; the rest take a hundredth."""
 
 
-def image(rng: random.Random) -> bytes:
-    """A PNG file."""
-    side = rng.randint(200, 320) if rng.random() < LARGE else rng.randint(8, 48)
+def image(rng: random.Random, large: float = 0) -> bytes:
+    """A PNG file, with some probability a large one."""
+    side = rng.randint(200, 320) if rng.random() < large else rng.randint(8, 48)
     out = io.BytesIO()
     pixels = np.random.default_rng(rng.getrandbits(64)).integers(0, 256, (side, side, 3), np.uint8)
     Image.fromarray(pixels).save(out, "PNG", compress_level=1)
@@ -60,4 +60,4 @@ def one(rng: random.Random, url: str) -> bytes | str:
     """An image to submit: its data, or an address that takes up to four seconds."""
     if rng.random() < SLOW:
         return f"{url}/{rng.uniform(0.5, 4):.2f}/{rng.getrandbits(64)}"
-    return image(rng)
+    return image(rng, LARGE)

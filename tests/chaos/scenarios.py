@@ -182,7 +182,7 @@ def submitting_through(url: str, jobs: int, seed: int) -> Iterator[list[str]]:
         with Client(url) as client:
             for _ in range(jobs):
                 try:
-                    accepted.append(client.submit(images.image(rng), 4).job_id)
+                    accepted.append(client.submit(images.image(rng, 0.1), 4).job_id)
                 except Exception:  # refused or unreachable: not accepted, which is an answer
                     time.sleep(0.2)
                 over.wait(0.05)
@@ -200,7 +200,7 @@ def subscribers(local: Local, log: Any, seed: int) -> Outcome:
     rng = random.Random(seed)
     followed = 0
     with Fleet(local, 1, log), Client(local.url) as client:
-        ids = [client.submit(images.image(rng), 8).job_id for _ in range(5)]
+        ids = [client.submit(images.image(rng, 0.5), 8).job_id for _ in range(5)]
         for job_id in ids:
             hopping = list(hop(client, job_id))
             whole = list(client.follow(job_id))
