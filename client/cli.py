@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from core.errors import UpresError
 from core.schema import TERMINAL, Event, Queued, Requeued, Started, Succeeded
 from core.schema import Progress as ProgressEvent
 
+FOR_OPERATORS = ("jobs", "keys")
 AT_ONCE = 4
 """Images followed at the same time; how many are enlarged at the same time is the workers' business."""
 FAILED, UNREACHABLE, INTERRUPTED = 1, 3, 130
@@ -56,17 +58,17 @@ class Upres(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands, without loading those for operators."""
-        return ["enlarge", "jobs"]
+        return ["enlarge", *FOR_OPERATORS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """A command by its name; those for operators need more than a client has."""
-        if cmd_name != "jobs":
+        if cmd_name not in FOR_OPERATORS:
             return super().get_command(ctx, cmd_name)
         try:
-            from client.jobs import jobs
+            command: click.Command = getattr(import_module(f"client.{cmd_name}"), cmd_name)
         except ImportError as error:
-            raise click.ClickException(f"upres jobs talks to Redis: pip install redis rq ({error})") from error
-        return jobs
+            raise click.ClickException(f"upres {cmd_name} talks to Redis: pip install redis rq ({error})") from error
+        return command
 
 
 @click.group(cls=Upres, epilog=EPILOG, context_settings={"max_content_width": 100})
@@ -100,8 +102,15 @@ def main() -> None:
     show_envvar=True,
     help="Where upres runs.",
 )
+@click.option("--api-key", envvar="UPRES_API_KEY", show_envvar=True, help="Key for it, where one is needed.")
 def enlarge(
-    photos: tuple[str, ...], factor: str, out: Path, output_format: str, model: str | None, server: str
+    photos: tuple[str, ...],
+    factor: str,
+    out: Path,
+    output_format: str,
+    model: str | None,
+    server: str,
+    api_key: str | None,
 ) -> None:
     """Enlarge photos by super-resolution. PHOTO is a file or an http(s) address.
 
@@ -111,7 +120,7 @@ def enlarge(
     if twice := [name for name, count in names.items() if count > 1]:
         raise click.UsageError(f"Several photos are called {twice[0]!r}: one result would overwrite the other.")
     out.mkdir(parents=True, exist_ok=True)
-    with Client(server) as client, _bars(Console(stderr=True)) as bars:
+    with Client(server, api_key) as client, _bars(Console(stderr=True)) as bars:
         sys.exit(Batch(client, bars, int(factor), out, output_format, model).run(photos))
 
 

@@ -27,7 +27,7 @@ Without a command: how it stands. Needs access to Redis (UPRES_REDIS_URL)."""
 def jobs(context: click.Context) -> None:
     """See HELP."""
     if context.invoked_subcommand is None:
-        with _redis() as redis:
+        with connection() as redis:
             _overview(redis)
 
 
@@ -35,18 +35,18 @@ def jobs(context: click.Context) -> None:
 @click.option("--most", default=100, show_default=True, help="At most so many, the newest.")
 def dead(most: int) -> None:
     """List dead letters: jobs whose workers died, or that failed for a reason nobody foresaw."""
-    with _redis() as redis:
+    with connection() as redis:
         table = Table("job", "died", "code", "why", box=None, header_style="bold")
         for letter in deadletters.listing(redis, most):
-            _row(table, letter.job_id, f"{letter.at:%Y-%m-%d %H:%M:%S}", letter.code, letter.message)
-        _print(table, "There are no dead letters.")
+            row(table, letter.job_id, f"{letter.at:%Y-%m-%d %H:%M:%S}", letter.code, letter.message)
+        print_table(table, "There are no dead letters.")
 
 
 @jobs.command()
 @click.argument("job_id")
 def show(job_id: str) -> None:
     """Show what a job asked for, and all its events."""
-    with _redis() as redis:
+    with connection() as redis:
         told = events.read(redis, job_id)
         if not told:
             raise JobNotFound(f"There is no job {job_id!r}.")
@@ -55,8 +55,8 @@ def show(job_id: str) -> None:
         table = Table("at", "event", "details", box=None, header_style="bold")
         for _, event in told:
             details = event.model_dump(mode="json", exclude={"job_id", "at", "type", "result"}, exclude_defaults=True)
-            _row(table, f"{event.at:%H:%M:%S.%f}"[:-3], event.type, ", ".join(f"{k}={v}" for k, v in details.items()))
-        _print(table, "")
+            row(table, f"{event.at:%H:%M:%S.%f}"[:-3], event.type, ", ".join(f"{k}={v}" for k, v in details.items()))
+        print_table(table, "")
 
 
 @jobs.command()
@@ -77,7 +77,7 @@ def drop(job_ids: tuple[str, ...], everything: bool) -> None:
 
 def _each(job_ids: Iterable[str], everything: bool, do: Callable[[Redis, str], object]) -> None:
     """Each of the dead letters; those that cannot be done are told, and the exit code is 1."""
-    with _redis() as redis:
+    with connection() as redis:
         if everything:
             job_ids = [letter.job_id for letter in deadletters.listing(redis, keys.DEAD_MOST)]
         elif not job_ids:
@@ -100,17 +100,17 @@ def _overview(redis: Redis) -> None:
     table = Table("worker", "state", "device", "model", "jobs", box=None, header_style="bold")
     for worker in workers.listing(redis):
         hands = f"{len(worker.jobs)} of {worker.slots}"
-        _row(table, worker.name, worker.state, worker.device, worker.model, "\n".join([hands, *worker.jobs]))
+        row(table, worker.name, worker.state, worker.device, worker.model, "\n".join([hands, *worker.jobs]))
     print()
-    _print(table, "No worker is there.")
+    print_table(table, "No worker is there.")
 
 
-def _row(table: Table, *cells: str) -> None:
+def row(table: Table, *cells: str) -> None:
     """Text from outside is no markup, and does not speak to the terminal."""
     table.add_row(*(Text("".join(c if c.isprintable() or c == "\n" else "�" for c in cell)) for cell in cells))
 
 
-def _print(table: Table, otherwise: str) -> None:
+def print_table(table: Table, otherwise: str) -> None:
     """The table, or what to say when it is empty; never cut, whatever the terminal's width."""
     if table.row_count:
         Console(width=max(Console().width, 160)).print(table)
@@ -119,10 +119,11 @@ def _print(table: Table, otherwise: str) -> None:
 
 
 @contextmanager
-def _redis() -> Iterator[Redis]:
+def connection() -> Iterator[Redis]:
+    """Redis, where UPRES_REDIS_URL says; what goes wrong inside the block ends the command with a sentence."""
     try:
-        with connect_quickly(Settings.from_environment()) as connection:
-            yield connection
+        with connect_quickly(Settings.from_environment()) as redis:
+            yield redis
     except RedisError as error:
         raise click.ClickException(f"Redis does not answer at UPRES_REDIS_URL ({error}).") from error
     except UpresError as error:

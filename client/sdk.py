@@ -59,13 +59,17 @@ class Upscaled(NamedTuple):
 class Client:
     """A connection to an upres server, by default the one in UPRES_URL; may be used as a context manager.
 
+    Where the server asks for an API key, it is given here or in UPRES_API_KEY.
+
     Methods raise ServerUnreachable or Refused (the server's problem, with its stable `code`).
     """
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
         url = url or os.environ.get("UPRES_URL") or DEFAULT_URL
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self._session = requests.Session()
+        if key := api_key or os.environ.get("UPRES_API_KEY"):
+            self._session.headers["Authorization"] = f"Bearer {key}"
         # Repeating a POST is safe: each carries an Idempotency-Key.
         retry = Retry(3, status_forcelist=[503], allowed_methods=None, backoff_factor=0.3, raise_on_status=False)
         for scheme in ("http://", "https://"):

@@ -19,10 +19,10 @@ ENQUEUE_ATTEMPTS = 5
 
 
 class Record:
-    """What an Idempotency-Key stands for: a job id, and the digest of the request that made it."""
+    """What an Idempotency-Key of some owner stands for: a job id, and the digest of the request that made it."""
 
-    def __init__(self, key: str, request: JobRequest) -> None:
-        self.key = keys.idempotency(key)
+    def __init__(self, key: str, request: JobRequest, owner: str = "") -> None:
+        self.key = keys.idempotency(f"{owner}:{key}")
         self._digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
 
     def find(self, connection: "Redis | Pipeline") -> str | None:
@@ -61,7 +61,8 @@ def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: Recor
             pipeline.multi()
             queue.enqueue_job(_rq_job(queue, message), pipeline=pipeline, at_front=high)
             events.append(pipeline, _first_event(message, position))
-            call(pipeline, "deadline", message.job_id, (message.deadline - message.submitted_at).total_seconds())
+            seconds = (message.deadline - message.submitted_at).total_seconds()
+            call(pipeline, "begin", message.job_id, seconds, message.owner)
             if record:
                 record.write(pipeline, message.job_id)
             with suppress(WatchError):
@@ -89,4 +90,5 @@ def _first_event(message: JobMessage, position: int) -> Queued:
         output_format=message.output_format,
         position=position,
         deadline=message.deadline,
+        owner=message.owner,
     )

@@ -8,9 +8,16 @@
     │   ├── InvalidEventId          invalid_event_id       400
     │   ├── BodyTooLarge            body_too_large         413
     │   ├── IdempotencyConflict     idempotency_conflict   409
+    │   ├── Unauthorized            unauthorized           401
+    │   ├── AccessUndecided         access_undecided       403
     │   ├── JobNotFound             job_not_found          404
+    │   ├── KeyNotFound             key_not_found          404
     │   ├── ResultNotReady          result_not_ready       409  retry
-    │   └── NoResult                no_result              410
+    │   ├── NoResult                no_result              410
+    │   └── LimitReached            limits of an API key   429  retry
+    │       ├── RateLimited         rate_limited           429  retry
+    │       ├── TooManyJobs         too_many_jobs          429  retry
+    │       └── QuotaExceeded       quota_exceeded         429  retry
     ├── ImageError                  the image has to change
     │   ├── NotAnImage              not_an_image           422
     │   ├── UnsupportedImage        unsupported_image      422
@@ -127,6 +134,49 @@ class NoResult(RequestError):
     code = "no_result"
     status = 410
     title = "The job ended without a result"
+
+
+class Unauthorized(RequestError):
+    code = "unauthorized"
+    status = 401
+    title = "An API key is needed"
+
+
+class AccessUndecided(RequestError):
+    code = "access_undecided"
+    status = 403
+    title = "The server was not told who may use it"
+
+
+class KeyNotFound(RequestError):
+    code = "key_not_found"
+    status = 404
+    title = "There is no such API key"
+
+
+class LimitReached(RequestError):
+    """An API key may not do more at the moment; `retry_after` says in how many seconds it may."""
+
+    code = "limit_reached"
+    status = 429
+    retryable = True
+    title = "A limit of the API key is reached"
+
+    def __init__(self, message: str, retry_after: int = 5) -> None:
+        super().__init__(f"{message} Try again in {retry_after} seconds.")
+        self.retry_after = retry_after
+
+
+class RateLimited(LimitReached):
+    code = "rate_limited"
+
+
+class TooManyJobs(LimitReached):
+    code = "too_many_jobs"
+
+
+class QuotaExceeded(LimitReached):
+    code = "quota_exceeded"
 
 
 class ImageError(UpresError):

@@ -16,6 +16,11 @@ Redis
     upres:work:{sha256}            hash: the job that does this work, then its result
     upres:work:{sha256}:parked     list: jobs that wait for the same result
     upres:idempotency:{sha256}     which job an Idempotency-Key made, and from which body
+    upres:keys                     hash: id → API key, as a digest, with its limits
+    upres:key:{id}:rate            when the key's next submission would have been due
+    upres:key:{id}:jobs            sorted set: the key's jobs that have not ended, by when they are forgotten
+    upres:key:{id}:pixels          pixels of the key's results in the last 24 hours
+    upres:token-secret             what tokens for event streams are signed with
     upres:tile:{sha256}            the tile size that fits a device, model and precision
 
 Object store
@@ -43,6 +48,8 @@ DEADLINES = "upres:deadlines"
 DEAD = "upres:dead"
 WORKERS = "upres:workers"
 LOOKED = "upres:looked"
+API_KEYS = "upres:keys"
+TOKEN_SECRET = "upres:token-secret"  # noqa: S105
 
 DAY = 24 * 3600
 EVENTS_SECONDS = 7 * DAY

@@ -159,6 +159,7 @@ class JobMessage(Order):
     output_format: Literal["auto", "png", "jpeg", "webp"] = Field(description="auto: as the input.")
     submitted_at: datetime = Field(description="When the request was accepted, UTC.")
     deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
+    owner: str = Field("", description="Id of the API key that it was submitted with.")
 
 
 class Result(Message):
@@ -198,6 +199,7 @@ class Queued(_Event):
     output_format: str = Field(description="As requested.")
     position: int = Field(ge=0, description="Jobs ahead of this one at that moment.")
     deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
+    owner: str = Field("", description="Id of the API key that it was submitted with.")
 
 
 class Started(_Event):

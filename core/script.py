@@ -21,6 +21,7 @@ _CONSTANTS: dict[str, str | int] = {
     "QUIET_SECONDS": keys.QUIET_SECONDS,
     "WORKER_SECONDS": keys.WORKER_SECONDS,
     "POPPED_SECONDS": keys.POPPED_SECONDS,
+    "DAY_SECONDS": keys.DAY,
     "ATTEMPTS": keys.ATTEMPTS,
     "DEAD_MOST": keys.DEAD_MOST,
 }

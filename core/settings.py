@@ -51,6 +51,13 @@ class Settings(BaseModel):
         16, gt=0, le=178, description="Larger images are refused before decoding; a quarter of it at factor 8."
     )
     max_input_megabytes: float = Field(20, gt=0, le=1000, description="Larger image files are refused.")
+    access: Literal["keys", "open"] | None = Field(
+        None,
+        description="Who may submit: holders of API keys, or everybody; unset: everybody on this machine, nobody else.",
+    )
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
+        ("*",), description="Origins whose pages may use the function (comma-separated); *: all, there are no cookies."
+    )
     public_url: str = Field("", description="How clients reach the function, when it cannot tell from the request.")
     fetch_private_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_list)] = Field(
         (), description="Networks (CIDR, comma-separated) that image_url may reach although not public."

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -13,15 +14,18 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from core import events
-from core.errors import BodyTooLarge
+from core.errors import BodyTooLarge, Unauthorized
 from core.schema import Message
 from core.settings import Settings
 from function import jobs, problems, stream
+from function.access import caller, check_token
+from function.headers import SafeHeaders
 from function.parse import parse_json
 from function.services import Services
 from function.submit import submit
 
-PAGE = Path(__file__).parent.parent / "client" / "web" / "index.html"
+WEB = Path(__file__).parent.parent / "client" / "web"
+WEB_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 BASE64 = 1.4
 """How much larger an image is in base64: a third, and a little more when its lines are wrapped."""
 BODY_SLACK = 64 * 1024
@@ -38,7 +42,12 @@ def create_app(settings: Settings | None = None) -> Starlette:
         yield
         await app.state.hub.close()
 
-    app = Starlette(routes=ROUTES, middleware=[CORS], exception_handlers=problems.HANDLERS, lifespan=lifespan)
+    app = Starlette(
+        routes=ROUTES,
+        middleware=_middleware(services.settings),
+        exception_handlers=problems.HANDLERS,
+        lifespan=lifespan,
+    )
     app.state.services = services
     return app
 
@@ -46,31 +55,32 @@ def create_app(settings: Settings | None = None) -> Starlette:
 async def create_job(request: Request) -> Response:
     """POST /v1/jobs → 202 and where to follow the job."""
     services = _services(request)
+    who = await run_in_threadpool(caller, services, request)
     job_request = parse_json(await _body(request, int(services.settings.max_input_bytes * BASE64) + BODY_SLACK))
     base_url = services.settings.public_url or str(request.base_url)
     key = request.headers.get("Idempotency-Key")
-    accepted = await run_in_threadpool(submit, services, job_request, base_url, key)
+    accepted = await run_in_threadpool(submit, services, job_request, base_url, key, who)
     return _json(accepted, 202, Location=accepted.status_url)
 
 
 def read_job(request: Request) -> Response:
     """GET /v1/jobs/{id} → the job now."""
-    return _json(jobs.snapshot(_services(request), request.path_params["job_id"]))
+    return _json(jobs.snapshot(*_job(request)))
 
 
 def cancel_job(request: Request) -> Response:
     """DELETE /v1/jobs/{id} → the job after cancelling it."""
-    return _json(jobs.cancel(_services(request), request.path_params["job_id"]))
+    return _json(jobs.cancel(*_job(request)))
 
 
 def job_result(request: Request) -> Response:
     """GET /v1/jobs/{id}/result → redirect to a fresh link to the enlarged image."""
-    return _redirect(jobs.link(_services(request), request.path_params["job_id"], "result"))
+    return _redirect(jobs.link(*_job(request), "result"))
 
 
 def job_original(request: Request) -> Response:
     """GET /v1/jobs/{id}/original → redirect to a fresh link to its bicubic enlargement."""
-    return _redirect(jobs.link(_services(request), request.path_params["job_id"], "original"))
+    return _redirect(jobs.link(*_job(request), "original"))
 
 
 async def job_events(request: Request) -> Response:
@@ -81,7 +91,7 @@ async def job_events(request: Request) -> Response:
     job_id = request.path_params["job_id"]
     services = _services(request)
     after = stream.check_id(request.headers.get("Last-Event-ID") or request.query_params.get("last_event_id"))
-    last_id, last_event = await run_in_threadpool(jobs.last_event, services, job_id)
+    last_id, last_event = await run_in_threadpool(_last_event, request)
     if events.is_terminal(last_event) and stream.reached(after, last_id):
         return Response(status_code=204)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -108,6 +118,7 @@ def readyz(request: Request) -> Response:
 
 def metrics(request: Request) -> Response:
     """GET /metrics → Prometheus text."""
+    caller(_services(request), request)
     from function.metrics import render
 
     return Response(*render(_services(request)))
@@ -121,8 +132,28 @@ def openapi(request: Request) -> Response:
 
 
 def page(request: Request) -> Response:
-    """GET / → a page to try it on."""
-    return Response(PAGE.read_bytes(), media_type="text/html")
+    """GET / → a page to try it on; GET /web/{file} → what it consists of."""
+    file = WEB / request.path_params.get("file", "index.html")
+    if file not in WEB.iterdir():  # the names that there are, and no path that leads elsewhere
+        raise HTTPException(404)
+    return Response(file.read_bytes(), media_type=WEB_TYPES[file.suffix], headers={"Cache-Control": "no-cache"})
+
+
+def _job(request: Request) -> tuple[Services, str, str]:
+    """The services, which job is meant, and who asks."""
+    services = _services(request)
+    return services, request.path_params["job_id"], caller(services, request).owner
+
+
+def _last_event(request: Request) -> events.Entry:
+    """The latest event of the job, for its owner or for a token's bearer."""
+    services, job_id = _services(request), request.path_params["job_id"]
+    token = request.query_params.get("token")
+    if token is None:
+        return jobs.last_event(services, job_id, caller(services, request).owner)
+    if not check_token(services.token_secret, job_id, token):
+        raise Unauthorized("The token of this address is not, or no longer, good for this job; ask for the job anew.")
+    return jobs.last_event(services, job_id, None)
 
 
 def _services(request: Request) -> Services:
@@ -151,8 +182,20 @@ async def _body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
+def _middleware(settings: Settings) -> list[Middleware]:
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.cors_origins),
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+        expose_headers=["Location", "Retry-After"],
+    )
+    return [Middleware(SafeHeaders), cors]
+
+
 ROUTES = [
     Route("/", page),
+    Route("/web/{file}", page),
     Route("/v1/jobs", create_job, methods=["POST"]),
     Route("/v1/jobs/{job_id}", read_job, methods=["GET"]),
     Route("/v1/jobs/{job_id}", cancel_job, methods=["DELETE"]),
@@ -164,11 +207,3 @@ ROUTES = [
     Route("/metrics", metrics),
     Route("/openapi.json", openapi),
 ]
-# Any page may use the service: there are no cookies that could be abused.
-CORS = Middleware(
-    CORSMiddleware,
-    allow_origins=["*"],
-    allow_methods=["GET", "POST", "DELETE"],
-    allow_headers=["Content-Type", "Idempotency-Key", "Last-Event-ID"],
-    expose_headers=["Location", "Retry-After"],
-)

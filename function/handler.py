@@ -5,6 +5,7 @@ from typing import Any
 from mangum import Mangum
 
 from function import problems
+from function.access import ANYBODY, holder
 from function.app import create_app
 from function.parse import parse
 from function.services import Services
@@ -19,7 +20,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     """An HTTP API event → an HTTP answer; any other dict is a job request → JobAccepted or a problem.
 
     A direct invoke may carry `idempotency_key` beside the fields of a JobRequest: Lambda itself
-    repeats asynchronous invokes.
+    repeats asynchronous invokes. Who may invoke is IAM's business; with an `api_key` the job is that key's.
     """
     if isinstance(event, dict) and "requestContext" in event:
         return _http(event, context)
@@ -27,12 +28,13 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
 
 
 def _direct(event: Any) -> dict[str, Any]:
-    key = None
+    key = who = None
     if isinstance(event, dict):
         event = dict(event)
-        key = event.pop("idempotency_key", None)
+        key, who = event.pop("idempotency_key", None), event.pop("api_key", None)
     try:
-        accepted = submit(_services, parse(event), _services.settings.public_url, key)
+        caller = ANYBODY if who is None else holder(_services, str(who))
+        accepted = submit(_services, parse(event), _services.settings.public_url, key, caller)
     except Exception as error:
         return problems.describe(error).model_dump(mode="json")
     return accepted.model_dump(mode="json")

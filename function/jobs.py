@@ -4,47 +4,52 @@ from typing import Literal
 
 from core import events, keys, leases
 from core.errors import JobNotFound, NoResult, ResultNotReady
-from core.schema import TERMINAL, Cancelled, Failed, Snapshot, Succeeded, now
+from core.schema import TERMINAL, Cancelled, Failed, Queued, Snapshot, Succeeded, now
 from function.services import Services
 
+# A job of somebody else is not found, as if it were not there: an id tells nothing to whoever guesses it.
 
-def snapshot(services: Services, job_id: str) -> Snapshot:
-    """The job now; its position is looked up while it is queued. Raises JobNotFound."""
+
+def snapshot(services: Services, job_id: str, owner: str) -> Snapshot:
+    """The owner's job now; its position is looked up while it is queued. Raises JobNotFound."""
     _check(job_id)
     entries = events.read(services.redis, job_id)
-    if not entries or entries[0][1].type != "queued":  # only a stream that expired begins in the middle
+    if not entries or not _is_owner(entries[0], owner):
         raise _not_found(job_id)
     state = events.fold(event for _, event in entries)
     if state.status not in TERMINAL and now() > state.deadline and leases.expire(services.redis, job_id):
-        return snapshot(services, job_id)  # no worker was there to say so
+        return snapshot(services, job_id, owner)  # no worker was there to say so
     if state.status == "queued":
         position = services.redis.lpos(services.queue.key, job_id)
         return state.model_copy(update={"position": position})
     return state
 
 
-def last_event(services: Services, job_id: str) -> events.Entry:
-    """The job's latest event. Raises JobNotFound."""
+def last_event(services: Services, job_id: str, owner: str | None) -> events.Entry:
+    """The latest event of the owner's job; of anybody's when None. Raises JobNotFound."""
     _check(job_id)
-    entries = events.parse(services.redis.xrevrange(keys.events(job_id), count=1))
-    if not entries:
+    with services.redis.pipeline(transaction=False) as pipeline:
+        pipeline.xrange(keys.events(job_id), count=1)
+        pipeline.xrevrange(keys.events(job_id), count=1)
+        first, last = map(events.parse, pipeline.execute())
+    if not first or not (owner is None or _is_owner(first[0], owner)):
         raise _not_found(job_id)
-    return entries[0]
+    return last[0]
 
 
-def cancel(services: Services, job_id: str) -> Snapshot:
+def cancel(services: Services, job_id: str, owner: str) -> Snapshot:
     """End a job that has not ended: taken out of the queue, or stopped before its worker's next event.
 
     Cancelling a job that has ended changes nothing. Raises JobNotFound.
     """
-    snapshot(services, job_id)
+    snapshot(services, job_id, owner)
     events.append(services.redis, Cancelled(job_id=job_id))
-    return snapshot(services, job_id)
+    return snapshot(services, job_id, owner)
 
 
-def link(services: Services, job_id: str, which: Literal["result", "original"]) -> str:
+def link(services: Services, job_id: str, owner: str, which: Literal["result", "original"]) -> str:
     """A fresh link to an image of a finished job. Raises JobNotFound, ResultNotReady or NoResult."""
-    match last_event(services, job_id)[1]:
+    match last_event(services, job_id, owner)[1]:
         case Succeeded(result=result) if which == "result":
             return _presign(services, result.sr_image_uri, result.file_name)
         case Succeeded(result=result):
@@ -59,6 +64,12 @@ def link(services: Services, job_id: str, which: Literal["result", "original"]) 
 
 def _presign(services: Services, uri: str, file_name: str) -> str:
     return services.store.presign(services.store.key(uri), file_name)
+
+
+def _is_owner(first: events.Entry, owner: str) -> bool:
+    """Whether a job whose stream begins so is theirs; only a stream that expired begins in the middle."""
+    event = first[1]
+    return isinstance(event, Queued) and event.owner == owner
 
 
 def _check(job_id: str) -> None:

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from core.errors import BodyTooLarge, InvalidRequest, QueueUnavailable, UpresError
+from core.errors import BodyTooLarge, InvalidRequest, LimitReached, QueueUnavailable, Unauthorized, UpresError
 from core.schema import Problem
 
 RETRY_AFTER_SECONDS = 5
@@ -41,7 +41,9 @@ def respond(request: Request, error: Exception) -> Response:
     problem = describe(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if problem.retryable:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        headers["Retry-After"] = str(error.retry_after if isinstance(error, LimitReached) else RETRY_AFTER_SECONDS)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="upres"'
     if isinstance(error, BodyTooLarge):
         headers["Connection"] = "close"  # else the client goes on sending what nobody reads
     return Response(problem.model_dump_json(), problem.status, headers, media_type="application/problem+json")

@@ -1,10 +1,13 @@
 """What the entry function holds on to between requests: settings, Redis, the queue, the store."""
 
+import secrets
 from functools import cached_property
+from typing import cast
 
 from redis import Redis
 from rq import Queue
 
+from core import keys
 from core.queue import connect_quickly, open_queue
 from core.settings import Settings
 from core.storage import Store
@@ -22,6 +25,12 @@ class Services:
     def redis(self) -> Redis:
         """A pool of impatient connections: threads may share it."""
         return connect_quickly(self.settings)
+
+    @cached_property
+    def token_secret(self) -> bytes:
+        """What tokens are signed with: the same for all processes of the function; the first makes it."""
+        self.redis.set(keys.TOKEN_SECRET, secrets.token_bytes(32), nx=True)
+        return cast(bytes, self.redis.get(keys.TOKEN_SECRET))
 
     @cached_property
     def queue(self) -> Queue:

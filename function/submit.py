@@ -7,47 +7,59 @@ from datetime import timedelta
 
 from redis import Redis
 
-from core import events, keys
+from core import access, events, keys
 from core.enqueue import Record, enqueue
 from core.errors import FieldError, InvalidRequest, TooManyBytes, UnknownModel
 from core.schema import JobAccepted, JobMessage, JobRequest, Status, now
+from function.access import ANYBODY, Caller, make_token
 from function.services import Services
 
 MAX_KEY = 255
 """Longest Idempotency-Key in characters."""
 
 
-def submit(services: Services, request: JobRequest, base_url: str, idempotency_key: str | None = None) -> JobAccepted:
-    """Accept a job, or find the one that the same idempotency key made before.
+def submit(
+    services: Services,
+    request: JobRequest,
+    base_url: str,
+    idempotency_key: str | None = None,
+    caller: Caller = ANYBODY,
+) -> JobAccepted:
+    """Accept a job, or find the one that the same caller's idempotency key made before.
 
-    Raises UnknownModel, InvalidRequest, TooManyBytes, IdempotencyConflict, QueueUnavailable,
+    Raises UnknownModel, InvalidRequest, TooManyBytes, IdempotencyConflict, LimitReached, QueueUnavailable,
     StoreUnavailable, or redis-py's errors; whatever it raises, nothing was enqueued.
     """
     _check_key(idempotency_key)
-    record = Record(idempotency_key, request) if idempotency_key else None
+    record = Record(idempotency_key, request, caller.owner) if idempotency_key else None
     job_id = record.find(services.redis) if record else None
     if job_id is None:
-        message = _message(services, request)
+        message = _message(services, request, caller)
         job_id = enqueue(services.queue, message, high=request.priority == "high", record=record)
         if job_id == message.job_id:
-            return accepted(job_id, base_url)
-    return accepted(job_id, base_url, _status(services.redis, job_id))
+            return _accepted(services, job_id, base_url, caller)
+    return _accepted(services, job_id, base_url, caller, _status(services.redis, job_id))
 
 
-def accepted(job_id: str, base_url: str, status: Status = "queued") -> JobAccepted:
+def _accepted(services: Services, job_id: str, base_url: str, caller: Caller, status: Status = "queued") -> JobAccepted:
     """Where to follow a job; with an empty base URL the addresses are paths."""
     job = f"{base_url.rstrip('/')}/v1/jobs/{job_id}"
+    events_url = f"{job}/events"
+    if services.settings.access == "keys":
+        events_url += f"?token={make_token(services.token_secret, job_id)}"
     return JobAccepted(
-        job_id=job_id, status=status, channel=keys.channel(job_id), events_url=f"{job}/events", status_url=job
+        job_id=job_id, status=status, channel=keys.channel(job_id), events_url=events_url, status_url=job
     )
 
 
-def _message(services: Services, request: JobRequest) -> JobMessage:
+def _message(services: Services, request: JobRequest, caller: Caller) -> JobMessage:
     """The job for the queue; an image that came along goes into the store, only its key into the job."""
     model = request.model or services.settings.model
     if model != services.settings.model:
         raise UnknownModel(f"There is no model {model!r}; available: {services.settings.model}.")
     job_id = secrets.token_hex(16)
+    if caller.key:
+        access.admit(services.redis, caller.key, job_id)
     image_key = request.image_key
     if request.image_base64 is not None:
         data = _decode(request.image_base64, services.settings.max_input_bytes)
@@ -64,6 +76,7 @@ def _message(services: Services, request: JobRequest) -> JobMessage:
         output_format=request.output_format,
         submitted_at=submitted_at,
         deadline=submitted_at + timedelta(seconds=request.deadline_seconds),
+        owner=caller.owner,
     )
 
 

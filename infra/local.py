@@ -133,9 +133,7 @@ class Local:
         self.store.put_folder(MODELS, "models")
 
     def _start_function(self) -> None:
-        command = [sys.executable, "-m", "uvicorn", "--factory", "function.app:create_app"]
-        # Event streams may be open for ever; at the end they are given two seconds.
-        command += ["--host", "127.0.0.1", "--port", str(self._port), "--timeout-graceful-shutdown", "2"]
+        command = [sys.executable, "-m", "function", "--port", str(self._port)]
         child = self._start_child("function", command)
         child.wait_ready(lambda: accepts(self._port))
 

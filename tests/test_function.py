@@ -244,4 +244,8 @@ def test_other_origins_may_use_it(local: Local) -> None:
 def test_the_page_is_served(local: Local) -> None:
     response = requests.get(local.url, timeout=10)
     assert response.headers["Content-Type"].startswith("text/html")
-    assert "EventSource" in response.text
+    for kind, part in re.findall(r'<(link|script)[^>]*(/web/[^"]+)"', response.text):
+        found = requests.get(local.url + part, timeout=10)
+        assert found.headers["Content-Type"].startswith({"link": "text/css", "script": "text/javascript"}[kind])
+    assert requests.get(f"{local.url}/web/..%2Fcli.py", timeout=10).status_code == 404
+    assert requests.get(f"{local.url}/web/nothing.js", timeout=10).json()["code"] == "not_found"

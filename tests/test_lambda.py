@@ -30,6 +30,7 @@ def handler(local: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handler]:
     """function.handler, imported with the environment that Lambda would set."""
     for name, value in local.environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("UPRES_ACCESS", "open")
     loop = asyncio.new_event_loop()  # Lambda's runtime has one
     asyncio.set_event_loop(loop)
     yield importlib.import_module("function.handler").handler

@@ -24,7 +24,7 @@ from tests.conftest import SAMPLES, encoded
 def function(local: Local, folder: Path, **changed: str) -> Iterator[str]:
     """A function of its own, with other settings."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "--factory", "function.app:create_app", "--port", str(port)]
+    command = [sys.executable, "-m", "function", "--port", str(port)]
     child = Child("function", command, {**local.environment, **changed}, folder)
     child.wait_ready(lambda: accepts(port))
     yield f"http://127.0.0.1:{port}"

@@ -36,3 +36,6 @@ def worker(local: Local, patch: str = "", **environment: str) -> "Iterator[subpr
         finally:
             process.kill()
             process.wait()
+            for one in workers.listing(connection):
+                if one.name not in before:
+                    workers.leave(connection, one.name)

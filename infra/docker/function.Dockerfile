@@ -14,5 +14,5 @@ ENV PYTHONUNBUFFERED=1
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
-CMD ["uvicorn", "--factory", "function.app:create_app", "--host", "0.0.0.0", "--port", "8000", \
-     "--proxy-headers", "--timeout-graceful-shutdown", "5"]
+# It does not start before UPRES_ACCESS says who may use it.
+CMD ["python", "-m", "function", "--host", "0.0.0.0", "--port", "8000"]

@@ -1,0 +1,51 @@
+"""`upres keys`: who may use an upres. Talks to Redis itself, where UPRES_REDIS_URL says."""
+
+import click
+from pydantic import ValidationError
+from rich.table import Table
+
+from client.jobs import connection, print_table, row
+from core import access
+
+HELP = """Make, list and revoke API keys.
+
+They are asked for where UPRES_ACCESS=keys. Needs access to Redis (UPRES_REDIS_URL)."""
+
+
+@click.group(invoke_without_command=True, help=HELP)
+@click.pass_context
+def keys(context: click.Context) -> None:
+    """See HELP."""
+    if context.invoked_subcommand is None:
+        with connection() as redis:
+            table = Table(
+                "id", "name", "made", "a minute", "at once", "megapixels a day", box=None, header_style="bold"
+            )
+            for key in access.listing(redis):
+                limits = (key.requests_per_minute, key.jobs_at_once, f"{key.megapixels_per_day:g}")
+                row(table, key.key_id, key.name, f"{key.created_at:%Y-%m-%d}", *map(str, limits))
+            print_table(table, "There are no keys.")
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--per-minute", default=120, show_default=True, help="Submissions; as many may come at once.")
+@click.option("--at-once", default=100, show_default=True, help="Jobs that have not ended.")
+@click.option("--megapixels", default=50_000.0, show_default=True, help="Of results, in 24 hours.")
+def create(name: str, per_minute: int, at_once: int, megapixels: float) -> None:
+    """Make a key for somebody. It is shown this once; only its digest is kept."""
+    with connection() as redis:
+        try:
+            limits = {"requests_per_minute": per_minute, "jobs_at_once": at_once, "megapixels_per_day": megapixels}
+            _, text = access.create(redis, name, **limits)
+        except ValidationError as error:
+            raise click.UsageError("; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())) from None
+    print(text)
+
+
+@keys.command()
+@click.argument("key_id")
+def revoke(key_id: str) -> None:
+    """Let nobody use a key any more; its jobs go on."""
+    with connection() as redis:
+        access.revoke(redis, key_id)

@@ -1,0 +1,54 @@
+"""`python -m function`: the entry function under uvicorn."""
+
+import argparse
+import sys
+from ipaddress import ip_address
+
+import uvicorn
+
+from core.errors import AccessUndecided, UpresError
+from core.settings import Settings
+
+STREAM_SECONDS = 2
+"""At the end, event streams, which may be open for ever, are given so long."""
+
+
+def main() -> int:
+    """Serve until told to stop; 1 and one clear line when it may not or cannot start."""
+    parser = argparse.ArgumentParser(
+        prog="python -m function",
+        description="Serve the HTTP API and the page. Settings come from UPRES_* variables (see core/settings.py) and "
+        "AWS's own credential variables. Reached from outside, it wants to be told who may use it: "
+        "UPRES_ACCESS=keys (made with `upres keys create`), or UPRES_ACCESS=open for everybody.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
+    options = parser.parse_args()
+    try:
+        check(Settings.from_environment(), options.host)
+    except UpresError as error:
+        print(f"function: {error} [{error.code}]", file=sys.stderr)
+        return 1
+    uvicorn.run(
+        "function.app:create_app",
+        factory=True,
+        host=options.host,
+        port=options.port,
+        server_header=False,
+        timeout_graceful_shutdown=STREAM_SECONDS,
+    )
+    return 0
+
+
+def check(settings: Settings, host: str) -> None:
+    """Raise AccessUndecided for an address that others reach when nobody said who may."""
+    local = host == "localhost" or ((host.replace(".", "").isdigit() or ":" in host) and ip_address(host).is_loopback)
+    if not (local or settings.access):
+        raise AccessUndecided(
+            f"{host} can be reached from outside: set UPRES_ACCESS to keys (see `upres keys --help`), "
+            "or to open for everybody."
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
