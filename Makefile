@@ -29,6 +29,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m infra.audit
 
 chaos: $(INSTALLED)
 	$(BIN)/python -m tests.chaos

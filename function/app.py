@@ -6,6 +6,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -63,14 +64,16 @@ async def create_job(request: Request) -> Response:
     return _json(accepted, 202, Location=accepted.status_url)
 
 
-def read_job(request: Request) -> Response:
-    """GET /v1/jobs/{id} → the job now."""
-    return _json(jobs.snapshot(*_job(request)))
+class OneJob(HTTPEndpoint):
+    """/v1/jobs/{id}."""
 
+    async def get(self, request: Request) -> Response:
+        """The job now."""
+        return _json(await run_in_threadpool(lambda: jobs.snapshot(*_job(request))))
 
-def cancel_job(request: Request) -> Response:
-    """DELETE /v1/jobs/{id} → the job after cancelling it."""
-    return _json(jobs.cancel(*_job(request)))
+    async def delete(self, request: Request) -> Response:
+        """The job after cancelling it."""
+        return _json(await run_in_threadpool(lambda: jobs.cancel(*_job(request))))
 
 
 def job_result(request: Request) -> Response:
@@ -197,8 +200,7 @@ ROUTES = [
     Route("/", page),
     Route("/web/{file}", page),
     Route("/v1/jobs", create_job, methods=["POST"]),
-    Route("/v1/jobs/{job_id}", read_job, methods=["GET"]),
-    Route("/v1/jobs/{job_id}", cancel_job, methods=["DELETE"]),
+    Route("/v1/jobs/{job_id}", OneJob),
     Route("/v1/jobs/{job_id}/events", job_events),
     Route("/v1/jobs/{job_id}/result", job_result),
     Route("/v1/jobs/{job_id}/original", job_original),

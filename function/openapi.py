@@ -28,7 +28,10 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "upres", "version": "1", "description": "Super-resolution with live progress."},
         "paths": _paths(),
-        "components": {"schemas": schemas},
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key, upres_…"}},
+        },
     }
 
 
@@ -44,6 +47,8 @@ def _submit() -> dict[str, Any]:
                 "Submit an image.",
                 {
                     "202": _answer("JobAccepted", "Accepted; follow it at events_url."),
+                    **_refused(),
+                    "429": _problem("A limit of the API key is reached; Retry-After says when to try again."),
                     "400": _problem("Not a JSON object."),
                     "409": _problem("The Idempotency-Key was used for another request."),
                     "413": _problem("Too many bytes."),
@@ -79,7 +84,7 @@ def _follow() -> dict[str, Any]:
                 {
                     "200": {
                         "description": "Each event's data is an Event; its id is for Last-Event-ID.",
-                        "content": {"text/event-stream": {"schema": {"$ref": REF.format(model="Event")}}},
+                        "content": {"text/event-stream": {"schema": _frame()}},
                     },
                     "204": {"description": "Nothing more will come."},
                     "400": _problem("Last-Event-ID is not an event id."),
@@ -89,10 +94,26 @@ def _follow() -> dict[str, Any]:
                     JOB_ID,
                     _header("Last-Event-ID", "Id of the last event that was seen."),
                     {"name": "last_event_id", "in": "query", "schema": {"type": "string"}},
+                    {
+                        "name": "token",
+                        "in": "query",
+                        "description": "Instead of a key: what the events_url came with.",
+                        "schema": {"type": "string"},
+                    },
                 ],
             )
         },
     }
+
+
+def _frame() -> dict[str, Any]:
+    """One server-sent event, as OpenAPI 3.2 describes them."""
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": REF.format(model="Event")},
+    }
+    return {"type": "object", "required": ["id", "data"], "properties": {"id": {"type": "string"}, "data": data}}
 
 
 def _images() -> dict[str, Any]:
@@ -121,18 +142,31 @@ def _operators() -> dict[str, Any]:
                 {"200": {"description": "They do."}, "503": _problem("One of them does not.")},
             )
         },
-        "/metrics": {"get": _operation("metrics", "Prometheus metrics.", {"200": {"description": "Text format."}})},
+        "/metrics": {
+            "get": _operation("metrics", "Prometheus metrics.", {"200": {"description": "Text format."}, **_refused()})
+        },
     }
 
 
 def _missing() -> dict[str, Any]:
-    return {"404": _problem("No such job.")}
+    return {**_refused(), "404": _problem("The caller has no such job.")}
+
+
+def _refused() -> dict[str, Any]:
+    return {"401": _problem("An API key is needed."), "403": _problem("The server was not told who may use it.")}
 
 
 def _operation(
     name: str, summary: str, responses: dict[str, Any], parameters: list[dict[str, Any]] | None = None, **more: Any
 ) -> dict[str, Any]:
-    return {"operationId": name, "summary": summary, "parameters": parameters or [], "responses": responses, **more}
+    operation = {
+        "operationId": name,
+        "summary": summary,
+        "parameters": parameters or [],
+        "responses": responses,
+        **more,
+    }
+    return {**operation, "security": [{"key": []}, {}]} if "401" in responses else operation
 
 
 def _header(name: str, description: str) -> dict[str, Any]:
