@@ -29,7 +29,8 @@ class Services:
     @cached_property
     def token_secret(self) -> bytes:
         """What tokens are signed with: the same for all processes of the function; the first makes it."""
-        self.redis.set(keys.TOKEN_SECRET, secrets.token_bytes(32), nx=True)
+        if not self.redis.exists(keys.TOKEN_SECRET):
+            self.redis.set(keys.TOKEN_SECRET, secrets.token_bytes(32), nx=True)
         return cast(bytes, self.redis.get(keys.TOKEN_SECRET))
 
     @cached_property
