@@ -10,8 +10,9 @@ COPY worker worker
 
 RUN useradd --system --create-home upres
 USER upres
-ENV PYTHONUNBUFFERED=1
+# It writes to ~/.cache/upres and /tmp only: run it with --read-only and volumes or tmpfs there.
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # The model is pulled from the bucket into ~/.cache/upres; mount a volume there to keep it.
-# Ready when its name is among the workers in Redis; SIGTERM finishes the job in hand.
+# Ready when `upres jobs` lists it. SIGTERM finishes the jobs in hand within UPRES_STOP_SECONDS (30): stop it with -t 40.
 STOPSIGNAL SIGTERM
 CMD ["python", "-m", "worker"]
