@@ -156,7 +156,7 @@ class Client:
                             return
                 reached = time.monotonic()  # a gateway that buffers ends a stream after each few events
             except (requests.RequestException, ServerUnreachable):
-                time.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+                time.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.5))
         raise ServerUnreachable(f"{self.url} does not answer any more; the job {job_id} goes on without you.")
 
     def status(self, job_id: str) -> Snapshot:

@@ -49,7 +49,7 @@ DEAD = "upres:dead"
 WORKERS = "upres:workers"
 LOOKED = "upres:looked"
 API_KEYS = "upres:keys"
-TOKEN_SECRET = "upres:token-secret"  # noqa: S105
+TOKEN_SECRET = "upres:token-secret"  # noqa: S105 the name of the key, not the secret
 
 DAY = 24 * 3600
 EVENTS_SECONDS = 7 * DAY

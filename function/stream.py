@@ -182,7 +182,7 @@ def _expire(settings: Settings, job_id: str) -> None:
 def _pause(failures: int) -> float:
     """Seconds before the next attempt: longer each time, and not the same for all."""
     longest = min(RECONNECT_MOST_SECONDS, RECONNECT_SECONDS * 2.0 ** min(failures, 10))
-    return longest * random.uniform(0.5, 1)  # noqa: S311
+    return longest * random.uniform(0.5, 1)
 
 
 def _numbers(event_id: str) -> list[int]:

@@ -41,7 +41,7 @@ class Reach(NamedTuple):
     """When there are any, only these hosts, or with a leading dot all below a domain."""
 
 
-def fetch(url: str, max_bytes: int, reach: Reach = Reach(), seconds: float = TOTAL_SECONDS) -> bytes:  # noqa: B008
+def fetch(url: str, max_bytes: int, reach: Reach = Reach(), seconds: float = TOTAL_SECONDS) -> bytes:
     """The body under a URL, at most `max_bytes`, within `seconds`.
 
     Raises UrlRefused (address not public, port not 80 or 443, host not allowed, no http), UrlUnreachable

@@ -111,7 +111,7 @@ class Slot(threading.Thread):
             except RedisError as error:
                 failures = min(failures + 1, MOST_FAILURES)
                 log.warning("%s: Redis does not answer (%s); trying on", self.name, error)
-                time.sleep(random.uniform(0.1, 0.1 * 2**failures))  # noqa: S311
+                time.sleep(random.uniform(0.1, 0.1 * 2**failures))
             except Exception:
                 log.exception("%s: a job was dropped; its lease will run out", self.name)
 
