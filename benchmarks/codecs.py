@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.report import emit
-from worker.png import PngWriter
+from worker.imaging.png import PngWriter
 
 PHOTO = Path(__file__).parent.parent / "samples" / "chelsea.png"
 BANDS = 8

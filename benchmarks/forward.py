@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from benchmarks import roofline
 from benchmarks.report import emit
 from benchmarks.timing import best
-from worker import device
-from worker.compute import TorchCompute, choose, place
-from worker.networks import EDSR, load
+from worker.engine import device
+from worker.engine.compute import TorchCompute, choose, place
+from worker.engine.networks import EDSR, load
 from worker.registry import Model, open_folder
 
 MODEL = Path(__file__).parent.parent / "models" / "faithful" / "1"

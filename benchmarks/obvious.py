@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from worker import tiling
-from worker.networks import load
+from worker.engine import tiling
+from worker.engine.networks import load
 from worker.registry import Model
 
 TILE = 256

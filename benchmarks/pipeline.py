@@ -23,10 +23,11 @@ from PIL import Image
 from benchmarks.obvious import Obvious
 from benchmarks.report import emit
 from core.settings import Settings
-from worker import device, images
-from worker.compute import choose
-from worker.encode import Encoders
-from worker.engine import Engine
+from worker.engine import device
+from worker.engine.compute import choose
+from worker.engine.engine import Engine
+from worker.imaging import images
+from worker.imaging.encode import Encoders
 from worker.registry import open_folder
 
 ROOT = Path(__file__).parent.parent

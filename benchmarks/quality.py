@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from benchmarks.report import emit
-from worker.compute import choose
-from worker.engine import Engine
+from worker.engine.compute import choose
+from worker.engine.engine import Engine
 from worker.registry import open_folder
 
 PAIRS = Path("../shared/benchmarks")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.timing import best
-from worker.networks import EDSR
+from worker.engine.networks import EDSR
 
 
 class Ceilings(NamedTuple):

@@ -13,7 +13,7 @@ SHA256 = r"^[0-9a-f]{64}$"
 class Network(Order):
     """One network of a model: everything needed to build it and to tile it exactly."""
 
-    architecture: Literal["edsr"] = Field(description="Module in worker/networks.py.")
+    architecture: Literal["edsr"] = Field(description="Module in worker/engine/networks.py.")
     factor: int = Field(ge=2, le=8, description="Enlargement per side.")
     width: int = Field(ge=1, description="Channels of the trunk.")
     depth: int = Field(ge=1, description="Residual blocks.")

@@ -1,4 +1,4 @@
-"""The one script (jobs.lua) that changes a job's state; each operation of it is atomic and one round trip."""
+"""The one script (jobs.lua, limits.lua) that changes a job's state; each operation is atomic and one round trip."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def _literal(value: str | int) -> str:
 _SOURCE = "\n".join(
     [
         *(f"local {name} = {_literal(value)}" for name, value in _CONSTANTS.items()),
-        (Path(__file__).parent / "jobs.lua").read_text(),
+        *((Path(__file__).parent / part).read_text() for part in ("jobs.lua", "limits.lua")),
     ]
 )
 

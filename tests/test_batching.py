@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import DeviceLost, DeviceOutOfMemory
-from worker.batching import Batcher
-from worker.compute import Finish, Pixels, TorchCompute
-from worker.device_thread import DeviceThread
-from worker.engine import Engine
+from worker.engine.batching import Batcher
+from worker.engine.compute import Finish, Pixels, TorchCompute
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import Engine
 from worker.registry import Model
 
 items = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=60)

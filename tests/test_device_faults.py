@@ -16,7 +16,8 @@ from worker.service import RESTART
 FAULTY = """
 import sys
 import torch
-from worker import compute, service
+from worker.engine import compute
+from worker import service
 from worker.__main__ import main
 
 class Faulty(compute.TorchCompute):

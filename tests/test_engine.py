@@ -13,9 +13,9 @@ from PIL import Image
 from benchmarks.quality import PAIRS, measure
 from core.errors import ModelError
 from tests.conftest import SAMPLES
-from worker import tiling
-from worker.compute import Compute, TorchCompute, choose
-from worker.engine import Engine
+from worker.engine import tiling
+from worker.engine.compute import Compute, TorchCompute, choose
+from worker.engine.engine import Engine
 from worker.registry import Model
 
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ from PIL import Image, ImageCms, ImageOps
 from core.errors import FormatLimit, NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
 from core.schema import OutputFormat
 from tests.conftest import SAMPLES, encoded, opened, psnr
-from worker import images
-from worker.encode import Encoders, bicubic
+from worker.imaging import images
+from worker.imaging.encode import Encoders, bicubic
 
 LIMIT = 1_000_000
 ENCODERS = Encoders(jobs=1)

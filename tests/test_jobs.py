@@ -14,8 +14,8 @@ from client import Client, JobFailed
 from core.schema import Event, Failed, Progress, Snapshot, Started, Succeeded
 from infra.local import Local
 from tests.conftest import SAMPLES, body, encoded, http_server, opened, psnr
-from worker.compute import choose
-from worker.engine import Engine
+from worker.engine.compute import choose
+from worker.engine.engine import Engine
 from worker.registry import Model
 
 

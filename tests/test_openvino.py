@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.openvino_compute import OpenVinoCompute
+from worker.engine.openvino_compute import OpenVinoCompute
 from worker.registry import Model
 
 

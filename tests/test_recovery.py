@@ -151,7 +151,8 @@ def test_a_stopping_worker_takes_no_more_and_says_so(local: Local, client: Clien
 
 
 HANGS = """
-from worker import compute, keeper
+from worker.engine import compute
+from worker import keeper
 import threading
 keeper.DEVICE_SECONDS = 3
 class Hanging(compute.TorchCompute):

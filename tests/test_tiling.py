@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import networks, tiling
-from worker.engine import TILE
+from worker.engine import networks, tiling
+from worker.engine.engine import TILE
 from worker.registry import Model
 
 sides = st.integers(1, 200)

@@ -18,8 +18,8 @@ from core.errors import ImageError, StoreUnavailable
 from core.leases import Lease
 from core.script import call
 from core.storage import ObjectNotFound, Store
-from worker import images
-from worker.encode import Encoders
+from worker.imaging import images
+from worker.imaging.encode import Encoders
 
 Pixels = npt.NDArray[np.uint8]
 

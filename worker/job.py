@@ -20,13 +20,13 @@ from core.schema import Event, JobMessage, OutputFormat, Progress, Result, Stage
 from core.script import call
 from core.settings import Settings
 from core.storage import ObjectNotFound, Store
-from worker import images
 from worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
-from worker.decoding import Decoders
-from worker.encode import Encoders
-from worker.engine import Engine
+from worker.engine.engine import Engine
 from worker.fetch import TOTAL_SECONDS, Reach, fetch
-from worker.images import Picture
+from worker.imaging import images
+from worker.imaging.decoding import Decoders
+from worker.imaging.encode import Encoders
+from worker.imaging.images import Picture
 from worker.registry import Model
 
 log = logging.getLogger("upres.worker")

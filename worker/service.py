@@ -20,11 +20,12 @@ from core.queue import connect, connect_quickly
 from core.settings import Settings
 from core.storage import Store
 from core.workers import Worker
-from worker import compute, job, registry
-from worker.decoding import Decoders
-from worker.device import choose
-from worker.encode import Encoders
-from worker.engine import TILE, Engine
+from worker import job, registry
+from worker.engine import compute
+from worker.engine.device import choose
+from worker.engine.engine import TILE, Engine
+from worker.imaging.decoding import Decoders
+from worker.imaging.encode import Encoders
 from worker.keeper import Keeper
 from worker.slots import Hands, Slot
 

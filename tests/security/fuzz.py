@@ -20,7 +20,7 @@ from PIL import Image
 
 from core.errors import ImageError, UndecodableImage
 from tests.conftest import SAMPLES
-from worker.decoding import Decoders
+from worker.imaging.decoding import Decoders
 
 MOST_PIXELS = 1_000_000
 SECONDS, MEBIBYTES = 2.0, 512

@@ -13,12 +13,12 @@ from PIL import Image
 
 from core.errors import TooManyPixels, TruncatedImage, UndecodableImage
 from tests.conftest import ROOT, SAMPLES, encoded
-from worker import decoding, images
-from worker.decoding import BASE_BYTES, Decoders
+from worker.imaging import decoding, images
+from worker.imaging.decoding import BASE_BYTES, Decoders
 
 CONFINED = """
 import os, socket, subprocess, sys, threading
-from worker.decoder import confine
+from worker.imaging.decoder import confine
 confine({memory})
 def allowed(what):
     try:
@@ -47,7 +47,7 @@ def decoders() -> Iterator[Decoders]:
 
 
 def children() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children() if "worker.decoder" in one.cmdline()]
+    return [one for one in psutil.Process().children() if "worker.imaging.decoder" in one.cmdline()]
 
 
 def test_a_confined_process_can_do_nothing() -> None:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from core.schema import OutputFormat
-from worker.images import Picture
-from worker.png import PngWriter
+from worker.imaging.images import Picture
+from worker.imaging.png import PngWriter
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import ImageError, UndecodableImage, tree
-from worker.decoder import ANSWER, REQUEST
-from worker.images import Picture
+from worker.imaging.decoder import ANSWER, REQUEST
+from worker.imaging.images import Picture
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -63,9 +63,9 @@ class Decoders:
 class _Child:
     def __init__(self, memory: int) -> None:
         # Nothing of the worker's environment: neither credentials nor addresses.
-        environment = {"PYTHONPATH": str(Path(__file__).parent.parent), "OPENBLAS_NUM_THREADS": "1"}
+        environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.decoder", str(memory)],
+            [sys.executable, "-m", "worker.imaging.decoder", str(memory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 
 from core.errors import DeviceLost, DeviceOutOfMemory
-from worker import tiling
-from worker.batching import Batcher
-from worker.compute import Compute, Finish
+from worker.engine import tiling
+from worker.engine.batching import Batcher
+from worker.engine.compute import Compute, Finish
 
 Pixels = npt.NDArray[np.uint8]
 

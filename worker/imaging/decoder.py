@@ -1,4 +1,4 @@
-"""`python -m worker.decoder BYTES`: decode images that strangers sent, in a process that can do nothing else.
+"""`python -m worker.imaging.decoder BYTES`: decode images that strangers sent, in a process that can do nothing else.
 
 It starts without environment, and before the first image gives up what it could use: it may open no file or
 socket, start no process, write no file, and have no more than so many BYTES of memory (setrlimit(2)). The
@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from core.errors import ImageError, UndecodableImage
-from worker import images
-from worker.images import Picture
+from worker.imaging import images
+from worker.imaging.images import Picture
 
 REQUEST = struct.Struct(">QQ")
 ANSWER = struct.Struct(">Q")

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from worker.networks import EDSR, ByteNetwork, load
-from worker.openvino_compute import OpenVinoCompute
+from worker.engine.networks import EDSR, ByteNetwork, load
+from worker.engine.openvino_compute import OpenVinoCompute
 from worker.registry import Model
 
 Pixels = npt.NDArray[np.uint8]

@@ -15,8 +15,8 @@ import openvino
 import torch
 
 from core.manifest import Network
-from worker import networks
-from worker.networks import ByteNetwork, load
+from worker.engine import networks
+from worker.engine.networks import ByteNetwork, load
 from worker.registry import Model
 
 Pixels = npt.NDArray[np.uint8]

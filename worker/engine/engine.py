@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from core.errors import ModelError
 from core.manifest import Manifest, Network
-from worker import tiling
-from worker.compute import Compute
-from worker.device_thread import DeviceThread
-from worker.tiling import Tile
+from worker.engine import tiling
+from worker.engine.compute import Compute
+from worker.engine.device_thread import DeviceThread
+from worker.engine.tiling import Tile
 
 Pixels = npt.NDArray[np.uint8]
 OnTile = Callable[[int, int], None]

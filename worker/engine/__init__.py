@@ -1,0 +1,1 @@
+"""Pixels → more pixels: tiles, batches, the device, the networks."""
