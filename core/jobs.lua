@@ -271,7 +271,7 @@ function operations.claim(work, id, once, holder, requeued, gone)
     local result = redis.call('HGET', work, 'result')
     if result then return {'done', result} end
     local other = redis.call('HGET', work, 'job')
-    if other and other ~= id and not has_ended(other) then
+    if other and other ~= id then
         append(id, once, 'requeued', message(id, requeued))
         loosen(id)
         redis.call('RPUSH', work .. ':parked', id)

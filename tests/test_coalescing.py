@@ -18,6 +18,7 @@ def test_identical_work_is_done_once_and_shared(apart: Redis) -> None:
     assert apart.zcard(keys.LEASES) == 1
     assert events.append(apart, Succeeded(job_id=ids[0], result=RESULT), first.holder)
     assert waiting(apart) == ids[1:]
+    assert not apart.exists(f"{WORK}:parked")
     again = [taken(apart) for _ in others]
     assert [coalescing.claim(apart, WORK, lease) for lease in again] == [RESULT] * 3
     assert coalescing.claim(apart, WORK, again[0], gone=True) == "do it"

@@ -22,6 +22,10 @@ class World:
         self.ids: list[str] = []
         self.popped: list[str] = []
         self.held: list[Lease] = []
+        for _ in range(4):
+            self.submit(0)
+            self.pop(0)
+            self.held.append(cast(Lease, leases.take(redis, self.popped[-1])))
 
     def submit(self, pick: int) -> None:
         self.ids.append(submit(self.redis))
@@ -104,6 +108,8 @@ class World:
                 assert "held" not in listed
             else:
                 assert len(listed) == 1, listed
+        passing = [name for name in everything(self.redis) if name.endswith((":run", ":parked", WORK, OTHER))]
+        assert [name for name in passing if self.redis.ttl(name) <= 0] == []
 
     def finish_all(self) -> None:
         """All these workers die; another takes what there is until there is nothing."""

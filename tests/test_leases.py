@@ -42,8 +42,27 @@ def test_what_is_taken_can_be_read(apart: Redis) -> None:
 
 def test_a_job_whose_worker_lives_is_left_alone(apart: Redis) -> None:
     lease = (submit(apart), taken(apart))[1]
+    run_out(apart, lease.job_id)
     assert leases.renew(apart, [lease]) == set()
     assert leases.recover(apart) == []
+
+
+def test_a_job_that_somebody_has_is_nobody_elses_to_take(apart: Redis) -> None:
+    lease = (submit(apart), taken(apart))[1]
+    apart.rpush(keys.POPPED, lease.job_id)  # however it came there
+    assert leases.take(apart, lease.job_id) is None
+    assert leases.renew(apart, [lease]) == set()
+
+
+def test_dead_letters_are_bounded(apart: Redis) -> None:
+    apart.zadd(keys.DEAD, {f"old {number}": time.time() * 1000 - 1000 for number in range(keys.DEAD_MOST)})
+    apart.zadd(keys.DEAD, {"ancient": 1})
+    job_id = submit(apart)
+    events.append(apart, Failed(job_id=job_id, code="c", message="m", retryable=False), taken(apart).holder, dead=True)
+    assert apart.zcard(keys.DEAD) == keys.DEAD_MOST
+    assert apart.zscore(keys.DEAD, "ancient") is None
+    assert apart.zscore(keys.DEAD, job_id) is not None
+    assert 0 < apart.ttl(keys.DEAD) <= keys.EVENTS_SECONDS
 
 
 def test_a_job_whose_worker_died_goes_on_elsewhere_and_the_dead_one_is_fenced_off(apart: Redis) -> None:
