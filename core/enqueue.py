@@ -21,8 +21,8 @@ ENQUEUE_ATTEMPTS = 5
 class Record:
     """What an Idempotency-Key of some owner stands for: a job id, and the digest of the request that made it."""
 
-    def __init__(self, key: str, request: JobRequest, owner: str = "") -> None:
-        self.key = keys.idempotency(f"{owner}:{key}")
+    def __init__(self, key: str, request: JobRequest, owner: str | None = None) -> None:
+        self.key = keys.idempotency(f"{owner or ''}:{key}")
         self._digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
 
     def find(self, connection: "Redis | Pipeline") -> str | None:
@@ -62,7 +62,7 @@ def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: Recor
             queue.enqueue_job(_rq_job(queue, message), pipeline=pipeline, at_front=high)
             events.append(pipeline, _first_event(message, position))
             seconds = (message.deadline - message.submitted_at).total_seconds()
-            call(pipeline, "begin", message.job_id, seconds, message.owner)
+            call(pipeline, "begin", message.job_id, seconds, message.owner or "")
             if record:
                 record.write(pipeline, message.job_id)
             with suppress(WatchError):

@@ -14,7 +14,7 @@
     │   ├── KeyNotFound             key_not_found          404
     │   ├── ResultNotReady          result_not_ready       409  retry
     │   ├── NoResult                no_result              410
-    │   └── LimitReached            limits of an API key   429  retry
+    │   └── LimitReached            limit_reached          429  retry
     │       ├── RateLimited         rate_limited           429  retry
     │       ├── TooManyJobs         too_many_jobs          429  retry
     │       └── QuotaExceeded       quota_exceeded         429  retry

@@ -24,7 +24,7 @@ Redis
     upres:tile:{sha256}            the tile size that fits a device, model and precision
 
 Object store
-    uploads/{id}                   the image as it was sent
+    uploads/{random}               the image as it was sent
     results/{id}/{attempt}/sr.{ext}        the enlarged image
     results/{id}/{attempt}/original.{ext}  its bicubic enlargement, to compare with
     checkpoints/{id}/{work}/{rows}.png     finished rows of a job that takes long
@@ -114,9 +114,12 @@ def channel(job_id: str) -> str:
     return f"upres:job:{job_id}"
 
 
-def work(image: bytes, model_digest: str, factor: int, format: str) -> str:
-    """Redis key of a piece of work: jobs with the same one have the same result."""
-    name = f"{hashlib.sha256(image).hexdigest()}:{model_digest}:{factor}:{format}"
+def work(owner: str | None, image: bytes, model_digest: str, factor: int, format: str) -> str:
+    """Redis key of a piece of work: jobs with the same one have the same result.
+
+    Shared within one owner only: nobody learns what others sent.
+    """
+    name = f"{owner}:{hashlib.sha256(image).hexdigest()}:{model_digest}:{factor}:{format}"
     return f"upres:work:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
@@ -131,9 +134,9 @@ def tile(device: str, model_digest: str, precision: str) -> str:
     return f"upres:tile:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
-def upload(job_id: str) -> str:
-    """Object key of the image that came with the request."""
-    return f"uploads/{job_id}"
+def upload(name: str) -> str:
+    """Object key of the image that came with a request; whoever knows the name may use it."""
+    return f"uploads/{name}"
 
 
 def result(job_id: str, attempt: int, extension: str) -> str:

@@ -150,16 +150,16 @@ Attempt = Annotated[int, Field(ge=0, description="1 for the first; more when an 
 class JobMessage(Order):
     """What waits in the queue: all a worker needs, and never the image itself."""
 
-    job_id: JobId
+    job_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="128 random bits in hexadecimal.")]
     image_url: str | None = Field(None, description="http(s) address to fetch the image from; or")
-    image_key: str | None = Field(None, description="key of the image in the object store.")
+    image_key: str | None = Field(None, pattern=UPLOAD_KEY, description="key of the image in the object store.")
     image_name: str | None = Field(None, description="File name that the client gave.")
     upscale_factor: Literal[2, 4, 8] = Field(description="Enlargement per side.")
     model: ModelName = Field(description="Model name.")
     output_format: Literal["auto", "png", "jpeg", "webp"] = Field(description="auto: as the input.")
     submitted_at: datetime = Field(description="When the request was accepted, UTC.")
     deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
-    owner: str = Field("", description="Id of the API key that it was submitted with.")
+    owner: str | None = Field(None, description="Id of the API key that it was submitted with.")
 
 
 class Result(Message):
@@ -199,7 +199,7 @@ class Queued(_Event):
     output_format: str = Field(description="As requested.")
     position: int = Field(ge=0, description="Jobs ahead of this one at that moment.")
     deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
-    owner: str = Field("", description="Id of the API key that it was submitted with.")
+    owner: str | None = Field(None, description="Id of the API key that it was submitted with.")
 
 
 class Started(_Event):

@@ -35,6 +35,7 @@ def main() -> int:
         host=options.host,
         port=options.port,
         server_header=False,
+        access_log=False,  # it would write down tokens; proxies and gateways keep their own
         timeout_graceful_shutdown=STREAM_SECONDS,
     )
     return 0

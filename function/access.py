@@ -20,14 +20,14 @@ TOKEN_SECONDS = keys.DAY
 
 
 class Caller(NamedTuple):
-    """Whoever asks. `owner` is what their jobs remember; empty where everybody is the same."""
+    """Whoever asks. `owner` is what their jobs remember; None where everybody is the same."""
 
     key: ApiKey | None = None
 
     @property
-    def owner(self) -> str:
+    def owner(self) -> str | None:
         """The id of the key."""
-        return self.key.key_id if self.key else ""
+        return self.key.key_id if self.key else None
 
 
 ANYBODY = Caller()
@@ -56,7 +56,9 @@ def holder(services: Services, text: str) -> Caller:
 
 
 def _is_local(request: HTTPConnection) -> bool:
-    """Whether the request came to an address that only this machine reaches."""
+    """Whether the request came, without a proxy, to an address that only this machine reaches."""
+    if "aws.event" in request.scope or {"x-forwarded-for", "forwarded"} & set(request.headers):
+        return False
     host = (request.scope.get("server") or ("",))[0]
     try:
         return ip_address(host).is_loopback

@@ -57,7 +57,8 @@ async def create_job(request: Request) -> Response:
     """POST /v1/jobs → 202 and where to follow the job."""
     services = _services(request)
     who = await run_in_threadpool(caller, services, request)
-    job_request = parse_json(await _body(request, int(services.settings.max_input_bytes * BASE64) + BODY_SLACK))
+    body = await _body(request, int(services.settings.max_input_bytes * BASE64) + BODY_SLACK)
+    job_request = await run_in_threadpool(parse_json, body)
     base_url = services.settings.public_url or str(request.base_url)
     key = request.headers.get("Idempotency-Key")
     accepted = await run_in_threadpool(submit, services, job_request, base_url, key, who)
@@ -142,7 +143,7 @@ def page(request: Request) -> Response:
     return Response(file.read_bytes(), media_type=WEB_TYPES[file.suffix], headers={"Cache-Control": "no-cache"})
 
 
-def _job(request: Request) -> tuple[Services, str, str]:
+def _job(request: Request) -> tuple[Services, str, str | None]:
     """The services, which job is meant, and who asks."""
     services = _services(request)
     return services, request.path_params["job_id"], caller(services, request).owner
@@ -156,7 +157,7 @@ def _last_event(request: Request) -> events.Entry:
         return jobs.last_event(services, job_id, caller(services, request).owner)
     if not check_token(services.token_secret, job_id, token):
         raise Unauthorized("The token of this address is not, or no longer, good for this job; ask for the job anew.")
-    return jobs.last_event(services, job_id, None)
+    return jobs.last_event(services, job_id, None, anybodys=True)
 
 
 def _services(request: Request) -> Services:

@@ -10,7 +10,7 @@ from function.services import Services
 # A job of somebody else is not found, as if it were not there: an id tells nothing to whoever guesses it.
 
 
-def snapshot(services: Services, job_id: str, owner: str) -> Snapshot:
+def snapshot(services: Services, job_id: str, owner: str | None) -> Snapshot:
     """The owner's job now; its position is looked up while it is queued. Raises JobNotFound."""
     _check(job_id)
     entries = events.read(services.redis, job_id)
@@ -25,19 +25,19 @@ def snapshot(services: Services, job_id: str, owner: str) -> Snapshot:
     return state
 
 
-def last_event(services: Services, job_id: str, owner: str | None) -> events.Entry:
-    """The latest event of the owner's job; of anybody's when None. Raises JobNotFound."""
+def last_event(services: Services, job_id: str, owner: str | None, anybodys: bool = False) -> events.Entry:
+    """The latest event of the owner's job, or of anybody's. Raises JobNotFound."""
     _check(job_id)
     with services.redis.pipeline(transaction=False) as pipeline:
         pipeline.xrange(keys.events(job_id), count=1)
         pipeline.xrevrange(keys.events(job_id), count=1)
         first, last = map(events.parse, pipeline.execute())
-    if not first or not (owner is None or _is_owner(first[0], owner)):
+    if not first or not (anybodys or _is_owner(first[0], owner)):
         raise _not_found(job_id)
     return last[0]
 
 
-def cancel(services: Services, job_id: str, owner: str) -> Snapshot:
+def cancel(services: Services, job_id: str, owner: str | None) -> Snapshot:
     """End a job that has not ended: taken out of the queue, or stopped before its worker's next event.
 
     Cancelling a job that has ended changes nothing. Raises JobNotFound.
@@ -47,7 +47,7 @@ def cancel(services: Services, job_id: str, owner: str) -> Snapshot:
     return snapshot(services, job_id, owner)
 
 
-def link(services: Services, job_id: str, owner: str, which: Literal["result", "original"]) -> str:
+def link(services: Services, job_id: str, owner: str | None, which: Literal["result", "original"]) -> str:
     """A fresh link to an image of a finished job. Raises JobNotFound, ResultNotReady or NoResult."""
     match last_event(services, job_id, owner)[1]:
         case Succeeded(result=result) if which == "result":
@@ -66,7 +66,7 @@ def _presign(services: Services, uri: str, file_name: str) -> str:
     return services.store.presign(services.store.key(uri), file_name)
 
 
-def _is_owner(first: events.Entry, owner: str) -> bool:
+def _is_owner(first: events.Entry, owner: str | None) -> bool:
     """Whether a job whose stream begins so is theirs; only a stream that expired begins in the middle."""
     event = first[1]
     return isinstance(event, Queued) and event.owner == owner

@@ -12,6 +12,9 @@ from core.schema import JobRequest
 SHOWN = 80
 """How many characters of a rejected value are quoted back."""
 
+MOST_FIELDS = 50
+"""Enough to name every mistake; what has more was not written by anybody."""
+
 NO_OBJECT = (
     'The body is not a JSON object; send {"image_url": "https://…"}, or {"image_base64": "…"} with the file in base64.'
 )
@@ -50,7 +53,7 @@ def parse_json(body: bytes) -> JobRequest:
 
 def parse(payload: object) -> JobRequest:
     """A decoded payload → JobRequest. Raises InvalidJson or InvalidRequest."""
-    if not isinstance(payload, dict):
+    if not isinstance(payload, dict) or len(payload) > MOST_FIELDS:
         raise InvalidJson(NO_OBJECT)
     try:
         return JobRequest.model_validate(payload)

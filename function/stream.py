@@ -36,7 +36,7 @@ READERS = 2
 """Connections that read, in turn for all followers."""
 QUIET_SECONDS = 30
 """A subscription that brought nothing for so long may be dead: it is made anew."""
-_EVENT_ID = re.compile(r"\d{1,19}-\d{1,19}")
+_EVENT_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 
 def check_id(event_id: str | None) -> str:

@@ -63,7 +63,7 @@ def _message(services: Services, request: JobRequest, caller: Caller) -> JobMess
     image_key = request.image_key
     if request.image_base64 is not None:
         data = _decode(request.image_base64, services.settings.max_input_bytes)
-        image_key = keys.upload(job_id)
+        image_key = keys.upload(secrets.token_hex(16))  # not the job's id, which is no secret
         services.store.put(image_key, data)
     submitted_at = now()
     return JobMessage(

@@ -18,7 +18,9 @@ from PIL import Image
 from redis import Redis
 
 from client import Client
+from core import events, keys
 from core.queue import connect, open_queue
+from core.schema import Cancelled
 from core.storage import Store
 from infra.local import Local
 from tests.chaos import images
@@ -96,7 +98,10 @@ def held(local: Local) -> Iterator[None]:
     local.stop("worker")
     yield
     with connect(local.settings) as connection:
-        cast(Any, open_queue(connection)).empty()  # what the tests left waiting would be fetched from the network
+        # What the tests left waiting would be fetched from the network.
+        for job_id in cast("list[bytes]", connection.zrange(keys.DEADLINES, 0, -1)):
+            events.append(connection, Cancelled(job_id=job_id.decode()))
+        cast(Any, open_queue(connection)).empty()
     local.start("worker")
 
 

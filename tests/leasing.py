@@ -9,7 +9,7 @@ from redis import Redis
 from core import events, keys, leases
 from core.enqueue import enqueue
 from core.leases import Lease
-from core.queue import open_queue
+from core.queue import open_queue, read_message
 from core.schema import JobMessage, now
 
 WORK, OTHER = "upres:work:x", "upres:work:y"
@@ -62,3 +62,9 @@ def everything(redis: Redis) -> set[str]:
 
 def types(redis: Redis, job_id: str) -> list[str]:
     return [event.type for _, event in events.read(redis, job_id)]
+
+
+def image_key(redis: Redis, job_id: str) -> str:
+    """Where the image of a waiting job lies."""
+    record = cast("dict[bytes, bytes]", redis.hgetall(keys.record(job_id)))
+    return read_message(job_id, record).image_key or ""

@@ -100,7 +100,7 @@ def test_a_name_is_refused_when_any_of_its_addresses_is(monkeypatch: pytest.Monk
         return [(socket.AF_INET, type, 6, "", (address, port)) for address in ("93.184.215.14", "10.0.0.1")]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    with pytest.raises(UrlRefused, match=r"10\.0\.0\.1"):
+    with pytest.raises(UrlRefused, match="not a public address"):
         fetch("http://example.org/", 1000)
 
 

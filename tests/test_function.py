@@ -21,6 +21,7 @@ from function.services import Services
 from function.submit import submit
 from infra.local import Local
 from tests.conftest import Post
+from tests.leasing import image_key
 
 URL = "https://example.org/a.png"
 pytestmark = pytest.mark.usefixtures("held")
@@ -52,7 +53,8 @@ def test_base64_goes_to_the_store_and_not_into_the_queue(post: Post, png: bytes,
     text = base64.b64encode(png).decode()
     for sent in (text, f"data:image/png;base64,{text}", "\n".join(text[i : i + 76] for i in range(0, len(text), 76))):
         job_id = post(image_base64=sent, image_name="ä.png").json()["job_id"]
-        assert store.get(keys.upload(job_id)) == png
+        assert store.get(image_key(redis, job_id)) == png
+        assert job_id not in image_key(redis, job_id)
         assert sum(len(value) for value in redis.hgetall(f"rq:job:{job_id}").values()) < 2000
 
 

@@ -14,10 +14,11 @@ import pytest
 from redis import Redis
 
 from client import sse
-from core import events, keys
+from core import events
 from core.schema import Cancelled, JobAccepted
 from function import stream
 from infra.local import Local
+from tests.leasing import image_key
 from tests.test_events import queued
 
 Handler = Callable[[dict[str, Any], object], dict[str, Any]]
@@ -73,10 +74,10 @@ def test_a_problem_through_the_gateway(handler: Handler) -> None:
     assert json.loads(answer["body"])["code"] == "unsupported_factor"
 
 
-def test_an_image_through_the_gateway(handler: Handler, png: bytes, local: Local) -> None:
+def test_an_image_through_the_gateway(handler: Handler, png: bytes, local: Local, redis: Redis) -> None:
     answer = handler(http("POST", "/v1/jobs", {"image_base64": base64.b64encode(png).decode()}), None)
     job_id = json.loads(answer["body"])["job_id"]
-    assert local.store.get(keys.upload(job_id)) == png
+    assert local.store.get(image_key(redis, job_id)) == png
 
 
 def test_a_direct_invoke_gives_the_same_answer(handler: Handler, redis: Redis) -> None:

@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
 
-PARTS = ("redis-server", "rclone", "uvicorn", "worker")
+PARTS = ("redis-server", "rclone", "function", "worker")
 
 
 @pytest.fixture

@@ -69,6 +69,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
+def test_a_thousand_mistakes_are_not_listed() -> None:
+    with pytest.raises(InvalidJson):
+        parse({str(number): 0 for number in range(1000)})
+
+
 def test_every_field_has_a_code_and_says_what_is_right() -> None:
     assert set(CODES) == set(EXPECTED) == set(JobRequest.model_fields)
 
@@ -176,7 +181,8 @@ def test_only_what_may_pass_is_retryable() -> None:
     }
     unavailable = {"result_not_ready", "queue_unavailable", "store_unavailable"}
     worker = {"timed_out", "deadline_exceeded", "worker_lost", "device_out_of_memory", "device_lost"}
-    assert retryable == unavailable | worker | {"url_unreachable"}
+    limits = {"limit_reached", "rate_limited", "too_many_jobs", "quota_exceeded"}
+    assert retryable == unavailable | worker | limits | {"url_unreachable"}
 
 
 def test_settings_come_from_the_environment() -> None:

@@ -5,6 +5,7 @@ that was checked is the one connected to (no second resolution to rebind), and H
 certificate verification stay as requests does them.
 """
 
+import logging
 import socket
 import threading
 import time
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -23,6 +24,8 @@ from urllib3.exceptions import HTTPError
 
 from core.errors import TooManyBytes, UrlAnsweredError, UrlRefused, UrlUnreachable
 from worker.addresses import Network, why_refused
+
+log = logging.getLogger("upres.worker")
 
 TOTAL_SECONDS = 10
 """For the whole fetch, redirects included: 20 MB at 16 Mbit/s. Whoever drips holds a slot no longer."""
@@ -48,16 +51,21 @@ def fetch(url: str, max_bytes: int, reach: Reach = Reach(), seconds: float = TOT
     (no answer, too slow, too many redirects), UrlAnsweredError (not a 2xx status) or TooManyBytes.
     """
     guard = _Guard(reach, seconds)
-    host = urlsplit(url).hostname
+    host = "the address"
     with _session(guard) as session, guard:
         try:
-            with session.get(url, stream=True, timeout=seconds) as response:
-                _check_status(response)
-                body = _body(response, max_bytes)
-            guard.check_time()  # a body without a length ends silently when its socket is shut
-            return body
-        except (InvalidURL, InvalidSchema, MissingSchema, UnicodeError) as error:
-            raise UrlRefused(f"image_url: it leads to an address that is not http or https ({error}).") from error
+            for _ in range(MAX_REDIRECTS + 1):
+                host = urlsplit(url).hostname or host
+                # Redirects are followed here: requests would read, and unpack, the body of each.
+                with session.get(url, stream=True, timeout=seconds, allow_redirects=False) as response:
+                    target = requests.Session().get_redirect_target(response)
+                    if target is None:
+                        _check_status(response)
+                        return _body(response, max_bytes, guard)
+                    url = urljoin(url, target)
+            raise UrlUnreachable(f"image_url: more than {MAX_REDIRECTS} redirects.")
+        except (InvalidURL, InvalidSchema, MissingSchema, ValueError) as error:
+            raise UrlRefused("image_url: it leads to an address that is not http or https.") from error
         except (requests.RequestException, HTTPError, OSError) as error:
             if guard.expired:
                 raise UrlUnreachable(f"image_url: {host} did not deliver within {seconds:g} seconds.") from error
@@ -83,6 +91,8 @@ class _Guard:
 
     def __exit__(self, *exception: object) -> None:
         self._timer.cancel()
+        for sock in self._sockets:
+            sock.close()
 
     def open(self, host: str, port: int) -> socket.socket:
         """Connect to the first address of the host that answers; refuse if any of them is not public."""
@@ -94,7 +104,8 @@ class _Guard:
         for family, kind, protocol, _, address in answers:
             self.check_time()
             sock = socket.socket(family, kind, protocol)
-            self._sockets.append(sock)
+            # TLS takes the socket over; a second descriptor of the same connection stays ours to shut.
+            self._sockets.append(sock.dup())
             sock.settimeout(min(CONNECT_SECONDS, max(0.01, self._deadline - time.monotonic())))
             try:
                 sock.connect(address)
@@ -143,8 +154,8 @@ class _Guard:
 
     def _check(self, host: str, address: str, port: int) -> None:
         if reason := why_refused(address, self._reach.networks):
-            name = host if host == address else f"{host} ({address})"
-            raise UrlRefused(f"image_url: {name} is not a public address: {reason}.")
+            log.info("image_url: %s is %s: %s", host, address, reason)  # what names mean here is not for strangers
+            raise UrlRefused(f"image_url: {host} is not a public address.")
         if port not in PORTS and why_refused(address) is None:
             raise UrlRefused(f"image_url: port {port} is not allowed; use 80 or 443.")
 
@@ -171,9 +182,12 @@ def _session(guard: _Guard) -> requests.Session:
             super().init_poolmanager(*args, **kwargs)
             self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
 
-    session = requests.Session()
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: requests.Response) -> None:
+            """None for it to follow by itself, nor to read."""
+
+    session = Session()
     session.trust_env = False
-    session.max_redirects = MAX_REDIRECTS
     session.headers.update({"User-Agent": "upres", "Accept": "image/*", "Accept-Encoding": "identity"})
     session.adapters.clear()
     for scheme in ("http://", "https://"):
@@ -189,13 +203,14 @@ def _check_status(response: requests.Response) -> None:
         raise error
 
 
-def _body(response: requests.Response, max_bytes: int) -> bytes:
+def _body(response: requests.Response, max_bytes: int, guard: _Guard) -> bytes:
     """Read raw, without decoding, and stop at the first byte too many."""
     data = bytearray()
     while chunk := response.raw.read(min(CHUNK, max_bytes + 1 - len(data)), decode_content=False):
         data += chunk
         if len(data) > max_bytes:
             raise TooManyBytes(f"The image file is larger than {max_bytes / 1e6:g} MB; send a smaller file.")
+    guard.check_time()  # a body without a length ends silently when its socket is shut
     return bytes(data)
 
 

@@ -82,7 +82,7 @@ def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
         format = picture.format if job.output_format == "auto" else job.output_format
         images.check_size((picture.size[0] * factor, picture.size[1] * factor), format)
     call(parts.connection, "charge", job.job_id, report.lease.holder, picture.size[0] * picture.size[1] * factor**2)
-    work = keys.work(data, parts.model.digest, factor, format)
+    work = keys.work(job.owner, data, parts.model.digest, factor, format)
     if shared := _shared(parts, work, report.lease):
         return _own(job, parts, shared, report.seconds)
     return _make(job, parts, report, picture, format, work)

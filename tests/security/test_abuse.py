@@ -1,13 +1,20 @@
 """Servers that mean harm: stopped within ten seconds, and within the cap and one piece more."""
 
 import gzip
+import socket
+import ssl
+import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_network
+from pathlib import Path
 
+import psutil
 import pytest
+import requests
 
 from core.errors import FetchError, TooManyBytes
 from tests.conftest import IMAGE_HOST, http_server
@@ -129,6 +136,77 @@ def test_a_body_shorter_than_announced() -> None:
         handler.wfile.write(b"x" * 10)
 
     stopped(answer, FetchError)
+
+
+def test_a_bomb_in_a_redirects_body_is_not_read() -> None:
+    bomb = gzip.compress(b"\0" * 50 * CAP)
+    sent = Sent()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if handler.path == "/end":
+            head(handler, ("Content-Length", "2"))
+            handler.wfile.write(b"ok")
+            return
+        head(handler, ("Location", "/end"), ("Content-Encoding", "gzip"), status=302)
+        while sent.bytes < 50 * CAP:
+            sent.write(handler, bomb)
+
+    with http_server(lambda handler: _quietly(answer, handler)) as url:
+        before = psutil.Process().memory_info().rss
+        assert fetch(url, CAP, REACH) == b"ok"
+        assert psutil.Process().memory_info().rss - before < 30 * CAP
+
+
+def test_a_server_that_drips_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TLS takes the socket over; the clock has to reach it all the same."""
+    pair = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair)
+    original = requests.Session.request
+    monkeypatch.setattr(
+        requests.Session, "request", lambda self, *a, **k: original(self, *a, **{**k, "verify": str(pair)})
+    )
+    with socket.create_server((IMAGE_HOST, 0)) as listener:
+        threading.Thread(target=_drip, args=(context, listener), daemon=True).start()
+        begin = time.monotonic()
+        with pytest.raises(FetchError, match="did not deliver within 1 seconds"):
+            fetch(f"https://{IMAGE_HOST}:{listener.getsockname()[1]}/", CAP, REACH, 1)
+        assert time.monotonic() - begin < 3
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate for the image host and its key, in one file."""
+    pair = folder / "pair.pem"
+    name = f"subjectAltName=IP:{IMAGE_HOST}"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=upres"]
+    command += ["-addext", name]
+    subprocess.run([*command, "-keyout", pair, "-out", folder / "c.pem"], check=True, capture_output=True)
+    pair.write_text(pair.read_text() + (folder / "c.pem").read_text())
+    return pair
+
+
+def _drip(context: ssl.SSLContext, listener: socket.socket) -> None:
+    with suppress(OSError):
+        inner, _ = listener.accept()
+        with context.wrap_socket(inner, server_side=True) as secure:
+            secure.recv(1000)
+            secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            for _ in range(60):
+                secure.sendall(b"x")
+                time.sleep(0.1)
+
+
+def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: time.sleep(8))
+    begin = time.monotonic()
+    with pytest.raises(FetchError, match="did not deliver"):
+        fetch("http://example.org/", CAP, REACH, 1)
+    assert time.monotonic() - begin < 3
+
+
+@pytest.mark.parametrize("location", ["http://[::1", "http://[", "//[", "http://a b/", "\x01"])
+def test_a_redirect_to_nowhere(location: str) -> None:
+    stopped(lambda handler: head(handler, ("Location", location), ("Content-Length", "0"), status=302), FetchError)
 
 
 @pytest.mark.parametrize("step", [1, 0])

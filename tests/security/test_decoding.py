@@ -1,5 +1,6 @@
 """The children that decode: what they may do, and what becomes of an image that kills one."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 
 from core.errors import TooManyPixels, TruncatedImage, UndecodableImage
 from tests.conftest import ROOT, SAMPLES, encoded
+from tests.waiting import wait_until
 from worker.imaging import decoding, images
 from worker.imaging.decoding import BASE_BYTES, Decoders
 
@@ -20,6 +22,7 @@ CONFINED = """
 import os, socket, subprocess, sys, threading
 from worker.imaging.decoder import confine
 confine({memory})
+os.close(0)  # a descriptor that is free again
 def allowed(what):
     try:
         what()
@@ -47,7 +50,8 @@ def decoders() -> Iterator[Decoders]:
 
 
 def children() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children() if "worker.imaging.decoder" in one.cmdline()]
+    alive = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in alive if "worker.imaging.decoder" in one.cmdline()]
 
 
 def test_a_confined_process_can_do_nothing() -> None:
@@ -107,7 +111,7 @@ def test_too_much_memory_fails_that_image_alone(decoders: Decoders) -> None:
 
 
 def test_one_that_hangs_or_dies_is_replaced(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "DECODE_SECONDS", 0.5)
+    monkeypatch.setattr(decoding, "DECODE_SECONDS", 3)
     data = encoded(Image.new("RGB", (4, 4)), "PNG")
     decoders.decode(data, 100)
     [first] = children()
@@ -118,9 +122,39 @@ def test_one_that_hangs_or_dies_is_replaced(decoders: Decoders, monkeypatch: pyt
     [second] = children()
     assert second.pid != first.pid
     os.kill(second.pid, 9)
+    wait_until(lambda: children() == [])
+    assert decoders.decode(data, 100).size == (4, 4)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"shape": [10**6, 10**6, 3]}, {"shape": [0, 4, 3]}, {"shape": [4, 4, 1]}, {"icc": 10**12}, {"icc": -1},
+        {"format": "exe"}, {"shape": "x"}, {"code": "nothing"}, {"code": 7, "message": None},
+    ],
+)  # fmt: skip
+def test_a_child_that_was_taken_over_is_not_believed(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch, header: dict[str, object]
+) -> None:
+    data = encoded(Image.new("RGB", (4, 4)), "PNG")
+    told = {"shape": [4, 4, 3], "alpha": False, "gray": False, "icc": None, "format": "png", **header}
+    read = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: {**read(text), **told})
     with pytest.raises(UndecodableImage):
         decoders.decode(data, 100)
-    assert decoders.decode(data, 100).size == (4, 4)
+    monkeypatch.undo()
+    other = encoded(Image.new("RGB", (5, 6), "red"), "PNG")
+    assert decoders.decode(other, 100).size == (5, 6)  # and not what was left of the first
+
+
+def test_no_decoder_outlives_its_worker() -> None:
+    code = (
+        "import os\nfrom worker.imaging.decoding import Decoders\nfrom tests.security.fuzz import seeds\n"
+        "d = Decoders(1, 10**6); d.decode(seeds()[0], 10**6)\nimport psutil\n"
+        "print(psutil.Process().children()[0].pid, flush=True)\nos.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    wait_until(lambda: not psutil.pid_exists(int(done.stdout)), 10)
 
 
 def test_many_at_once(decoders: Decoders) -> None:

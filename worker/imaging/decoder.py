@@ -8,9 +8,11 @@ worker (decoding.py) kills it when it takes too long. Requests on stdin, answers
     answer    >Q    length; then a JSON header, then pixels, alpha and ICC profile as it says
 """
 
+import ctypes
 import io
 import json
 import resource
+import signal
 import struct
 import sys
 import warnings
@@ -23,6 +25,9 @@ from core.errors import ImageError, UndecodableImage
 from worker.imaging import images
 from worker.imaging.images import Picture
 
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+MOST_SECONDS = 60
+
 REQUEST = struct.Struct(">QQ")
 ANSWER = struct.Struct(">Q")
 
@@ -33,12 +38,14 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     while head := requests.read(REQUEST.size):
         most_pixels, length = REQUEST.unpack(head)
+        signal.alarm(MOST_SECONDS)  # the worker is faster, if it lives
         header, parts = answer(requests.read(length), most_pixels)
         encoded = json.dumps(header).encode()
         answers.write(ANSWER.pack(len(encoded)) + encoded)
         for part in parts:
             answers.write(part)
         answers.flush()
+        signal.alarm(0)
 
 
 def confine(memory: int) -> None:
@@ -49,15 +56,25 @@ def confine(memory: int) -> None:
         example = io.BytesIO()
         Image.new("RGB", (1, 1)).save(example, kind)
         images.decode(example.getvalue(), 1)
+    _privileges()
     limits = {
         resource.RLIMIT_AS: memory,
-        resource.RLIMIT_NOFILE: 3,
+        resource.RLIMIT_NOFILE: 0,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NPROC: 0,
     }
     for limit, value in limits.items():
         resource.setrlimit(limit, (value, value))
+
+
+def _privileges() -> None:
+    """On Linux: no program may give more rights, and no decoder outlives its worker (prctl(2))."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        for option, value in ((PR_SET_NO_NEW_PRIVS, 1), (PR_SET_PDEATHSIG, signal.SIGKILL)):
+            if libc.prctl(option, value, 0, 0, 0):
+                raise OSError(ctypes.get_errno(), "prctl")
 
 
 def answer(data: bytes, most_pixels: int) -> tuple[dict[str, Any], list[Any]]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from core.errors import ImageError, UndecodableImage, tree
 from worker.imaging.decoder import ANSWER, REQUEST
-from worker.imaging.images import Picture
+from worker.imaging.images import CONTENT_TYPES, MAX_ICC_BYTES, Picture
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -24,6 +24,8 @@ DECODE_SECONDS = 10.0
 BASE_BYTES = 512 << 20
 BYTES_PER_PIXEL = 16
 """What decoding and every conversion of one pixel take at most, by measure; address space, not memory in use."""
+MOST_HEADER_BYTES = 1 << 16
+MOST_MESSAGE = 300
 ERRORS = {kind.code: kind for kind in tree(ImageError)}
 
 
@@ -40,18 +42,33 @@ class Decoders:
         """An image file → pixels. Raises what images.decode does, or UndecodableImage."""
         child = self._idle.get()
         try:
-            child = child or _Child(self._memory)
-            return child.decode(data, most_pixels)
-        except (OSError, EOFError, ValueError) as error:
             if child:
+                try:
+                    return child.decode(data, most_pixels)
+                except ImageError:
+                    raise
+                except Exception as error:
+                    # One that failed half-way could take the rest of its answer for the next image's.
+                    child.kill()
+                    if child.timed_out:
+                        raise self._undecodable() from error
+            # The first, or one instead of a child that may have died of something else.
+            child = _Child(self._memory)
+            try:
+                return child.decode(data, most_pixels)
+            except ImageError:
+                raise
+            except Exception as error:
                 child.kill()
-                child = None
-            raise UndecodableImage(
-                f"The image could not be decoded within {DECODE_SECONDS:g} seconds and "
-                f"{self._memory >> 20} MiB; it may be damaged. Save it anew and send that."
-            ) from error
+                raise self._undecodable() from error
         finally:
-            self._idle.put(child)
+            self._idle.put(child if child and child.is_alive() else None)
+
+    def _undecodable(self) -> UndecodableImage:
+        return UndecodableImage(
+            f"The image could not be decoded within {DECODE_SECONDS:g} seconds and "
+            f"{self._memory >> 20} MiB; it may be damaged. Save it anew and send that."
+        )
 
     def close(self) -> None:
         """End the children that wait."""
@@ -72,6 +89,7 @@ class _Child:
             env=environment | {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ},
             start_new_session=True,
         )
+        self.timed_out = False
         assert self._process.stdin
         assert self._process.stdout
         self._requests: IO[bytes] = self._process.stdin
@@ -79,19 +97,27 @@ class _Child:
 
     def decode(self, data: bytes, most_pixels: int) -> Picture:
         """Ask and wait. Raises ImageError as the child says; OSError or EOFError when it died, on time or by itself."""
-        timer = threading.Timer(DECODE_SECONDS, self._process.kill)
+        timer = threading.Timer(DECODE_SECONDS, self._time_out)
         timer.start()
         try:
             self._requests.write(REQUEST.pack(most_pixels, len(data)))
             self._requests.write(data)
             self._requests.flush()
             (length,) = ANSWER.unpack(self._read(ANSWER.size))
-            header = json.loads(self._read(length))
+            header = json.loads(self._read(_at_most(length, MOST_HEADER_BYTES)))
             if "code" in header:
-                raise ERRORS[header["code"]](header["message"])
-            return self._picture(header)
+                raise ERRORS[header["code"]](str(header["message"])[:MOST_MESSAGE])
+            return self._picture(header, most_pixels)
         finally:
             timer.cancel()
+
+    def _time_out(self) -> None:
+        self.timed_out = True
+        self._process.kill()
+
+    def is_alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
 
     def kill(self) -> None:
         """End it."""
@@ -101,13 +127,19 @@ class _Child:
         with suppress(OSError):  # what was not sent cannot be any more
             self._requests.close()
 
-    def _picture(self, header: dict[str, Any]) -> Picture:
+    def _picture(self, header: dict[str, Any], most_pixels: int) -> Picture:
+        """What the header announces, as far as it can be: the child saw an image that may have taken it over."""
         height, width, channels = header["shape"]
+        if channels != 3 or not (height > 0 and width > 0 and height * width <= most_pixels):
+            raise ValueError("the decoder made something else than it was asked for")
+        if header["format"] not in CONTENT_TYPES:
+            raise ValueError("the decoder named a format that there is not")
+        icc = header["icc"]
         return Picture(
             self._plane((height, width, channels)),
             self._plane((height, width)) if header["alpha"] else None,
-            header["gray"],
-            self._read(header["icc"]) if header["icc"] is not None else None,
+            bool(header["gray"]),
+            None if icc is None else self._read(_at_most(icc, MAX_ICC_BYTES)),
             header["format"],
         )
 
@@ -127,3 +159,9 @@ class _Child:
             if not got:
                 raise EOFError("the decoder died")
             target = target[got:]
+
+
+def _at_most(length: int, most: int) -> int:
+    if not 0 <= length <= most:
+        raise ValueError("the decoder announced too much")
+    return length
