@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from tests.waiting import wait_until
 
 JOBS = 2000
-LASTING = {b"rq:queues", keys.WORKERS.encode()}
+LASTING = {b"rq:queues", keys.WORKERS.encode(), keys.API_KEYS.encode(), keys.TOKEN_SECRET.encode()}
 """Of a size that does not depend on the number of jobs."""
 
 
@@ -51,7 +51,15 @@ def test_nothing_grows_without_bound(local: Local, redis: Redis) -> None:
     assert [key for key in left if redis.ttl(key) <= 0] == []
     letters = {keys.record(job_id.decode()).encode() for job_id in cast("list[bytes]", redis.zrange(keys.DEAD, 0, -1))}
     left = [key for key in left if key not in letters | {keys.DEAD.encode()}]
-    known = (b"upres:job:", b"upres:work:", b"upres:worker:", b"upres:idempotency:", b"upres:tile:", b"upres:looked")
+    known = (
+        b"upres:key:",
+        b"upres:job:",
+        b"upres:work:",
+        b"upres:worker:",
+        b"upres:idempotency:",
+        b"upres:tile:",
+        b"upres:looked",
+    )
     assert [key for key in left if key not in streams and not key.startswith(known)] == []
     assert [key for key in left if key.endswith((b":run", b":parked"))] == []
 
