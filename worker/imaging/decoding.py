@@ -45,30 +45,14 @@ class Decoders:
             if child:
                 try:
                     return child.decode(data, most_pixels)
-                except ImageError:
-                    raise
-                except Exception as error:
-                    # One that failed half-way could take the rest of its answer for the next image's.
-                    child.kill()
-                    if child.timed_out:
-                        raise self._undecodable() from error
+                except UndecodableImage:
+                    if child.is_alive() or child.timed_out:
+                        raise
             # The first, or one instead of a child that may have died of something else.
             child = _Child(self._memory)
-            try:
-                return child.decode(data, most_pixels)
-            except ImageError:
-                raise
-            except Exception as error:
-                child.kill()
-                raise self._undecodable() from error
+            return child.decode(data, most_pixels)
         finally:
             self._idle.put(child if child and child.is_alive() else None)
-
-    def _undecodable(self) -> UndecodableImage:
-        return UndecodableImage(
-            f"The image could not be decoded within {DECODE_SECONDS:g} seconds and "
-            f"{self._memory >> 20} MiB; it may be damaged. Save it anew and send that."
-        )
 
     def close(self) -> None:
         """End the children that wait."""
@@ -90,26 +74,39 @@ class _Child:
             start_new_session=True,
         )
         self.timed_out = False
+        self._memory = memory
         assert self._process.stdin
         assert self._process.stdout
         self._requests: IO[bytes] = self._process.stdin
         self._answers: IO[bytes] = self._process.stdout
 
     def decode(self, data: bytes, most_pixels: int) -> Picture:
-        """Ask and wait. Raises ImageError as the child says; OSError or EOFError when it died, on time or by itself."""
+        """Ask and wait. Raises what the child says, or UndecodableImage, and then it is no child any more."""
         timer = threading.Timer(DECODE_SECONDS, self._time_out)
         timer.start()
         try:
-            self._requests.write(REQUEST.pack(most_pixels, len(data)))
-            self._requests.write(data)
-            self._requests.flush()
-            (length,) = ANSWER.unpack(self._read(ANSWER.size))
-            header = json.loads(self._read(_at_most(length, MOST_HEADER_BYTES)))
-            if "code" in header:
-                raise ERRORS[header["code"]](str(header["message"])[:MOST_MESSAGE])
-            return self._picture(header, most_pixels)
+            return self._ask(data, most_pixels)
+        except ImageError:
+            raise
+        except Exception as error:
+            # One that failed half-way could take the rest of its answer for the next image's.
+            self.kill()
+            raise UndecodableImage(
+                f"The image could not be decoded within {DECODE_SECONDS:g} seconds and "
+                f"{self._memory >> 20} MiB; it may be damaged. Save it anew and send that."
+            ) from error
         finally:
             timer.cancel()
+
+    def _ask(self, data: bytes, most_pixels: int) -> Picture:
+        self._requests.write(REQUEST.pack(most_pixels, len(data)))
+        self._requests.write(data)
+        self._requests.flush()
+        (length,) = ANSWER.unpack(self._read(ANSWER.size))
+        header = json.loads(self._read(_at_most(length, MOST_HEADER_BYTES)))
+        if "code" in header:
+            raise ERRORS[header["code"]](str(header["message"])[:MOST_MESSAGE])
+        return self._picture(header, most_pixels)
 
     def _time_out(self) -> None:
         self.timed_out = True
