@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -76,9 +77,8 @@ class _Child:
         self.timed_out = False
         self._memory = memory
         assert self._process.stdin
-        assert self._process.stdout
         self._requests: IO[bytes] = self._process.stdin
-        self._answers: IO[bytes] = self._process.stdout
+        self._answers = cast(BufferedReader, self._process.stdout)
 
     def decode(self, data: bytes, most_pixels: int) -> Picture:
         """Ask and wait. Raises what the child says, or UndecodableImage, and then it is no child any more."""
@@ -152,7 +152,7 @@ class _Child:
 
     def _fill(self, target: memoryview) -> None:
         while target:
-            got = self._answers.readinto(target)  # type: ignore[attr-defined]
+            got = self._answers.readinto(target)
             if not got:
                 raise EOFError("the decoder died")
             target = target[got:]
