@@ -51,7 +51,7 @@ def show(job_id: str) -> None:
         if not told:
             raise JobNotFound(f"There is no job {job_id!r}.")
         if redis.zscore(keys.DEAD, job_id) is not None:
-            print(deadletters.message_of(redis, job_id).model_dump_json(exclude_none=True, indent=2))
+            print(printable(deadletters.message_of(redis, job_id).model_dump_json(exclude_none=True, indent=2)))
         table = Table("at", "event", "details", box=None, header_style="bold")
         for _, event in told:
             details = event.model_dump(mode="json", exclude={"job_id", "at", "type", "result"}, exclude_defaults=True)
@@ -87,7 +87,7 @@ def _each(job_ids: Iterable[str], everything: bool, do: Callable[[Redis, str], o
             try:
                 do(redis, job_id)
             except UpresError as error:
-                click.echo(f"{job_id}: {error}", err=True)
+                click.echo(printable(f"{job_id}: {error}"), err=True)
                 failed = True
     sys.exit(failed)
 
@@ -106,8 +106,13 @@ def _overview(redis: Redis) -> None:
 
 
 def row(table: Table, *cells: str) -> None:
-    """Text from outside is no markup, and does not speak to the terminal."""
-    table.add_row(*(Text("".join(c if c.isprintable() or c == "\n" else "�" for c in cell)) for cell in cells))
+    """A row of a table; text from outside is no markup."""
+    table.add_row(*(Text(printable(cell)) for cell in cells))
+
+
+def printable(text: str) -> str:
+    """Text from outside, which does not speak to the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
 
 
 def print_table(table: Table, otherwise: str) -> None:

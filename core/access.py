@@ -16,6 +16,7 @@ from redis import Redis
 
 from core import keys
 from core.errors import KeyNotFound, LimitReached, QuotaExceeded, RateLimited, TooManyJobs
+from core.leases import Lease
 from core.schema import Message, now
 from core.script import call
 
@@ -78,6 +79,15 @@ def admit(connection: Redis, key: ApiKey, job_id: str) -> None:
     }
     kind, message = kinds[verdict]
     raise kind(message, retry_after=max(1, -(-milliseconds // 1000)))
+
+
+def charge(connection: Redis, lease: Lease, pixels: int) -> None:
+    """Count what a job makes for whoever submitted it. Raises QuotaExceeded when the key has not so many left."""
+    over = call(connection, "charge", lease.job_id, lease.holder, pixels)
+    if over:
+        left, milliseconds = over
+        message = f"The result has {pixels / 1e6:.2f} megapixels, and this key has {left / 1e6:.2f} left."
+        raise QuotaExceeded(message, retry_after=max(1, -(-milliseconds // 1000)))
 
 
 def _digest(secret: str) -> str:

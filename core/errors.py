@@ -283,6 +283,13 @@ class SettingsError(UpresError):
     title = "A setting is invalid"
 
 
+class Unconfined(UpresError):
+    """The operating system lacks what keeps a decoder from doing anything else (seccomp(2) on Linux)."""
+
+    code = "unconfined"
+    title = "The worker cannot decode images safely"
+
+
 class TimedOut(UpresError):
     code = "timed_out"
     status = 504

@@ -19,7 +19,7 @@ Redis
     upres:keys                     hash: id → API key, as a digest, with its limits
     upres:key:{id}:rate            when the key's next submission would have been due
     upres:key:{id}:jobs            sorted set: the key's jobs that have not ended, by when they are forgotten
-    upres:key:{id}:pixels          pixels of the key's results in the last 24 hours
+    upres:key:{id}:pixels          hash: pixels of the key's results within 24 hours, and how many may be
     upres:token-secret             what tokens for event streams are signed with
     upres:tile:{sha256}            the tile size that fits a device, model and precision
 

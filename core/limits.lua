@@ -5,9 +5,11 @@
 -- it begins.
 function operations.admit(key, id, per_minute, most_jobs, most_pixels)
     local now, name = milliseconds(), 'upres:key:' .. key
-    if tonumber(redis.call('GET', name .. ':pixels') or 0) >= tonumber(most_pixels) then
+    if tonumber(redis.call('HGET', name .. ':pixels', 'used') or 0) >= tonumber(most_pixels) then
         return {'pixels', redis.call('PTTL', name .. ':pixels')}
     end
+    redis.call('HSET', name .. ':pixels', 'most', most_pixels)
+    if redis.call('TTL', name .. ':pixels') < 0 then redis.call('EXPIRE', name .. ':pixels', DAY_SECONDS) end
     redis.call('ZREMRANGEBYSCORE', name .. ':jobs', '-inf', now)
     if redis.call('ZSCORE', name .. ':jobs', id) then return {'yes', 0} end
     if redis.call('ZCARD', name .. ':jobs') >= tonumber(most_jobs) then return {'jobs', 1000} end
@@ -21,15 +23,19 @@ function operations.admit(key, id, per_minute, most_jobs, most_pixels)
     return {'yes', 0}
 end
 
--- The job makes so many pixels: once, however often it is tried.
+-- The job makes so many pixels: once, however often it is tried. nil; or, when the key has not so many left,
+-- how many, and in how many milliseconds it has all again.
 function operations.charge(id, holder, pixels)
     local run = run_of(id)
     local owner = is_holder(id, holder) and redis.call('HGET', run, 'owner')
-    if not owner or redis.call('HSETNX', run, 'charged', 1) == 0 then return nil end
+    if not owner or redis.call('HEXISTS', run, 'charged') == 1 then return nil end
     local name = 'upres:key:' .. owner .. ':pixels'
-    local sum = redis.call('INCRBY', name, pixels)
+    local most, used = unpack(redis.call('HMGET', name, 'most', 'used'))
+    local left = (tonumber(most) or math.huge) - (tonumber(used) or 0)
+    if tonumber(pixels) > left then return {left, redis.call('PTTL', name)} end
+    redis.call('HSET', run, 'charged', 1)
+    redis.call('HINCRBY', name, 'used', pixels)
     if redis.call('TTL', name) < 0 then redis.call('EXPIRE', name, DAY_SECONDS) end
-    return sum
 end
 
 return operations[ARGV[1]](unpack(ARGV, 2))

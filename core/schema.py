@@ -161,6 +161,12 @@ class JobMessage(Order):
     deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
     owner: str | None = Field(None, description="Id of the API key that it was submitted with.")
 
+    @model_validator(mode="after")
+    def _one_image(self) -> Self:
+        if (self.image_url is None) == (self.image_key is None):
+            raise ValueError("one of image_url and image_key")
+        return self
+
 
 class Result(Message):
     """Where the images of a finished job lie, and how they were made."""

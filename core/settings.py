@@ -56,7 +56,9 @@ class Settings(BaseModel):
         description="Who may submit: holders of API keys, or everybody; unset: everybody on this machine, nobody else.",
     )
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
-        ("*",), description="Origins whose pages may use the function (comma-separated); *: all, there are no cookies."
+        ("*",),
+        description="Origins whose pages may use the function (comma-separated); *: all, there are no cookies. "
+        "Where `access` is not set, the pages of this machine and of the origins named here.",
     )
     public_url: str = Field("", description="How clients reach the function, when it cannot tell from the request.")
     fetch_private_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_list)] = Field(

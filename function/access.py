@@ -5,12 +5,14 @@ import hmac
 import time
 from ipaddress import ip_address
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
 from core import access, keys
 from core.access import ApiKey
 from core.errors import AccessUndecided, Unauthorized
+from core.settings import Settings
 from function.services import Services
 
 EXPIRY_BYTES = 6
@@ -35,16 +37,14 @@ ANYBODY = Caller()
 
 def caller(services: Services, request: HTTPConnection) -> Caller:
     """Whoever sent the request. Raises Unauthorized, or AccessUndecided where nobody said who may."""
-    match services.settings.access or ("open" if _is_local(request) else None):
+    match services.settings.access:
         case "open":
             return ANYBODY
         case "keys":
             scheme, _, text = request.headers.get("Authorization", "").partition(" ")
             return holder(services, text.strip() if scheme.lower() == "bearer" else "")
-    raise AccessUndecided(
-        "This server can be reached from outside and was not told who may use it: "
-        "set UPRES_ACCESS to keys, or to open for everybody."
-    )
+    _check_untold(services.settings, request)
+    return ANYBODY
 
 
 def holder(services: Services, text: str) -> Caller:
@@ -53,6 +53,35 @@ def holder(services: Services, text: str) -> Caller:
     if key is None:
         raise Unauthorized("Send an API key of this server: Authorization: Bearer upres_….")
     return Caller(key)
+
+
+def _check_untold(settings: Settings, request: HTTPConnection) -> None:
+    """Where nobody said who may: this machine may, and no page that a browser on it has loaded from elsewhere.
+
+    Raises AccessUndecided.
+    """
+    if not _is_local(request):
+        raise AccessUndecided(
+            "This server can be reached from outside and was not told who may use it: "
+            "set UPRES_ACCESS to keys, or to open for everybody."
+        )
+    # The Host is foreign where a page's name was made to lead here (DNS rebinding).
+    host, origin = "//" + request.headers.get("Host", ""), request.headers.get("Origin")
+    if not _is_this_machine(host) or not (
+        origin is None or _is_this_machine(origin) or origin in settings.cors_origins
+    ):
+        raise AccessUndecided(
+            "This server was not told who may use it, and serves no pages from elsewhere: "
+            "name them in UPRES_CORS_ORIGINS, or set UPRES_ACCESS."
+        )
+
+
+def _is_this_machine(address: str) -> bool:
+    try:
+        name = urlsplit(address).hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_local(request: HTTPConnection) -> bool:

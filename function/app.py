@@ -8,11 +8,11 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from core import events
 from core.errors import BodyTooLarge, Unauthorized
@@ -33,6 +33,22 @@ BODY_SLACK = 64 * 1024
 """What a request may need besides the image: field names, a long URL, a file name."""
 
 
+class App(Starlette):
+    """With middleware around all of it: Starlette's own place for that is inside of what answers unforeseen errors."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """See Starlette."""
+        settings: Settings = self.state.services.settings
+        cors = CORSMiddleware(
+            super().build_middleware_stack(),
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+            expose_headers=["Location", "Retry-After"],
+        )
+        return SafeHeaders(cors)
+
+
 def create_app(settings: Settings | None = None) -> Starlette:
     """The app for these settings; by default for the environment's."""
     services = Services(settings or Settings.from_environment())
@@ -43,12 +59,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         yield
         await app.state.hub.close()
 
-    app = Starlette(
-        routes=ROUTES,
-        middleware=_middleware(services.settings),
-        exception_handlers=problems.HANDLERS,
-        lifespan=lifespan,
-    )
+    app = App(routes=ROUTES, exception_handlers=problems.HANDLERS, lifespan=lifespan)
     app.state.services = services
     return app
 
@@ -184,17 +195,6 @@ async def _body(request: Request, limit: int) -> bytes:
                 f"The request is larger than {limit / 1e6:.1f} MB; send a smaller image, or its image_url."
             )
     return bytes(body)
-
-
-def _middleware(settings: Settings) -> list[Middleware]:
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=list(settings.cors_origins),
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
-        expose_headers=["Location", "Retry-After"],
-    )
-    return [Middleware(SafeHeaders), cors]
 
 
 ROUTES = [

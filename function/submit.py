@@ -58,11 +58,13 @@ def _message(services: Services, request: JobRequest, caller: Caller) -> JobMess
     if model != services.settings.model:
         raise UnknownModel(f"There is no model {model!r}; available: {services.settings.model}.")
     job_id = secrets.token_hex(16)
+    data = None
+    if request.image_base64 is not None:
+        data = _decode(request.image_base64, services.settings.max_input_bytes)
     if caller.key:
         access.admit(services.redis, caller.key, job_id)
     image_key = request.image_key
-    if request.image_base64 is not None:
-        data = _decode(request.image_base64, services.settings.max_input_bytes)
+    if data is not None:
         image_key = keys.upload(secrets.token_hex(16))  # not the job's id, which is no secret
         services.store.put(image_key, data)
     submitted_at = now()

@@ -34,9 +34,9 @@ def message(job_id: str, **changed: Any) -> dict[str, Any]:
     return JobMessage(job_id=job_id, **{**fields, **changed}).model_dump(mode="json")
 
 
-def submit(redis: Redis) -> str:
+def submit(redis: Redis, **changed: Any) -> str:
     job_id = secrets.token_hex(16)
-    return enqueue(open_queue(redis), JobMessage.model_validate(message(job_id)))
+    return enqueue(open_queue(redis), JobMessage.model_validate(message(job_id, **changed)))
 
 
 def taken(redis: Redis) -> Lease:

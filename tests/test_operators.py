@@ -13,6 +13,7 @@ from redis import Redis
 
 from client import Client
 from core import events, keys, leases
+from core.errors import WorkerLost
 from core.schema import Cancelled, Failed
 from infra.child import free_port
 from infra.local import Local
@@ -78,6 +79,15 @@ def test_texts_from_outside_do_not_speak_to_the_terminal(local: Local, redis: Re
     assert shown.returncode == 0
     assert "[/nope][bold]" in shown.stdout
     assert "\x1b]" not in shown.stdout
+
+
+def test_nor_does_what_a_dead_letter_asked_for(local: Local, redis: Redis) -> None:
+    job_id = submit(redis, image_name="a\u202egpj.exe\x9b2J\x1b[2J\u2066")
+    events.append(redis, leases.failure(job_id, WorkerLost("x")), dead=True)
+    shown = upres(local, "show", job_id).stdout
+    assert "gpj.exe" in shown
+    assert not {"\u202e", "\x9b", "\x1b", "\u2066"} & set(shown)
+    assert upres(local, "drop", job_id).returncode == 0
 
 
 def test_a_dead_letter_is_replayed_as_a_new_job(local: Local, redis: Redis, letter: str, png: bytes) -> None:

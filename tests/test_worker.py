@@ -1,6 +1,7 @@
 """What the worker does with jobs that nobody should have sent, and with those that take too long."""
 
 import secrets
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ def test_forged_callbacks_are_not_run(redis: Redis, tmp_path: Path, local: Local
     local.check()
 
 
-@pytest.mark.parametrize("data", [b"\x80\x04\x95pickle", b"not zlib", b"[]", b""])
+BOMB = zlib.compress(b"[" + b" " * 100_000_000 + b"]")
+
+
+@pytest.mark.parametrize("data", [b"\x80\x04\x95pickle", b"not zlib", b"[]", b"", BOMB], ids=range(5))
 def test_a_record_that_is_none_is_refused(redis: Redis, data: bytes) -> None:
     job_id = secrets.token_hex(16)
     redis.hset(keys.record(job_id), mapping={"data": data, "created_at": "x"})
@@ -61,9 +65,18 @@ def test_a_record_that_is_none_is_refused(redis: Redis, data: bytes) -> None:
 
 def test_a_forged_message_is_refused(redis: Redis, client: Client, png: bytes) -> None:
     job_id = secrets.token_hex(16)
-    for argument in ({"job_id": job_id, "surprise": True}, message(secrets.token_hex(16))):
-        job = open_queue(redis).enqueue(keys.JOB_FUNCTION, argument)
-        refused(redis, job.id)
+    good = message(job_id)
+    key = keys.upload(secrets.token_hex(16))
+    for forged in (
+        {"job_id": job_id, "surprise": True},
+        message(secrets.token_hex(16)),  # of another job
+        good | {"image_url": None, "image_key": None},
+        good | {"image_url": "http://127.0.0.1/", "image_key": key},
+        good | {"upscale_factor": 3},
+        good | {"image_url": None, "image_key": "models/faithful/1/manifest.json"},
+    ):
+        open_queue(redis).enqueue(keys.JOB_FUNCTION, forged, job_id=(job_id := secrets.token_hex(16)))
+        refused(redis, job_id)
     assert client.upscale(png, 2).result.width == 128  # the worker is well
 
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from redis import Redis
+
 from core import workers
 from core.queue import connect
 from infra.local import Local
@@ -23,9 +25,11 @@ SHORT_LEASES = "from core import keys; keys.LEASE_SECONDS = 2; keys.BEAT_SECONDS
 
 
 @contextmanager
-def worker(local: Local, patch: str = "", **environment: str) -> "Iterator[subprocess.Popen[bytes]]":
-    """A worker process that takes jobs; killed at the end, if it has not ended."""
-    with connect(local.settings) as connection:
+def worker(
+    local: Local, patch: str = "", watcher: Redis | None = None, **environment: str
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """A worker process that takes jobs; killed at the end, if it has not ended. Seen with the watcher's eyes."""
+    with watcher or connect(local.settings) as connection:
         before = {one.name for one in workers.listing(connection)}
         process = subprocess.Popen(
             [sys.executable, "-c", MAIN.format(patch=patch)], env={**os.environ, **local.environment, **environment}

@@ -13,11 +13,10 @@ from urllib.parse import unquote, urlsplit
 from redis import Redis
 from redis.exceptions import RedisError
 
-from core import coalescing, events, keys, leases
+from core import access, coalescing, events, keys, leases
 from core.errors import DeviceLost, TooManyBytes, UnknownModel, UploadNotFound, UpresError
 from core.leases import Lease
 from core.schema import Event, JobMessage, OutputFormat, Progress, Result, Stage, Started, Succeeded, now
-from core.script import call
 from core.settings import Settings
 from core.storage import ObjectNotFound, Store
 from worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
@@ -81,7 +80,7 @@ def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
         picture = parts.decoders.decode(data, parts.settings.max_input_pixels(factor))
         format = picture.format if job.output_format == "auto" else job.output_format
         images.check_size((picture.size[0] * factor, picture.size[1] * factor), format)
-    call(parts.connection, "charge", job.job_id, report.lease.holder, picture.size[0] * picture.size[1] * factor**2)
+    access.charge(parts.connection, report.lease, picture.size[0] * picture.size[1] * factor**2)
     work = keys.work(job.owner, data, parts.model.digest, factor, format)
     if shared := _shared(parts, work, report.lease):
         return _own(job, parts, shared, report.seconds)

@@ -117,7 +117,7 @@ def _describe(name: str, parts: job.Parts, hands: Hands) -> Worker:
 def prepare(settings: Settings) -> job.Parts:
     """Everything a job needs, loaded and warm.
 
-    Raises QueueUnavailable, StoreUnavailable, ModelError or SettingsError.
+    Raises QueueUnavailable, StoreUnavailable, ModelError, Unconfined or SettingsError.
     """
     begin = time.perf_counter()
     _check_queue(settings)
@@ -136,6 +136,7 @@ def prepare(settings: Settings) -> job.Parts:
         device=device.name,
     )
     _remember_tile(parts)
+    parts.decoders.start()
     parts.engine.warm_up()
     log.info(
         "model %s %s ready in %s after %.1f s (%s)",

