@@ -20,24 +20,27 @@ from torch import Tensor, nn
 from benchmarks import roofline
 from benchmarks.report import emit
 from benchmarks.timing import best
-from worker.engine import device
-from worker.engine.compute import TorchCompute, choose, place
-from worker.engine.networks import EDSR, load
-from worker.registry import Model, open_folder
+from worker.engine.compute import choose
+from worker.engine.device import Device
+from worker.engine.device import choose as choose_device
+from worker.engine.networks import Enlarger, load
+from worker.engine.torch_compute import TorchCompute, place
+from worker.model import Model, open_folder
 
 MODEL = Path(__file__).parent.parent / "models" / "faithful" / "1"
 FACTOR = 4
 Way = Callable[[Tensor], Tensor]
 
 
-def network(model: Model) -> EDSR:
+def network(model: Model) -> Enlarger:
     """The network for the factor, in float32 on the host."""
     return load(next(n for n in model.manifest.networks if n.factor == FACTOR), model)
 
 
-def there_and_back(model: Model, on: torch.device, runs: int) -> None:
+def there_and_back(model: Model, device: Device, runs: int) -> None:
     """Bytes on the host to bytes on the host; the peer is what everybody writes first."""
-    ways = {"upres": choose(model, on), "torch_bfloat16": TorchCompute(model, on, torch.bfloat16)}
+    on = torch.device(device.kind)
+    ways = {"upres": choose(model, device), "torch_bfloat16": TorchCompute(model, device.kind, "bfloat16")}
     eager = network(model).to(on)
     for side in (128, 512, 640):
         image = torch.rand(1, 3, side, side, device=on)
@@ -77,9 +80,9 @@ def compiled(module: nn.Module, example: Tensor) -> Way:
 
 
 @torch.inference_mode()
-def against_the_roofline(model: Model, on: torch.device, runs: int) -> None:
+def against_the_roofline(model: Model, device: Device, runs: int) -> None:
     """Pixels that are on the device already, but for upres itself; what a way takes to prepare is told beside it."""
-    compute = choose(model, on)
+    on, compute = torch.device(device.kind), choose(model, device)
     module = place(network(model), on, torch.bfloat16)
 
     def upres(windows: Tensor) -> object:
@@ -109,7 +112,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.forward", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="runs of each, the best counts (default: 5)")
     runs: int = parser.parse_args().runs
-    model, on = open_folder(MODEL), device.choose("auto").torch
+    model, on = open_folder(MODEL), choose_device("auto")
     there_and_back(model, on, runs)
     against_the_roofline(model, on, runs)
     return 0

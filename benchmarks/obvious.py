@@ -10,7 +10,7 @@ from torch import nn
 
 from worker.engine import tiling
 from worker.engine.networks import load
-from worker.registry import Model
+from worker.model import Model
 
 TILE = 256
 """Real-ESRGAN's and others' usual choice."""
@@ -22,7 +22,7 @@ class Obvious:
     def __init__(self, model: Model, factor: int, device: torch.device) -> None:
         network = next(network for network in model.manifest.networks if network.factor == factor)
         self._module: nn.Module = load(network, model).to(device)
-        self._halo, self._factor, self._device = network.receptive_radius, factor, device
+        self._halo, self._factor, self._device = network.margin, factor, device
         self.seconds = dict.fromkeys(("decode", "upscale", "encode"), 0.0)
 
     def run(self, data: bytes) -> bytes:

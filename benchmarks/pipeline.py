@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import torch
 from PIL import Image
 
 from benchmarks.obvious import Obvious
@@ -25,10 +26,11 @@ from benchmarks.report import emit
 from core.settings import Settings
 from worker.engine import device
 from worker.engine.compute import choose
+from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.imaging import images
 from worker.imaging.encode import Encoders
-from worker.registry import open_folder
+from worker.model import open_folder
 
 ROOT = Path(__file__).parent.parent
 MODEL = open_folder(ROOT / "models" / "faithful" / "1")
@@ -41,7 +43,8 @@ class Ours:
 
     def __init__(self) -> None:
         self.slots = Settings().slots
-        self.engine = Engine(MODEL.manifest, choose(MODEL, device.choose("auto").torch))
+        self.thread = DeviceThread()
+        self.engine = Engine(MODEL.manifest, choose(MODEL, device.choose("auto")), self.thread)
         self.encoders = Encoders(self.slots)
         self.engine.warm_up()
 
@@ -82,7 +85,7 @@ def full_hd(ours: Ours, obvious: Obvious) -> None:
     emit("pipeline.1080p", seconds, "s", "obvious pipeline", peer)
     for stage, spent in obvious.seconds.items():
         emit(f"pipeline.1080p.obvious.{stage}", spent, "s", "obvious pipeline", peer)
-    busy = ours.engine.stats.busy_seconds
+    busy = ours.thread.stats.busy_seconds
     emit("pipeline.1080p.device_busy", min(busy, seconds), "s", "whole of ours", seconds)
 
 
@@ -126,7 +129,7 @@ def main() -> int:
     if parser.parse_args().memory:
         memory()
         return 0
-    ours, obvious = Ours(), Obvious(MODEL, FACTOR, device.choose("auto").torch)
+    ours, obvious = Ours(), Obvious(MODEL, FACTOR, torch.device(device.choose("auto").kind))
     full_hd(ours, obvious)
     thumbnails(ours, obvious)
     return subprocess.run([sys.executable, "-m", "benchmarks.pipeline", "--memory"]).returncode

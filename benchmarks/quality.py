@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from benchmarks.report import emit
 from worker.engine.compute import choose
+from worker.engine.device import choose as choose_device
+from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
-from worker.registry import open_folder
+from worker.model import open_folder
 
 PAIRS = Path("../shared/benchmarks")
 MODEL = Path(__file__).parent.parent / "models" / "faithful" / "1"
@@ -57,12 +58,13 @@ def main() -> int:
         print(f"quality: no sets like Set5_x4 in {folder}; give the folder that has them.", file=sys.stderr)
         return int("CI" in os.environ)
     model = open_folder(MODEL)
-    engine = Engine(model.manifest, choose(model, torch.device("cpu")))
-    for path in sets:
-        name, factor = path.name.rsplit("_x", 1)
-        values = [measure(engine, lr, int(factor)) for lr in sorted(path.glob("*_LR.png"))]
-        ours, bicubic = np.mean(values, axis=0)
-        emit(f"quality.{name}.x{factor}", ours, "dB", "bicubic", bicubic)
+    with DeviceThread() as thread:
+        engine = Engine(model.manifest, choose(model, choose_device("cpu")), thread)
+        for path in sets:
+            name, factor = path.name.rsplit("_x", 1)
+            values = [measure(engine, lr, int(factor)) for lr in sorted(path.glob("*_LR.png"))]
+            ours, bicubic = np.mean(values, axis=0)
+            emit(f"quality.{name}.x{factor}", ours, "dB", "bicubic", bicubic)
     return 0
 
 

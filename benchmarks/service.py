@@ -126,7 +126,15 @@ def telling() -> None:
 
 def _append(redis: Redis) -> float:
     job_id = secrets.token_hex(16)
-    queued = Queued(job_id=job_id, upscale_factor=4, model="m", output_format="png", position=0, deadline=now())
+    queued = Queued(
+        job_id=job_id,
+        upscale_factor=4,
+        model="m",
+        model_version="1",
+        output_format="png",
+        position=0,
+        deadline=now(),
+    )
     events.append(redis, queued)
     event = Progress(job_id=job_id, stage="upscale", tiles_done=1, tiles_total=2, percent=50)
     return milliseconds(lambda: events.append(redis, event), 200)

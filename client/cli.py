@@ -22,7 +22,7 @@ from core.errors import UpresError
 from core.schema import TERMINAL, Event, Queued, Requeued, Started, Succeeded
 from core.schema import Progress as ProgressEvent
 
-FOR_OPERATORS = ("jobs", "keys")
+FOR_OPERATORS = {"jobs": "client.jobs", "keys": "client.keys", "models": "models.commands"}
 AT_ONCE = 4
 """Images followed at the same time; how many are enlarged at the same time is the workers' business."""
 FAILED, UNREACHABLE, INTERRUPTED = 1, 3, 130
@@ -65,9 +65,10 @@ class Upres(click.Group):
         if cmd_name not in FOR_OPERATORS:
             return super().get_command(ctx, cmd_name)
         try:
-            command: click.Command = getattr(import_module(f"client.{cmd_name}"), cmd_name)
+            command: click.Command = getattr(import_module(FOR_OPERATORS[cmd_name]), cmd_name)
         except ImportError as error:
-            raise click.ClickException(f"upres {cmd_name} talks to Redis: pip install redis rq ({error})") from error
+            need = "pip install redis rq boto3"
+            raise click.ClickException(f"upres {cmd_name} talks to Redis and the store: {need} ({error})") from error
         return command
 
 
@@ -94,6 +95,7 @@ def main() -> None:
     help="File format; auto: as the input.",
 )  # fmt: skip
 @click.option("--model", help="Model name; default: the server's.")
+@click.option("--model-version", help="A version or a label of the model; default: stable.")
 @click.option(
     "--server",
     envvar="UPRES_URL",
@@ -109,6 +111,7 @@ def enlarge(
     out: Path,
     output_format: str,
     model: str | None,
+    model_version: str | None,
     server: str,
     api_key: str | None,
 ) -> None:
@@ -121,7 +124,7 @@ def enlarge(
         raise click.UsageError(f"Several photos are called {twice[0]!r}: one result would overwrite the other.")
     out.mkdir(parents=True, exist_ok=True)
     with Client(server, api_key) as client, _bars(Console(stderr=True)) as bars:
-        sys.exit(Batch(client, bars, int(factor), out, output_format, model).run(photos))
+        sys.exit(Batch(client, bars, int(factor), out, output_format, model, model_version).run(photos))
 
 
 @dataclass
@@ -134,6 +137,7 @@ class Batch:
     out: Path
     output_format: str
     model: str | None
+    model_version: str | None
     jobs: set[str] = field(default_factory=set)
     """Those that have not ended."""
 
@@ -156,6 +160,7 @@ class Batch:
                 photo,
                 self.factor,
                 model=self.model,
+                model_version=self.model_version,
                 output_format=self.output_format,
                 on_event=lambda event: self._on_event(task, event),
             )

@@ -1,21 +1,15 @@
 """`upres jobs`: what operators ask and do. Talks to Redis itself, where UPRES_REDIS_URL says."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 from redis import Redis
-from redis.exceptions import RedisError
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from client.terminal import connection, print_table, printable, row, table
 from core import deadletters, events, keys, workers
 from core.errors import JobNotFound, UpresError
-from core.queue import connect_quickly
-from core.settings import Settings
 
 HELP = """Look after the jobs of an upres: what waits, what runs, what died.
 
@@ -36,10 +30,10 @@ def jobs(context: click.Context) -> None:
 def dead(most: int) -> None:
     """List dead letters: jobs whose workers died, or that failed for a reason nobody foresaw."""
     with connection() as redis:
-        table = Table("job", "died", "code", "why", box=None, header_style="bold")
+        listed = table("job", "died", "code", "why")
         for letter in deadletters.listing(redis, most):
-            row(table, letter.job_id, f"{letter.at:%Y-%m-%d %H:%M:%S}", letter.code, letter.message)
-        print_table(table, "There are no dead letters.")
+            row(listed, letter.job_id, f"{letter.at:%Y-%m-%d %H:%M:%S}", letter.code, letter.message)
+        print_table(listed, "There are no dead letters.")
 
 
 @jobs.command()
@@ -52,11 +46,11 @@ def show(job_id: str) -> None:
             raise JobNotFound(f"There is no job {job_id!r}.")
         if redis.zscore(keys.DEAD, job_id) is not None:
             print(printable(deadletters.message_of(redis, job_id).model_dump_json(exclude_none=True, indent=2)))
-        table = Table("at", "event", "details", box=None, header_style="bold")
+        listed = table("at", "event", "details")
         for _, event in told:
             details = event.model_dump(mode="json", exclude={"job_id", "at", "type", "result"}, exclude_defaults=True)
-            row(table, f"{event.at:%H:%M:%S.%f}"[:-3], event.type, ", ".join(f"{k}={v}" for k, v in details.items()))
-        print_table(table, "")
+            row(listed, f"{event.at:%H:%M:%S.%f}"[:-3], event.type, ", ".join(f"{k}={v}" for k, v in details.items()))
+        print_table(listed, "")
 
 
 @jobs.command()
@@ -97,39 +91,11 @@ def _overview(redis: Redis) -> None:
     print(f"waiting  {redis.llen(keys.WAITING)}")
     print(f"running  {len(running)}")
     print(f"dead     {redis.zcard(keys.DEAD)}")
-    table = Table("worker", "state", "device", "model", "jobs", box=None, header_style="bold")
+    listed = table("worker", "state", "device", "models", "jobs")
     for worker in workers.listing(redis):
         hands = f"{len(worker.jobs)} of {worker.slots}"
-        row(table, worker.name, worker.state, worker.device, worker.model, "\n".join([hands, *worker.jobs]))
+        row(
+            listed, worker.name, worker.state, worker.device, "\n".join(worker.models), "\n".join([hands, *worker.jobs])
+        )
     print()
-    print_table(table, "No worker is there.")
-
-
-def row(table: Table, *cells: str) -> None:
-    """A row of a table; text from outside is no markup."""
-    table.add_row(*(Text(printable(cell)) for cell in cells))
-
-
-def printable(text: str) -> str:
-    """Text from outside, which does not speak to the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
-
-
-def print_table(table: Table, otherwise: str) -> None:
-    """The table, or what to say when it is empty; never cut, whatever the terminal's width."""
-    if table.row_count:
-        Console(width=max(Console().width, 160)).print(table)
-    elif otherwise:
-        print(otherwise)
-
-
-@contextmanager
-def connection() -> Iterator[Redis]:
-    """Redis, where UPRES_REDIS_URL says; what goes wrong inside the block ends the command with a sentence."""
-    try:
-        with connect_quickly(Settings.from_environment()) as redis:
-            yield redis
-    except RedisError as error:
-        raise click.ClickException(f"Redis does not answer at UPRES_REDIS_URL ({error}).") from error
-    except UpresError as error:
-        raise click.ClickException(f"{error} ({error.code})") from error
+    print_table(listed, "No worker is there.")

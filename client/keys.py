@@ -2,9 +2,8 @@
 
 import click
 from pydantic import ValidationError
-from rich.table import Table
 
-from client.jobs import connection, print_table, row
+from client.terminal import connection, print_table, row, table
 from core import access
 
 HELP = """Make, list and revoke API keys.
@@ -18,13 +17,11 @@ def keys(context: click.Context) -> None:
     """See HELP."""
     if context.invoked_subcommand is None:
         with connection() as redis:
-            table = Table(
-                "id", "name", "made", "a minute", "at once", "megapixels a day", box=None, header_style="bold"
-            )
+            listed = table("id", "name", "made", "a minute", "at once", "megapixels a day")
             for key in access.listing(redis):
                 limits = (key.requests_per_minute, key.jobs_at_once, f"{key.megapixels_per_day:g}")
-                row(table, key.key_id, key.name, f"{key.created_at:%Y-%m-%d}", *map(str, limits))
-            print_table(table, "There are no keys.")
+                row(listed, key.key_id, key.name, f"{key.created_at:%Y-%m-%d}", *map(str, limits))
+            print_table(listed, "There are no keys.")
 
 
 @keys.command()

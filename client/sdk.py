@@ -91,6 +91,7 @@ class Client:
         factor: int = 4,
         *,
         model: str | None = None,
+        model_version: str | None = None,
         output_format: str = "auto",
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> Upscaled:
@@ -98,7 +99,7 @@ class Client:
 
         `on_event` sees every event on the way. Raises JobFailed or JobCancelled when there is no result.
         """
-        job = self.submit(image, factor, model=model, output_format=output_format)
+        job = self.submit(image, factor, model=model, model_version=model_version, output_format=output_format)
         for event in self.events(job.job_id):
             on_event(event)
             match event:
@@ -116,6 +117,7 @@ class Client:
         factor: int = 4,
         *,
         model: str | None = None,
+        model_version: str | None = None,
         output_format: str = "auto",
         priority: Literal["normal", "high"] = "normal",
         deadline_seconds: float | None = None,
@@ -126,6 +128,7 @@ class Client:
             **_image_fields(image),
             "upscale_factor": factor,
             "model": model,
+            "model_version": model_version,
             "output_format": output_format,
             "priority": priority,
             **({} if deadline_seconds is None else {"deadline_seconds": deadline_seconds}),

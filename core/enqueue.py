@@ -87,6 +87,7 @@ def _first_event(message: JobMessage, position: int) -> Queued:
         job_id=message.job_id,
         upscale_factor=message.upscale_factor,
         model=message.model,
+        model_version=message.model_version,
         output_format=message.output_format,
         position=position,
         deadline=message.deadline,

@@ -11,6 +11,7 @@
     │   ├── Unauthorized            unauthorized           401
     │   ├── AccessUndecided         access_undecided       403
     │   ├── JobNotFound             job_not_found          404
+    │   ├── ModelNotFound           model_not_found        404
     │   ├── KeyNotFound             key_not_found          404
     │   ├── ResultNotReady          result_not_ready       409  retry
     │   ├── NoResult                no_result              410
@@ -35,7 +36,9 @@
     │   ├── QueueUnavailable        queue_unavailable      503  retry
     │   └── StoreUnavailable        store_unavailable      503  retry
     ├── ModelError                  model_invalid          500
+    │   └── ModelRefused            model_refused          500
     ├── SettingsError               settings_invalid       500
+    ├── Unconfined                  unconfined             500
     ├── TimedOut                    timed_out              504  retry
     │   └── DeadlineExceeded        deadline_exceeded      504  retry
     ├── JobRefused                  job_refused            500
@@ -146,6 +149,12 @@ class AccessUndecided(RequestError):
     code = "access_undecided"
     status = 403
     title = "The server was not told who may use it"
+
+
+class ModelNotFound(RequestError):
+    code = "model_not_found"
+    status = 404
+    title = "There is no such model"
 
 
 class KeyNotFound(RequestError):
@@ -274,6 +283,12 @@ class ModelError(UpresError):
 
     code = "model_invalid"
     title = "The model cannot be used"
+
+
+class ModelRefused(ModelError):
+    """A version does not make of its golden images what it should."""
+
+    code = "model_refused"
 
 
 class SettingsError(UpresError):

@@ -80,6 +80,7 @@ def fold(events: Iterable[Event]) -> Snapshot:
         status="queued",
         upscale_factor=first.upscale_factor,
         model=first.model,
+        model_version=first.model_version,
         output_format=first.output_format,
         submitted_at=first.at,
         updated_at=first.at,

@@ -21,6 +21,8 @@ Redis
     upres:key:{id}:jobs            sorted set: the key's jobs that have not ended, by when they are forgotten
     upres:key:{id}:pixels          hash: pixels of the key's results within 24 hours, and how many may be
     upres:token-secret             what tokens for event streams are signed with
+    upres:model:{name}             what the model's labels mean, as workers have checked it
+    upres:model:{name}:outcomes    hash: how many jobs of a canary ended how
     upres:tile:{sha256}            the tile size that fits a device, model and precision
 
 Object store
@@ -30,6 +32,7 @@ Object store
     checkpoints/{id}/{work}/{rows}.png     finished rows of a job that takes long
     models/{name}/{version}/…      manifest and weights
     models/{name}/labels.json      label → version
+    models/index.json              all of them in short, to be listed
 """
 
 import hashlib
@@ -49,6 +52,7 @@ DEAD = "upres:dead"
 WORKERS = "upres:workers"
 LOOKED = "upres:looked"
 API_KEYS = "upres:keys"
+MODEL_INDEX = "models/index.json"
 TOKEN_SECRET = "upres:token-secret"  # noqa: S105 the name of the key, not the secret
 
 DAY = 24 * 3600
@@ -85,6 +89,8 @@ ATTEMPTS = 3
 """So often a job is taken up when its workers die; a job that kills three workers kills all."""
 DEAD_MOST = 10_000
 """More dead letters than that are not kept; the oldest go first."""
+OUTCOMES_SECONDS = 30 * DAY
+"""A canary that nobody asked for in a month begins again."""
 TILE_SECONDS = 30 * DAY
 """A tile size found by running out of memory is tried again upwards after a month."""
 
@@ -126,6 +132,16 @@ def work(owner: str | None, image: bytes, model_digest: str, factor: int, format
 def idempotency(key: str) -> str:
     """Redis key for a client's Idempotency-Key; hashed, so that no user text is in a key."""
     return f"upres:idempotency:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def offer(name: str) -> str:
+    """Redis key of what a model's labels mean."""
+    return f"upres:model:{name}"
+
+
+def outcomes(name: str) -> str:
+    """Redis key of how a canary's jobs ended."""
+    return f"upres:model:{name}:outcomes"
 
 
 def tile(device: str, model_digest: str, precision: str) -> str:

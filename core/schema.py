@@ -29,6 +29,7 @@ Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+VersionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 UPLOAD_KEY = r"^uploads/[A-Za-z0-9_-]{1,64}$"
 
 
@@ -88,6 +89,7 @@ class JobRequest(Order):
         4, description="Enlargement per side: 2, 4 or 8."
     )
     model: ModelName | None = Field(None, description="Model name; default: the deployment's model.")
+    model_version: VersionName | None = Field(None, description="A version or a label of the model; default: stable.")
     output_format: Annotated[Literal["auto", "png", "jpeg", "webp"], BeforeValidator(_format)] = Field(
         "auto", description="File format of the result; auto: as the input."
     )
@@ -156,6 +158,8 @@ class JobMessage(Order):
     image_name: str | None = Field(None, description="File name that the client gave.")
     upscale_factor: Literal[2, 4, 8] = Field(description="Enlargement per side.")
     model: ModelName = Field(description="Model name.")
+    model_version: VersionName = Field(description="What the request's label meant when it was accepted.")
+    model_digest: Digest
     output_format: Literal["auto", "png", "jpeg", "webp"] = Field(description="auto: as the input.")
     submitted_at: datetime = Field(description="When the request was accepted, UTC.")
     deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
@@ -181,6 +185,7 @@ class Result(Message):
     format: OutputFormat = Field(description="File format of both images.")
     file_name: str = Field(description="Under this name the link saves the enlarged image.")
     model: str = Field(description="Model name.")
+    model_version: str = Field(description="Its version.")
     model_digest: Digest
     device: Device
     seconds: dict[Stage, float] = Field(description="Time per stage in seconds.")
@@ -202,6 +207,7 @@ class Queued(_Event):
     type: Literal["queued"] = Field("queued", description="Kind of event.")
     upscale_factor: Factor
     model: str = Field(description="Model name.")
+    model_version: str = Field(description="What the requested label or version meant when the job was accepted.")
     output_format: str = Field(description="As requested.")
     position: int = Field(ge=0, description="Jobs ahead of this one at that moment.")
     deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
@@ -215,6 +221,7 @@ class Started(_Event):
     worker: str = Field(description="Name of the worker process.")
     device: Device
     model: str = Field(description="Model name.")
+    model_version: str = Field(description="Its version.")
     model_digest: Digest
     attempt: Attempt
     waited_seconds: float = Field(ge=0, description="From acceptance to now, in seconds.")
@@ -282,6 +289,7 @@ class Snapshot(Message):
     status: Status = Field(description="The last three are final.")
     upscale_factor: Factor
     model: str = Field(description="Model name.")
+    model_version: str = Field(description="What the requested label or version meant when the job was accepted.")
     output_format: str = Field(description="As requested.")
     submitted_at: datetime = Field(description="When the request was accepted, UTC.")
     updated_at: datetime = Field(description="When the last event happened, UTC.")

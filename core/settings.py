@@ -35,6 +35,12 @@ class Settings(BaseModel):
     s3_endpoint_url: str | None = Field(None, description="Object store other than AWS's own S3.")
     s3_bucket: str = Field("upres", min_length=1, description="Bucket for uploads, results and models.")
     model: ModelName = Field("faithful", description="The model that workers preload and requests get.")
+    preload: Annotated[tuple[ModelName, ...], BeforeValidator(_list)] = Field(
+        (), description="More models that a worker loads when it starts (comma-separated); others when first asked for."
+    )
+    model_megabytes: float = Field(
+        2000, gt=0, description="Weights that a worker keeps loaded; the least recently used model leaves first."
+    )
     device: Literal["auto", "cuda", "mps", "cpu"] = Field(
         "auto", description="auto: CUDA if there is one, else Apple's MPS, else the CPU."
     )

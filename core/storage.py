@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -86,6 +85,12 @@ class Store:
                 listed: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in objects]
                 self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": listed, "Quiet": True})
 
+    def listing(self, prefix: str) -> Iterator[str]:
+        """All keys that begin so, in order."""
+        with self._mapped(prefix):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+                yield from (one["Key"] for one in page.get("Contents", ()))
+
     def presign(self, key: str, file_name: str, seconds: int = keys.LINK_SECONDS) -> str:
         """A link with which anyone can get the object for that many seconds; makes no request.
 
@@ -100,11 +105,6 @@ class Store:
         """Raise StoreUnavailable unless the bucket answers."""
         with self._mapped(""):
             self._client.head_bucket(Bucket=self.bucket)
-
-    def put_folder(self, folder: Path, prefix: str) -> None:
-        """Store every file below a folder under prefix/relative/path."""
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            self.put(f"{prefix}/{file.relative_to(folder).as_posix()}", file.read_bytes())
 
     def uri(self, key: str) -> str:
         """The s3:// address of a key."""

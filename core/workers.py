@@ -16,7 +16,8 @@ class Worker(Message):
     name: str = Field(description="Host, process, and six random digits.")
     state: Literal["ready", "stopping"] = Field(description="A stopping one takes no more jobs.")
     device: str = Field(description="The processor, as its maker calls it.")
-    model: str = Field(description="Model name and version.")
+    models: tuple[str, ...] = Field(description="Names and versions of the models that it has ready.")
+    digests: tuple[str, ...] = Field(description="SHA-256 of their manifests, in the same order.")
     slots: int = Field(ge=1, description="Jobs that it takes at once.")
     jobs: tuple[str, ...] = Field(description="Ids of the jobs in hand.")
 

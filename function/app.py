@@ -18,7 +18,7 @@ from core import events
 from core.errors import BodyTooLarge, Unauthorized
 from core.schema import Message
 from core.settings import Settings
-from function import jobs, problems, stream
+from function import jobs, models, problems, stream
 from function.access import caller, check_token
 from function.headers import SafeHeaders
 from function.parse import parse_json
@@ -65,11 +65,11 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
 
 async def create_job(request: Request) -> Response:
-    """POST /v1/jobs → 202 and where to follow the job."""
+    """POST /v1/jobs, or /v1/models/{model}/jobs → 202 and where to follow the job."""
     services = _services(request)
     who = await run_in_threadpool(caller, services, request)
     body = await _body(request, int(services.settings.max_input_bytes * BASE64) + BODY_SLACK)
-    job_request = await run_in_threadpool(parse_json, body)
+    job_request = await run_in_threadpool(parse_json, body, request.path_params.get("model"))
     base_url = services.settings.public_url or str(request.base_url)
     key = request.headers.get("Idempotency-Key")
     accepted = await run_in_threadpool(submit, services, job_request, base_url, key, who)
@@ -116,6 +116,18 @@ async def job_events(request: Request) -> Response:
         return Response(body, headers=headers, media_type="text/event-stream")
     frames = request.app.state.hub.follow(job_id, after)
     return StreamingResponse(frames, headers=headers, media_type="text/event-stream")
+
+
+def list_models(request: Request) -> Response:
+    """GET /v1/models → all models."""
+    caller(_services(request), request)
+    return _json(models.listing(_services(request)))
+
+
+def read_model(request: Request) -> Response:
+    """GET /v1/models/{model} → one of them, with its versions."""
+    caller(_services(request), request)
+    return _json(models.details(_services(request), request.path_params["model"]))
 
 
 def healthz(request: Request) -> Response:
@@ -201,6 +213,9 @@ ROUTES = [
     Route("/", page),
     Route("/web/{file}", page),
     Route("/v1/jobs", create_job, methods=["POST"]),
+    Route("/v1/models", list_models),
+    Route("/v1/models/{model}", read_model),
+    Route("/v1/models/{model}/jobs", create_job, methods=["POST"]),
     Route("/v1/jobs/{job_id}", OneJob),
     Route("/v1/jobs/{job_id}/events", job_events),
     Route("/v1/jobs/{job_id}/result", job_result),

@@ -25,6 +25,7 @@ CODES = {
     "image_name": "invalid_image_name",
     "upscale_factor": "unsupported_factor",
     "model": "unknown_model",
+    "model_version": "unknown_model",
     "output_format": "unsupported_format",
     "priority": "invalid_priority",
     "deadline_seconds": "invalid_deadline",
@@ -36,18 +37,24 @@ EXPECTED = {
     "image_name": "image_name must be a file name of at most 255 characters.",
     "upscale_factor": "upscale_factor must be 2, 4 or 8.",
     "model": "model must be the name of a model: lower-case letters, digits, '.', '_' and '-'.",
+    "model_version": "model_version must be the name of a version or a label: letters, digits, '.', '_' and '-'.",
     "output_format": "output_format must be auto, png, jpeg or webp.",
     "priority": "priority must be normal or high.",
     "deadline_seconds": f"deadline_seconds must be 1 to {keys.DEADLINE_MOST}, in seconds.",
 }
 
 
-def parse_json(body: bytes) -> JobRequest:
-    """A request body → JobRequest. Raises InvalidJson or InvalidRequest."""
+def parse_json(body: bytes, model: str | None = None) -> JobRequest:
+    """A request body → JobRequest, for the model that the address names. Raises InvalidJson or InvalidRequest."""
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError):
         raise InvalidJson(NO_OBJECT) from None
+    if model is not None and isinstance(payload, dict):
+        named = payload.setdefault("model", model)
+        if named != model:
+            detail = f"The address names model {_shown(model)!r}; leave the field away, or use /v1/jobs."
+            raise InvalidRequest([FieldError(field="model", code="unknown_model", given=_shown(named), detail=detail)])
     return parse(payload)
 
 

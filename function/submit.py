@@ -7,9 +7,9 @@ from datetime import timedelta
 
 from redis import Redis
 
-from core import access, events, keys
+from core import access, catalogue, events, keys
 from core.enqueue import Record, enqueue
-from core.errors import FieldError, InvalidRequest, TooManyBytes, UnknownModel
+from core.errors import FieldError, InvalidRequest, TooManyBytes
 from core.schema import JobAccepted, JobMessage, JobRequest, Status, now
 from function.access import ANYBODY, Caller, make_token
 from function.services import Services
@@ -54,13 +54,15 @@ def _accepted(services: Services, job_id: str, base_url: str, caller: Caller, st
 
 def _message(services: Services, request: JobRequest, caller: Caller) -> JobMessage:
     """The job for the queue; an image that came along goes into the store, only its key into the job."""
-    model = request.model or services.settings.model
-    if model != services.settings.model:
-        raise UnknownModel(f"There is no model {model!r}; available: {services.settings.model}.")
     job_id = secrets.token_hex(16)
+    model = request.model or services.settings.model
+    pin = catalogue.pin(services.redis, services.store, model, request.model_version, job_id)
     data = None
     if request.image_base64 is not None:
         data = _decode(request.image_base64, services.settings.max_input_bytes)
+    if request.upscale_factor not in pin.factors:
+        detail = f"Model {model!r} {pin.version} enlarges by {' or '.join(map(str, pin.factors))}."
+        raise _invalid("upscale_factor", "unsupported_factor", detail, str(request.upscale_factor))
     if caller.key:
         access.admit(services.redis, caller.key, job_id)
     image_key = request.image_key
@@ -75,6 +77,8 @@ def _message(services: Services, request: JobRequest, caller: Caller) -> JobMess
         image_name=request.image_name,
         upscale_factor=request.upscale_factor,
         model=model,
+        model_version=pin.version,
+        model_digest=pin.digest,
         output_format=request.output_format,
         submitted_at=submitted_at,
         deadline=submitted_at + timedelta(seconds=request.deadline_seconds),

@@ -24,7 +24,7 @@ from typing import NoReturn, Self
 import boto3
 from redis import Redis
 
-from core import workers
+from core import registry, workers
 from core.errors import UpresError
 from core.queue import connect
 from core.settings import Settings
@@ -130,7 +130,8 @@ class Local:
         command = [tool("rclone"), "serve", "s3", str(bucket.parent), "--addr", address, "--auth-key", key]
         child = self._start_child("s3", [*command, "--vfs-cache-mode", "off", "--config", os.devnull])
         child.wait_ready(lambda: accepts(self._s3_port))
-        self.store.put_folder(MODELS, "models")
+        for manifest in sorted(MODELS.glob("*/*/manifest.json")):
+            registry.push(self.store, manifest.parent)
 
     def _start_function(self) -> None:
         command = [sys.executable, "-m", "function", "--port", str(self._port)]

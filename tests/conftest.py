@@ -25,7 +25,7 @@ from core.storage import Store
 from infra.local import Local
 from tests.chaos import images
 from tests.leasing import empty
-from worker.registry import Model, open_folder
+from worker.model import Model, open_folder
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"

@@ -2,16 +2,18 @@
 
 import secrets
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 from redis import Redis
 
-from core import events, keys, leases
+from core import events, keys, leases, registry
 from core.enqueue import enqueue
 from core.leases import Lease
 from core.queue import open_queue, read_message
 from core.schema import JobMessage, now
 
+MODEL = Path(__file__).parent.parent / "models" / "faithful" / "1"
 WORK, OTHER = "upres:work:x", "upres:work:y"
 
 
@@ -27,6 +29,8 @@ def message(job_id: str, **changed: Any) -> dict[str, Any]:
         "image_key": keys.upload(job_id),
         "upscale_factor": 4,
         "model": "faithful",
+        "model_version": "1",
+        "model_digest": registry.digest((MODEL / "manifest.json").read_bytes()),
         "output_format": "auto",
         "submitted_at": now(),
         "deadline": now() + timedelta(hours=1),

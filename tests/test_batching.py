@@ -1,20 +1,21 @@
 """Which tiles go together, and that no job starves, none is lost and only the guilty one fails."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import DeviceLost, DeviceOutOfMemory
 from worker.engine.batching import Batcher
-from worker.engine.compute import Finish, Pixels, TorchCompute
-from worker.engine.device_thread import DeviceThread
+from worker.engine.compute import Compute, Finish, OutOfMemory, Pixels
+from worker.engine.device_thread import DeviceThread, Shape, Window
 from worker.engine.engine import Engine
-from worker.registry import Model
+from worker.engine.torch_compute import TorchCompute
+from worker.model import Model
 
 items = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=60)
 
@@ -95,13 +96,18 @@ def window(value: int, side: int = 8) -> Pixels:
     return np.full((side, side, 3), value, np.uint8)
 
 
+def submit(thread: DeviceThread, lane: Hashable, device: Compute, pixels: Pixels) -> "Future[Pixels]":
+    shape = Shape(device, 2, pixels.shape[0], pixels.shape[1], 0)
+    return thread.submit(lane, Window(pixels, shape, Future(), print))
+
+
 def test_tiles_of_several_jobs_share_a_batch() -> None:
     device = Scripted()
     device.gate.clear()
-    thread = DeviceThread(device, lambda tile: None)
+    thread = DeviceThread()
     lanes = [thread.open_lane() for _ in range(5)]
-    first = thread.submit(lanes[0], 2, window(9), 0)
-    futures = [thread.submit(lane, 2, window(number), 0) for number, lane in enumerate(lanes)]
+    first = submit(thread, lanes[0], device, window(9))
+    futures = [submit(thread, lane, device, window(number)) for number, lane in enumerate(lanes)]
     device.gate.set()
     assert [int(future.result(20)[0, 0, 0]) for future in futures] == [0, 1, 2, 3, 4]
     assert first.result(20)[0, 0, 0] == 9
@@ -138,9 +144,9 @@ class Pipelined(Scripted):
 def test_a_device_that_can_has_two_batches_under_way_and_loses_none() -> None:
     device = Pipelined()
     device.gate.clear()
-    thread = DeviceThread(device, lambda tile: None)
+    thread = DeviceThread()
     lane = thread.open_lane()
-    futures = [thread.submit(lane, 2, window(number), 0) for number in range(20)]
+    futures = [submit(thread, lane, device, window(number)) for number in range(20)]
     device.gate.set()
     assert [int(future.result(20)[0, 0, 0]) for future in futures] == list(range(20))
     assert device.most == 2
@@ -151,9 +157,9 @@ def test_a_device_that_can_has_two_batches_under_way_and_loses_none() -> None:
 def test_only_the_guilty_job_of_a_batch_fails() -> None:
     device = Scripted(lambda windows: ValueError("bad") if any((w == 3).any() for w in windows) else None)
     device.gate.clear()
-    thread = DeviceThread(device, lambda tile: None)
+    thread = DeviceThread()
     lanes = [thread.open_lane() for _ in range(5)]
-    futures = [thread.submit(lane, 2, window(number), 0) for number, lane in enumerate(lanes)]
+    futures = [submit(thread, lane, device, window(number)) for number, lane in enumerate(lanes)]
     device.gate.set()
     for number, future in enumerate(futures):
         if number == 3:
@@ -166,13 +172,13 @@ def test_only_the_guilty_job_of_a_batch_fails() -> None:
 
 
 def test_a_lost_device_fails_everything_that_comes() -> None:
-    thread = DeviceThread(Scripted(lambda windows: RuntimeError("CUDA error: an illegal memory access")), print)
+    device, thread = Scripted(lambda windows: RuntimeError("CUDA error: an illegal memory access")), DeviceThread()
     lane = thread.open_lane()
     with pytest.raises(DeviceLost):
-        thread.submit(lane, 2, window(1), 0).result(20)
+        submit(thread, lane, device, window(1)).result(20)
     assert thread.lost
     with pytest.raises(DeviceLost):
-        thread.submit(lane, 2, window(1), 0)
+        submit(thread, lane, device, window(1))
     thread.close()
 
 
@@ -180,19 +186,20 @@ class Small(TorchCompute):
     """A real network on a device that is said to hold only so many pixels at a time."""
 
     def __init__(self, model: Model, pixels: int) -> None:
-        super().__init__(model, torch.device("cpu"), torch.float32)
+        super().__init__(model, "cpu", "float32")
         self._pixels = pixels
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
         if sum(window.shape[0] * window.shape[1] for window in windows) > self._pixels:
-            raise torch.OutOfMemoryError("pretended")
+            raise OutOfMemory("pretended")
         return super().start(factor, windows)
 
 
 def test_out_of_memory_halves_the_tile_and_changes_no_pixel(model: Model) -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (200, 260, 3), np.uint8)
-    roomy, tight = (Engine(model.manifest, Small(model, pixels), tile=240) for pixels in (10**9, 130 * 130))
+    thread = DeviceThread()
+    roomy, tight = (Engine(model.manifest, Small(model, pixels), thread, 240) for pixels in (10**9, 130 * 130))
     shrunk: list[int] = []
     tight.on_shrink = shrunk.append
     expected, found = roomy.upscale(image, 2), tight.upscale(image, 2)
@@ -200,12 +207,20 @@ def test_out_of_memory_halves_the_tile_and_changes_no_pixel(model: Model) -> Non
     assert shrunk
     assert tight.tile == min(shrunk) < 240
     assert np.abs(tight.upscale(image, 2).astype(int) - expected).max() <= 1
-    for engine in (roomy, tight):
-        engine.close()
+    thread.close()
 
 
 def test_no_memory_at_all_is_an_error_of_its_own(model: Model) -> None:
-    engine = Engine(model.manifest, Small(model, 100))
-    with pytest.raises(DeviceOutOfMemory):
-        engine.upscale(np.zeros((200, 200, 3), np.uint8), 2)
-    engine.close()
+    with DeviceThread() as thread, pytest.raises(DeviceOutOfMemory):
+        Engine(model.manifest, Small(model, 100), thread).upscale(np.zeros((200, 200, 3), np.uint8), 2)
+
+
+def test_two_models_share_a_device_and_no_batch() -> None:
+    one, other = Scripted(), Scripted()
+    one.gate.clear()
+    with DeviceThread() as thread:
+        lanes = [thread.open_lane() for _ in range(4)]
+        futures = [submit(thread, lane, (one, other)[n % 2], window(n)) for n, lane in enumerate(lanes * 5)]
+        one.gate.set()
+        assert [int(future.result(20)[0, 0, 0]) for future in futures] == list(range(20))
+    assert sum(one.batches) == sum(other.batches) == 10

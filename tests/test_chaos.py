@@ -39,7 +39,9 @@ def test_a_broken_redis_loses_nothing(tmp_path: Path, seed: int) -> None:
 
 
 ID = "0" * 32
-START = Started(job_id=ID, worker="w-7-x-0", device="d", model="m", model_digest="0", attempt=1, waited_seconds=0)
+START = Started(
+    job_id=ID, worker="w-7-x-0", device="d", model="m", model_version="1", model_digest="0", attempt=1, waited_seconds=0
+)
 FAILED = Failed(job_id=ID, code="c", message="m", retryable=False)
 
 

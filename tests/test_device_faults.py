@@ -15,19 +15,18 @@ from worker.service import RESTART
 
 FAULTY = """
 import sys
-import torch
-from worker.engine import compute
+from worker.engine import compute, torch_compute
 from worker import service
 from worker.__main__ import main
 
-class Faulty(compute.TorchCompute):
+class Faulty(torch_compute.TorchCompute):
     def __init__(self, model, device, cache):
-        super().__init__(model, device, torch.float32)
+        super().__init__(model, "cpu", "float32")
         self.calls = 0
 
     def start(self, factor, windows):
         self.calls += 1
-        if self.calls > 2:  # after warming up
+        if self.calls > 4:  # after warming up and the golden images
             {fault}
         return super().start(factor, windows)
 
@@ -36,7 +35,7 @@ sys.argv = ["worker"]
 sys.exit(main())
 """
 LOST = "raise RuntimeError('CUDA error: an illegal memory access was encountered')"
-TIGHT = "if sum(w.shape[0] * w.shape[1] for w in windows) > 150 * 150: raise torch.OutOfMemoryError('pretended')"
+TIGHT = "if sum(w.shape[0] * w.shape[1] for w in windows) > 150 * 150: raise compute.OutOfMemory('pretended')"
 
 
 def faulty(local: Local, fault: str) -> "subprocess.Popen[bytes]":

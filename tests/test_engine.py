@@ -7,31 +7,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from benchmarks.quality import PAIRS, measure
 from core.errors import ModelError
 from tests.conftest import SAMPLES
 from worker.engine import tiling
-from worker.engine.compute import Compute, TorchCompute, choose
+from worker.engine.compute import Compute, choose
+from worker.engine.device import choose as choose_device
+from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
-from worker.registry import Model
+from worker.engine.torch_compute import TorchCompute
+from worker.model import Model
 
-CPU = torch.device("cpu")
+CPU = choose_device("cpu")
 
 
 @pytest.fixture(scope="module", params=["chosen", "torch"])
 def compute(request: pytest.FixtureRequest, model: Model) -> Compute:
     """What CPUs use, and what CUDA does, whose lines run on a CPU as well."""
-    return choose(model, CPU) if request.param == "chosen" else TorchCompute(model, CPU, torch.bfloat16)
+    return choose(model, CPU) if request.param == "chosen" else TorchCompute(model, "cpu", "bfloat16")
 
 
 @pytest.fixture(scope="module")
-def engine(model: Model, compute: Compute) -> Iterator[Engine]:
-    running = Engine(model.manifest, compute, tile=96)
-    yield running
-    running.close()
+def device() -> Iterator[DeviceThread]:
+    with DeviceThread() as thread:
+        yield thread
+
+
+@pytest.fixture(scope="module")
+def engine(model: Model, compute: Compute, device: DeviceThread) -> Engine:
+    engine = Engine(model.manifest, compute, device)
+    engine.tile = 96
+    return engine
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +49,12 @@ def coffee() -> "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]":
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_tiled_equals_untiled_to_the_grey_level(model: Model, engine: Engine, factor: int, coffee: np.ndarray) -> None:
+def test_tiled_equals_untiled_to_the_grey_level(
+    model: Model, device: DeviceThread, engine: Engine, factor: int, coffee: np.ndarray
+) -> None:
     small = coffee[:40, :50] if factor == 8 else coffee
-    untiled = Engine(model.manifest, engine.compute, tile=1000)
+    untiled = Engine(model.manifest, engine.compute, device, tile=1000)
     whole, tiled = untiled.upscale(small, factor), engine.upscale(small, factor)
-    untiled.close()
     assert tiled.shape == (small.shape[0] * factor, small.shape[1] * factor, 3)
     assert np.abs(tiled.astype(int) - whole.astype(int)).max() <= 1
 
@@ -92,30 +101,32 @@ def test_flat_colour_stays_flat(engine: Engine) -> None:
     assert np.abs(engine.upscale(gray, 4)[20:-20, 20:-20].astype(int) - 128).max() <= 2
 
 
-def test_a_factor_the_model_cannot_make_is_an_error(model: Model, compute: Compute) -> None:
+def test_a_factor_the_model_cannot_make_is_an_error(model: Model, compute: Compute, device: DeviceThread) -> None:
     only_two = model._replace(manifest=model.manifest.model_copy(update={"networks": model.manifest.networks[1:]}))
-    engine = Engine(only_two.manifest, compute)
+    engine = Engine(only_two.manifest, compute, device)
+    assert only_two.manifest.factors == (2, 4, 8)
     assert [network.factor for network in only_two.manifest.chain(8)] == [2, 2, 2]
     with pytest.raises(ModelError, match="factor 3"):
         engine.upscale(np.zeros((8, 8, 3), np.uint8), 3)
-    engine.close()
 
 
 def test_weights_that_do_not_fit_their_manifest_are_an_error(model: Model) -> None:
-    swapped = model._replace(weights={2: model.weights[4], 4: model.weights[2]})
+    four, two = (network.file for network in model.manifest.networks)
+    swapped = model._replace(files={four: model.files[two], two: model.files[four]})
     with pytest.raises(ModelError, match="does not fit"):
         choose(swapped, CPU)
 
 
-def test_half_precision_costs_less_than_a_hundredth_of_a_decibel(model: Model, compute: Compute) -> None:
+def test_half_precision_costs_less_than_a_hundredth_of_a_decibel(
+    model: Model, compute: Compute, device: DeviceThread
+) -> None:
     """The quality gate: Set5, against float32."""
     for factor in (2, 4):
         paths = sorted((pairs() / f"Set5_x{factor}").glob("*_LR.png"))
         figures = []
-        for one in (TorchCompute(model, CPU, torch.float32), compute):
-            engine = Engine(model.manifest, one)
+        for one in (TorchCompute(model, "cpu", "float32"), compute):
+            engine = Engine(model.manifest, one, device)
             figures.append(np.mean([measure(engine, path, factor)[0] for path in paths]))
-            engine.close()
         assert abs(figures[1] - figures[0]) <= 0.01
 
 

@@ -27,13 +27,22 @@ from core.schema import (
 
 RESULT = Result(
     sr_image_url="http://h/sr", sr_image_uri="s3://b/sr", original_image_url="http://h/o", original_image_uri="s3://b/o",
-    upscale_factor=4, width=8, height=8, format="png", file_name="x.png", model="m", model_digest="0" * 64, device="d",
+    upscale_factor=4, width=8, height=8, format="png", file_name="x.png",
+    model="m", model_version="1", model_digest="0" * 64, device="d",
     seconds={"fetch": 0.1},
 )  # fmt: skip
 
 
 def queued(job_id: str) -> Queued:
-    return Queued(job_id=job_id, upscale_factor=4, model="faithful", output_format="auto", position=3, deadline=soon())
+    return Queued(
+        job_id=job_id,
+        upscale_factor=4,
+        model="faithful",
+        model_version="1",
+        output_format="auto",
+        position=3,
+        deadline=soon(),
+    )
 
 
 def soon() -> datetime:
@@ -46,6 +55,7 @@ def started(job_id: str, attempt: int = 1) -> Started:
         worker="w",
         device="d",
         model="faithful",
+        model_version="1",
         model_digest="0" * 64,
         attempt=attempt,
         waited_seconds=1,
@@ -150,10 +160,11 @@ progress = st.builds(
 )
 any_event = st.one_of(
     st.builds(
-        Queued, job_id=texts, upscale_factor=st.integers(2, 8), model=texts, output_format=texts, position=counts,
+        Queued, job_id=texts, upscale_factor=st.integers(2, 8), model=texts, model_version=texts, output_format=texts,
+        position=counts,
     ),
     st.builds(
-        Started, job_id=texts, worker=texts, device=texts, model=texts, model_digest=texts,
+        Started, job_id=texts, worker=texts, device=texts, model=texts, model_version=texts, model_digest=texts,
         attempt=st.integers(1, 9), waited_seconds=seconds,
     ),
     progress,

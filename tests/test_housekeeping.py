@@ -19,7 +19,9 @@ from tests.conftest import ROOT
 from tests.waiting import wait_until
 
 JOBS = 2000
-LASTING = {b"rq:queues", keys.WORKERS.encode(), keys.API_KEYS.encode(), keys.TOKEN_SECRET.encode()}
+LASTING = {b"rq:queues"} | {
+    key.encode() for key in (keys.WORKERS, keys.API_KEYS, keys.TOKEN_SECRET, keys.offer("faithful"))
+}
 """Of a size that does not depend on the number of jobs."""
 
 

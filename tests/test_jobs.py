@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-import torch
 from PIL import Image
 
 from client import Client, JobFailed
@@ -15,8 +14,10 @@ from core.schema import Event, Failed, Progress, Snapshot, Started, Succeeded
 from infra.local import Local
 from tests.conftest import SAMPLES, body, encoded, http_server, opened, psnr
 from worker.engine.compute import choose
+from worker.engine.device import choose as choose_device
+from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
-from worker.registry import Model
+from worker.model import Model
 
 
 def test_a_job_from_end_to_end(client: Client, local: Local, png: bytes, photo: Image.Image, model: Model) -> None:
@@ -31,12 +32,12 @@ def test_a_job_from_end_to_end(client: Client, local: Local, png: bytes, photo: 
 
     result = upscaled.result
     large = opened(upscaled.download())
-    engine = Engine(model.manifest, choose(model, torch.device("cpu")))
-    expected = engine.upscale(np.asarray(opened(png)), 4)
-    engine.close()
+    with DeviceThread() as thread:
+        engine = Engine(model.manifest, choose(model, choose_device("cpu")), thread)
+        expected = engine.upscale(np.asarray(opened(png)), 4)
     assert (np.asarray(large) == expected).all()
     assert (result.width, result.height, result.format, result.upscale_factor) == (256, 192, "png", 4)
-    assert result.model_digest == model.digest
+    assert (result.model, result.model_version, result.model_digest) == ("faithful", "1", model.digest)
     assert result.device
     assert set(result.seconds) == set(stages)
     assert result.sr_image_uri == f"s3://upres/results/{upscaled.job_id}/1/sr.png"

@@ -119,12 +119,13 @@ MESSAGES: list[BaseModel] = [
     JobRequest(image_url="http://a/b", upscale_factor=2, output_format="png", priority="high", image_name="ü.png"),
     JobAccepted(job_id="0" * 32, status="queued", channel="c", events_url="e", status_url="s"),
     JobMessage(
-        job_id="0" * 32, image_key="uploads/x", upscale_factor=8, model="m", output_format="auto",
+        job_id="0" * 32, image_key="uploads/x", upscale_factor=8, model="m", model_version="1",
+        model_digest="0", output_format="auto",
         submitted_at=now(), deadline=now(),
     ),
     RESULT,
     Snapshot(
-        job_id="0" * 32, status="succeeded", upscale_factor=4, model="m", output_format="auto",
+        job_id="0" * 32, status="succeeded", upscale_factor=4, model="m", model_version="1", output_format="auto",
         submitted_at=now(), updated_at=now(), deadline=now(), result=RESULT,
     ),
     Problem(type="t", title="t", status=404, detail="d", code="c", retryable=False),

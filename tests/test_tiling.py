@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from worker.engine import networks, tiling
 from worker.engine.engine import TILE
-from worker.registry import Model
+from worker.model import Model
 
 sides = st.integers(1, 200)
 sizes_and_halos = st.integers(0, 12).flatmap(lambda halo: st.tuples(st.integers(2 * halo + 1, 90), st.just(halo)))
@@ -96,8 +96,9 @@ def test_senseless_plans_are_refused(height: int, width: int, size: int, halo: i
 def test_the_manifest_states_the_networks_receptive_radius(model: Model) -> None:
     """One pixel changed in the input changes the output out to the radius, and no further."""
     network = model.manifest.networks[0]
-    radius = network.receptive_radius
-    module = networks.EDSR(2, width=4, depth=network.depth).eval().double()
+    radius = network.margin
+    assert radius == network.receptive_radius
+    module = networks.EDSR(2, width=4, depth=network.parameters["depth"]).eval().double()
     for parameter in module.parameters():  # no negative weights and no biases: nothing cancels, is cut off or drowns
         torch.nn.init.constant_(parameter, 0.1 if parameter.ndim == 4 else 0.0)
     side = 2 * radius + 5

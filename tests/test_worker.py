@@ -96,8 +96,8 @@ def test_a_deadline_ends_a_running_job(client: Client, redis: Redis) -> None:
 def test_a_model_that_the_worker_does_not_have(redis: Redis) -> None:
     job_id = secrets.token_hex(16)
     events.append(redis, queued(job_id))
-    open_queue(redis).enqueue(keys.JOB_FUNCTION, message(job_id, model="other"), job_id=job_id)
-    assert ended(redis, job_id).code == "unknown_model"
+    open_queue(redis).enqueue(keys.JOB_FUNCTION, message(job_id, model="other", model_digest="0" * 64), job_id=job_id)
+    assert ended(redis, job_id).code == "model_not_found"
 
 
 def test_finished_jobs_leave_only_their_events(redis: Redis, client: Client, png: bytes) -> None:

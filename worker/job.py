@@ -14,19 +14,31 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from core import access, coalescing, events, keys, leases
-from core.errors import DeviceLost, TooManyBytes, UnknownModel, UploadNotFound, UpresError
+from core.catalogue import Pin
+from core.errors import (
+    DeviceLost,
+    FetchError,
+    ImageError,
+    RequestError,
+    TooManyBytes,
+    Unavailable,
+    UploadNotFound,
+    UpresError,
+)
 from core.leases import Lease
 from core.schema import Event, JobMessage, OutputFormat, Progress, Result, Stage, Started, Succeeded, now
 from core.settings import Settings
 from core.storage import ObjectNotFound, Store
 from worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
+from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.fetch import TOTAL_SECONDS, Reach, fetch
 from worker.imaging import images
 from worker.imaging.decoding import Decoders
 from worker.imaging.encode import Encoders
 from worker.imaging.images import Picture
-from worker.registry import Model
+from worker.models import Models, Served
+from worker.watcher import Watcher
 
 log = logging.getLogger("upres.worker")
 
@@ -39,10 +51,11 @@ class Parts(NamedTuple):
 
     connection: Redis
     store: Store
-    engine: Engine
+    models: Models
+    thread: DeviceThread
+    watcher: Watcher
     decoders: Decoders
     encoders: Encoders
-    model: Model
     settings: Settings
     device: str
 
@@ -67,12 +80,19 @@ def run(parts: Parts, job: JobMessage, lease: Lease) -> None:
     else:
         if events.append(parts.connection, Succeeded(job_id=job.job_id, result=result), lease.holder):
             log.info("job %s succeeded: %d×%d", job.job_id, result.width, result.height)
+            parts.watcher.count(job.model, job.model_digest, well=True)
 
 
 def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
     report.started()
-    if job.model != parts.model.manifest.name:
-        raise UnknownModel(f"Model {job.model!r} is not served here; use {parts.model.manifest.name!r}.")
+    pin = Pin(version=job.model_version, digest=job.model_digest, factors=())
+    if not parts.models.has(pin.digest):
+        report.notice(f"Model {job.model} {job.model_version} is being loaded.")
+    with parts.models.use(job.model, pin) as served:
+        return _enlarge(job, parts, report, served)
+
+
+def _enlarge(job: JobMessage, parts: Parts, report: "Report", served: Served) -> Result:
     factor = job.upscale_factor
     with report.stage("fetch"):
         data = _fetch(job, parts)
@@ -81,10 +101,10 @@ def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
         format = picture.format if job.output_format == "auto" else job.output_format
         images.check_size((picture.size[0] * factor, picture.size[1] * factor), format)
     access.charge(parts.connection, report.lease, picture.size[0] * picture.size[1] * factor**2)
-    work = keys.work(job.owner, data, parts.model.digest, factor, format)
+    work = keys.work(job.owner, data, job.model_digest, factor, format)
     if shared := _shared(parts, work, report.lease):
         return _own(job, parts, shared, report.seconds)
-    return _make(job, parts, report, picture, format, work)
+    return _make(job, parts, report, served.engine, picture, format, work)
 
 
 def _shared(parts: Parts, work: str, lease: Lease) -> Result | None:
@@ -103,7 +123,9 @@ def _is_there(store: Store, result: Result) -> bool:
     return all(store.exists(store.key(uri)) for uri in (result.sr_image_uri, result.original_image_uri))
 
 
-def _make(job: JobMessage, parts: Parts, report: "Report", picture: Picture, format: OutputFormat, work: str) -> Result:
+def _make(
+    job: JobMessage, parts: Parts, report: "Report", engine: Engine, picture: Picture, format: OutputFormat, work: str
+) -> Result:
     """Enlarge, encode and store."""
     factor, extension = job.upscale_factor, images.EXTENSIONS[format]
     attempt = report.lease.attempt
@@ -114,7 +136,7 @@ def _make(job: JobMessage, parts: Parts, report: "Report", picture: Picture, for
     with report.stage("upscale"):
         original = parts.encoders.original(picture, factor, format, partial(put, original_key))
         encoder = parts.encoders.open(picture, factor, format)
-        for band in _enlarged(parts, report, picture, factor, checkpoints):
+        for band in _enlarged(engine, report, picture, factor, checkpoints):
             encoder.write(band)
     with report.stage("encode"):
         sr = encoder.finish()
@@ -132,8 +154,9 @@ def _make(job: JobMessage, parts: Parts, report: "Report", picture: Picture, for
         height=picture.size[1] * factor,
         format=format,
         file_name="",
-        model=parts.model.manifest.name,
-        model_digest=parts.model.digest,
+        model=job.model,
+        model_version=job.model_version,
+        model_digest=job.model_digest,
         device=parts.device,
         seconds={},
     )
@@ -141,14 +164,15 @@ def _make(job: JobMessage, parts: Parts, report: "Report", picture: Picture, for
 
 
 def _enlarged(
-    parts: Parts, report: "Report", picture: Picture, factor: int, checkpoints: Checkpoints
+    engine: Engine, report: "Report", picture: Picture, factor: int, checkpoints: Checkpoints
 ) -> Iterator[Pixels]:
     """Bands of rows, (rows, width·factor, 3): first what an earlier attempt left, then what is new."""
     yield from checkpoints.load()
     kept = checkpoints.rows
     if kept == picture.size[1] * factor:
         return
-    for band in parts.engine.bands(picture.pixels, factor, report.tile, kept):
+    report.enlarged_by(engine)
+    for band in engine.bands(picture.pixels, factor, report.tile, kept):
         if kept == checkpoints.rows and (kept or report.expected_seconds > LONG_SECONDS):
             checkpoints.keep(band)
         kept += len(band)
@@ -201,7 +225,8 @@ class Report:
         self._stage_began = 0.0
         self._tiles = (0, 0)
         self._resumed = 0
-        self._tile_size = parts.engine.tile
+        self._engine: Engine | None = None
+        self._tile_size = 0
         self.seconds: dict[Stage, float] = {}
 
     @property
@@ -219,12 +244,21 @@ class Report:
                 job_id=job.job_id,
                 worker=threading.current_thread().name,
                 device=parts.device,
-                model=parts.model.manifest.name,
-                model_digest=parts.model.digest,
+                model=job.model,
+                model_version=job.model_version,
+                model_digest=job.model_digest,
                 attempt=self.lease.attempt,
                 waited_seconds=max(0.0, (now() - job.submitted_at).total_seconds()),
             )
         )
+
+    def enlarged_by(self, engine: Engine) -> None:
+        """Tiles are about to come from there."""
+        self._engine, self._tile_size = engine, engine.tile
+
+    def notice(self, text: str) -> None:
+        """Something takes a while before the first stage."""
+        self._progress("fetch", 0, notice=text)
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
@@ -248,7 +282,7 @@ class Report:
         if done > self._tiles[0] + 1:
             self._resumed = done - 1
             return f"Resumed where the last attempt was: {self._resumed} of {total} tiles were done."
-        before, self._tile_size = self._tile_size, self._parts.engine.tile
+        before, self._tile_size = self._tile_size, self._engine.tile if self._engine else 0
         if self._tile_size < before:
             return f"The device ran short of memory; tiles are {self._tile_size} pixels now instead of {before}."
         return None
@@ -279,4 +313,6 @@ def _fail(job: JobMessage, parts: Parts, lease: Lease, error: Exception) -> None
         log.error("job %s failed", job.job_id, exc_info=error)
         error = UpresError("Something went wrong inside upres; the operator finds it in the worker's log.")
     log.info("job %s failed: %s", job.job_id, error.code)
+    if not isinstance(error, (RequestError, ImageError, FetchError, Unavailable)):
+        parts.watcher.count(job.model, job.model_digest, well=False)
     events.append(parts.connection, leases.failure(job.job_id, error), lease.holder, dead=unforeseen)

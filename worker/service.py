@@ -14,20 +14,21 @@ from typing import NoReturn
 
 from redis.exceptions import RedisError
 
-from core import keys, leases
+from core import leases
 from core.errors import QueueUnavailable
 from core.queue import connect, connect_quickly
 from core.settings import Settings
 from core.storage import Store
 from core.workers import Worker
-from worker import job, registry
-from worker.engine import compute
+from worker import job
 from worker.engine.device import choose
-from worker.engine.engine import TILE, Engine
+from worker.engine.device_thread import DeviceThread
 from worker.imaging.decoding import Decoders
 from worker.imaging.encode import Encoders
 from worker.keeper import Keeper
+from worker.models import Models
 from worker.slots import Hands, Slot
+from worker.watcher import Watcher
 
 log = logging.getLogger("upres.worker")
 
@@ -49,8 +50,8 @@ def serve(settings: Settings) -> int:
     signals = Signals()
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     slots = [Slot(f"{name}-{number}", settings, hands, parts) for number in range(settings.slots)]
-    keeper = Keeper(settings, hands, partial(_describe, name, parts, hands), parts.engine.seconds_in_call)
-    threads = (keeper, *slots)
+    keeper = Keeper(settings, hands, partial(_describe, name, parts, hands), parts.thread.seconds_in_call)
+    threads = (keeper, parts.watcher, *slots)
     for thread in threads:
         thread.start()
     log.info("%s takes jobs, %d at a time", name, len(slots))
@@ -58,6 +59,7 @@ def serve(settings: Settings) -> int:
     while well and not signals.stop.wait(WATCH_SECONDS):
         well = not (hands.closed or keeper.stuck) and all(thread.is_alive() for thread in threads)
     hands.close()
+    parts.watcher.close()
     log.info("stopping after the jobs in hand; once more to give them back at once")
     with suppress(RedisError):
         keeper.tell()
@@ -65,11 +67,11 @@ def serve(settings: Settings) -> int:
     left = _give_back(settings, hands)
     with suppress(RedisError):
         keeper.close()
-    stats = parts.engine.stats
+    stats = parts.thread.stats
     log.info(
         "stopped; %d tiles in %d batches, device busy %.0f %%", stats.tiles, stats.batches, 100 * stats.busy_share()
     )
-    code = STOPPED if well and not keeper.stuck and not parts.engine.lost else RESTART
+    code = STOPPED if well and not keeper.stuck and not parts.thread.lost else RESTART
     if left or any(slot.is_alive() for slot in slots):
         _leave(code)
     return code
@@ -103,12 +105,13 @@ def _leave(code: int) -> NoReturn:
 
 
 def _describe(name: str, parts: job.Parts, hands: Hands) -> Worker:
-    manifest = parts.model.manifest
+    ready = parts.models.ready()
     return Worker(
         name=name,
         state="stopping" if hands.closed else "ready",
         device=parts.device,
-        model=f"{manifest.name} {manifest.version}",
+        models=tuple(map(str, ready)),
+        digests=tuple(model.digest for model in ready),
         slots=parts.settings.slots,
         jobs=tuple(hold.lease.job_id for hold in hands.held()),
     )
@@ -119,49 +122,27 @@ def prepare(settings: Settings) -> job.Parts:
 
     Raises QueueUnavailable, StoreUnavailable, ModelError, Unconfined or SettingsError.
     """
-    begin = time.perf_counter()
     _check_queue(settings)
     device = choose(settings.device)
     log.info("device: %s", device)
-    store = Store(settings)
-    model = registry.pull(store, settings.model, settings.cache_dir)
-    parts = job.Parts(
+    store, thread = Store(settings), DeviceThread()
+    models = Models(settings, store, device, thread)
+    decoders = Decoders(min(settings.slots, os.cpu_count() or 1), settings.max_input_pixels(2))
+    decoders.start()
+    watcher = Watcher(settings, store, models)
+    for name in dict.fromkeys((*settings.preload, settings.model)):
+        watcher.refresh(name)
+    return job.Parts(
         connection=connect(settings),
         store=store,
-        engine=Engine(model.manifest, compute.choose(model, device.torch, settings.cache_dir.expanduser())),
-        decoders=Decoders(min(settings.slots, os.cpu_count() or 1), settings.max_input_pixels(2)),
+        models=models,
+        thread=thread,
+        watcher=watcher,
+        decoders=decoders,
         encoders=Encoders(settings.slots),
-        model=model,
         settings=settings,
         device=device.name,
     )
-    _remember_tile(parts)
-    parts.decoders.start()
-    parts.engine.warm_up()
-    log.info(
-        "model %s %s ready in %s after %.1f s (%s)",
-        model.manifest.name,
-        model.manifest.version,
-        parts.engine.compute.precision,
-        time.perf_counter() - begin,
-        model.digest[:12],
-    )
-    return parts
-
-
-def _remember_tile(parts: job.Parts) -> None:
-    """Begin with the tile size that fitted last time; note it when a smaller one is found."""
-    key = keys.tile(parts.device, parts.model.digest, parts.engine.compute.precision)
-    parts.engine.tile = min(TILE, int(parts.connection.get(key) or TILE))
-
-    quick = connect_quickly(parts.settings)
-
-    def remember(tile: int) -> None:
-        log.warning("the device ran out of memory: tiles of %d pixels from now on", tile)
-        with suppress(RedisError):  # the device waits for this; it will be found out again
-            quick.set(key, tile, ex=keys.TILE_SECONDS)
-
-    parts.engine.on_shrink = remember
 
 
 def _check_queue(settings: Settings) -> None:

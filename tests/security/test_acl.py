@@ -84,7 +84,8 @@ def test_a_gateway_serves_streams_and_nothing_else(
 FORBIDDEN = {
     "function": ["KEYS *", "FLUSHALL", "CONFIG GET *", "GET other", "BLMOVE rq:queue:upres upres:popped 1 LEFT RIGHT",
                  "SUBSCRIBE other", "CLIENT LIST", "SCRIPT FLUSH", "ACL LIST", "SHUTDOWN", "SAVE",
-                 "HSET upres:keys a b", "DEL upres:keys", "SET upres:worker:x 1", "SET upres:tile:x 1"],
+                 "HSET upres:keys a b", "DEL upres:keys", "SET upres:worker:x 1", "SET upres:tile:x 1",
+                 "SET upres:model:x 1"],
     "worker": ["KEYS *", "FLUSHALL", "CONFIG GET *", "GET other", "SUBSCRIBE upres:job:x", "ACL LIST", "SHUTDOWN",
                "MONITOR", "CLIENT KILL ID 1", "XRANGE other - +", "HGET upres:keys a", "HSET upres:keys a b",
                "GET upres:token-secret", "SET upres:token-secret x", "GET upres:idempotency:x", "DEL upres:keys"],

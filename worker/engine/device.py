@@ -1,19 +1,22 @@
 """Which processor the worker runs on, and what it is."""
 
 import platform
+import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import psutil
-import torch
 
 from core.errors import SettingsError
 
+Kind = Literal["cuda", "mps", "cpu"]
+
 
 class Device(NamedTuple):
-    """A torch device, its maker's name for it, and its memory in bytes."""
+    """A kind of processor, its maker's name for it, and its memory in bytes."""
 
-    torch: torch.device
+    kind: Kind
     name: str
     memory_total: int
     memory_free: int
@@ -23,24 +26,49 @@ class Device(NamedTuple):
         return f"{self.name} ({self.memory_free / gib:.1f} of {self.memory_total / gib:.1f} GiB free)"
 
 
-def choose(wanted: Literal["auto", "cuda", "mps", "cpu"]) -> Device:
+def choose(wanted: Literal["auto"] | Kind) -> Device:
     """The wanted device, described; SettingsError when this machine does not have it."""
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    kind = next(name for name in available if available[name]) if wanted == "auto" else wanted
-    if not available[kind]:
-        usable = ", ".join(name for name in available if available[name])
-        raise SettingsError(f"UPRES_DEVICE: {kind} is not available here; usable: auto, {usable}")
+    available = _available()
+    kind = available[0] if wanted == "auto" else wanted
+    if kind not in available:
+        raise SettingsError(f"UPRES_DEVICE: {kind} is not available here; usable: auto, {', '.join(available)}")
     if kind == "cuda":
-        free, total = torch.cuda.mem_get_info()
-        return Device(torch.device("cuda"), torch.cuda.get_device_name(), total, free)
+        return _cuda()
     # Apple's GPU shares the machine's memory.
     memory = psutil.virtual_memory()
-    name = f"{_processor()}, {torch.get_num_threads()} threads" if kind == "cpu" else f"{_processor()} GPU"
-    return Device(torch.device(kind), name, memory.total, memory.available)
+    name = f"{_processor()}, {psutil.cpu_count()} threads" if kind == "cpu" else f"{_processor()} GPU"
+    return Device(kind, name, memory.total, memory.available)
+
+
+def _available() -> list[Kind]:
+    """What the libraries here can use, the fastest first."""
+    found: list[Kind] = ["cpu"]
+    if find_spec("torch"):
+        import torch
+
+        if torch.backends.mps.is_available():
+            found.insert(0, "mps")
+        if torch.cuda.is_available():
+            found.insert(0, "cuda")
+    elif find_spec("onnxruntime"):
+        import onnxruntime
+
+        # It lists what it was built for, whether or not there is a GPU.
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidiactl").exists():
+            found.insert(0, "cuda")
+    return found
+
+
+def _cuda() -> Device:
+    if find_spec("torch"):
+        import torch
+
+        free, total = torch.cuda.mem_get_info()
+        return Device("cuda", torch.cuda.get_device_name(), total, free)
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    line = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    name, *mebibytes = line.split(", ")
+    return Device("cuda", name, *(int(one) << 20 for one in mebibytes))
 
 
 def _processor() -> str:

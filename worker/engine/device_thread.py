@@ -9,16 +9,15 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from core.errors import DeviceLost, DeviceOutOfMemory
 from worker.engine import tiling
 from worker.engine.batching import Batcher
-from worker.engine.compute import Compute, Finish
+from worker.engine.compute import Compute, Finish, OutOfMemory
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -29,6 +28,7 @@ LINGER_SECONDS = 0.002
 class Shape(NamedTuple):
     """What tiles of one batch have in common."""
 
+    compute: Compute
     factor: int
     height: int
     width: int
@@ -36,11 +36,12 @@ class Shape(NamedTuple):
 
 
 class Window(NamedTuple):
-    """One tile on its way: what to enlarge, and who waits for it."""
+    """One tile on its way: what to enlarge, who waits for it, and who hears of a tile size that memory sufficed for."""
 
     pixels: Pixels
     shape: Shape
     enlarged: "Future[Pixels]"
+    on_shrink: Callable[[int], None]
 
 
 @dataclass
@@ -61,11 +62,9 @@ class Stats:
 
 
 class DeviceThread:
-    """Runs windows that any thread submits. `on_shrink` hears of a tile size that memory did not suffice for."""
+    """Runs windows that any thread submits, through any model."""
 
-    def __init__(self, compute: Compute, on_shrink: Callable[[int], None]) -> None:
-        self._compute = compute
-        self._on_shrink = on_shrink
+    def __init__(self) -> None:
         self._batcher: Batcher[Window] = Batcher()
         self._changed = threading.Condition()
         self._lanes = 0
@@ -75,6 +74,12 @@ class DeviceThread:
         self.stats = Stats(since=time.monotonic())
         self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
         self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def open_lane(self) -> Hashable:
         """A place for one job's tiles; `close_lane` gives it up, with all that still waits in it."""
@@ -88,16 +93,14 @@ class DeviceThread:
             self._lanes -= 1
             self._batcher.drop(lane)
 
-    def submit(self, lane: Hashable, factor: int, pixels: Pixels, halo: int) -> "Future[Pixels]":
+    def submit(self, lane: Hashable, window: Window) -> "Future[Pixels]":
         """Enlarge a window. The future raises DeviceOutOfMemory, DeviceLost, or what this window alone causes."""
         if self.lost:
             raise self.lost
-        shape = Shape(factor, pixels.shape[0], pixels.shape[1], halo)
-        future: Future[Pixels] = Future()
         with self._changed:
-            self._batcher.add(lane, shape, Window(pixels, shape, future))
+            self._batcher.add(lane, window.shape, window)
             self._changed.notify()
-        return future
+        return window.enlarged
 
     def seconds_in_call(self) -> float:
         """How long the device has been at what it does now; 0 while it waits for work."""
@@ -117,7 +120,7 @@ class DeviceThread:
             self._call_began = begin = time.monotonic()
             if batch and (finish := self._start(batch)):
                 running.append((batch, finish))
-            if running and (not batch or len(running) >= self._compute.batches_ahead):
+            if running and (not batch or len(running) >= batch[0].shape.compute.batches_ahead):
                 self._finish(*running.popleft())
             self._call_began = None
             self.stats.busy_seconds += time.monotonic() - begin
@@ -130,7 +133,7 @@ class DeviceThread:
                     return []
                 self._changed.wait()
             assert isinstance(shape, Shape)
-            limit = max(1, self._compute.batch_pixels // (shape.height * shape.width))
+            limit = max(1, shape.compute.batch_pixels // (shape.height * shape.width))
             batch = self._batcher.take(shape, limit)
             if wait and len(batch) < min(limit, self._lanes):
                 self._changed.wait(LINGER_SECONDS)
@@ -142,7 +145,8 @@ class DeviceThread:
         self.stats.batches += 1
         self.stats.tiles += len(batch)
         try:
-            return self._compute.start(batch[0].shape.factor, [window.pixels for window in batch])
+            shape = batch[0].shape
+            return shape.compute.start(shape.factor, [window.pixels for window in batch])
         except Exception as error:
             self._recover(batch, error)
             return None
@@ -164,27 +168,26 @@ class DeviceThread:
             try:
                 if self.lost:
                     raise self.lost
-                window.enlarged.set_result(self._alone(window.shape, window.pixels))
-            except torch.OutOfMemoryError:
+                window.enlarged.set_result(self._alone(window, window.pixels))
+            except OutOfMemory:
                 window.enlarged.set_exception(DeviceOutOfMemory("The device has too little memory; try again later."))
             except Exception as guilty:
                 window.enlarged.set_exception(guilty)
 
-    def _alone(self, shape: Shape, pixels: Pixels) -> Pixels:
-        """One window in a batch of its own; in quarters when memory does not suffice, which is as exact."""
-        height, width = pixels.shape[:2]
+    def _alone(self, window: Window, pixels: Pixels) -> Pixels:
+        """A window, or a part of it, in a batch of its own; in quarters when memory does not suffice: as exact."""
+        shape, (height, width) = window.shape, pixels.shape[:2]
         size = max(height, width) // 2 + shape.halo
         try:
-            enlarged: Pixels = self._compute.start(shape.factor, [pixels])()[0]
+            enlarged: Pixels = shape.compute.start(shape.factor, [pixels])()[0]
             return enlarged
-        except torch.OutOfMemoryError:
+        except OutOfMemory:
             if size <= 2 * shape.halo or size >= max(height, width):
                 raise
-        release_memory()
-        self._on_shrink(size)
+        window.on_shrink(size)
         output = np.empty((height * shape.factor, width * shape.factor, 3), np.uint8)
         for tile in tiling.plan(height, width, size, shape.halo):
-            tiling.paste(output, tile, self._alone(shape, tiling.cut(pixels, tile)), shape.factor)
+            tiling.paste(output, tile, self._alone(window, tiling.cut(pixels, tile)), shape.factor)
         return output
 
 
@@ -192,9 +195,3 @@ def is_sticky(error: Exception) -> bool:
     """Whether the CUDA context is gone: every later call in this process would fail as well."""
     sticky = ("illegal memory access", "device-side assert", "unspecified launch failure", "device is lost", "ECC")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in sticky)
-
-
-def release_memory() -> None:
-    """Give back what torch's allocator holds but does not use."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -20,7 +20,7 @@ from core.errors import ModelError
 from core.manifest import Manifest, Network
 from worker.engine import tiling
 from worker.engine.compute import Compute
-from worker.engine.device_thread import DeviceThread
+from worker.engine.device_thread import DeviceThread, Shape, Window
 from worker.engine.tiling import Tile
 
 Pixels = npt.NDArray[np.uint8]
@@ -29,6 +29,8 @@ OnTile = Callable[[int, int], None]
 
 TILE = 640
 """Side of a window in input pixels: with a halo of 35, at most 1.3 pixels are computed for one that is kept."""
+SMALLEST_CORE = 64
+"""A window of a network with a large halo is at least so much larger than two of them."""
 WINDOWS_AHEAD = 4
 """Windows that a job has in flight: two batches on the device and two that wait for it."""
 
@@ -41,25 +43,14 @@ class _Pass(NamedTuple):
 
 
 class Engine:
-    """One model on one device, for as many threads as like."""
+    """One model on a device that it may share with others, for as many threads as like."""
 
-    def __init__(self, manifest: Manifest, compute: Compute, tile: int = TILE) -> None:
+    def __init__(self, manifest: Manifest, compute: Compute, device: DeviceThread, tile: int = TILE) -> None:
         self.manifest = manifest
         self.compute = compute
-        self.tile = tile
+        self.tile = max(tile, 2 * max(network.margin for network in manifest.networks) + SMALLEST_CORE)
         self.on_shrink: Callable[[int], None] = lambda tile: None
-        self._thread = DeviceThread(compute, self._shrink)
-        self.stats = self._thread.stats
-        self.seconds_in_call = self._thread.seconds_in_call
-
-    @property
-    def lost(self) -> bool:
-        """Whether the device broke down for good."""
-        return self._thread.lost is not None
-
-    def close(self) -> None:
-        """Finish what was begun and let go of the device."""
-        self._thread.close()
+        self._thread = device
 
     def warm_up(self) -> None:
         """Run every network once, so that the first job does not pay for what the first run prepares."""
@@ -97,12 +88,14 @@ class Engine:
 
     def _run(self, lane: Hashable, pixels: Pixels, step: _Pass, count: "_Count") -> Iterator[Pixels]:
         """One network over one image."""
-        factor, halo = step.network.factor, step.network.receptive_radius
+        factor, halo = step.network.factor, step.network.margin
         waiting = iter(step.tiles)
         flying: deque[Future[Pixels]] = deque()
         for tile in step.tiles:
             while len(flying) < WINDOWS_AHEAD and (ahead := next(waiting, None)):
-                flying.append(self._thread.submit(lane, factor, tiling.cut(pixels, ahead), halo))
+                window = tiling.cut(pixels, ahead)
+                shape = Shape(self.compute, factor, window.shape[0], window.shape[1], halo)
+                flying.append(self._thread.submit(lane, Window(window, shape, Future(), self._shrink)))
             enlarged = flying.popleft().result()
             first = tile.core_rows.start
             if tile.core_columns.start == 0:
@@ -118,7 +111,7 @@ class Engine:
             raise ModelError(f"Model {self.manifest.name!r} has no networks for factor {factor}.")
         passes = []
         for network in chain:
-            tiles = tiling.plan(height, width, self.tile, network.receptive_radius)
+            tiles = tiling.plan(height, width, self.tile, network.margin)
             passes.append(_Pass(network, height, width, tiles))
             height, width = height * network.factor, width * network.factor
         return passes

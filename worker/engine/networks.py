@@ -1,5 +1,8 @@
 """The networks that models are made of, as torch modules."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -7,7 +10,37 @@ from torch.nn import functional
 
 from core.errors import ModelError
 from core.manifest import Network
-from worker.registry import Model
+from worker.model import Model
+
+
+class Enlarger(nn.Module):
+    """Base of all networks: RGB in [0, 1], (batch, 3, height, width) → (batch, 3, height·factor, width·factor).
+
+    The result is the nearest-neighbour enlargement plus what `detail` adds, or where `adds_to_image` is false
+    `detail` alone; not clamped.
+    """
+
+    adds_to_image = True
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
+        detail = self.detail(image).to(image.dtype)
+        if not self.adds_to_image:
+            return detail
+        return detail + functional.interpolate(image, scale_factor=float(self.factor), mode="nearest")
+
+    def detail(self, image: Tensor) -> Tensor:
+        """What the network computes, in the precision of its weights."""
+        raise NotImplementedError
+
+
+def conv(channels: int, result: int) -> nn.Conv2d:
+    """The one convolution that all of them consist of."""
+    return nn.Conv2d(channels, result, 3, padding=1)
 
 
 class ResidualBlock(nn.Module):
@@ -15,8 +48,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1, self.conv2 = conv(width, width), conv(width, width)
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, width, height, width) → the same shape."""
@@ -24,67 +56,187 @@ class ResidualBlock(nn.Module):
         return features + change
 
 
-class EDSR(nn.Module):
+class EDSR(Enlarger):
     """EDSR-baseline (Lim et al. 2017, arXiv 1707.02921) with one pixel shuffle and a nearest-neighbour skip.
 
-    Input (batch, 3, height, width), RGB in [0, 1]; output (batch, 3, height·factor, width·factor),
-    not clamped. Receptive radius: depth · 2 + 3 input pixels.
+    Receptive radius: depth · 2 + 3 input pixels.
     """
 
     def __init__(self, factor: int, width: int, depth: int) -> None:
-        super().__init__()
-        self.factor = factor
-        self.head = nn.Conv2d(3, width, 3, padding=1)
+        super().__init__(factor)
+        self.head = conv(3, width)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
-        self.blend = nn.Conv2d(width, width, 3, padding=1)
-        self.tail = nn.Conv2d(width, 3 * factor * factor, 3, padding=1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(batch, 3, height, width) → (batch, 3, height·factor, width·factor)."""
-        base = functional.interpolate(image, scale_factor=float(self.factor), mode="nearest")
-        return self.detail(image).to(image.dtype) + base
+        self.blend = conv(width, width)
+        self.tail = conv(width, 3 * factor * factor)
 
     def detail(self, image: Tensor) -> Tensor:
-        """What is added to the nearest-neighbour enlargement, in the precision of the weights."""
+        """See Enlarger."""
         features = self.head(image.to(self.head.weight.dtype))
         return functional.pixel_shuffle(self.tail(features + self.blend(self.blocks(features))), self.factor)
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each of which sees all before it; a fifth of the last is added to the input."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        for number in range(1, 6):
+            setattr(self, f"conv{number}", conv(width + (number - 1) * growth, growth if number < 5 else width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, width, height, width) → the same shape."""
+        parts = [features]
+        for number in range(1, 5):
+            parts.append(functional.leaky_relu(self.get_submodule(f"conv{number}")(torch.cat(parts, 1)), 0.2))
+        change: Tensor = self.get_submodule("conv5")(torch.cat(parts, 1))
+        return features + 0.2 * change
+
+
+class RRDB(nn.Module):
+    """Residual in residual dense block."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.rdb1, self.rdb2, self.rdb3 = (DenseBlock(width, growth) for _ in range(3))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, width, height, width) → the same shape."""
+        change: Tensor = self.rdb3(self.rdb2(self.rdb1(features)))
+        return features + 0.2 * change
+
+
+class RRDBNet(Enlarger):
+    """ESRGAN's generator for factor 4 (Wang et al. 2018, arXiv 1809.00219), tensors named as in published checkpoints.
+
+    Receptive radius: 1 + 15 · depth + 1 + (1 / 2) + 3 · (1 / 4) input pixels, rounded up.
+    """
+
+    adds_to_image = False
+
+    def __init__(self, factor: int, width: int, depth: int, growth: int) -> None:
+        super().__init__(factor)
+        self.conv_first = conv(3, width)
+        self.body = nn.Sequential(*(RRDB(width, growth) for _ in range(depth)))
+        self.conv_body, self.conv_up1, self.conv_up2 = (conv(width, width) for _ in range(3))
+        self.conv_hr, self.conv_last = conv(width, width), conv(width, 3)
+
+    def detail(self, image: Tensor) -> Tensor:
+        """See Enlarger."""
+        features = self.conv_first(image.to(self.conv_first.weight.dtype))
+        features = features + self.conv_body(self.body(features))
+        for up in (self.conv_up1, self.conv_up2):
+            features = functional.leaky_relu(
+                up(functional.interpolate(features, scale_factor=2.0, mode="nearest")), 0.2
+            )
+        result: Tensor = self.conv_last(functional.leaky_relu(self.conv_hr(features), 0.2))
+        return result
+
+
+class SRVGGNetCompact(Enlarger):
+    """The plain chain of Real-ESRGAN's small models (Wang et al. 2021, arXiv 2107.10833): convolution, PReLU, ….
+
+    Receptive radius: depth + 2 input pixels.
+    """
+
+    def __init__(self, factor: int, width: int, depth: int) -> None:
+        super().__init__(factor)
+        self.body = nn.ModuleList([conv(3, width), nn.PReLU(width)])
+        for _ in range(depth):
+            self.body.extend([conv(width, width), nn.PReLU(width)])
+        self.body.append(conv(width, 3 * factor * factor))
+
+    def detail(self, image: Tensor) -> Tensor:
+        """See Enlarger."""
+        features = image.to(next(self.parameters()).dtype)
+        for layer in self.body:
+            features = layer(features)
+        return functional.pixel_shuffle(features, self.factor)
+
+
+class Recognised(Enlarger):
+    """A community checkpoint, built by spandrel (github.com/chaiNNer-org/spandrel) from the names of its tensors."""
+
+    adds_to_image = False
+
+    def __init__(self, factor: int, tensors: dict[str, Tensor]) -> None:
+        super().__init__(factor)
+        try:
+            from spandrel import ImageModelDescriptor, ModelLoader
+        except ImportError as error:
+            raise ModelError(f'This model needs spandrel: pip install "upres[community]" ({error}).') from error
+        found = ModelLoader("cpu").load_from_state_dict(tensors)
+        if not isinstance(found, ImageModelDescriptor) or (found.scale, found.output_channels) != (factor, 3):
+            raise ModelError(
+                f"This is a model of another kind ({found.architecture.name}), not one for factor {factor}."
+            )
+        self.model = found.model
+        self._padded = found  # pads to the sides that the architecture wants, and cuts that off again
+
+    def detail(self, image: Tensor) -> Tensor:
+        """See Enlarger."""
+        result: Tensor = self._padded(image.to(next(self.model.parameters()).dtype))
+        return result
 
 
 class ByteNetwork(nn.Module):
     """A network between bytes: (count, height, width, 3) uint8 → the same, enlarged.
 
-    Only what the network adds is computed in its precision, and rounded to grey levels; the pixels it
-    is added to are whole numbers already. So half precision costs thousandths of a decibel.
+    Only what the network computes is in its precision, and rounded to grey levels; the pixels it may be added to are
+    whole numbers already. So half precision costs thousandths of a decibel.
     """
 
-    def __init__(self, network: EDSR) -> None:
+    def __init__(self, network: Enlarger) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, windows: Tensor) -> Tensor:
         """RGB in [0, 255] → RGB in [0, 255]."""
+        image = windows.permute(0, 3, 1, 2).float() / 255
+        grey_levels = (self.network.detail(image).float() * 255).round().to(torch.int32).permute(0, 2, 3, 1)
+        if self.network.adds_to_image:
+            grey_levels = grey_levels + self._repeated(windows)
+        return grey_levels.clamp(0, 255).to(torch.uint8)
+
+    def _repeated(self, windows: Tensor) -> Tensor:
+        """The nearest-neighbour enlargement."""
         count, height, width, channels = windows.shape
         factor = self.network.factor
-        image = windows.permute(0, 3, 1, 2).float() / 255
-        detail = (self.network.detail(image).float() * 255).round().to(torch.int32).permute(0, 2, 3, 1)
         repeated = windows[:, :, None, :, None].expand(count, height, factor, width, factor, channels)
-        base = repeated.reshape(count, height * factor, width * factor, channels).to(torch.int32)
-        return (base + detail).clamp(0, 255).to(torch.uint8)
+        return repeated.reshape(count, height * factor, width * factor, channels).to(torch.int32)
 
 
-def build(network: Network) -> EDSR:
+ARCHITECTURES: dict[str, Callable[..., Enlarger]] = {"edsr": EDSR, "rrdb": RRDBNet, "compact": SRVGGNetCompact}
+
+
+def build(network: Network) -> Enlarger:
     """An untrained module for a manifest's network, on no device yet (`meta`)."""
-    architectures = {"edsr": EDSR}
-    with torch.device("meta"):
-        return architectures[network.architecture](network.factor, network.width, network.depth)
-
-
-def load(network: Network, model: Model) -> EDSR:
-    """A network with its weights, in float32 on the host. Raises ModelError when they do not fit."""
-    module = build(network)
+    if network.architecture not in ARCHITECTURES:
+        raise ModelError(f"{network.file}: {network.architecture!r} is no architecture of torch modules.")
     try:
-        module.load_state_dict(load_file(model.weights[network.factor]), strict=True, assign=True)
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{network.file} does not fit its manifest: {error}") from error
+        with torch.device("meta"):
+            return ARCHITECTURES[network.architecture](network.factor, **network.parameters)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{network.file}: {network.architecture!r} has other parameters ({error}).") from error
+
+
+def load(network: Network, model: Model) -> Enlarger:
+    """A network with its weights, in float32 on the host. Raises ModelError when they do not fit."""
+    tensors = _tensors(network, model)
+    if network.architecture == "spandrel":
+        module: Enlarger = Recognised(network.factor, tensors)
+    else:
+        module = build(network)
+        try:
+            module.load_state_dict(tensors, strict=True, assign=True)
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"{network.file} does not fit its manifest: {error}") from error
     module.requires_grad_(False).eval()
     return module
+
+
+def _tensors(network: Network, model: Model) -> dict[str, Any]:
+    try:
+        tensors = load_file(model.files[network.file])
+    except Exception as error:  # safetensors has a type of its own for each kind of damage
+        raise ModelError(f"{network.file} is no safetensors file ({error}).") from error
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}

@@ -12,12 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import openvino
-import torch
 
-from core.manifest import Network
-from worker.engine import networks
-from worker.engine.networks import ByteNetwork, load
-from worker.registry import Model
+from core.manifest import GRAPH_OUTPUT, Network
+from worker.model import Model
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -34,8 +31,9 @@ class OpenVinoCompute:
         self._compiled: dict[int, Any] = {}
         with tempfile.TemporaryDirectory() as nowhere:
             for network in model.manifest.networks:
-                graph = _cached(network, model, cache or Path(nowhere))
-                self._compiled[network.factor] = core.compile_model(graph, "CPU")
+                graph = _graph(core, network, model, cache or Path(nowhere))
+                exact = {} if "bfloat16" in network.precisions else {"INFERENCE_PRECISION_HINT": "f32"}
+                self._compiled[network.factor] = core.compile_model(graph, "CPU", exact)
         inference = self._compiled[network.factor].get_property("INFERENCE_PRECISION_HINT")
         self.precision = {"bf16": "bfloat16", "f16": "float16"}.get(inference.get_type_name(), "float32")
 
@@ -45,8 +43,20 @@ class OpenVinoCompute:
         return lambda: done
 
 
+def _graph(core: Any, network: Network, model: Model, cache: Path) -> Any:
+    """A network between bytes, as OpenVINO has it."""
+    if network.architecture != "graph":
+        return core.read_model(_cached(network, model, cache))
+    whole = core.read_model(model.files[network.file])
+    return openvino.Model([whole.output(GRAPH_OUTPUT)], whole.get_parameters())
+
+
 def _converted(network: Network, model: Model) -> Any:
-    """A network as an OpenVINO graph."""
+    """A network of torch modules as an OpenVINO graph."""
+    import torch
+
+    from worker.engine.networks import ByteNetwork, load
+
     example = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         # OpenVINO traces, which torch has deprecated; through torch.export it takes three times as long.
@@ -58,7 +68,7 @@ def _converted(network: Network, model: Model) -> Any:
 
 def _cached(network: Network, model: Model, cache: Path) -> Path:
     """The file with the converted network, which takes a second to make: named by all that it is made of."""
-    sources = (Path(__file__), Path(networks.__file__), model.weights[network.factor])
+    sources = (Path(__file__), Path(__file__).with_name("networks.py"), model.files[network.file])
     made_of = hashlib.sha256(openvino.__version__.encode() + b"".join(source.read_bytes() for source in sources))
     folder = cache / "openvino" / made_of.hexdigest()[:32]
     if not _intact(folder):

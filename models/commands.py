@@ -1,0 +1,205 @@
+"""`upres models`: what operators do with the registry. Talks to the object store itself, as UPRES_S3_… say."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import click
+
+from client.terminal import connection, print_table, row, table
+from core import catalogue, registry
+from core.catalogue import Offer
+from core.errors import UpresError
+from core.manifest import Labels, Rule
+from core.registry import CANARY, STABLE
+from core.settings import Settings
+from core.storage import Store
+
+HELP = """Look after the models that an upres serves: versions, and the labels that say which is served.
+
+Needs access to the object store (UPRES_S3_BUCKET, UPRES_S3_ENDPOINT_URL, AWS_…).
+
+\b
+  upres models import my.safetensors --name mine     a community checkpoint becomes version 1 of «mine»
+  upres models push ./mine                           … and is in the registry
+  upres enlarge photo.jpg --model mine               … and in use
+"""
+
+
+@click.group(invoke_without_command=True, help=HELP)
+@click.pass_context
+def models(context: click.Context) -> None:
+    """See HELP."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_models)
+
+
+@models.command("list")
+def list_models() -> None:
+    """List all models, with what their labels mean."""
+    with store() as opened:
+        entries = registry.index(opened).models.values()
+    listed = table("model", "labels", "factors", "versions", "licence", "what for")
+    for entry in entries:
+        stable = next(one for one in entry.versions if one.version == entry.labels.labels[STABLE])
+        factors = ", ".join(map(str, stable.factors))
+        row(
+            listed,
+            entry.name,
+            meant(entry.labels),
+            factors,
+            str(len(entry.versions)),
+            stable.licence,
+            stable.description,
+        )
+    print_table(listed, "There are no models; push one with `upres models push FOLDER`.")
+
+
+@models.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Show a model's versions, what its labels mean, and what workers say to that."""
+    with store() as opened:
+        labels = registry.labels(opened, name)
+        known = registry.index(opened).models.get(name)
+        offer = _offer(name)
+    print(f"labels   {meant(labels)}")
+    if labels.before:
+        print(f"before   {', '.join(labels.before)}")
+    if CANARY in labels.labels:
+        print(f"canary   {labels.canary_percent:g} % of the jobs{_rule(labels)}")
+    print(f"served   {_served(offer)}\n")
+    for version, reason in (offer.refused if offer else {}).items():
+        print(f"refused  {version}: {reason}")
+    listed = table("version", "created", "factors", "licence", "digest", "what for")
+    for one in known.versions if known else ():
+        factors = ", ".join(map(str, one.factors))
+        row(listed, one.version, f"{one.created}", factors, one.licence, one.digest[:12], one.description)
+    print_table(listed, "It is not in the index; `upres models reindex` puts it there.")
+
+
+@models.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
+def push(folders: tuple[Path, ...]) -> None:
+    """Put versions into the registry; the first one of a model becomes its stable one."""
+    with store() as opened:
+        for folder in folders:
+            manifest = registry.push(opened, folder)
+            print(f"{manifest.name} {manifest.version} is in the registry")
+
+
+@models.command()
+@click.argument("name")
+@click.argument("changes", nargs=-1, required=True, metavar="LABEL=VERSION...")
+@click.option("--canary-percent", type=float, help="Share of the jobs that the canary gets.")
+@click.option(
+    "--rule", metavar="JOBS:PERCENT", help="Make the canary stable after JOBS jobs, unless more than PERCENT failed."
+)
+def label(name: str, changes: tuple[str, ...], canary_percent: float | None, rule: str | None) -> None:
+    """Let labels mean versions from now on: stable=2, canary=3; canary= takes the canary away.
+
+    Workers make the version ready and check it first; then new jobs get it.
+    """
+    with store() as opened:
+        for one in changes:
+            which, equals, version = one.partition("=")
+            if not equals:
+                raise click.UsageError(f"{one}: write LABEL=VERSION, stable=2 for example.")
+            registry.set_label(opened, name, which, version or None)
+        labels = registry.labels(opened, name)
+        more = {"canary_percent": canary_percent, "rule": _read_rule(rule) if rule else None}
+        if any(value is not None for value in more.values()):
+            update = {key: value for key, value in more.items() if value is not None}
+            labels = registry.change(opened, name, labels.model_copy(update=update))
+    print(f"{name}: {meant(labels)}")
+
+
+@models.command()
+@click.argument("name")
+def rollback(name: str) -> None:
+    """Let stable mean again what it meant before; a canary is given up."""
+    with store() as opened:
+        print(f"{name}: {meant(registry.rollback(opened, name))}")
+
+
+@models.command()
+@click.argument("name")
+def promote(name: str) -> None:
+    """Let stable mean what canary means."""
+    with store() as opened:
+        print(f"{name}: {meant(registry.promote(opened, name))}")
+
+
+@models.command()
+def reindex() -> None:
+    """Make the list of models anew, should somebody have changed the bucket by hand."""
+    with store() as opened:
+        print(f"{len(registry.reindex(opened).models)} models")
+
+
+@models.command()
+@click.argument("name")
+@click.argument("versions", nargs=-1, metavar="[VERSION...]")
+def verify(name: str, versions: tuple[str, ...]) -> None:
+    """Fetch versions (all of them by default), check every digest, and enlarge their golden images on this machine."""
+    from models.measure import verify as check
+
+    with store() as opened:
+        known = registry.index(opened).models.get(name)
+        for version in versions or tuple(one.version for one in known.versions if known) if known else versions:
+            print(f"{name} {version}: {check(opened, name, version)}")
+
+
+@models.command()
+@click.argument("name")
+def compare(name: str) -> None:
+    """Compare the canary with the stable version: PSNR on golden images, and latency, on this machine."""
+    from models.measure import compare as measured
+
+    with store() as opened:
+        listed = table("label", "version", "golden", "256×256 pixels", "size")
+        for line in measured(opened, name):
+            row(listed, *line)
+    print_table(listed, "")
+
+
+def meant(labels: Labels) -> str:
+    """Labels in a line."""
+    return ", ".join(f"{label}={version}" for label, version in labels.labels.items())
+
+
+def _offer(name: str) -> Offer | None:
+    with suppress(click.ClickException), connection() as redis:
+        return catalogue.published(redis, name)
+    return None
+
+
+def _served(offer: Offer | None) -> str:
+    if offer is None:
+        return "nothing yet, as far as Redis says; a worker loads it with the first job"
+    return ", ".join(f"{label}={pin.version}" for label, pin in offer.labels.items())
+
+
+def _rule(labels: Labels) -> str:
+    if labels.rule is None:
+        return ""
+    return f"; stable after {labels.rule.jobs}, unless more than {labels.rule.most_failed_percent:g} % fail"
+
+
+def _read_rule(text: str) -> Rule:
+    jobs, _, percent = text.partition(":")
+    try:
+        return Rule(jobs=int(jobs), most_failed_percent=float(percent))
+    except ValueError:
+        raise click.UsageError("--rule: write JOBS:PERCENT, 1000:0.5 for example.") from None
+
+
+@contextmanager
+def store() -> Iterator[Store]:
+    """The object store; what goes wrong inside the block ends the command with a sentence."""
+    try:
+        yield Store(Settings.from_environment())
+    except UpresError as error:
+        raise click.ClickException(f"{error} ({error.code})") from error
+    except ValueError as error:  # pydantic's: a label or a version that cannot be one
+        raise click.ClickException(str(error).splitlines()[0]) from error

@@ -1,0 +1,93 @@
+"""A version as a folder: networks in, manifest and golden images made, as the registry wants it."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from core import registry
+from core.manifest import SCHEMA_VERSION, Golden, Manifest, Network
+from worker import golden
+from worker.engine.compute import Compute
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import Engine
+from worker.engine.torch_compute import TorchCompute
+from worker.model import Model, open_folder
+
+PICTURE = Path(__file__).parent / "golden.png"
+"""96×96 pixels of a photo, with hair, an eye and blur."""
+
+
+class Made(NamedTuple):
+    """A network that belongs into a folder: what the manifest says of it, and its tensors."""
+
+    fields: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+def write(folder: Path, about: Mapping[str, Any], networks: Sequence[Made]) -> Model:
+    """A whole version: weights, golden images, manifest. Raises ModelError when they do not fit together."""
+    folder.mkdir(parents=True, exist_ok=True)
+    described = []
+    for made in networks:
+        file = f"{about['name']}-x{made.fields['factor']}.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in made.tensors.items()}, folder / file)
+        described.append({**made.fields, "file": file})
+    return describe(folder, about, described)
+
+
+def describe(folder: Path, about: Mapping[str, Any], networks: Sequence[Mapping[str, Any]]) -> Model:
+    """The manifest for network files that lie in the folder, with golden images made in float32 by torch."""
+    fields = {
+        "schema_version": SCHEMA_VERSION,
+        "created": date.today().isoformat(),
+        **about,
+        "networks": [{**one, "sha256": _digest(folder / one["file"])} for one in networks],
+    }
+    _write_manifest(folder, Manifest.model_validate(fields))
+    model = open_folder(folder)
+    with DeviceThread() as thread:
+        made = make_golden(model, TorchCompute(model, "cpu", "float32"), thread, folder)
+    _write_manifest(folder, model.manifest.model_copy(update={"golden": made}))
+    return open_folder(folder)
+
+
+def make_golden(model: Model, compute: Compute, thread: DeviceThread, folder: Path) -> tuple[Golden, ...]:
+    """What the networks make of the picture, as files in the folder."""
+    picture = folder / "golden.png"
+    picture.write_bytes(PICTURE.read_bytes())
+    made = []
+    for network in model.manifest.networks:
+        enlarged = folder / f"golden-x{network.factor}.png"
+        pixels = Engine(model.manifest, compute, thread).upscale(golden.read(picture), network.factor)
+        Image.fromarray(pixels).save(enlarged, optimize=True)
+        files = {"image": _file(picture), "enlarged": _file(enlarged)}
+        made.append(Golden.model_validate({"factor": network.factor, **files}))
+    return tuple(made)
+
+
+def change(folder: Path, model: Model, networks: Sequence[Network]) -> Model:
+    """Write the manifest anew with other words about its networks."""
+    _write_manifest(folder, model.manifest.model_copy(update={"networks": tuple(networks)}))
+    return open_folder(folder)
+
+
+def _file(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    return registry.digest(path.read_bytes())
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    fields = manifest.model_dump(mode="json", exclude_defaults=True)
+    temporary = folder / "manifest.json.new"
+    temporary.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
+    os.replace(temporary, folder / "manifest.json")

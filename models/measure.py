@@ -1,0 +1,73 @@
+"""What versions are worth on this machine: digests, golden images, seconds."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from core import registry
+from core.errors import ModelError
+from core.registry import CANARY, STABLE
+from core.settings import Settings
+from core.storage import Store
+from worker import golden
+from worker.engine import compute
+from worker.engine.device import choose
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import Engine
+from worker.model import Model, pull
+
+SIDE = 256
+RUNS = 5
+
+
+def verify(store: Store, name: str, version: str) -> str:
+    """Every digest and golden image of a version. Raises ModelError, or says what is fine."""
+    model = _pull(store, name, version)
+    with DeviceThread() as thread:
+        golden.check(model, _engine(model, thread))
+    return f"{len(model.files)} files and {len(model.manifest.golden)} golden images as they should be"
+
+
+def compare(store: Store, name: str) -> list[tuple[str, ...]]:
+    """Label, version, PSNR on the golden images, milliseconds for a tile, and size: stable and canary."""
+    labels = registry.labels(store, name).labels
+    if CANARY not in labels:
+        raise ModelError(f"Model {name!r} has no canary; give it one: upres models label {name} canary=VERSION")
+    models = {label: _pull(store, name, labels[label]) for label in (STABLE, CANARY)}
+    with DeviceThread() as thread:
+        return [_row(label, model, models[STABLE], _engine(model, thread)) for label, model in models.items()]
+
+
+def seconds(engine: Engine, factor: int, side: int = SIDE, runs: int = RUNS) -> float:
+    """The best of some runs over one square image of noise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    took = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        engine.upscale(pixels, factor)
+        took.append(time.perf_counter() - begin)
+    return min(took)
+
+
+def _row(label: str, model: Model, stable: Model, engine: Engine) -> tuple[str, ...]:
+    """Each is measured by what the stable version was expected to make: that is what changes for people."""
+    factors = [one for one in stable.manifest.golden if model.manifest.chain(one.factor)]
+    found = [f"x{one.factor} {golden.measure(stable, engine, one):.2f} dB" for one in factors]
+    factor = max(network.factor for network in model.manifest.networks)
+    took = f"x{factor} {seconds(engine, factor) * 1000:.0f} ms"
+    return label, model.manifest.version, ", ".join(found) or "none", took, f"{model.bytes / 1e6:.1f} MB"
+
+
+def _engine(model: Model, thread: DeviceThread) -> Engine:
+    engine = Engine(model.manifest, compute.choose(model, choose("auto"), _cache()), thread)
+    engine.warm_up()
+    return engine
+
+
+def _pull(store: Store, name: str, version: str) -> Model:
+    return pull(store, name, version, _cache())
+
+
+def _cache() -> Path:
+    return Settings.from_environment().cache_dir.expanduser()

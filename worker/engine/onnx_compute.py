@@ -1,0 +1,55 @@
+"""ONNX graphs by ONNX Runtime, on a CPU or on CUDA: for workers without torch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+
+from core.errors import ModelError
+from core.manifest import GRAPH_INPUT, GRAPH_OUTPUT
+from worker.engine.compute import Finish, OutOfMemory, Pixels
+from worker.engine.device import Device
+from worker.model import Model
+
+PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+OUT_OF_MEMORY = ("Failed to allocate memory", "out of memory", "CUDA failure 2")
+"""Its errors have no types; this is how those begin."""
+
+
+class OnnxCompute:
+    """Graphs from uint8 to uint8, as `upres models export` makes them."""
+
+    precision = "as stored"
+    batches_ahead = 1
+
+    def __init__(self, model: Model, device: Device) -> None:
+        if device.kind not in PROVIDERS:
+            raise ModelError(f"ONNX Runtime runs model {model} on a CPU or on CUDA; UPRES_DEVICE is {device.kind}.")
+        self.batch_pixels = 2 * 640 * 640 if device.kind == "cuda" else 128 * 128
+        self.warm_up_side = 640 if device.kind == "cuda" else 64
+        self._sessions = {}
+        for network in model.manifest.networks:
+            try:
+                session = onnxruntime.InferenceSession(
+                    model.files[network.file], _options(), providers=[PROVIDERS[device.kind]]
+                )
+            except Exception as error:  # it has no common type
+                raise ModelError(f"{network.file} is no graph that ONNX Runtime can run ({error}).") from error
+            self._sessions[network.factor] = session
+
+    def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
+        """See Compute."""
+        try:
+            [done] = self._sessions[factor].run([GRAPH_OUTPUT], {GRAPH_INPUT: np.stack(windows)})
+        except Exception as error:
+            if any(sign in str(error) for sign in OUT_OF_MEMORY):
+                raise OutOfMemory(str(error)) from error
+            raise
+        enlarged: Pixels = done
+        return lambda: enlarged
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors are raised; its warnings are about its own business
+    return options

@@ -1,0 +1,45 @@
+"""Golden images: a version that does not make of them what it once made is not served."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from core.errors import ModelRefused
+from core.manifest import Golden
+from worker.engine.engine import Engine
+from worker.model import Model
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def check(model: Model, engine: Engine) -> None:
+    """Enlarge the golden images. Raises ModelRefused when one comes out differently, or what the engine raises."""
+    for golden in model.manifest.golden:
+        found = measure(model, engine, golden)
+        if not found >= golden.least_psnr_db:
+            raise ModelRefused(
+                f"Model {model} does not make of {golden.image.file} what it should at factor {golden.factor}: "
+                f"{found:.1f} dB, where {golden.least_psnr_db:g} dB are needed."
+            )
+
+
+def measure(model: Model, engine: Engine, golden: Golden) -> float:
+    """PSNR in dB between what the engine makes of a golden image and what is expected; 0 when the size is another."""
+    made = engine.upscale(read(model.files[golden.image.file]), golden.factor)
+    expected = read(model.files[golden.enlarged.file])
+    return psnr(made, expected) if made.shape == expected.shape else 0.0
+
+
+def read(path: Path) -> Pixels:
+    """(height, width, 3) of a PNG file whose digest was checked."""
+    with Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def psnr(one: Pixels, other: Pixels) -> float:
+    """Peak signal-to-noise ratio in dB over all channels, peak 255; infinite for equal images."""
+    error = np.mean((one.astype(np.float64) - other) ** 2)
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")

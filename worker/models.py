@@ -1,0 +1,154 @@
+"""The models that a worker has in memory: loaded when needed, within a budget, the least recently used leave first."""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from redis.exceptions import RedisError
+
+from core import keys
+from core.catalogue import Pin
+from core.errors import ModelError, UpresError
+from core.queue import connect_quickly
+from core.settings import Settings
+from core.storage import Store
+from worker import golden
+from worker.engine import compute
+from worker.engine.device import Device
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import TILE, Engine
+from worker.model import Model, pull
+
+log = logging.getLogger("upres.worker")
+
+HEAVY_BYTES = 16 << 20
+HEAVY_TILE = 256
+"""Tiles of networks with so large weights are smaller: progress is told after each, and a batch delays all others."""
+
+
+class Served(NamedTuple):
+    """A model that is ready."""
+
+    model: Model
+    engine: Engine
+
+
+class _Place:
+    """What is loaded, or being loaded, and how many jobs need it."""
+
+    def __init__(self) -> None:
+        self.served: Future[Served] = Future()
+        self.users = 0
+
+    @property
+    def ready(self) -> Served | None:
+        return self.served.result() if self.served.done() and not self.served.exception() else None
+
+
+class Models:
+    """All models on one device, by digest. Jobs hold what they use; whatever nobody holds may leave."""
+
+    def __init__(self, settings: Settings, store: Store, device: Device, thread: DeviceThread) -> None:
+        self._settings = settings
+        self._store = store
+        self._device = device
+        self._thread = thread
+        self._quick = connect_quickly(settings)
+        self._lock = threading.Lock()
+        self._places: OrderedDict[str, _Place] = OrderedDict()
+
+    @contextmanager
+    def use(self, name: str, pin: Pin) -> Iterator[Served]:
+        """A version, loaded first if it is not there, and kept until the end of the block.
+
+        Raises ModelNotFound, ModelError or StoreUnavailable; what is loaded already stays.
+        """
+        place, mine = self._enter(pin.digest)
+        try:
+            if mine:
+                self._fill(place, name, pin)
+            yield place.served.result()
+        finally:
+            with self._lock:
+                place.users -= 1
+
+    def has(self, digest: str) -> bool:
+        """Whether a version is ready, so that using it takes no time."""
+        place = self._places.get(digest)
+        return bool(place and place.ready)
+
+    def ready(self) -> list[Model]:
+        """All versions that are ready, the most recently used last."""
+        with self._lock:
+            return [served.model for place in self._places.values() if (served := place.ready)]
+
+    def _enter(self, digest: str) -> tuple[_Place, bool]:
+        """The place of a version, and whether whoever asks has to fill it."""
+        with self._lock:
+            place = self._places.get(digest)
+            new = place is None
+            if place is None:
+                place = self._places[digest] = _Place()
+            self._places.move_to_end(digest)
+            place.users += 1
+            return place, new
+
+    def _fill(self, place: _Place, name: str, pin: Pin) -> None:
+        try:
+            served = self._load(name, pin)
+        except BaseException as error:
+            with self._lock:
+                del self._places[pin.digest]
+            place.served.set_exception(error)
+            return
+        place.served.set_result(served)
+        self._make_room()
+
+    def _load(self, name: str, pin: Pin) -> Served:
+        begin = time.perf_counter()
+        model = pull(self._store, name, pin.version, self._settings.cache_dir, pin.digest)
+        try:
+            ran_by = compute.choose(model, self._device, self._settings.cache_dir.expanduser())
+            engine = Engine(model.manifest, ran_by, self._thread, HEAVY_TILE if model.bytes > HEAVY_BYTES else TILE)
+            self._remember_tile(model, engine)
+            engine.warm_up()
+            golden.check(model, engine)
+        except UpresError:
+            raise
+        except Exception as error:  # whatever a library says of weights that it cannot use
+            raise ModelError(f"Model {model} cannot be run here: {error}") from error
+        log.info(
+            "model %s ready in %s after %.1f s (%s)",
+            *(model, ran_by.precision, time.perf_counter() - begin, model.digest[:12]),
+        )
+        return Served(model, engine)
+
+    def _make_room(self) -> None:
+        """Let go of what nobody uses, the least recently used first, until the rest is within the budget."""
+        budget = self._settings.model_megabytes * 1_000_000
+        with self._lock:
+            ready = {digest: served.model for digest, place in self._places.items() if (served := place.ready)}
+            total = sum(model.bytes for model in ready.values())
+            for digest, model in ready.items():
+                if total > budget and not self._places[digest].users:
+                    log.info("model %s leaves", model)
+                    del self._places[digest]
+                    total -= model.bytes
+
+    def _remember_tile(self, model: Model, engine: Engine) -> None:
+        """Begin with the tile size that fitted last time; note it when a smaller one is found."""
+        key = keys.tile(self._device.name, model.digest, engine.compute.precision)
+        with suppress(RedisError):
+            engine.tile = min(engine.tile, int(self._quick.get(key) or engine.tile))
+
+        def remember(tile: int) -> None:
+            log.warning("the device ran out of memory: tiles of %d pixels from now on", tile)
+            with suppress(RedisError):  # the device waits for this; it will be found out again
+                self._quick.set(key, tile, ex=keys.TILE_SECONDS)
+
+        engine.on_shrink = remember
