@@ -149,6 +149,15 @@ def push(store: Store, folder: Path) -> Manifest:
     return new
 
 
+def fetch(store: Store, name: str, version: str, folder: Path) -> None:
+    """A version from the registry into a folder. Raises ModelNotFound, ModelError or StoreUnavailable."""
+    found, _ = manifest(store, name, version)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in ("manifest.json", *(one.file for one in found.files)):
+        (folder / file).write_bytes(store.get(keys.model(name, version, file)))
+    read_folder(folder)
+
+
 def set_label(store: Store, name: str, label: str, version: str | None) -> Labels:
     """Let a label mean a version from now on, or, with None, nothing. Raises ModelNotFound or ModelError."""
     before = labels(store, name)

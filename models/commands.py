@@ -1,5 +1,6 @@
 """`upres models`: what operators do with the registry. Talks to the object store itself, as UPRES_S3_… say."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -139,6 +140,57 @@ def reindex() -> None:
 
 @models.command()
 @click.argument("name")
+@click.option("--version", help="Version or label of a model in the registry; default: stable.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to put it into, instead of the registry.")
+def pull(name: str, version: str | None, out: Path | None) -> None:
+    """Get a model: from where the field publishes it into the registry, or from the registry into a folder.
+
+    Published and known here: realesrgan-x4plus (photos), realesrgan-x4plus-anime (drawings), realesr-animevideov3
+    (drawn films, small). They are converted, checked by digest, and get golden images.
+    """
+    from models import realesrgan
+
+    with store() as opened, tempfile.TemporaryDirectory() as temporary:
+        if name in realesrgan.PUBLISHED and version is None:
+            click.echo(f"fetching and converting {name} …", err=True)
+            folder = out or Path(temporary) / name
+            realesrgan.pull(name, folder)
+            if out is None:
+                registry.push(opened, folder)
+            print(f"{name} 1 is in {out or 'the registry'}")
+            return
+        labels = registry.labels(opened, name)
+        wanted = labels.labels.get(version or STABLE, version or STABLE)
+        folder = out or Path(f"{name}-{wanted}")
+        registry.fetch(opened, name, wanted, folder)
+        print(f"{name} {wanted} is in {folder}")
+
+
+@models.command("import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--name", required=True, help="What the model shall be called.")
+@click.option("--version", default="1", show_default=True, help="What this version shall be called.")
+@click.option("--licence", default="unknown", show_default=True, help="SPDX identifier of the weights' licence.")
+@click.option("--description", default="", help="What the model is for.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to make; default: ./NAME")
+def import_file(file: Path, name: str, version: str, licence: str, description: str, out: Path | None) -> None:
+    """Make a version of a community checkpoint: .safetensors, or .pth, which is read without running anything in it.
+
+    The architecture is recognised by spandrel (pip install "upres[community]"). How far it sees is measured.
+    """
+    from models import community
+
+    folder = out or Path(name)
+    about = {"name": name, "version": version, "licence": licence, "description": description or f"From {file.name}."}
+    with explained():
+        model = community.convert(file, folder, about)
+        [network] = model.manifest.networks
+        print(f"{folder}: {network.architecture}, factor {network.factor}, {community.sight(network)}")
+    print(f"Put it into the registry: upres models push {folder}")
+
+
+@models.command()
+@click.argument("name")
 @click.argument("versions", nargs=-1, metavar="[VERSION...]")
 def verify(name: str, versions: tuple[str, ...]) -> None:
     """Fetch versions (all of them by default), check every digest, and enlarge their golden images on this machine."""
@@ -197,8 +249,15 @@ def _read_rule(text: str) -> Rule:
 @contextmanager
 def store() -> Iterator[Store]:
     """The object store; what goes wrong inside the block ends the command with a sentence."""
-    try:
+    with explained():
         yield Store(Settings.from_environment())
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What goes wrong inside the block ends the command with a sentence."""
+    try:
+        yield
     except UpresError as error:
         raise click.ClickException(f"{error} ({error.code})") from error
     except ValueError as error:  # pydantic's: a label or a version that cannot be one

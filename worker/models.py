@@ -27,7 +27,7 @@ from worker.model import Model, pull
 log = logging.getLogger("upres.worker")
 
 HEAVY_BYTES = 16 << 20
-HEAVY_TILE = 256
+HEAVY_TILE = 384
 """Tiles of networks with so large weights are smaller: progress is told after each, and a batch delays all others."""
 
 

@@ -52,7 +52,8 @@ def choose(model: Model, device: Device, cache: Path | None = None) -> Compute:
     Raises ModelError when nothing that is installed here can run the model.
     """
     graphs = all(network.architecture == "graph" for network in model.manifest.networks)
-    if device.kind == "cpu" and find_spec("openvino") and (graphs or find_spec("torch")):
+    foreign = any(network.architecture == "spandrel" for network in model.manifest.networks)  # tracing would freeze it
+    if device.kind == "cpu" and find_spec("openvino") and (graphs or find_spec("torch")) and not foreign:
         from worker.engine.openvino_compute import OpenVinoCompute
 
         return OpenVinoCompute(model, cache)

@@ -1,6 +1,6 @@
 """The networks that models are made of, as torch modules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -158,19 +158,28 @@ class Recognised(Enlarger):
 
     adds_to_image = False
 
-    def __init__(self, factor: int, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, factor: int, descriptor: Any) -> None:
         super().__init__(factor)
+        self.model = descriptor.model
+        self.precisions = ("bfloat16", "float32") if descriptor.supports_bfloat16 else ("float32",)
+        self._padded = descriptor  # pads to the sides that the architecture wants, and cuts that off again
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> "Recognised":
+        """A network for these tensors. Raises ModelError when spandrel is not there, or knows no such network."""
         try:
-            from spandrel import ImageModelDescriptor, ModelLoader
-        except ImportError as error:
+            import spandrel
+        except (ImportError, RuntimeError) as error:  # torchvision raises the latter when it does not fit torch
             raise ModelError(f'This model needs spandrel: pip install "upres[community]" ({error}).') from error
-        found = ModelLoader("cpu").load_from_state_dict(tensors)
-        if not isinstance(found, ImageModelDescriptor) or (found.scale, found.output_channels) != (factor, 3):
-            raise ModelError(
-                f"This is a model of another kind ({found.architecture.name}), not one for factor {factor}."
-            )
-        self.model = found.model
-        self._padded = found  # pads to the sides that the architecture wants, and cuts that off again
+        try:
+            found = spandrel.ModelLoader("cpu").load_from_state_dict(spandrel.canonicalize_state_dict(tensors))
+        except spandrel.UnsupportedModelError as error:
+            raise ModelError("spandrel recognises no architecture by these tensors.") from error
+        channels = (found.input_channels, found.output_channels)
+        if not isinstance(found, spandrel.ImageModelDescriptor) or channels != (3, 3) or found.scale not in (2, 4, 8):
+            what = f"{found.architecture.name}, factor {found.scale}, {channels[0]} → {channels[1]} channels"
+            raise ModelError(f"This network does not enlarge RGB images by 2, 4 or 8: {what}.")
+        return cls(found.scale, found)
 
     def detail(self, image: Tensor) -> Tensor:
         """See Enlarger."""
@@ -208,24 +217,24 @@ class ByteNetwork(nn.Module):
 ARCHITECTURES: dict[str, Callable[..., Enlarger]] = {"edsr": EDSR, "rrdb": RRDBNet, "compact": SRVGGNetCompact}
 
 
-def build(network: Network) -> Enlarger:
-    """An untrained module for a manifest's network, on no device yet (`meta`)."""
-    if network.architecture not in ARCHITECTURES:
-        raise ModelError(f"{network.file}: {network.architecture!r} is no architecture of torch modules.")
+def build(architecture: str, factor: int, parameters: Mapping[str, int]) -> Enlarger:
+    """An untrained network, on no device yet (`meta`). Raises ModelError when there is none such."""
+    if architecture not in ARCHITECTURES:
+        raise ModelError(f"{architecture!r} is no architecture of torch modules.")
     try:
         with torch.device("meta"):
-            return ARCHITECTURES[network.architecture](network.factor, **network.parameters)
+            return ARCHITECTURES[architecture](factor, **parameters)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{network.file}: {network.architecture!r} has other parameters ({error}).") from error
+        raise ModelError(f"{architecture!r} has other parameters ({error}).") from error
 
 
 def load(network: Network, model: Model) -> Enlarger:
     """A network with its weights, in float32 on the host. Raises ModelError when they do not fit."""
     tensors = _tensors(network, model)
     if network.architecture == "spandrel":
-        module: Enlarger = Recognised(network.factor, tensors)
+        module: Enlarger = Recognised.of(tensors)
     else:
-        module = build(network)
+        module = build(network.architecture, network.factor, network.parameters)
         try:
             module.load_state_dict(tensors, strict=True, assign=True)
         except (RuntimeError, ValueError) as error:

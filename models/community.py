@@ -1,0 +1,117 @@
+"""Checkpoints of the community as versions: recognised, read without running anything in them, measured, converted."""
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from core.errors import ModelError
+from core.manifest import Network
+from models import folder, probe
+from models.folder import Made
+from worker.engine.networks import Enlarger, Recognised, build
+from worker.model import Model
+
+FACTORS = (2, 4, 8)
+WRAPPERS = ("params_ema", "params", "params-ema", "state_dict", "model", "model_state_dict")
+"""Under these names training programs keep the weights in their checkpoints, the best first."""
+
+
+def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
+    """A checkpoint as a version in a folder.
+
+    Raises ModelError when it cannot be read, wants to run code, or is of no architecture that enlarges RGB images.
+    """
+    tensors = read(file)
+    fields = _native(tensors)
+    if fields:
+        network = _build(fields)
+        network.to_empty(device="cpu").load_state_dict(tensors)
+    else:
+        network = Recognised.of(tensors)
+        radius = probe.receptive_radius(network.eval())
+        fields = {"architecture": "spandrel", "factor": network.factor, "receptive_radius": radius}
+        fields |= {"precisions": network.precisions}
+    radius = fields["receptive_radius"]
+    halo = probe.halo(network.eval(), probe.HALOS[-1] if radius is None else radius)
+    fields["halo"] = None if halo == radius else halo
+    return folder.write(to, about, [Made(fields, tensors)])
+
+
+def read(file: Path) -> dict[str, Tensor]:
+    """The tensors in a checkpoint, by name. Of pickled ones only tensors are read, with restricted unpickling."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old pickles: what it cannot read it refuses
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise ModelError(f"{file} is no safetensors file ({error}).") from error
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{file} holds more than tensors, and is not opened: it could run code. Ask for its weights as safetensors."
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read as a checkpoint ({error}).") from error
+    for name in WRAPPERS:
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise ModelError(f"{file} holds no weights under names that are known.")
+    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+
+
+def sight(network: Network) -> str:
+    """How far a network sees, in words."""
+    if network.receptive_radius is None:
+        return f"sees the whole image: untiled while it fits, overlapped by {network.margin} pixels where it does not"
+    return f"sees {network.receptive_radius} pixels far, of which {network.margin} matter"
+
+
+def _native(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """The manifest's fields for architectures that are here themselves, and need no other library to be served."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return next((fields for fields in (_rrdb(shapes), _compact(shapes)) if fields and _fits(fields, shapes)), None)
+
+
+def _rrdb(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+    first, grown = shapes.get("conv_first.weight"), shapes.get("body.0.rdb1.conv1.weight")
+    if not first or not grown:
+        return None
+    depth = len({name.split(".")[1] for name in shapes if name.startswith("body.")})
+    return {
+        "architecture": "rrdb",
+        "factor": 4,
+        "parameters": {"width": first[0], "depth": depth, "growth": grown[0]},
+        "receptive_radius": 15 * depth + 4,
+    }
+
+
+def _compact(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+    layers = sorted({int(name.split(".")[1]) for name in shapes if name.startswith("body.") and name.count(".") == 2})
+    last = shapes.get(f"body.{layers[-1]}.weight", ()) if layers else ()
+    factor = next((factor for factor in FACTORS if last and last[0] == 3 * factor * factor), None)
+    if factor is None:
+        return None
+    depth = (len(layers) - 3) // 2
+    return {
+        "architecture": "compact",
+        "factor": factor,
+        "parameters": {"width": last[1], "depth": depth},
+        "receptive_radius": depth + 2,
+    }
+
+
+def _fits(fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    return {name: tuple(tensor.shape) for name, tensor in _build(fields).state_dict().items()} == shapes
+
+
+def _build(fields: Mapping[str, Any]) -> Enlarger:
+    return build(fields["architecture"], fields["factor"], fields["parameters"])

@@ -1,0 +1,165 @@
+"""Checkpoints that others made: recognised, never run, measured, and served."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import tests.spandrel_on_cpu  # noqa: F401 before spandrel
+from client import Client
+from core import registry
+from core.errors import ModelError
+from infra.local import Local
+from models import community, probe
+from worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact
+from worker.model import Model, open_folder
+from worker.service import prepare
+
+ABOUT = {"name": "theirs", "version": "1", "licence": "MIT", "description": "A test."}
+
+
+def calm(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Its tensors, small enough that a deep network stays near grey."""
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, 0, 0.02)
+    return module.state_dict()
+
+
+def span() -> dict[str, torch.Tensor]:
+    from spandrel.architectures.SPAN import SPAN
+
+    return calm(SPAN(num_in_ch=3, num_out_ch=3, feature_channels=16, upscale=2))
+
+
+def rcan() -> dict[str, torch.Tensor]:
+    from spandrel.architectures.RCAN import RCAN
+
+    return calm(RCAN(scale=2, n_resgroups=2, n_resblocks=2, n_feats=16, reduction=4))
+
+
+def saved(tensors: Any, path: Path) -> Path:
+    save_file(tensors, path) if path.suffix == ".safetensors" else torch.save(tensors, path)
+    return path
+
+
+def test_what_upres_has_itself_needs_no_other_library(tmp_path: Path) -> None:
+    for module, architecture, radius in (
+        (RRDBNet(4, width=8, depth=1, growth=4), "rrdb", 19),
+        (SRVGGNetCompact(2, width=8, depth=3), "compact", 5),
+    ):
+        file = saved({"params_ema": calm(module), "iter": 7}, tmp_path / f"{architecture}.pth")
+        [network] = community.convert(file, tmp_path / architecture, ABOUT).manifest.networks
+        assert (network.architecture, network.factor, network.receptive_radius) == (
+            architecture,
+            module.factor,
+            radius,
+        )
+        assert network.margin <= radius
+        assert probe.receptive_radius(module.eval()) == radius
+
+
+def test_other_architectures_are_recognised_and_measured(tmp_path: Path) -> None:
+    [network] = community.convert(
+        saved(span(), tmp_path / "span.safetensors"), tmp_path / "span", ABOUT
+    ).manifest.networks
+    assert (network.architecture, network.factor) == ("spandrel", 2)
+    assert network.receptive_radius == 21
+    assert community.sight(network).startswith("sees 21 pixels far")
+    [network] = community.convert(saved(rcan(), tmp_path / "rcan.pth"), tmp_path / "rcan", ABOUT).manifest.networks
+    assert network.receptive_radius is None
+    assert "sees the whole image" in community.sight(network)
+
+
+def test_probing_finds_the_bundled_networks_radius(model: Model) -> None:
+    network = model.manifest.networks[1]
+    module = EDSR(2, **network.parameters).eval()
+    assert probe.receptive_radius(module) == network.receptive_radius
+    assert probe.receptive_radius(module, side=31) is None
+
+
+class Malicious:
+    def __init__(self, witness: Path) -> None:
+        self._witness = witness
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self._witness}",)
+
+
+@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: {"params_ema": m}, lambda m: {"params": {"a": m}}])
+def test_a_pickle_that_wants_to_run_code_is_not_opened(tmp_path: Path, wrap: Any) -> None:
+    witness, file = tmp_path / "witness", tmp_path / "evil.pth"
+    torch.save(wrap(Malicious(witness)), file)
+    with pytest.raises(ModelError, match="could run code"):
+        community.convert(file, tmp_path / "out", ABOUT)
+    file.write_bytes(pickle.dumps(wrap(Malicious(witness))))
+    with pytest.raises(ModelError):
+        community.convert(file, tmp_path / "out", ABOUT)
+    assert not witness.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_used_is_explained(tmp_path: Path) -> None:
+    for name, tensors, says in (
+        ("unknown.safetensors", {"a": torch.zeros(3)}, "recognises no architecture"),
+        ("list.pth", [1, 2], "no weights"),
+        ("numbers.pth", {"params": {"a": 1}}, "no weights"),
+    ):
+        with pytest.raises(ModelError, match=says):
+            community.convert(saved(tensors, tmp_path / name), tmp_path / "out", ABOUT)
+    for name in ("broken.pth", "broken.safetensors"):
+        (tmp_path / name).write_bytes(b"nothing")
+        with pytest.raises(ModelError, match=name):
+            community.convert(tmp_path / name, tmp_path / "out", ABOUT)
+
+
+def test_it_is_served(local: Local, tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In three lines: import, push, use."""
+    file = saved({"params": calm(SRVGGNetCompact(2, width=8, depth=3))}, tmp_path / "compact.pth")
+    environment = {**os.environ, **local.environment}
+
+    def upres(*arguments: str) -> str:
+        command = [str(Path(sys.executable).parent / "upres"), *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "upres models push imported" in upres("models", "import", str(file), "--name", "imported")
+    assert upres("models", "push", "imported") == "imported 1 is in the registry\n"
+    assert "imported" in upres("models", "list")
+    with Client(local.url) as client:
+        assert client.upscale(png, 2, model="imported").result.model == "imported"
+
+
+def test_a_recognised_one_is_served_too(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    community.convert(saved(span(), tmp_path / "span.pth"), tmp_path / "span", {**ABOUT, "name": "span"})
+    registry.push(local.store, tmp_path / "span")
+    for name, value in local.environment.items():
+        monkeypatch.setenv(name, value)
+    parts = prepare(local.settings.model_copy(update={"model": "span"}))
+    try:
+        [ready] = parts.models.ready()
+        assert ready.digest == open_folder(tmp_path / "span").digest
+        pixels = np.random.default_rng(0).integers(0, 256, (80, 70, 3), np.uint8)
+        with parts.models.use("span", _pin(ready)) as served:
+            whole = served.engine.upscale(pixels, 2)
+            served.engine.tile = 60
+            tiled = served.engine.upscale(pixels, 2)
+        assert np.abs(whole.astype(int) - tiled).max() <= 1
+    finally:
+        parts.decoders.close()
+        parts.thread.close()
+
+
+def _pin(model: Model) -> Any:
+    from core.catalogue import Pin
+
+    return Pin(version=model.manifest.version, digest=model.digest, factors=model.manifest.factors)
