@@ -11,7 +11,7 @@ SCHEMA_VERSION = 2
 GRAPH_INPUT, GRAPH_OUTPUT = "image", "enlarged"
 """What ONNX graphs call theirs: uint8, (count, height, width, 3) and (count, height·factor, width·factor, 3)."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file, in hexadecimal.")]
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 
 class File(Order):

@@ -23,6 +23,7 @@ from core.storage import ObjectNotFound, Store
 log = logging.getLogger("upres.registry")
 
 STABLE, CANARY = "stable", "canary"
+MOST_LOSS_DB = 0.1
 BEFORE_MOST = 10
 """So many earlier stable versions are remembered for rollback."""
 
@@ -164,7 +165,9 @@ def set_label(store: Store, name: str, label: str, version: str | None) -> Label
     changed = {one: meant for one, meant in before.labels.items() if one != label}
     earlier = before.before
     if version is not None:
-        manifest(store, name, version)
+        meant, _ = manifest(store, name, version)
+        if label == STABLE:
+            _check_loss(meant)
         changed[label] = version
     elif label == STABLE:
         raise ModelError("There is always a stable version; name another one instead.")
@@ -178,6 +181,7 @@ def promote(store: Store, name: str) -> Labels:
     now = labels(store, name)
     if CANARY not in now.labels:
         raise ModelError(f"Model {name!r} has no canary.")
+    _check_loss(manifest(store, name, now.labels[CANARY])[0])
     meant = {label: version for label, version in now.labels.items() if label != CANARY}
     earlier = (now.labels[STABLE], *now.before)[:BEFORE_MOST]
     return change(
@@ -220,6 +224,15 @@ def reindex(store: Store) -> Index:
     made = Index(models=entries)
     store.put(keys.MODEL_INDEX, made.model_dump_json().encode(), "application/json")
     return made
+
+
+def _check_loss(manifest: Manifest) -> None:
+    lost = max(network.quality.get("psnr_loss_db", 0) for network in manifest.networks)
+    if lost > MOST_LOSS_DB:
+        raise ModelError(
+            f"Model {manifest.name!r} {manifest.version} loses {lost:g} dB against the version it was made of; "
+            f"more than {MOST_LOSS_DB:g}, and it is not served by default."
+        )
 
 
 def _short(manifest: Manifest, digest: str) -> Version:

@@ -16,6 +16,7 @@ from core.registry import CANARY, STABLE
 from core.settings import Settings
 from core.storage import Store
 
+FORMS = ["onnx", "torchscript", "exported-program", "savedmodel"]
 HELP = """Look after the models that an upres serves: versions, and the labels that say which is served.
 
 Needs access to the object store (UPRES_S3_BUCKET, UPRES_S3_ENDPOINT_URL, AWS_…).
@@ -186,6 +187,59 @@ def import_file(file: Path, name: str, version: str, licence: str, description: 
         model = community.convert(file, folder, about)
         [network] = model.manifest.networks
         print(f"{folder}: {network.architecture}, factor {network.factor}, {community.sight(network)}")
+    print(f"Put it into the registry: upres models push {folder}")
+
+
+@models.command()
+@click.argument("name")
+@click.option("--to", "form", required=True, type=click.Choice(FORMS), help="What to make.")
+@click.option("--version", help="Version or label; default: stable.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to make; default: ./NAME-VERSION-FORM")
+@click.option(
+    "--python",
+    type=click.Path(path_type=Path),
+    default=Path("python"),
+    help="For savedmodel: the Python of an environment that has models/requirements-savedmodel.txt.",
+)
+def export(name: str, form: str, version: str | None, out: Path | None, python: Path) -> None:
+    """Make a portable form of a model, from bytes to bytes, and compare it with torch in its own runtime.
+
+    onnx makes a version that can be pushed, and served by workers without torch (requirements-onnx.txt).
+    """
+    from models import export as portable
+    from models.measure import pulled
+
+    with store() as opened:
+        model = pulled(opened, name, version)
+        folder = out or Path(f"{name}-{model.manifest.version}-{form}")
+        for file, checked in portable.export(model, form, folder, python):
+            print(f"{folder / file}: {checked}")
+    if form == "onnx":
+        print(f"Put it into the registry: upres models push {folder}")
+
+
+@models.command()
+@click.argument("name")
+@click.option("--precision", required=True, type=click.Choice(["float16", "int8"]), help="Of weights, or of all.")
+@click.option(
+    "--photos", required=True, type=click.Path(path_type=Path, exists=True), help="Folder of photos to measure with."
+)
+@click.option("--version", help="Version or label; default: stable.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to make; default: ./NAME-VERSION-PRECISION")
+def variant(name: str, precision: str, photos: Path, version: str | None, out: Path | None) -> None:
+    """Make a smaller version, and measure what it loses; one that loses more than 0.1 dB cannot be stable.
+
+    float16: weights of half the size. int8: an ONNX graph with convolutions in int8, ranges taken from the photos.
+    """
+    from models import variants
+    from models.measure import pulled
+
+    with store() as opened:
+        model = pulled(opened, name, version)
+        folder = out or Path(f"{name}-{model.manifest.version}-{precision}")
+        for network in variants.make(model, precision, photos, folder).manifest.networks:
+            measured = ", ".join(f"{key} {value:g}" for key, value in network.quality.items())
+            print(f"{folder / network.file}: {measured}")
     print(f"Put it into the registry: upres models push {folder}")
 
 

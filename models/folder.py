@@ -7,12 +7,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
 from core import registry
-from core.manifest import SCHEMA_VERSION, Golden, Manifest, Network
+from core.manifest import SCHEMA_VERSION, Golden, Manifest
 from worker import golden
 from worker.engine.compute import Compute
 from worker.engine.device_thread import DeviceThread
@@ -22,6 +24,13 @@ from worker.model import Model, open_folder
 
 PICTURE = Path(__file__).parent / "golden.png"
 """96×96 pixels of a photo, with hair, an eye and blur."""
+
+
+def photo(height: int, width: int, shift: int = 0) -> npt.NDArray[np.uint8]:
+    """A piece of the picture, (height, width, 3), continued by its mirror image where it is too small."""
+    pixels = np.roll(golden.read(PICTURE), shift, 1)
+    more = [(0, max(0, wanted - have)) for wanted, have in zip((height, width), pixels.shape, strict=False)]
+    return np.pad(pixels, (*more, (0, 0)), mode="symmetric")[:height, :width].copy()
 
 
 class Made(NamedTuple):
@@ -58,6 +67,18 @@ def describe(folder: Path, about: Mapping[str, Any], networks: Sequence[Mapping[
     return open_folder(folder)
 
 
+def derive(model: Model, to: Path, version: str, networks: Sequence[Mapping[str, Any]]) -> Model:
+    """A version of the same model with other files for its networks, which lie in the folder; golden images stay."""
+    for one in model.manifest.golden:
+        for file in (one.image.file, one.enlarged.file):
+            data = model.files[file].read_bytes()
+            (to / file).write_bytes(data)
+    described = [{**one, "sha256": _digest(to / one["file"])} for one in networks]
+    changed = {"version": version, "created": date.today(), "networks": described}
+    _write_manifest(to, Manifest.model_validate(model.manifest.model_dump() | changed))
+    return open_folder(to)
+
+
 def make_golden(model: Model, compute: Compute, thread: DeviceThread, folder: Path) -> tuple[Golden, ...]:
     """What the networks make of the picture, as files in the folder."""
     picture = folder / "golden.png"
@@ -70,12 +91,6 @@ def make_golden(model: Model, compute: Compute, thread: DeviceThread, folder: Pa
         files = {"image": _file(picture), "enlarged": _file(enlarged)}
         made.append(Golden.model_validate({"factor": network.factor, **files}))
     return tuple(made)
-
-
-def change(folder: Path, model: Model, networks: Sequence[Network]) -> Model:
-    """Write the manifest anew with other words about its networks."""
-    _write_manifest(folder, model.manifest.model_copy(update={"networks": tuple(networks)}))
-    return open_folder(folder)
 
 
 def _file(path: Path) -> dict[str, str]:

@@ -25,7 +25,7 @@ def verify(store: Store, name: str, version: str) -> str:
     """Every digest and golden image of a version. Raises ModelError, or says what is fine."""
     model = _pull(store, name, version)
     with DeviceThread() as thread:
-        golden.check(model, _engine(model, thread))
+        golden.check(model, running(model, thread))
     return f"{len(model.files)} files and {len(model.manifest.golden)} golden images as they should be"
 
 
@@ -36,7 +36,7 @@ def compare(store: Store, name: str) -> list[tuple[str, ...]]:
         raise ModelError(f"Model {name!r} has no canary; give it one: upres models label {name} canary=VERSION")
     models = {label: _pull(store, name, labels[label]) for label in (STABLE, CANARY)}
     with DeviceThread() as thread:
-        return [_row(label, model, models[STABLE], _engine(model, thread)) for label, model in models.items()]
+        return [_row(label, model, models[STABLE], running(model, thread)) for label, model in models.items()]
 
 
 def seconds(engine: Engine, factor: int, side: int = SIDE, runs: int = RUNS) -> float:
@@ -50,6 +50,12 @@ def seconds(engine: Engine, factor: int, side: int = SIDE, runs: int = RUNS) -> 
     return min(took)
 
 
+def pulled(store: Store, name: str, version: str | None) -> Model:
+    """A version on this machine, by its name or label; None: stable."""
+    labels = registry.labels(store, name).labels
+    return _pull(store, name, labels.get(version or STABLE, version or STABLE))
+
+
 def _row(label: str, model: Model, stable: Model, engine: Engine) -> tuple[str, ...]:
     """Each is measured by what the stable version was expected to make: that is what changes for people."""
     factors = [one for one in stable.manifest.golden if model.manifest.chain(one.factor)]
@@ -59,7 +65,8 @@ def _row(label: str, model: Model, stable: Model, engine: Engine) -> tuple[str, 
     return label, model.manifest.version, ", ".join(found) or "none", took, f"{model.bytes / 1e6:.1f} MB"
 
 
-def _engine(model: Model, thread: DeviceThread) -> Engine:
+def running(model: Model, thread: DeviceThread) -> Engine:
+    """A model on the best device here."""
     engine = Engine(model.manifest, compute.choose(model, choose("auto"), _cache()), thread)
     engine.warm_up()
     return engine

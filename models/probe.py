@@ -2,11 +2,9 @@
 
 import math
 
-import numpy as np
 import torch
-from PIL import Image
 
-from models.folder import PICTURE
+from models.folder import photo
 from worker.engine.networks import ByteNetwork, Enlarger
 
 SIDE = 257
@@ -38,7 +36,8 @@ def halo(network: Enlarger, most: int) -> int:
     """
     bytes_network = ByteNetwork(network)
     widest = min(most, HALOS[-1])
-    picture = _mirrored(2 * widest + WINDOW)
+    side = 2 * widest + WINDOW
+    picture = torch.from_numpy(photo(side, side)[None])
     expected = _core(bytes_network, picture, widest, widest)
     for one in HALOS:
         if one >= widest:
@@ -55,11 +54,3 @@ def _core(network: ByteNetwork, picture: torch.Tensor, at: int, halo: int) -> to
     inner = slice(halo * factor, (halo + WINDOW) * factor)
     made: torch.Tensor = network(window)
     return made[:, inner, inner].to(torch.int16)
-
-
-def _mirrored(side: int) -> torch.Tensor:
-    with Image.open(PICTURE) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    times = -(-side // len(pixels))
-    large = np.pad(pixels, ((0, (times - 1) * len(pixels)),) * 2 + ((0, 0),), mode="symmetric")
-    return torch.from_numpy(large[None, :side, :side].copy())

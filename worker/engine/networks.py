@@ -200,18 +200,31 @@ class ByteNetwork(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """RGB in [0, 255] → RGB in [0, 255]."""
+        return self.rounded(windows, self.detail(windows))
+
+    def detail(self, windows: Tensor) -> Tensor:
+        """What the network computes: (count, height·factor, width·factor, 3) float32, in the unit of [0, 1]."""
         image = windows.permute(0, 3, 1, 2).float() / 255
-        grey_levels = (self.network.detail(image).float() * 255).round().to(torch.int32).permute(0, 2, 3, 1)
+        return self.network.detail(image).float().permute(0, 2, 3, 1)
+
+    def rounded(self, windows: Tensor, detail: Tensor) -> Tensor:
+        """The result of `forward`."""
+        grey_levels = (detail * 255).round()
         if self.network.adds_to_image:
-            grey_levels = grey_levels + self._repeated(windows)
+            grey_levels = grey_levels + self._nearest(windows)
         return grey_levels.clamp(0, 255).to(torch.uint8)
 
-    def _repeated(self, windows: Tensor) -> Tensor:
-        """The nearest-neighbour enlargement."""
-        count, height, width, channels = windows.shape
-        factor = self.network.factor
-        repeated = windows[:, :, None, :, None].expand(count, height, factor, width, factor, channels)
-        return repeated.reshape(count, height * factor, width * factor, channels).to(torch.int32)
+    def exact(self, windows: Tensor, detail: Tensor) -> Tensor:
+        """The result before it is rounded, float32 in [0, 1]."""
+        if self.network.adds_to_image:
+            detail = detail + self._nearest(windows) / 255
+        return detail.clamp(0, 1)
+
+    def _nearest(self, windows: Tensor) -> Tensor:
+        """The nearest-neighbour enlargement, whole numbers in float32."""
+        image = windows.permute(0, 3, 1, 2).float()
+        enlarged = functional.interpolate(image, scale_factor=float(self.network.factor), mode="nearest")
+        return enlarged.permute(0, 2, 3, 1)
 
 
 ARCHITECTURES: dict[str, Callable[..., Enlarger]] = {"edsr": EDSR, "rrdb": RRDBNet, "compact": SRVGGNetCompact}

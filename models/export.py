@@ -1,0 +1,217 @@
+"""Models beyond Python and torch: the same arithmetic in other forms, each run by its own runtime before it counts.
+
+What is exported begins and ends with bytes, scaling and rounding included: `image`, uint8, (count, height, width, 3),
+RGB → `enlarged`, uint8, (count, height·factor, width·factor, 3), and `exact`, the same not rounded, float32 in [0, 1].
+"""
+
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from core.errors import ModelError
+from core.manifest import GRAPH_INPUT, GRAPH_OUTPUT
+from models import folder
+from models.folder import photo
+from worker.engine.networks import ByteNetwork, Enlarger, load
+from worker.golden import psnr
+from worker.model import Model
+
+Pixels = npt.NDArray[np.uint8]
+Outputs = tuple[Pixels, npt.NDArray[np.float32]]
+Run = Callable[[Pixels], Outputs]
+
+EXACT = "exact"
+MOST_DIFFERENCE = 1e-4
+MOST_DECIBELS = 0.001
+SIZES = ((1, 32, 32), (1, 47, 61), (3, 64, 40))
+"""Counts, heights and widths that each export is tried with: none of them is the one that it was made with."""
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "exported-program": ".pt2", "savedmodel": ""}
+NEEDED = "models/requirements-savedmodel.txt"
+KEPT = {"factor", "receptive_radius", "halo", "precisions", "quality"}
+
+
+class Portable(nn.Module):
+    """A network as it is exported."""
+
+    def __init__(self, network: Enlarger) -> None:
+        super().__init__()
+        self.bytes = ByteNetwork(network)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """See the module."""
+        detail = self.bytes.detail(image)
+        return self.bytes.rounded(image, detail), self.bytes.exact(image, detail)
+
+
+class Checked(NamedTuple):
+    """How far an export is from torch, over all sizes."""
+
+    most_difference: float
+    """Of `exact`, absolute."""
+    most_decibels: float
+    """Of the PSNR of `enlarged` against the bicubic enlargement."""
+
+    def __str__(self) -> str:
+        return (
+            f"within {self.most_difference:.1e} of torch, PSNR within {self.most_decibels:.4f} dB, {len(SIZES)} sizes"
+        )
+
+
+def export(model: Model, form: str, to: Path, python: Path = Path("python")) -> list[tuple[str, Checked]]:
+    """Write all networks of a model in a form, and check them. Returns names of files, and how near they are.
+
+    ONNX makes a version for the registry, which workers without torch can serve. `python` is one that has TensorFlow,
+    for SavedModel. Raises ModelError when a network cannot be written so, or does not compute the same.
+    """
+    to.mkdir(parents=True, exist_ok=True)
+    made = []
+    for network in model.manifest.networks:
+        path = to / f"{model.manifest.name}-x{network.factor}{SUFFIXES[form]}"
+        made.append(
+            (path.name, export_network(Portable(load(network, model)).eval(), network.factor, form, path, python))
+        )
+    if form == "onnx":
+        graphs = [
+            {"architecture": "graph", "file": name, **network.model_dump(include=KEPT)}
+            for (name, _), network in zip(made, model.manifest.networks, strict=True)
+        ]
+        folder.derive(model, to, f"{model.manifest.version}-onnx", graphs)
+    return made
+
+
+def export_network(module: Portable, factor: int, form: str, path: Path, python: Path = Path("python")) -> Checked:
+    """Write one network in one of SUFFIXES, and check it."""
+    writers: dict[str, Callable[[Portable, Path], Run]] = {**FORMS, "savedmodel": partial(_savedmodel, python)}
+    with quiet():
+        try:
+            found = compare(module, factor, writers[form](module, path))
+        except ImportError as error:
+            raise ModelError(f'This form needs more: pip install "upres[onnx]" ({error}).') from error
+    if found.most_difference > MOST_DIFFERENCE or found.most_decibels > MOST_DECIBELS:
+        raise ModelError(f"{path.name} does not compute what torch does: {found}.")
+    return found
+
+
+def compare(module: Portable, factor: int, run: Run) -> Checked:
+    """An export against torch in float32."""
+    differences, decibels = [], []
+    for count, height, width in SIZES:
+        pixels = np.stack([photo(height, width, shift) for shift in range(count)])
+        with torch.inference_mode():
+            expected, exact = (tensor.numpy() for tensor in module(torch.from_numpy(pixels)))
+        found, found_exact = run(pixels)
+        if found.shape != expected.shape or found.dtype != np.uint8:
+            raise ModelError(f"It makes {found.shape} {found.dtype} where torch makes {expected.shape} uint8.")
+        reference = pixels.repeat(factor, 1).repeat(factor, 2)
+        differences.append(float(np.abs(found_exact - exact).max()))
+        decibels.append(abs(psnr(found, reference) - psnr(expected, reference)))
+    return Checked(max(differences), max(decibels))
+
+
+def _onnx(module: Portable, path: Path) -> Run:
+    torch.onnx.export(
+        module,
+        _example(),
+        path,
+        input_names=[GRAPH_INPUT],
+        output_names=[GRAPH_OUTPUT, EXACT],
+        dynamo=True,
+        dynamic_shapes=_dynamic(),
+        external_data=False,
+        verbose=False,
+    )
+    return run_onnx(path)
+
+
+def run_onnx(path: Path) -> Run:
+    """An ONNX graph by ONNX Runtime on this CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(pixels: Pixels) -> Outputs:
+        enlarged, exact = session.run([GRAPH_OUTPUT, EXACT], {GRAPH_INPUT: pixels})
+        return enlarged, exact
+
+    return run
+
+
+def _torchscript(module: Portable, path: Path) -> Run:
+    # torch has no types for these.
+    traced: Any = torch.jit.trace(module, _example())  # type: ignore[no-untyped-call]
+    traced.save(path)
+    return _by_torch(torch.jit.load(path))  # type: ignore[no-untyped-call]
+
+
+def _program(module: Portable, path: Path) -> Run:
+    torch.export.save(torch.export.export(module, _example(), dynamic_shapes=_dynamic()), path)
+    return _by_torch(torch.export.load(path).module())
+
+
+def _savedmodel(python: Path, module: Portable, path: Path) -> Run:
+    """By way of ONNX, in the environment of another Python, since TensorFlow's wants another numpy."""
+    graph = path.with_suffix(".onnx")
+    _onnx(module, graph)
+    _other(python, "convert", graph, path)
+    graph.unlink()
+    for lite in path.glob("*.tflite"):  # a by-product, for bytes it does not fit
+        lite.unlink()
+
+    def run(pixels: Pixels) -> Outputs:
+        with tempfile.TemporaryDirectory() as temporary:
+            images, results = Path(temporary, "images.npz"), Path(temporary, "results.npz")
+            np.savez(images, x=pixels)
+            _other(python, "run", path, images, results)
+            made = np.load(results)
+            return made[f"x.{GRAPH_OUTPUT}"], made[f"x.{EXACT}"]
+
+    return run
+
+
+def _other(python: Path, *arguments: str | Path) -> None:
+    script = Path(__file__).with_name("savedmodel.py")
+    done = subprocess.run([python, script, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
+        raise ModelError(f"{python} cannot {arguments[0]} a SavedModel; has it {NEEDED}? ({last})")
+
+
+def _by_torch(loaded: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Run:
+    def run(pixels: Pixels) -> Outputs:
+        with torch.inference_mode():
+            enlarged, exact = loaded(torch.from_numpy(pixels))
+        return enlarged.numpy(), exact.numpy()
+
+    return run
+
+
+def _example() -> tuple[Tensor]:
+    return (torch.zeros(2, 24, 28, 3, dtype=torch.uint8),)
+
+
+def _dynamic() -> tuple[dict[int, object]]:
+    count, height, width = (torch.export.Dim(name, min=1) for name in ("count", "height", "width"))
+    return ({0: count, 1: height, 2: width},)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Exporters warn about themselves; what matters is compared."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+FORMS: dict[str, Callable[[Portable, Path], Run]] = {
+    "onnx": _onnx, "torchscript": _torchscript, "exported-program": _program,
+}  # fmt: skip

@@ -1,0 +1,132 @@
+"""Smaller and faster versions of a model: weights in half precision, or whole networks in int8, measured on photos.
+
+int8 is static quantisation (Jacob et al. 2018, arXiv 1712.05877) of the ONNX form, per channel, with ranges from
+photos; the first and the last convolution, where errors would show, stay as they are.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from core.errors import ModelError
+from core.manifest import GRAPH_INPUT, Network
+from models import export, folder
+from models.measure import running, seconds
+from worker.engine.device_thread import DeviceThread
+from worker.engine.networks import load
+from worker.golden import psnr
+from worker.model import Model, open_folder
+
+Pixels = npt.NDArray[np.uint8]
+MOST_PHOTOS = 24
+SIDE = 384
+"""Photos are cut to squares of at most so many pixels: of the original for measuring, of the small one for ranges."""
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+def make(model: Model, precision: str, photos: Path, to: Path) -> Model:
+    """A variant as a folder, with what it loses, weighs and takes in its manifest. Raises ModelError."""
+    pictures = list(read_photos(photos))
+    to.mkdir(parents=True, exist_ok=True)
+    written = [
+        {"float16": _half, "int8": _int8}[precision](model, one, to, pictures) for one in model.manifest.networks
+    ]
+    variant = folder.derive(model, to, f"{model.manifest.version}-{precision}", written)
+    measured = [
+        {**fields, "quality": quality}
+        for fields, quality in zip(written, compare(model, variant, pictures), strict=True)
+    ]
+    return folder.derive(open_folder(to), to, variant.manifest.version, measured)
+
+
+def compare(model: Model, variant: Model, pictures: Sequence[Pixels]) -> list[dict[str, float]]:
+    """For each network: PSNR on photos that were made small, what of it was lost, size and seconds."""
+    found = []
+    with DeviceThread() as thread:
+        before, after = running(model, thread), running(variant, thread)
+        for network in variant.manifest.networks:
+            factor = network.factor
+            pairs = [(small(one, factor), one) for one in pictures]
+            kept, now = (
+                float(np.mean([psnr(engine.upscale(lr, factor), hr) for lr, hr in pairs])) for engine in (before, after)
+            )
+            megapixels = (256 * factor) ** 2 / 1e6
+            found.append(
+                {
+                    "photos_psnr_db": round(now, 3),
+                    "psnr_loss_db": round(max(0.0, kept - now), 3),
+                    "megabytes": round(variant.files[network.file].stat().st_size / 1e6, 2),
+                    "seconds_per_megapixel": round(seconds(after, factor) / megapixels, 4),
+                    "times_as_fast": round(seconds(before, factor) / seconds(after, factor), 2),
+                }
+            )
+    return found
+
+
+def read_photos(where: Path) -> Iterator[Pixels]:
+    """Squares from the middle of photos, sides a multiple of 8. Raises ModelError when there are none."""
+    files = sorted(path for path in where.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)[:MOST_PHOTOS]
+    if not files:
+        raise ModelError(f"{where}: there are no photos (JPEG, PNG or WebP) to measure with.")
+    for file in files:
+        with Image.open(file) as image:
+            side = min(SIDE, *image.size) // 8 * 8
+            left, top = ((length - side) // 2 for length in image.size)
+            yield np.asarray(image.convert("RGB").crop((left, top, left + side, top + side)))
+
+
+def small(pixels: Pixels, factor: int) -> Pixels:
+    """A photo as if it had been taken with so many times fewer pixels per side."""
+    height, width = pixels.shape[:2]
+    return np.asarray(Image.fromarray(pixels).resize((width // factor, height // factor), Image.Resampling.BICUBIC))
+
+
+def _half(model: Model, network: Network, to: Path, pictures: Sequence[Pixels]) -> dict[str, Any]:
+    if network.architecture == "graph":
+        raise ModelError("Half precision is for weights; an ONNX graph is computed in what the worker is fastest in.")
+    tensors = load_file(model.files[network.file])
+    save_file({name: one.half() if one.ndim > 1 else one for name, one in tensors.items()}, to / network.file)
+    return network.model_dump(exclude={"sha256", "quality"})
+
+
+def _int8(model: Model, network: Network, to: Path, pictures: Sequence[Pixels]) -> dict[str, Any]:
+    name = f"{model.manifest.name}-x{network.factor}-int8.onnx"
+    whole = to / f"{name}.float32"
+    export.export_network(export.Portable(load(network, model)).eval(), network.factor, "onnx", whole)
+    quantise(whole, to / name, [small(one, network.factor)[None] for one in pictures])
+    whole.unlink()
+    kept = network.model_dump(include=export.KEPT - {"quality", "precisions"})
+    return {"architecture": "graph", "file": name, "precisions": ("int8",), **kept}
+
+
+def quantise(graph: Path, to: Path, windows: Sequence[Pixels]) -> None:
+    """An ONNX graph with its convolutions in int8, ranges taken from what the windows make of it."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Windows(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._left = iter(windows)
+
+        def get_next(self) -> dict[str, Pixels] | None:
+            window = next(self._left, None)
+            return None if window is None else {GRAPH_INPUT: window}
+
+    convolutions = [node.name for node in onnx.load(graph).graph.node if node.op_type == "Conv"]
+    with export.quiet():
+        quantize_static(
+            graph,
+            to,
+            Windows(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=[convolutions[0], convolutions[-1]],
+        )
