@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo up test check chaos fuzz bench package
+.PHONY: help demo up test portable check chaos fuzz bench package
 
 help:
 	@echo "make demo     enlarge a photo through the whole system"
 	@echo "make up       run the whole system until Ctrl-C"
 	@echo "make test     all tests, on real parts"
+	@echo "make portable models without torch, and for TensorFlow, in environments of their own"
 	@echo "make check    format, lint, types, imports"
 	@echo "make chaos    kill and cut off everything for ten minutes; nothing may be lost"
 	@echo "make fuzz     20,000 damaged images through the decoders"
@@ -23,6 +24,10 @@ up: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# Each in an environment of its own: without torch, and with TensorFlow's numpy.
+portable: $(INSTALLED) .venv-onnx/installed .venv-tensorflow/installed
+	$(BIN)/python -m pytest -m portable
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -48,5 +53,12 @@ package: $(INSTALLED)
 $(INSTALLED): pyproject.toml $(wildcard *requirements*.txt */requirements.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "upres needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -e .
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -e ".[community,onnx]"
+	touch $@
+
+.venv-onnx/installed: requirements-onnx.txt
+.venv-tensorflow/installed: models/requirements-savedmodel.txt
+.venv-%/installed:
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --disable-pip-version-check -r $<
 	touch $@
