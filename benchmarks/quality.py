@@ -11,11 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
 from benchmarks.report import emit
+from models import pairs
 from worker.engine.compute import choose
 from worker.engine.device import choose as choose_device
 from worker.engine.device_thread import DeviceThread
@@ -24,28 +21,6 @@ from worker.model import open_folder
 
 PAIRS = Path("../shared/benchmarks")
 MODEL = Path(__file__).parent.parent / "models" / "faithful" / "1"
-Pixels = npt.NDArray[np.uint8]
-
-
-def luma(pixels: Pixels) -> npt.NDArray[np.float64]:
-    """Y of BT.601, limited range [16, 235], from (height, width, 3) RGB, as MATLAB's rgb2ycbcr."""
-    weights = np.array([65.481, 128.553, 24.966])
-    return np.asarray(pixels.astype(np.float64) @ weights / 255 + 16)
-
-
-def psnr(image: Pixels, reference: Pixels, crop: int) -> float:
-    """Peak signal-to-noise ratio of the luma in dB, without `crop` pixels at each side."""
-    difference = (luma(image) - luma(reference))[crop:-crop, crop:-crop]
-    return float(10 * np.log10(255**2 / np.mean(difference**2)))
-
-
-def measure(engine: Engine, lr: Path, factor: int) -> tuple[float, float]:
-    """PSNR of the network and of bicubic interpolation for one pair."""
-    small = Image.open(lr).convert("RGB")
-    reference = np.asarray(Image.open(lr.with_name(lr.name.replace("_LR", "_HR"))).convert("RGB"))
-    bicubic = small.resize((small.width * factor, small.height * factor), Image.Resampling.BICUBIC)
-    enlarged = engine.upscale(np.asarray(small), factor)
-    return psnr(enlarged, reference, factor), psnr(np.asarray(bicubic), reference, factor)
 
 
 def main() -> int:
@@ -62,8 +37,7 @@ def main() -> int:
         engine = Engine(model.manifest, choose(model, choose_device("cpu")), thread)
         for path in sets:
             name, factor = path.name.rsplit("_x", 1)
-            values = [measure(engine, lr, int(factor)) for lr in sorted(path.glob("*_LR.png"))]
-            ours, bicubic = np.mean(values, axis=0)
+            ours, bicubic = pairs.mean(engine.upscale, path, int(factor))
             emit(f"quality.{name}.x{factor}", ours, "dB", "bicubic", bicubic)
     return 0
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.quality import PAIRS, measure
+from benchmarks.quality import PAIRS
 from core.errors import ModelError
+from models.pairs import measure
 from tests.conftest import SAMPLES
 from worker.engine import tiling
 from worker.engine.compute import Compute, choose
@@ -126,7 +127,7 @@ def test_half_precision_costs_less_than_a_hundredth_of_a_decibel(
         figures = []
         for one in (TorchCompute(model, "cpu", "float32"), compute):
             engine = Engine(model.manifest, one, device)
-            figures.append(np.mean([measure(engine, path, factor)[0] for path in paths]))
+            figures.append(np.mean([measure(engine.upscale, path, factor)[0] for path in paths]))
         assert abs(figures[1] - figures[0]) <= 0.01
 
 
@@ -135,7 +136,7 @@ def test_half_precision_costs_less_than_a_hundredth_of_a_decibel(
 def test_quality_on_the_standard_pairs(engine: Engine, folder: str, image: str, least: float) -> None:
     factor = int(folder[-1])
     pair = pairs() / folder / f"{image}_SRF_{factor}_LR.png"
-    ours, bicubic = measure(engine, pair, factor)
+    ours, bicubic = measure(engine.upscale, pair, factor)
     assert ours > least
     assert ours > bicubic + 2
 

@@ -1,0 +1,185 @@
+"""Distil Real-ESRGAN x4plus into the small bundled network: `photo`, sharp, at a fourteenth of its teacher's cost.
+
+    upres models pull realesrgan-x4plus --out teacher
+    python -m models.distill --teacher teacher --start models/faithful/1 --photos FOLDER --out photo --version 1
+
+The teacher sees small patches as users send them (models/degrade.py). The student first learns its pixels, then also
+to deceive a discriminator whose real images are the teacher's. For factor 2 the teacher's result is halved.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
+
+from core.errors import ModelError
+from models import folder, training
+from models.degrade import degrade
+from models.discriminator import Discriminator, matching
+from models.folder import Made, photo
+from models.photos import Photos
+from models.training import Average
+from worker.engine.networks import EDSR, Enlarger, load
+from worker.model import Model, open_folder
+
+WIDTH, DEPTH, TEACHERS_FACTOR = 64, 16, 4
+RATE, CRITICS_RATE = 5e-4, 2e-4
+ADVERSARY_FROM = 0.5
+"""Share of the time after which the discriminator joins; it begins to learn a tenth earlier."""
+MATCHING_WEIGHT, ADVERSARY_WEIGHT = 0.05, 0.005
+TOLD_SECONDS = 30
+DESCRIPTION = "Sharp: Real-ESRGAN x4plus, distilled into a network a fourteenth its size. Invents detail."
+
+
+class Distillation:
+    """A student, its teacher and its critic, on one device."""
+
+    def __init__(self, teacher: Model, factor: int, tensors: dict[str, Tensor], on: torch.device) -> None:
+        self.factor = factor
+        half = torch.float16 if on.type == "cuda" else torch.float32
+        self._teacher = training.place(load(teacher.manifest.networks[0], teacher), on, half)
+        self._half = half
+        student = EDSR(factor, WIDTH, DEPTH)
+        training.initialise(student)
+        training.start_from(student, tensors)
+        self.student = training.place(student, on)
+        self.average = Average(self.student, most=0.999)
+        self._critic = training.place(Discriminator(), on)
+        self._run = training.compiled(self.student, on)
+        self.optimiser = torch.optim.Adam(self.student.parameters(), lr=RATE, betas=(0.9, 0.99))
+        self._critics = torch.optim.Adam(self._critic.parameters(), lr=CRITICS_RATE, betas=(0.9, 0.99))
+        self._on = on
+
+    def step(self, small: Tensor, done: float) -> Tensor:
+        """One step of all of them; the distance to the teacher's pixels."""
+        goal = self.goal(small)
+        with torch.autocast(self._on.type, torch.bfloat16):
+            made = self._run(small)
+        made = made.float()
+        pixels = training.charbonnier(made, goal)
+        loss = pixels + (self._deceive(made, goal) if done > ADVERSARY_FROM else 0)
+        training.descend(loss, self.optimiser)
+        self.average.follow(self.student)
+        if done > ADVERSARY_FROM - 0.1:
+            self._learn_to_tell(made.detach(), goal)
+        return pixels.detach()
+
+    @torch.no_grad()
+    def goal(self, small: Tensor) -> Tensor:
+        """What the teacher makes of it, in the student's size."""
+        made = self._teacher(small.to(self._half)).float().clamp(0, 1)
+        return made if self.factor == TEACHERS_FACTOR else functional.avg_pool2d(made, TEACHERS_FACTOR // self.factor)
+
+    def _deceive(self, made: Tensor, goal: Tensor) -> Tensor:
+        self._critic.requires_grad_(False)
+        with torch.autocast(self._on.type, torch.bfloat16):
+            found = self._critic(made)
+            with torch.no_grad():
+                wanted = self._critic(goal)
+        self._critic.requires_grad_(True)
+        fooled = functional.softplus(-found.logits.float()).mean()
+        return MATCHING_WEIGHT * matching(found.features, wanted.features) + ADVERSARY_WEIGHT * fooled
+
+    def _learn_to_tell(self, made: Tensor, goal: Tensor) -> None:
+        with torch.autocast(self._on.type, torch.bfloat16):
+            real, fake = self._critic(goal).logits, self._critic(made).logits
+        loss = functional.softplus(-real.float()).mean() + functional.softplus(fake.float()).mean()
+        training.descend(loss, self._critics)
+
+
+def main() -> int:
+    """Distil; 1 and a sentence when it cannot."""
+    options = _options()
+    try:
+        photos, teacher, start = (
+            Photos.load(options.photos, training.device()),
+            open_folder(options.teacher),
+            open_folder(options.start),
+        )
+        made = []
+        for factor, seconds in zip(options.factors, options.seconds, strict=True):
+            file = next((one.file for one in start.manifest.networks if one.factor == factor), None)
+            tensors = load_file(start.files[file or start.manifest.networks[0].file])
+            student = distil(Distillation(teacher, factor, tensors, photos.pixels.device), photos, seconds, options)
+            made.append(_made(student, factor))
+        about = {"name": "photo", "version": options.version, "licence": "BSD-3-Clause", "description": DESCRIPTION}
+        print(f"{folder.write(options.out, about, made)} is in {options.out}")
+    except ModelError as error:
+        print(f"distill: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def distil(run: Distillation, photos: Photos, seconds: float, options: argparse.Namespace) -> Enlarger:
+    """The student after so many seconds; tells every half minute how far it is from its teacher."""
+    told, count = time.monotonic(), 0
+    for done in training.steps(run.optimiser, RATE, seconds):
+        small = degrade(photos.large(options.batch, options.patch * run.factor), run.factor)
+        pixels = run.step(small, done)
+        count += 1
+        if time.monotonic() - told > TOLD_SECONDS:
+            told = time.monotonic()
+            print(f"x{run.factor} {done:4.0%} step {count} distance {pixels.item():.5f}", flush=True)
+            _show(run, options.pictures)
+    _show(run, options.pictures)
+    print(f"x{run.factor} done, {count} steps", flush=True)
+    return run.average.network
+
+
+@torch.no_grad()
+def _show(run: Distillation, pictures: Path | None) -> None:
+    """Bicubic, student and teacher side by side, to be looked at."""
+    if pictures is None:
+        return
+    pictures.mkdir(parents=True, exist_ok=True)
+    pixels = photo(96, 96)
+    on = next(run.student.parameters()).device
+    small = torch.from_numpy(pixels).to(on).permute(2, 0, 1)[None].float() / 255
+    goal = (run.goal(small)[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+    size = (96 * run.factor, 96 * run.factor)
+    bicubic = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    made = training.upscale(run.average.network, pixels)
+    Image.fromarray(np.concatenate([bicubic, made, goal], 1)).save(pictures / f"x{run.factor}.png")
+
+
+def _made(student: Enlarger, factor: int) -> Made:
+    fields = {
+        "architecture": "edsr",
+        "parameters": {"width": WIDTH, "depth": DEPTH},
+        "factor": factor,
+        "receptive_radius": 2 * DEPTH + 3,
+    }
+    return Made(fields, {name: tensor.contiguous().cpu() for name, tensor in student.state_dict().items()})
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m models.distill", description=__doc__.splitlines()[0])
+    parser.add_argument("--teacher", type=Path, required=True, help="folder of a version of realesrgan-x4plus")
+    parser.add_argument("--start", type=Path, required=True, help="folder of a version to begin with, like faithful")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photos to train on")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the version into")
+    parser.add_argument("--version", required=True, help="what to call it")
+    parser.add_argument("--factors", type=lambda text: [int(n) for n in _numbers(text)], default=[4, 2])
+    parser.add_argument("--seconds", type=_numbers, default=[1500.0, 600.0], help="for each factor")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of how it stands")
+    parser.add_argument("--batch", type=int, default=32, help="patches in a step")
+    parser.add_argument("--patch", type=int, default=64, help="side of the small patch in pixels, a multiple of 8")
+    options = parser.parse_args()
+    if len(options.factors) != len(options.seconds):
+        parser.error("--seconds: as many as --factors")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

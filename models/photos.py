@@ -1,0 +1,83 @@
+"""Photos to train on, as patches: all of them on the device, cut and made small there."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from core.errors import ModelError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+SMALLEST = 300
+"""Photos with a shorter side are left out: a patch of a network for factor 4 with its margin would not fit."""
+MARGIN = 4
+"""Pixels of the small patch that are cut off again, so that what is at its border saw whole neighbours."""
+MOST_WEIGHT = 4.0
+"""A large photo is sampled at most so many times as often as the average one."""
+
+
+class Photos(NamedTuple):
+    """Many images in one flat tensor of bytes, on a device."""
+
+    pixels: Tensor
+    shapes: Tensor
+    """Offset, height and width of each, (count, 3)."""
+    weights: Tensor
+    """How often each is sampled."""
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> "Photos":
+        """All photos below a folder. Raises ModelError when there are none that are large enough."""
+        flat, shapes, offset = [], [], 0
+        for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            if min(pixels.shape[:2]) >= SMALLEST:
+                flat.append(torch.from_numpy(pixels.reshape(-1).copy()))
+                shapes.append((offset, *pixels.shape[:2]))
+                offset += pixels.size
+        if not flat:
+            raise ModelError(f"{folder}: there are no photos of at least {SMALLEST}×{SMALLEST} pixels to train on.")
+        table = torch.tensor(shapes, device=device)
+        areas = (table[:, 1] * table[:, 2]).float()
+        return cls(torch.cat(flat).to(device), table, (areas / areas.mean()).clamp(max=MOST_WEIGHT))
+
+    def large(self, count: int, side: int) -> Tensor:
+        """Random patches, (count, 3, side, side), float in [0, 1], mirrored and turned at random."""
+        device = self.pixels.device
+        chosen = torch.multinomial(self.weights, count, replacement=True)
+        offset, height, width = self.shapes[chosen].unbind(1)
+        top = (torch.rand(count, device=device) * (height - side)).long()
+        left = (torch.rand(count, device=device) * (width - side)).long()
+        along = torch.arange(side, device=device)
+        rows = (top[:, None] + along)[:, None, :, None] * width[:, None, None, None]
+        columns = (left[:, None] + along)[:, None, None, :]
+        channel = torch.arange(3, device=device)[None, :, None, None]
+        patches = self.pixels[offset[:, None, None, None] + (rows + columns) * 3 + channel].float() / 255
+        return _turned(patches)
+
+    def pairs(self, count: int, side: int, factor: int) -> tuple[Tensor, Tensor]:
+        """Small patches and what they were made of: (count, 3, side, side) and (count, 3, side·factor, side·factor).
+
+        Small by antialiased bicubic with a = -0.5, as MATLAB's imresize, rounded to grey levels.
+        """
+        large = self.large(count, (side + 2 * MARGIN) * factor)
+        small = functional.interpolate(large, scale_factor=1 / factor, mode="bicubic", antialias=True)
+        small = (small.clamp(0, 1) * 255).round() / 255
+        inner = slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN)
+        outer = slice(MARGIN * factor, -MARGIN * factor), slice(MARGIN * factor, -MARGIN * factor)
+        return small[:, :, *inner].contiguous(memory_format=torch.channels_last), large[:, :, *outer].contiguous()
+
+
+def _turned(patches: Tensor) -> Tensor:
+    """The whole batch in one of its eight orientations."""
+    coins = torch.rand(3)
+    if coins[0] < 0.5:
+        patches = patches.flip(-1)
+    if coins[1] < 0.5:
+        patches = patches.transpose(-1, -2)
+    return patches.flip(-2) if coins[2] < 0.5 else patches

@@ -1,0 +1,136 @@
+"""Train the bundled network on pixels: `faithful`.
+
+    python -m models.train --photos FOLDER --pairs FOLDER --out FOLDER --version 2 --factors 4,2 --seconds 1500,600
+
+The first factor is trained from scratch, or from --start; each further one begins with the trunk of the one before.
+Writes a version for the registry, with its PSNR on the pairs (folders Set5_x4, Set5_x2, …) in the manifest.
+"""
+
+import argparse
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.errors import ModelError
+from models import folder, pairs, training
+from models.folder import Made
+from models.photos import Photos
+from models.training import Average
+from worker.engine.networks import EDSR
+from worker.model import open_folder
+
+WIDTH, DEPTH = 64, 16
+RATE = 6e-4
+TOLD_SECONDS = 30
+
+
+def main() -> int:
+    """Train; 1 and a sentence when it cannot."""
+    options = _options()
+    tensors: dict[str, Tensor] = {}
+    try:
+        photos = Photos.load(options.photos, training.device())
+        if options.start:
+            tensors = dict(_tensors(options.start))
+        made = []
+        for factor, seconds in zip(options.factors, options.seconds, strict=True):
+            network = train(photos, factor, seconds, tensors, options)
+            tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+            made.append(_made(network, factor, tensors, options.pairs))
+        about = {"name": "faithful", "version": options.version, "licence": "MIT", "description": DESCRIPTION}
+        print(f"{folder.write(options.out, about, made)} is in {options.out}")
+    except ModelError as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+DESCRIPTION = "Enlarges what is there and invents nothing: EDSR-baseline trained on pixels."
+
+
+def train(photos: Photos, factor: int, seconds: float, tensors: dict[str, Tensor], options: argparse.Namespace) -> EDSR:
+    """A network for a factor after so many seconds; tells every half minute how it stands."""
+    on = photos.pixels.device
+    network = EDSR(factor, WIDTH, DEPTH)
+    training.initialise(network)
+    training.start_from(network, tensors)
+    network = training.place(network, on)
+    average, forward = Average(network), training.compiled(network, on)
+    optimiser = torch.optim.Adam(network.parameters(), lr=RATE, betas=(0.9, 0.99), fused=on.type == "cuda")
+    told, count = time.monotonic(), 0
+    for done in training.steps(optimiser, RATE, seconds):
+        small, large = photos.pairs(options.batch, options.patch, factor)
+        with torch.autocast(on.type, torch.bfloat16):
+            made = forward(small)
+        loss = training.charbonnier(made.float(), large)
+        training.descend(loss, optimiser)
+        average.follow(network)
+        count += 1
+        if time.monotonic() - told > TOLD_SECONDS:
+            told = time.monotonic()
+            print(f"x{factor} {done:4.0%} step {count} loss {loss.item():.5f} {_found(average, factor, options.pairs)}")
+    print(f"x{factor} done, {count} steps, {_found(average, factor, options.pairs)}", flush=True)
+    network.load_state_dict(average.network.state_dict())
+    return network.eval()
+
+
+def _found(average: Average, factor: int, where: Path) -> str:
+    return ", ".join(f"{name} {value:.3f} dB" for name, value in _quality(average.network, factor, where).items())
+
+
+def _quality(network: Any, factor: int, where: Path) -> dict[str, float]:
+    """PSNR on each set of the factor."""
+    upscale = partial(training.upscale, network)
+    sets = sorted(path for path in where.glob(f"*_x{factor}") if path.is_dir())
+    return {
+        f"{one.name.rpartition('_')[0].lower()}_psnr_db": round(pairs.mean(lambda p, f: upscale(p), one, factor)[0], 3)
+        for one in sets
+    }
+
+
+def _made(network: EDSR, factor: int, tensors: dict[str, Tensor], where: Path) -> Made:
+    fields = {
+        "architecture": "edsr",
+        "parameters": {"width": WIDTH, "depth": DEPTH},
+        "factor": factor,
+        "receptive_radius": 2 * DEPTH + 3,
+        "quality": _quality(network, factor, where),
+    }
+    return Made(fields, tensors)
+
+
+def _tensors(start: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    model = open_folder(start)
+    return load_file(model.files[model.manifest.networks[0].file])
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m models.train", description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photos to train on")
+    parser.add_argument("--pairs", type=Path, required=True, help="folder with Set5_x4 and the like, to measure on")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the version into")
+    parser.add_argument("--version", required=True, help="what to call it")
+    parser.add_argument("--factors", type=lambda text: [int(n) for n in _numbers(text)], default=[4, 2])
+    parser.add_argument("--seconds", type=_numbers, default=[1500.0, 600.0], help="for each factor")
+    parser.add_argument("--start", type=Path, help="folder of a version to begin with")
+    parser.add_argument("--batch", type=int, default=64, help="patches in a step")
+    parser.add_argument("--patch", type=int, default=64, help="side of the small patch in pixels")
+    options = parser.parse_args()
+    if len(options.factors) != len(options.seconds):
+        parser.error("--seconds: as many as --factors")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
