@@ -48,6 +48,7 @@ def test_they_are_made_small_as_the_fields_pairs_are() -> None:
     image = torch.from_numpy(pixels[:height, :width].copy()).permute(2, 0, 1)[None].float() / 255
     made = functional.interpolate(image, scale_factor=0.25, mode="bicubic", antialias=True).clamp(0, 1) * 255
     difference = made[0].permute(1, 2, 0).round().numpy() - wanted[: height // 4, : width // 4]
+    difference = difference[4:-4, 4:-4]  # at the border MATLAB mirrors; Photos cuts it off
     assert np.abs(difference).mean() < 0.15
     assert np.abs(difference).max() <= 1
 
@@ -83,9 +84,9 @@ def test_small_patches_are_as_users_send_them(photos: Photos) -> None:
 def test_the_critic_learns_to_tell(photos: Photos) -> None:
     torch.manual_seed(0)
     critic = Discriminator(8)
-    optimiser = torch.optim.Adam(critic.parameters(), lr=1e-3)
+    optimiser = torch.optim.Adam(critic.parameters(), lr=1e-2)
     losses = []
-    for _ in range(15):
+    for _ in range(40):
         real = photos.large(4, 32)
         fake = functional.avg_pool2d(real, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
         loss = functional.softplus(-critic(real).logits).mean() + functional.softplus(critic(fake).logits).mean()
