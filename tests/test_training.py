@@ -84,15 +84,14 @@ def test_small_patches_are_as_users_send_them(photos: Photos) -> None:
 def test_the_critic_learns_to_tell(photos: Photos) -> None:
     torch.manual_seed(0)
     critic = Discriminator(8)
-    optimiser = torch.optim.Adam(critic.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(40):
-        real = photos.large(4, 32)
-        fake = functional.avg_pool2d(real, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    optimiser = torch.optim.Adam(critic.parameters(), lr=3e-3)
+    real = photos.large(8, 32)
+    fake = functional.avg_pool2d(real, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    for _ in range(60):
         loss = functional.softplus(-critic(real).logits).mean() + functional.softplus(critic(fake).logits).mean()
         training.descend(loss, optimiser)
-        losses.append(float(loss.detach()))
-    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert float(critic(real).logits.detach().mean()) > 0 > float(critic(fake).logits.detach().mean())
+    assert float(loss.detach()) < 1.1  # who knows nothing has 1.39
 
 
 def test_a_student_comes_nearer_to_its_teacher(photos: Photos, tmp_path: Path) -> None:
