@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("quality", "entry", "codecs", "forward", "pipeline", "service")
+BENCHMARKS = ("quality", "entry", "codecs", "forward", "pipeline", "service", "models")
 
 
 def main() -> int:

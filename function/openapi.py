@@ -6,6 +6,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from core.schema import EVENT, JobAccepted, JobRequest, Problem, Snapshot
+from function.models import ModelDetails, ModelList
 
 REF = "#/components/schemas/{model}"
 JOB_ID = {
@@ -15,12 +16,20 @@ JOB_ID = {
     "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
 }
 
+MODEL = {
+    "name": "model",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"},
+}
+
 
 @cache
 def document() -> dict[str, Any]:
     """The whole description as a JSON-compatible dict."""
     _, definitions = models_json_schema(
-        [(model, "validation") for model in (JobRequest, JobAccepted, Snapshot, Problem)], ref_template=REF
+        [(model, "validation") for model in (JobRequest, JobAccepted, ModelList, ModelDetails, Snapshot, Problem)],
+        ref_template=REF,
     )
     event = EVENT.json_schema(ref_template=REF)
     schemas = {**definitions["$defs"], **event.pop("$defs"), "Event": event}
@@ -36,29 +45,45 @@ def document() -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    return {**_submit(), **_one_job(), **_follow(), **_images(), **_operators()}
+    return {**_submit(), **_models(), **_one_job(), **_follow(), **_images(), **_operators()}
 
 
 def _submit() -> dict[str, Any]:
+    return {"/v1/jobs": {"post": _accepting("createJob", "Submit an image.")}}
+
+
+def _accepting(name: str, summary: str, *parameters: dict[str, Any]) -> dict[str, Any]:
+    return _operation(
+        name,
+        summary,
+        {
+            "202": _answer("JobAccepted", "Accepted; follow it at events_url."),
+            **_refused(),
+            "429": _problem("A limit of the API key is reached; Retry-After says when to try again."),
+            "400": _problem("Not a JSON object."),
+            "409": _problem("The Idempotency-Key was used for another request."),
+            "413": _problem("Too many bytes."),
+            "422": _problem("A field is wrong; the code says which."),
+            "503": _problem("Redis or the store is away; nothing was accepted."),
+        },
+        [*parameters, _header("Idempotency-Key", "Repeating a request with the same key finds the same job.")],
+        requestBody={"required": True, "content": _json("JobRequest")},
+    )
+
+
+def _models() -> dict[str, Any]:
+    away = {**_refused(), "503": _problem("The store is away.")}
+    missing = {**away, "404": _problem("There is no such model.")}
     return {
-        "/v1/jobs": {
-            "post": _operation(
-                "createJob",
-                "Submit an image.",
-                {
-                    "202": _answer("JobAccepted", "Accepted; follow it at events_url."),
-                    **_refused(),
-                    "429": _problem("A limit of the API key is reached; Retry-After says when to try again."),
-                    "400": _problem("Not a JSON object."),
-                    "409": _problem("The Idempotency-Key was used for another request."),
-                    "413": _problem("Too many bytes."),
-                    "422": _problem("A field is wrong; the code says which."),
-                    "503": _problem("Redis or the store is away; nothing was accepted."),
-                },
-                [_header("Idempotency-Key", "Repeating a request with the same key finds the same job.")],
-                requestBody={"required": True, "content": _json("JobRequest")},
+        "/v1/models": {
+            "get": _operation("listModels", "Which models there are.", {"200": _answer("ModelList", "All."), **away})
+        },
+        "/v1/models/{model}": {
+            "get": _operation(
+                "readModel", "One model.", {"200": _answer("ModelDetails", "With its versions."), **missing}, [MODEL]
             )
         },
+        "/v1/models/{model}/jobs": {"post": _accepting("createModelJob", "Submit an image for this model.", MODEL)},
     }
 
 
