@@ -29,9 +29,9 @@ class Pin(Message):
 class Offer(Message):
     """What a model's labels mean."""
 
-    labels: Mapping[str, Pin]
+    labels: Mapping[str, Pin] = Field(description="Label → version.")
     canary_percent: float = Field(0, description="Share of the jobs that the canary gets.")
-    rule: Rule | None = None
+    rule: Rule | None = Field(None, description="When the canary becomes stable.")
     refused: Mapping[str, str] = Field({}, description="Versions that failed their check, and why.")
 
 
@@ -57,11 +57,13 @@ def pin(connection: Redis, store: Store, name: str, wanted: str | None, job_id: 
         return offer.labels[label]
     if wanted in offer.labels:
         return offer.labels[wanted]
+    labels = registry.labels(store, name).labels  # it may be a new one
     try:
-        return read(store, name, wanted)
+        return read(store, name, labels.get(wanted, wanted))
     except ModelNotFound as error:
-        labels = ", ".join(offer.labels)
-        raise UnknownModel(f"Model {name!r} has neither a version nor a label {wanted!r}; labels: {labels}.") from error
+        raise UnknownModel(
+            f"Model {name!r} has neither a version nor a label {wanted!r}; labels: {', '.join(labels)}."
+        ) from error
 
 
 def read(store: Store, name: str, version: str) -> Pin:

@@ -221,7 +221,7 @@ def reindex(store: Store) -> Index:
                     log.warning("%s", error)
                     continue
                 entries[name] = entry.model_copy(update={"versions": (*entry.versions, _short(found, found_digest))})
-    made = Index(models=entries)
+    made = Index(models={name: _in_order(entry) for name, entry in entries.items()})
     store.put(keys.MODEL_INDEX, made.model_dump_json().encode(), "application/json")
     return made
 
@@ -233,6 +233,11 @@ def _check_loss(manifest: Manifest) -> None:
             f"Model {manifest.name!r} {manifest.version} loses {lost:g} dB against the version it was made of; "
             f"more than {MOST_LOSS_DB:g}, and it is not served by default."
         )
+
+
+def _in_order(entry: Entry) -> Entry:
+    versions = sorted(entry.versions, key=lambda one: (one.created, one.version))
+    return entry.model_copy(update={"versions": tuple(versions)})
 
 
 def _short(manifest: Manifest, digest: str) -> Version:

@@ -150,7 +150,7 @@ def start_worker(local: Local, **changed: str) -> "subprocess.CompletedProcess[s
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"UPRES_MODEL": "nonesuch"}, "not in the store"),
+        ({"UPRES_MODEL": "nonesuch"}, "There is no model"),
         ({"UPRES_DEVICE": "cuda"}, "cuda is not available here; usable: auto, cpu"),
         ({"UPRES_DEVICE": "toaster"}, "UPRES_DEVICE"),
         ({"UPRES_S3_ENDPOINT_URL": "http://127.0.0.1:9"}, "object store does not answer"),

@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 from tests.workers import SHORT_LEASES, worker
 from worker.service import RESTART, STOPPED
 
-SMALL_TILES = "from worker import service; service.TILE = 96"
+SMALL_TILES = "from worker import models; models.TILE = 96"
 """Many tiles in many bands, from a photo of ordinary size."""
 KEPT = "from worker import job; job.LONG_SECONDS = 0.01"
 """Every job counts as a long one."""
@@ -151,13 +151,13 @@ def test_a_stopping_worker_takes_no_more_and_says_so(local: Local, client: Clien
 
 
 HANGS = """
-from worker.engine import compute
+from worker.engine import compute, torch_compute
 from worker import keeper
 import threading
 keeper.DEVICE_SECONDS = 3
-class Hanging(compute.TorchCompute):
+class Hanging(torch_compute.TorchCompute):
     def __init__(self, model, device, cache):
-        super().__init__(model, device, compute.torch.float32)
+        super().__init__(model, "cpu", "float32")
     def start(self, factor, windows):
         if windows[0].shape[0] == 170:
             threading.Event().wait()

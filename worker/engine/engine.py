@@ -29,7 +29,7 @@ OnTile = Callable[[int, int], None]
 
 TILE = 640
 """Side of a window in input pixels: with a halo of 35, at most 1.3 pixels are computed for one that is kept."""
-SMALLEST_CORE = 64
+SMALLEST_CORE = 16
 """A window of a network with a large halo is at least so much larger than two of them."""
 WINDOWS_AHEAD = 4
 """Windows that a job has in flight: two batches on the device and two that wait for it."""
