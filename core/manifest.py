@@ -41,6 +41,9 @@ class Network(File):
     precisions: tuple[Precision, ...] = Field(
         ("bfloat16", "float16", "float32"), min_length=1, description="What it may be computed in, within 0.01 dB."
     )
+    graph: File | None = Field(
+        None, description="The same network in ONNX, from bytes to bytes: needs no torch, and starts sooner on a CPU."
+    )
     quality: dict[str, float] = Field(
         {}, description="As measured: set5_psnr_db (Y of BT.601, peak 255), megabytes, seconds_per_megapixel, …"
     )
@@ -50,6 +53,11 @@ class Network(File):
         if self.receptive_radius is None and self.halo is None:
             raise ValueError("a network that looks at the whole image needs a halo")
         return self
+
+    @property
+    def onnx(self) -> File | None:
+        """The file with the whole network as a graph, if there is one."""
+        return self if self.architecture == "graph" else self.graph
 
     @property
     def margin(self) -> int:
@@ -102,8 +110,10 @@ class Manifest(Order):
     @property
     def files(self) -> tuple[File, ...]:
         """All files beside the manifest, each once."""
-        named: list[File] = [File(file=one.file, sha256=one.sha256) for one in self.networks]
-        return tuple(dict.fromkeys([*named, *(file for one in self.golden for file in (one.image, one.enlarged))]))
+        networks = [File(file=one.file, sha256=one.sha256) for one in self.networks]
+        graphs = [one.graph for one in self.networks if one.graph]
+        golden = [file for one in self.golden for file in (one.image, one.enlarged)]
+        return tuple(dict.fromkeys([*networks, *graphs, *golden]))
 
 
 def _stable(labels: dict[str, str]) -> dict[str, str]:

@@ -37,7 +37,6 @@ SIZES = ((1, 32, 32), (1, 47, 61), (3, 64, 40))
 """Counts, heights and widths that each export is tried with: none of them is the one that it was made with."""
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "exported-program": ".pt2", "savedmodel": ""}
 NEEDED = "models/requirements-savedmodel.txt"
-KEPT = {"factor", "receptive_radius", "halo", "precisions", "quality"}
 
 
 class Portable(nn.Module):
@@ -70,7 +69,7 @@ class Checked(NamedTuple):
 def export(model: Model, form: str, to: Path, python: Path = Path("python")) -> list[tuple[str, Checked]]:
     """Write all networks of a model in a form, and check them. Returns names of files, and how near they are.
 
-    ONNX makes a version for the registry, which workers without torch can serve. `python` is one that has TensorFlow,
+    ONNX makes a version that has its graphs besides, for workers without torch. `python` is one that has TensorFlow,
     for SavedModel. Raises ModelError when a network cannot be written so, or does not compute the same.
     """
     to.mkdir(parents=True, exist_ok=True)
@@ -81,11 +80,11 @@ def export(model: Model, form: str, to: Path, python: Path = Path("python")) -> 
             (path.name, export_network(Portable(load(network, model)).eval(), network.factor, form, path, python))
         )
     if form == "onnx":
-        graphs = [
-            {"architecture": "graph", "file": name, **network.model_dump(include=KEPT)}
+        both = [
+            {**network.model_dump(), "graph": folder.described(to / name)}
             for (name, _), network in zip(made, model.manifest.networks, strict=True)
         ]
-        folder.derive(model, to, f"{model.manifest.version}-onnx", graphs)
+        folder.derive(model, to, f"{model.manifest.version}-onnx", both)
     return made
 
 

@@ -43,12 +43,12 @@ class Made(NamedTuple):
 def write(folder: Path, about: Mapping[str, Any], networks: Sequence[Made]) -> Model:
     """A whole version: weights, golden images, manifest. Raises ModelError when they do not fit together."""
     folder.mkdir(parents=True, exist_ok=True)
-    described = []
+    fields = []
     for made in networks:
         file = f"{about['name']}-x{made.fields['factor']}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in made.tensors.items()}, folder / file)
-        described.append({**made.fields, "file": file})
-    return describe(folder, about, described)
+        fields.append({**made.fields, "file": file})
+    return describe(folder, about, fields)
 
 
 def describe(folder: Path, about: Mapping[str, Any], networks: Sequence[Mapping[str, Any]]) -> Model:
@@ -69,12 +69,12 @@ def describe(folder: Path, about: Mapping[str, Any], networks: Sequence[Mapping[
 
 def derive(model: Model, to: Path, version: str, networks: Sequence[Mapping[str, Any]]) -> Model:
     """A version of the same model with other files for its networks, which lie in the folder; golden images stay."""
-    for one in model.manifest.golden:
-        for file in (one.image.file, one.enlarged.file):
-            data = model.files[file].read_bytes()
-            (to / file).write_bytes(data)
-    described = [{**one, "sha256": _digest(to / one["file"])} for one in networks]
-    changed = {"version": version, "created": date.today(), "networks": described}
+    golden_files = {file.file for one in model.manifest.golden for file in (one.image, one.enlarged)}
+    for file in golden_files | {one["file"] for one in networks}:
+        if not (to / file).exists():
+            (to / file).write_bytes(model.files[file].read_bytes())
+    found = [{**one, "sha256": _digest(to / one["file"])} for one in networks]
+    changed = {"version": version, "created": date.today(), "networks": found}
     _write_manifest(to, Manifest.model_validate(model.manifest.model_dump() | changed))
     return open_folder(to)
 
@@ -88,12 +88,13 @@ def make_golden(model: Model, compute: Compute, thread: DeviceThread, folder: Pa
         enlarged = folder / f"golden-x{network.factor}.png"
         pixels = Engine(model.manifest, compute, thread).upscale(golden.read(picture), network.factor)
         Image.fromarray(pixels).save(enlarged, optimize=True)
-        files = {"image": _file(picture), "enlarged": _file(enlarged)}
+        files = {"image": described(picture), "enlarged": described(enlarged)}
         made.append(Golden.model_validate({"factor": network.factor, **files}))
     return tuple(made)
 
 
-def _file(path: Path) -> dict[str, str]:
+def described(path: Path) -> dict[str, str]:
+    """A file as manifests name it."""
     return {"file": path.name, "sha256": _digest(path)}
 
 

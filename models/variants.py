@@ -91,7 +91,7 @@ def _half(model: Model, network: Network, to: Path, pictures: Sequence[Pixels]) 
         raise ModelError("Half precision is for weights; an ONNX graph is computed in what the worker is fastest in.")
     tensors = load_file(model.files[network.file])
     save_file({name: one.half() if one.ndim > 1 else one for name, one in tensors.items()}, to / network.file)
-    return network.model_dump(exclude={"sha256", "quality"})
+    return network.model_dump(exclude={"sha256", "quality", "graph"})
 
 
 def _int8(model: Model, network: Network, to: Path, pictures: Sequence[Pixels]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _int8(model: Model, network: Network, to: Path, pictures: Sequence[Pixels]) 
     export.export_network(export.Portable(load(network, model)).eval(), network.factor, "onnx", whole)
     quantise(whole, to / name, [small(one, network.factor)[None] for one in pictures])
     whole.unlink()
-    kept = network.model_dump(include=export.KEPT - {"quality", "precisions"})
+    kept = network.model_dump(include={"factor", "receptive_radius", "halo"})
     return {"architecture": "graph", "file": name, "precisions": ("int8",), **kept}
 
 

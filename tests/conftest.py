@@ -79,6 +79,13 @@ def model() -> Model:
     return open_folder(ROOT / "models" / "faithful" / "1")
 
 
+@pytest.fixture(scope="session")
+def weights(model: Model) -> Model:
+    """The bundled model without its graphs."""
+    networks = tuple(network.model_copy(update={"graph": None}) for network in model.manifest.networks)
+    return model._replace(manifest=model.manifest.model_copy(update={"networks": networks}))
+
+
 Post = Callable[..., requests.Response]
 
 

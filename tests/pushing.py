@@ -1,7 +1,7 @@
 """Models in the store that a test may push, label and damage."""
 
 import json
-import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,7 @@ class Pushed:
         folder = self.folder / version
         folder.mkdir()
         for file in FOLDER.iterdir():
-            os.link(file, folder / file.name)
-        (folder / "manifest.json").unlink()
+            shutil.copy(file, folder / file.name)
         (folder / "manifest.json").write_text(json.dumps({**self.fields, "version": version, **changed}))
         return folder
 

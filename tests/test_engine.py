@@ -111,9 +111,9 @@ def test_a_factor_the_model_cannot_make_is_an_error(model: Model, compute: Compu
         engine.upscale(np.zeros((8, 8, 3), np.uint8), 3)
 
 
-def test_weights_that_do_not_fit_their_manifest_are_an_error(model: Model) -> None:
-    four, two = (network.file for network in model.manifest.networks)
-    swapped = model._replace(files={four: model.files[two], two: model.files[four]})
+def test_weights_that_do_not_fit_their_manifest_are_an_error(weights: Model) -> None:
+    four, two = (network.file for network in weights.manifest.networks)
+    swapped = weights._replace(files={four: weights.files[two], two: weights.files[four]})
     with pytest.raises(ModelError, match="does not fit"):
         choose(swapped, CPU)
 

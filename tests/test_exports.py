@@ -85,6 +85,7 @@ def test_onnx_runtime_makes_the_same_pixels(model: Model, graphs: Model) -> None
 def test_onnx_runtimes_errors_are_ours(graphs: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     running = OnnxCompute(graphs, CPU)
     damaged = graphs._replace(files={**graphs.files, "faithful-x4.onnx": SAMPLES / "coffee.png"})
+    assert damaged.manifest.networks[0].graph
     with pytest.raises(ModelError, match=r"faithful-x4\.onnx is no graph"):
         OnnxCompute(damaged, CPU)
     with pytest.raises(ModelError, match="on a CPU or on CUDA"):
@@ -102,20 +103,18 @@ def test_onnx_runtimes_errors_are_ours(graphs: Model, monkeypatch: pytest.Monkey
 
 
 def test_what_runs_a_model_is_chosen_by_what_is_there(
-    model: Model, graphs: Model, monkeypatch: pytest.MonkeyPatch
+    model: Model, weights: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def chosen(wanted: Model, *missing: str) -> str:
         monkeypatch.setattr(compute, "find_spec", lambda name: None if name in missing else name)
         return type(compute.choose(wanted, CPU)).__name__
 
-    assert chosen(model) == "OpenVinoCompute"
-    assert chosen(model, "openvino") == "TorchCompute"
-    assert chosen(graphs) == "OpenVinoCompute"
-    assert chosen(graphs, "torch") == "OpenVinoCompute"
-    assert chosen(graphs, "torch", "openvino") == "OnnxCompute"
+    assert chosen(model) == chosen(model, "torch") == chosen(weights) == "OpenVinoCompute"
+    assert chosen(model, "openvino") == chosen(weights, "openvino") == "TorchCompute"
+    assert chosen(model, "torch", "openvino") == "OnnxCompute"
     for wanted, missing, says in (
-        (model, ("torch",), "needs torch"),
-        (graphs, ("openvino", "onnxruntime"), r"upres\[onnx\]"),
+        (weights, ("torch",), "needs torch"),
+        (model, ("torch", "openvino", "onnxruntime"), r"upres\[onnx\]"),
     ):
         with pytest.raises(ModelError, match=says):
             chosen(wanted, *missing)
@@ -179,5 +178,8 @@ def test_an_export_is_pushed_and_served(local: Local, tmp_path: Path, png: bytes
         assert client.upscale(png, 2, model_version="onnx").result.model_version == "1-onnx"
     assert ours
     manifest = Manifest.model_validate(json.loads((tmp_path / "graphs/manifest.json").read_text()))
-    assert {network.architecture for network in manifest.networks} == {"graph"}
+    assert [network.graph.file for network in manifest.networks if network.graph] == [
+        "faithful-x4.onnx",
+        "faithful-x2.onnx",
+    ]
     upres("label", "faithful", "onnx=")

@@ -8,12 +8,12 @@ from worker.engine.openvino_compute import OpenVinoCompute
 from worker.model import Model
 
 
-def test_a_cached_network_is_the_same_and_a_damaged_one_is_made_again(model: Model, tmp_path: Path) -> None:
+def test_a_cached_network_is_the_same_and_a_damaged_one_is_made_again(weights: Model, tmp_path: Path) -> None:
     window = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    expected = OpenVinoCompute(model).start(2, [window])()
+    expected = OpenVinoCompute(weights).start(2, [window])()
     for damaged in (False, False, True):
         [*graphs] = tmp_path.glob("openvino/*/graph.bin")
         for graph in graphs if damaged else ():
             graph.write_bytes(b"\0" * graph.stat().st_size)
-        assert (OpenVinoCompute(model, tmp_path).start(2, [window])() == expected).all()
-    assert len(graphs) == len(model.manifest.networks)
+        assert (OpenVinoCompute(weights, tmp_path).start(2, [window])() == expected).all()
+    assert len(graphs) == len(weights.manifest.networks)

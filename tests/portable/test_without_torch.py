@@ -11,13 +11,10 @@ from PIL import Image
 from redis import Redis
 
 from client import Client
-from core import registry, workers
 from core.schema import Failed, Progress
 from infra.local import Local
-from models import export
-from tests.conftest import ROOT, SAMPLES
+from tests.conftest import ROOT, SAMPLES, encoded
 from tests.pushing import Pushed
-from tests.waiting import wait_until
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
 from worker.engine.torch_compute import TorchCompute
@@ -34,48 +31,47 @@ def test_there_is_no_torch() -> None:
     assert "No module named 'openvino'" in done.stderr
 
 
-def test_it_serves_the_onnx_form(local: Local, redis: Redis, model: Model, tmp_path: Path) -> None:
-    export.export(model, "onnx", tmp_path / "graphs")
-    registry.push(local.store, tmp_path / "graphs")
-    registry.set_label(local.store, "faithful", "onnx", "1-onnx")
+def test_it_serves_as_others_do(local: Local, redis: Redis, model: Model, tmp_path: Path) -> None:
+    """The bundled model has its graphs beside the weights; a version without them is refused."""
     pushed = Pushed(local.store, "weights", tmp_path)
-    pushed.push("1")
-    environment = {**os.environ, **local.environment, "UPRES_CACHE_DIR": str(tmp_path / "cache")}
-    environment["UPRES_MODEL"] = "graphs"
+    pushed.push("1", networks=[{**one, "graph": None} for one in pushed.fields["networks"]])
     photo = SAMPLES / "coffee.png"
-    local.start("worker")
+    told: list[Progress] = []
     with Client(local.url) as client:
-        told: list[Progress] = []
+        local.start("worker")
         client.upscale(photo, 4, on_event=lambda event: keep(event, told))
-    local.stop("worker")
-    manifest = (tmp_path / "graphs" / "manifest.json").read_text().replace('"name": "faithful"', '"name": "graphs"')
-    (tmp_path / "graphs" / "manifest.json").write_text(manifest)
-    registry.push(local.store, tmp_path / "graphs")
-    with subprocess.Popen([PYTHON, "-m", "worker"], env=environment, cwd=ROOT) as worker, Client(local.url) as client:
-        try:
-            wait_until(lambda: any("graphs 1-onnx" in one.models for one in workers.listing(redis)), 60)
-            theirs: list[Progress] = []
-            upscaled = client.upscale(photo, 4, model="graphs", on_event=lambda e: keep(e, theirs))
-            found = pixels(upscaled.download())
-            assert np.abs(found.astype(int) - by_torch(model, photo)).max() <= 1
-            assert [(e.stage, e.tiles_done, e.tiles_total) for e in theirs] == [
-                (e.stage, e.tiles_done, e.tiles_total) for e in told
-            ]
-            end = list(client.events(client.submit(photo, 2, model="weights").job_id))[-1]
-            assert isinstance(end, Failed)
-            assert "needs torch" in end.message
-        finally:
-            worker.terminate()
-            worker.wait(60)
-    registry.set_label(local.store, "faithful", "onnx", None)
+        local.stop("worker")
+        environment = {**os.environ, **local.environment, "UPRES_CACHE_DIR": str(tmp_path / "cache")}
+        with subprocess.Popen([PYTHON, "-m", "worker"], env=environment, cwd=ROOT) as worker:
+            try:
+                theirs: list[Progress] = []
+                other = another(photo)  # the first one's result would be shared
+                found = pixels(client.upscale(other, 4, on_event=lambda event: keep(event, theirs)).download())
+                assert np.abs(found.astype(int) - by_torch(model, other)).max() <= 1
+                assert steps(theirs) == steps(told)
+                end = list(client.events(client.submit(photo, 2, model="weights").job_id))[-1]
+                assert isinstance(end, Failed)
+                assert "needs torch" in end.message
+            finally:
+                worker.terminate()
+                worker.wait(60)
 
 
-def by_torch(model: Model, photo: Path) -> np.ndarray:
+def steps(told: list[Progress]) -> list[tuple[str, int, int]]:
+    return [(event.stage, event.tiles_done, event.tiles_total) for event in told]
+
+
+def another(photo: Path) -> bytes:
+    with Image.open(photo) as image:
+        changed = image.convert("RGB")
+    changed.putpixel((0, 0), (1, 2, 3))
+    return encoded(changed, "PNG")
+
+
+def by_torch(model: Model, photo: bytes) -> np.ndarray:
     """In float32, as the graph computes."""
     with DeviceThread() as thread:
-        return Engine(model.manifest, TorchCompute(model, "cpu", "float32"), thread).upscale(
-            pixels(photo.read_bytes()), 4
-        )
+        return Engine(model.manifest, TorchCompute(model, "cpu", "float32"), thread).upscale(pixels(photo), 4)
 
 
 def keep(event: object, told: list[Progress]) -> None:

@@ -52,7 +52,8 @@ def choose(model: Model, device: Device, cache: Path | None = None) -> Compute:
     Raises ModelError when nothing that is installed here can run the model.
     """
     networks = model.manifest.networks
-    graphs = all(network.architecture == "graph" for network in networks)
+    graphs = all(network.onnx for network in networks)
+    only_graphs = any(network.architecture == "graph" for network in networks)
     # OpenVINO loses 0.4 dB of int8 graphs of which ONNX Runtime loses 0.02.
     runs_onnx = graphs and find_spec("onnxruntime") and any("int8" in network.precisions for network in networks)
     foreign = any(network.architecture == "spandrel" for network in networks)  # tracing would freeze it
@@ -61,7 +62,7 @@ def choose(model: Model, device: Device, cache: Path | None = None) -> Compute:
         from worker.engine.openvino_compute import OpenVinoCompute
 
         return OpenVinoCompute(model, cache)
-    if graphs:
+    if graphs and (only_graphs or not find_spec("torch")):
         if not find_spec("onnxruntime"):
             raise ModelError(f'Model {model} is an ONNX graph: pip install "upres[onnx]" on the worker.')
         from worker.engine.onnx_compute import OnnxCompute

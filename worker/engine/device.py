@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -43,6 +44,8 @@ def choose(wanted: Literal["auto"] | Kind) -> Device:
 def _available() -> list[Kind]:
     """What the libraries here can use, the fastest first."""
     found: list[Kind] = ["cpu"]
+    if sys.platform == "linux" and not Path("/dev/nvidiactl").exists():
+        return found  # torch, which takes a second to load, would say the same
     if find_spec("torch"):
         import torch
 
@@ -53,8 +56,7 @@ def _available() -> list[Kind]:
     elif find_spec("onnxruntime"):
         import onnxruntime
 
-        # It lists what it was built for, whether or not there is a GPU.
-        if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidiactl").exists():
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             found.insert(0, "cuda")
     return found
 

@@ -29,12 +29,14 @@ class OnnxCompute:
         self.warm_up_side = 640 if device.kind == "cuda" else 64
         self._sessions = {}
         for network in model.manifest.networks:
+            assert network.onnx, "whoever chooses sees to it"
+            file = network.onnx.file
             try:
                 session = onnxruntime.InferenceSession(
-                    model.files[network.file], _options(), providers=[PROVIDERS[device.kind]]
+                    model.files[file], _options(), providers=[PROVIDERS[device.kind]]
                 )
             except Exception as error:  # it has no common type
-                raise ModelError(f"{network.file} is no graph that ONNX Runtime can run ({error}).") from error
+                raise ModelError(f"{file} is no graph that ONNX Runtime can run ({error}).") from error
             self._sessions[network.factor] = session
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:

@@ -45,9 +45,9 @@ class OpenVinoCompute:
 
 def _graph(core: Any, network: Network, model: Model, cache: Path) -> Any:
     """A network between bytes, as OpenVINO has it."""
-    if network.architecture != "graph":
+    if network.onnx is None:
         return core.read_model(_cached(network, model, cache))
-    whole = core.read_model(model.files[network.file])
+    whole = core.read_model(model.files[network.onnx.file])
     return openvino.Model([whole.output(GRAPH_OUTPUT)], whole.get_parameters())
 
 
