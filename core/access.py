@@ -73,12 +73,19 @@ def admit(connection: Redis, key: ApiKey, job_id: str) -> None:
     if verdict == b"yes":
         return
     kinds: dict[bytes, tuple[type[LimitReached], str]] = {
-        b"rate": (RateLimited, f"This key may submit {key.requests_per_minute} jobs a minute."),
+        b"rate": (RateLimited, _too_fast(key)),
         b"jobs": (TooManyJobs, f"This key may have {key.jobs_at_once} jobs at once; wait for one to end."),
         b"pixels": (QuotaExceeded, f"This key may enlarge to {key.megapixels_per_day:g} megapixels in 24 hours."),
     }
     kind, message = kinds[verdict]
     raise kind(message, retry_after=max(1, -(-milliseconds // 1000)))
+
+
+def pace(connection: Redis, key: ApiKey) -> None:
+    """Count a request that is no submission. Raises RateLimited, with when to try again."""
+    milliseconds = call(connection, "pace", key.key_id, key.requests_per_minute)
+    if milliseconds:
+        raise RateLimited(_too_fast(key), retry_after=max(1, -(-milliseconds // 1000)))
 
 
 def charge(connection: Redis, lease: Lease, pixels: int) -> None:
@@ -88,6 +95,10 @@ def charge(connection: Redis, lease: Lease, pixels: int) -> None:
         left, milliseconds = over
         message = f"The result has {pixels / 1e6:.2f} megapixels, and this key has {left / 1e6:.2f} left."
         raise QuotaExceeded(message, retry_after=max(1, -(-milliseconds // 1000)))
+
+
+def _too_fast(key: ApiKey) -> str:
+    return f"This key may ask {key.requests_per_minute} times a minute."
 
 
 def _digest(secret: str) -> str:

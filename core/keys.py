@@ -66,6 +66,8 @@ IDEMPOTENCY_SECONDS = DAY
 LINK_SECONDS = 3600
 """Presigned links last an hour: long enough to download, short enough to leak. The /result
 and /original endpoints make fresh ones for as long as the object lives."""
+UPLOAD_LINK_SECONDS = 900
+"""An upload has to begin within a quarter of an hour."""
 REUSE_SECONDS = 6 * DAY
 """A result is given to identical jobs for so long; a day later its objects go."""
 JOB_SECONDS = 600

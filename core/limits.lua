@@ -1,8 +1,22 @@
 -- What an API key may do; the second part of the script that begins in jobs.lua.
 
--- {'yes', 0}, or which limit of the API key is reached and in how many milliseconds it may not be. The rate is GCRA
--- (ATM Forum 1996) with a minute's burst; the job counts as one of the key's from now on, for half a minute unless
--- it begins.
+-- 0, or in how many milliseconds the next request may come: GCRA (ATM Forum 1996) with a minute's burst.
+local function pace(name, per_minute, now)
+    local step = 60000 / per_minute
+    local due = math.max(tonumber(redis.call('GET', name .. ':rate') or 0), now)
+    local wait = math.ceil(due - now - (60000 - step))
+    if wait > 0 then return wait end
+    redis.call('SET', name .. ':rate', math.ceil(due + step), 'PX', 120000)
+    return 0
+end
+
+-- Count a request that is no job.
+function operations.pace(key, per_minute)
+    return pace('upres:key:' .. key, per_minute, milliseconds())
+end
+
+-- {'yes', 0}, or which limit of the API key is reached and in how many milliseconds it may not be. The job counts as
+-- one of the key's from now on, for half a minute unless it begins.
 function operations.admit(key, id, per_minute, most_jobs, most_pixels)
     local now, name = milliseconds(), 'upres:key:' .. key
     if tonumber(redis.call('HGET', name .. ':pixels', 'used') or 0) >= tonumber(most_pixels) then
@@ -13,11 +27,8 @@ function operations.admit(key, id, per_minute, most_jobs, most_pixels)
     redis.call('ZREMRANGEBYSCORE', name .. ':jobs', '-inf', now)
     if redis.call('ZSCORE', name .. ':jobs', id) then return {'yes', 0} end
     if redis.call('ZCARD', name .. ':jobs') >= tonumber(most_jobs) then return {'jobs', 1000} end
-    local step = 60000 / per_minute
-    local due = math.max(tonumber(redis.call('GET', name .. ':rate') or 0), now)
-    local wait = due - now - (60000 - step)
-    if wait > 0 then return {'rate', math.ceil(wait)} end
-    redis.call('SET', name .. ':rate', math.ceil(due + step), 'PX', 120000)
+    local wait = pace(name, per_minute, now)
+    if wait > 0 then return {'rate', wait} end
     redis.call('ZADD', name .. ':jobs', now + 30000, id)
     redis.call('EXPIRE', name .. ':jobs', EVENTS_SECONDS)
     return {'yes', 0}

@@ -128,6 +128,20 @@ class JobRequest(Order):
         return self
 
 
+class UploadRequest(Order):
+    """What a client says of an image file that it wants to put into the store."""
+
+    bytes: int = Field(ge=1, description="Its exact size.")
+
+
+class UploadLink(Message):
+    """Where to put it."""
+
+    image_key: str = Field(description="For the job's `image_key`.")
+    upload_url: str = Field(description="Takes one PUT of exactly so many bytes, without credentials.")
+    expires_at: datetime = Field(description="Until when, UTC.")
+
+
 class JobAccepted(Message):
     """The answer to a request: where to follow the job."""
 

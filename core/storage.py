@@ -101,6 +101,12 @@ class Store:
         with self._mapped(key):
             return self._client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
 
+    def presign_put(self, key: str, size: int, seconds: int = keys.UPLOAD_LINK_SECONDS) -> str:
+        """A link that takes one object of exactly `size` bytes under the key; makes no request."""
+        parameters = {"Bucket": self.bucket, "Key": key, "ContentLength": size}
+        with self._mapped(key):
+            return self._client.generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
+
     def ping(self) -> None:
         """Raise StoreUnavailable unless the bucket answers."""
         with self._mapped(""):

@@ -1,7 +1,8 @@
 """The HTTP interface: one ASGI app, the same under uvicorn, in a container and on Lambda."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -18,10 +19,10 @@ from core import events
 from core.errors import BodyTooLarge, Unauthorized
 from core.schema import Message
 from core.settings import Settings
-from function import jobs, models, problems, stream
+from function import jobs, models, problems, stream, uploads
 from function.access import caller, check_token
 from function.headers import SafeHeaders
-from function.parse import parse_json
+from function.parse import parse_json, parse_upload, preferred_wait
 from function.services import Services
 from function.submit import submit
 
@@ -43,8 +44,8 @@ class App(Starlette):
             super().build_middleware_stack(),
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
-            expose_headers=["Location", "Retry-After"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"],
+            expose_headers=["Location", "Preference-Applied", "Retry-After"],
         )
         return SafeHeaders(cors)
 
@@ -65,7 +66,10 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
 
 async def create_job(request: Request) -> Response:
-    """POST /v1/jobs, or /v1/models/{model}/jobs → 202 and where to follow the job."""
+    """POST /v1/jobs, or /v1/models/{model}/jobs → 202 and where to follow the job.
+
+    With `Prefer: wait=SECONDS` (RFC 7240) → 200 and the job, when it ends in time.
+    """
     services = _services(request)
     who = await run_in_threadpool(caller, services, request)
     body = await _body(request, int(services.settings.max_input_bytes * BASE64) + BODY_SLACK)
@@ -73,7 +77,33 @@ async def create_job(request: Request) -> Response:
     base_url = services.settings.public_url or str(request.base_url)
     key = request.headers.get("Idempotency-Key")
     accepted = await run_in_threadpool(submit, services, job_request, base_url, key, who)
-    return _json(accepted, 202, Location=accepted.status_url)
+    headers = {"Location": accepted.status_url}
+    if seconds := preferred_wait(request.headers.get("Prefer")):
+        headers["Preference-Applied"] = f"wait={seconds:g}"
+        if await _ends_within(request, accepted.job_id, seconds):
+            done = await run_in_threadpool(jobs.snapshot, services, accepted.job_id, who.owner)
+            return _json(done, 200, **headers)
+    return _json(accepted, 202, **headers)
+
+
+async def _ends_within(request: Request, job_id: str, seconds: float) -> bool:
+    """Whether a job ends in time."""
+    if "aws.event" in request.scope:  # no event loop lives from one invocation to the next
+        return await run_in_threadpool(stream.wait, _services(request).settings, job_id, seconds)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            async for _ in request.app.state.hub.follow(job_id, events.START):
+                pass
+            return True
+    return False
+
+
+async def create_upload(request: Request) -> Response:
+    """POST /v1/uploads → 201 and where to put an image file."""
+    services = _services(request)
+    who = await run_in_threadpool(caller, services, request)
+    upload = parse_upload(await _body(request, BODY_SLACK))
+    return _json(await run_in_threadpool(uploads.create, services, upload, who), 201)
 
 
 class OneJob(HTTPEndpoint):
@@ -213,6 +243,7 @@ ROUTES = [
     Route("/", page),
     Route("/web/{file}", page),
     Route("/v1/jobs", create_job, methods=["POST"]),
+    Route("/v1/uploads", create_upload, methods=["POST"]),
     Route("/v1/models", list_models),
     Route("/v1/models/{model}", read_model),
     Route("/v1/models/{model}/jobs", create_job, methods=["POST"]),

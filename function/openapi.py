@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from core.schema import EVENT, JobAccepted, JobRequest, Problem, Snapshot
+from core.schema import EVENT, JobAccepted, JobRequest, Problem, Snapshot, UploadLink, UploadRequest
 from function.models import ModelDetails, ModelList
 
 REF = "#/components/schemas/{model}"
@@ -24,11 +24,14 @@ MODEL = {
 }
 
 
+SCHEMAS = (JobRequest, JobAccepted, UploadRequest, UploadLink, ModelList, ModelDetails, Snapshot, Problem)
+
+
 @cache
 def document() -> dict[str, Any]:
     """The whole description as a JSON-compatible dict."""
     _, definitions = models_json_schema(
-        [(model, "validation") for model in (JobRequest, JobAccepted, ModelList, ModelDetails, Snapshot, Problem)],
+        [(model, "validation") for model in SCHEMAS],
         ref_template=REF,
     )
     event = EVENT.json_schema(ref_template=REF)
@@ -45,7 +48,7 @@ def document() -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    return {**_submit(), **_models(), **_one_job(), **_follow(), **_images(), **_operators()}
+    return {**_submit(), **_uploads(), **_models(), **_one_job(), **_follow(), **_images(), **_operators()}
 
 
 def _submit() -> dict[str, Any]:
@@ -57,6 +60,7 @@ def _accepting(name: str, summary: str, *parameters: dict[str, Any]) -> dict[str
         name,
         summary,
         {
+            "200": _answer("Snapshot", "The job has ended in the time that Prefer allows."),
             "202": _answer("JobAccepted", "Accepted; follow it at events_url."),
             **_refused(),
             "429": _problem("A limit of the API key is reached; Retry-After says when to try again."),
@@ -66,9 +70,34 @@ def _accepting(name: str, summary: str, *parameters: dict[str, Any]) -> dict[str
             "422": _problem("A field is wrong; the code says which."),
             "503": _problem("Redis or the store is away; nothing was accepted."),
         },
-        [*parameters, _header("Idempotency-Key", "Repeating a request with the same key finds the same job.")],
+        [
+            *parameters,
+            _header("Idempotency-Key", "Repeating a request with the same key finds the same job."),
+            _header("Prefer", "wait=SECONDS: answer with the job when it ends within so many, at most 25 (RFC 7240)."),
+        ],
         requestBody={"required": True, "content": _json("JobRequest")},
     )
+
+
+def _uploads() -> dict[str, Any]:
+    return {
+        "/v1/uploads": {
+            "post": _operation(
+                "createUpload",
+                "Get a link to put an image file to, for a job's image_key.",
+                {
+                    "201": _answer("UploadLink", "PUT the file there."),
+                    **_refused(),
+                    "400": _problem("Not a JSON object."),
+                    "413": _problem("Too many bytes."),
+                    "422": _problem("The size is none."),
+                    "429": _problem("The API key has asked too often."),
+                    "503": _problem("Redis or the store is away."),
+                },
+                requestBody={"required": True, "content": _json("UploadRequest")},
+            )
+        }
+    }
 
 
 def _models() -> dict[str, Any]:

@@ -1,19 +1,24 @@
 """Bytes or a dict from outside → JobRequest, or an error that names the field and what would be right."""
 
 import json
+import re
 from typing import Any
 
 from pydantic import ValidationError
 
 from core import keys
 from core.errors import FieldError, InvalidJson, InvalidRequest
-from core.schema import JobRequest
+from core.schema import JobRequest, UploadRequest
 
 SHOWN = 80
 """How many characters of a rejected value are quoted back."""
 
 MOST_FIELDS = 50
 """Enough to name every mistake; what has more was not written by anybody."""
+
+MOST_WAIT = 25.0
+"""API Gateway gives up after 30 seconds."""
+_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,5})"?\s*(?=[,;]|$)', re.IGNORECASE)
 
 NO_OBJECT = (
     'The body is not a JSON object; send {"image_url": "https://…"}, or {"image_base64": "…"} with the file in base64.'
@@ -56,6 +61,27 @@ def parse_json(body: bytes, model: str | None = None) -> JobRequest:
             detail = f"The address names model {_shown(model)!r}; leave the field away, or use /v1/jobs."
             raise InvalidRequest([FieldError(field="model", code="unknown_model", given=_shown(named), detail=detail)])
     return parse(payload)
+
+
+def preferred_wait(prefer: str | None) -> float:
+    """The seconds in a Prefer header's `wait` (RFC 7240), at most MOST_WAIT; 0 without one that is a number."""
+    match = _WAIT.search(prefer or "")
+    return min(float(match[1]), MOST_WAIT) if match else 0
+
+
+def parse_upload(body: bytes) -> UploadRequest:
+    """A request body → UploadRequest. Raises InvalidJson or InvalidRequest."""
+    try:
+        return UploadRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "json_invalid" or not first["loc"]:
+            raise InvalidJson('The body is not a JSON object; send {"bytes": 123456}, the size of the file.') from None
+        detail = "bytes must be the size of the image file, a whole number; there are no other fields."
+        field, given = str(first["loc"][0]), _shown(first["input"])
+        raise InvalidRequest(
+            [FieldError(field=_shown(field), code="invalid_size", given=given, detail=detail)]
+        ) from None
 
 
 def parse(payload: object) -> JobRequest:

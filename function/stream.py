@@ -68,6 +68,19 @@ def poll(settings: Settings, job_id: str, after: str) -> list[Entry]:
     return events.parse(answer[0][1]) if answer else []
 
 
+def wait(settings: Settings, job_id: str, seconds: float) -> bool:
+    """Whether a job ends within so many seconds."""
+    after, deadline = events.START, time.monotonic() + seconds
+    with connect_quickly(settings, seconds + 5) as connection:
+        while (left := deadline - time.monotonic()) > 0:
+            answer: Any = connection.xread({keys.events(job_id): after}, block=max(1, int(left * 1000)))
+            told = events.parse(answer[0][1]) if answer else []
+            if told and events.is_terminal(told[-1][1]):
+                return True
+            after = told[-1][0] if told else after
+    return False
+
+
 class Hub:
     """Follows any number of jobs of one process; belongs to the event loop that runs it."""
 

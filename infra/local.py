@@ -33,6 +33,8 @@ from infra.child import POLL_SECONDS, Child, ChildDied, Leashed, accepts, free_p
 
 MODELS = Path(__file__).parent.parent / "models"
 BUCKET = "upres"
+# Pages are of another origin, and put images there with signed links.
+S3_OPTIONS = ["--vfs-cache-mode", "off", "--allow-origin", "*", "--config", os.devnull]
 
 
 class Local:
@@ -128,7 +130,7 @@ class Local:
         key = f"{self.environment['AWS_ACCESS_KEY_ID']},{self.environment['AWS_SECRET_ACCESS_KEY']}"
         address = f"127.0.0.1:{self._s3_port}"
         command = [tool("rclone"), "serve", "s3", str(bucket.parent), "--addr", address, "--auth-key", key]
-        child = self._start_child("s3", [*command, "--vfs-cache-mode", "off", "--config", os.devnull])
+        child = self._start_child("s3", [*command, *S3_OPTIONS])
         child.wait_ready(lambda: accepts(self._s3_port))
         for manifest in sorted(MODELS.glob("*/*/manifest.json")):
             registry.push(self.store, manifest.parent)

@@ -1,0 +1,27 @@
+"""Images that go straight into the store: a presigned link, since Lambda takes no more than 6 MB."""
+
+import secrets
+from datetime import timedelta
+
+from core import access, keys
+from core.errors import TooManyBytes
+from core.schema import UploadLink, UploadRequest, now
+from function.access import Caller
+from function.services import Services
+
+
+def create(services: Services, request: UploadRequest, caller: Caller) -> UploadLink:
+    """A link for one image file of exactly so many bytes.
+
+    Raises TooManyBytes, RateLimited, StoreUnavailable or redis-py's errors.
+    """
+    limit = services.settings.max_input_bytes
+    if request.bytes > limit:
+        raise TooManyBytes(f"The image file is larger than {limit / 1e6:g} MB; send a smaller file.")
+    if caller.key:
+        access.pace(services.redis, caller.key)
+    image_key = keys.upload(secrets.token_hex(16))
+    url = services.store.presign_put(image_key, request.bytes)
+    return UploadLink(
+        image_key=image_key, upload_url=url, expires_at=now() + timedelta(seconds=keys.UPLOAD_LINK_SECONDS)
+    )
