@@ -75,7 +75,7 @@ def switch() -> None:
             time.sleep(STEADY_SECONDS)
             begin = time.monotonic()
             registry.push(local.store, _another(Path(temporary)))
-            registry.set_label(local.store, "faithful", "stable", "2")
+            registry.relabel(local.store, "faithful", {"stable": "2"})
             with connect(local.settings) as redis:
                 while (offer := published(redis, "faithful")) and offer.labels["stable"].version != "2":
                     time.sleep(0.05)

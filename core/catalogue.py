@@ -1,7 +1,7 @@
 """What the labels of models mean right now: workers have checked it, and the function pins each new job to it.
 
 A label that was moved in the registry takes effect when the workers that serve the model have the new version ready.
-Where no worker has said anything yet, the registry itself is asked.
+An offer is renewed while a worker has the model in memory, and lapses soon after; then the registry itself is asked.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from redis import Redis
 
 from core import keys, registry
 from core.errors import ModelNotFound, UnknownModel
-from core.manifest import Rule
+from core.manifest import Labels, Rule
 from core.registry import CANARY, STABLE
 from core.schema import Message
 from core.storage import Store
@@ -32,16 +32,28 @@ class Offer(Message):
     labels: Mapping[str, Pin] = Field(description="Label → version.")
     canary_percent: float = Field(0, description="Share of the jobs that the canary gets.")
     rule: Rule | None = Field(None, description="When the canary becomes stable.")
+    trial: str | None = Field(None, description="Names this canary's time: counts of another are not its own.")
     refused: Mapping[str, str] = Field({}, description="Versions that failed their check, and why.")
+
+    def means(self, other: "Offer | None") -> bool:
+        """Whether both say the same; in which words a version was refused does not matter."""
+        without: dict[str, object] = {"refused": {}}
+        alike = other and self.model_copy(update=without) == other.model_copy(update=without)
+        return bool(alike and other and self.refused.keys() == other.refused.keys())
 
 
 def publish(connection: Redis, name: str, offer: Offer) -> None:
-    """Say what the labels mean from now on."""
-    connection.set(keys.offer(name), offer.model_dump_json())
+    """Say what the labels mean, until it is said again."""
+    connection.set(keys.offer(name), offer.model_dump_json(), ex=keys.OFFER_SECONDS)
+
+
+def renew(connection: Redis, name: str) -> None:
+    """What was said goes on to be so."""
+    connection.expire(keys.offer(name), keys.OFFER_SECONDS)
 
 
 def published(connection: Redis, name: str) -> Offer | None:
-    """What workers said last; None when none ever served this model."""
+    """What workers said last; None when none serves this model."""
     raw: Any = connection.get(keys.offer(name))
     return Offer.model_validate_json(raw) if raw else None
 
@@ -51,19 +63,23 @@ def pin(connection: Redis, store: Store, name: str, wanted: str | None, job_id: 
 
     Raises UnknownModel, ModelError, StoreUnavailable or redis-py's errors.
     """
-    offer = published(connection, name) or _unchecked(store, name)
-    if wanted is None:
-        label = CANARY if CANARY in offer.labels and _share(job_id) < offer.canary_percent / 100 else STABLE
-        return offer.labels[label]
-    if wanted in offer.labels:
-        return offer.labels[wanted]
-    labels = registry.labels(store, name).labels  # it may be a new one
+    offer = published(connection, name)
+    if offer:
+        label = wanted or _label(offer.labels, offer.canary_percent, job_id)
+        if label in offer.labels:
+            return offer.labels[label]
+    labels = _labels(store, name)
+    label = wanted or _label(labels.labels, labels.canary_percent, job_id)
+    version = labels.labels.get(label, label)
+    if offer and version in offer.refused:
+        raise UnknownModel(f"Version {version!r} of model {name!r} failed its check, and is not served.")
     try:
-        return read(store, name, labels.get(wanted, wanted))
+        return read(store, name, version)
     except ModelNotFound as error:
-        raise UnknownModel(
-            f"Model {name!r} has neither a version nor a label {wanted!r}; labels: {', '.join(labels)}."
-        ) from error
+        if wanted is None and label == CANARY:
+            return read(store, name, labels.labels[STABLE])
+        known = ", ".join(labels.labels)
+        raise UnknownModel(f"Model {name!r} has neither a version nor a label {label!r}; labels: {known}.") from error
 
 
 def read(store: Store, name: str, version: str) -> Pin:
@@ -72,16 +88,15 @@ def read(store: Store, name: str, version: str) -> Pin:
     return Pin(version=version, digest=digest, factors=manifest.factors)
 
 
-def _unchecked(store: Store, name: str) -> Offer:
+def _labels(store: Store, name: str) -> Labels:
     try:
-        labels = registry.labels(store, name)
+        return registry.labels(store, name)
     except ModelNotFound as error:
         known = ", ".join(registry.index(store).models) or "none"
         raise UnknownModel(f"There is no model {name!r}; available: {known}.") from error
-    pins = {label: read(store, name, version) for label, version in labels.labels.items()}
-    return Offer(labels=pins, canary_percent=labels.canary_percent, rule=labels.rule)
 
 
-def _share(job_id: str) -> float:
-    """A number from 0 to 1 that depends on the job alone."""
-    return int(job_id[:8], 16) / 0x1_0000_0000
+def _label(labels: Mapping[str, Any], canary_percent: float, job_id: str) -> str:
+    """The canary for its share of the jobs, a job always the same; else the stable one."""
+    share = int(job_id[:8], 16) / 0x1_0000_0000
+    return CANARY if CANARY in labels and share < canary_percent / 100 else STABLE

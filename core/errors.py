@@ -34,6 +34,7 @@
     │   └── UploadNotFound          upload_not_found       404
     ├── Unavailable                 a part of upres is away, try again
     │   ├── QueueUnavailable        queue_unavailable      503  retry
+    │   ├── ModelUnavailable        model_unavailable      503  retry
     │   └── StoreUnavailable        store_unavailable      503  retry
     ├── ModelError                  model_invalid          500
     │   └── ModelRefused            model_refused          500
@@ -276,6 +277,12 @@ class QueueUnavailable(Unavailable):
 
 class StoreUnavailable(Unavailable):
     code = "store_unavailable"
+
+
+class ModelUnavailable(Unavailable):
+    """Some worker cannot run a model that may be right: its disk is full, or a library fails."""
+
+    code = "model_unavailable"
 
 
 class ModelError(UpresError):

@@ -91,6 +91,8 @@ ATTEMPTS = 3
 """So often a job is taken up when its workers die; a job that kills three workers kills all."""
 DEAD_MOST = 10_000
 """More dead letters than that are not kept; the oldest go first."""
+OFFER_SECONDS = 60
+"""So long after a worker last had a model in memory, the registry alone says what its labels mean."""
 OUTCOMES_SECONDS = 30 * DAY
 """A canary that nobody asked for in a month begins again."""
 TILE_SECONDS = 30 * DAY

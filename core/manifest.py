@@ -139,5 +139,6 @@ class Labels(Order):
         description="stable: served by default; canary: served to a share of the jobs; others: on request."
     )
     canary_percent: float = Field(5, ge=0, le=100, description="Share of the jobs for the canary, if there is one.")
-    rule: Rule | None = Field(None, description="Off by default.")
+    rule: Rule | None = Field(None, description="Off by default; gone with the canary that it was set for.")
+    trial: str | None = Field(None, description="Names this canary's time, so that its jobs are counted alone.")
     before: tuple[VersionName, ...] = Field((), description="What was stable before, latest first: for rollback.")

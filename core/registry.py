@@ -8,15 +8,17 @@ labels say, so that listing takes one request; nothing is served by it.
 import hashlib
 import json
 import logging
+import secrets
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from core import keys
 from core.errors import ModelError, ModelNotFound
-from core.manifest import SCHEMA_VERSION, Labels, Manifest
+from core.manifest import SCHEMA_VERSION, Labels, Manifest, Rule
 from core.schema import Message
 from core.storage import ObjectNotFound, Store
 
@@ -40,11 +42,16 @@ class Version(Message):
 
 
 class Entry(Message):
-    """One model: what its labels mean, and which versions there are."""
+    """One model: what its labels mean, and which versions there are, as far as they can be read."""
 
     name: str = Field(description="Its name.")
     labels: Labels = Field(description="What they mean.")
-    versions: tuple[Version, ...] = Field(description="Oldest first, as they were pushed.")
+    versions: tuple[Version, ...] = Field(description="As they came.")
+
+    @property
+    def stable(self) -> Version | None:
+        """The one that is served by default."""
+        return next((one for one in self.versions if one.version == self.labels.labels[STABLE]), None)
 
 
 class Index(Message):
@@ -70,7 +77,7 @@ def labels(store: Store, name: str) -> Labels:
     except ObjectNotFound:
         raise ModelNotFound(f"There is no model {name!r}; `upres models list` says which there are.") from None
     except ValidationError as error:
-        raise ModelError(f"The labels of model {name!r} cannot be read: {_first(error)}") from error
+        raise ModelError(f"The labels of model {name!r} cannot be read: {first(error)}") from error
 
 
 def manifest(store: Store, name: str, version: str) -> tuple[Manifest, str]:
@@ -92,7 +99,7 @@ def parse(raw: bytes, what: str) -> Manifest:
             raise ModelError(f"The manifest of {what} is of {older} upres (schema {schema}, here {SCHEMA_VERSION}).")
         return Manifest.model_validate_json(raw)
     except ValidationError as error:
-        raise ModelError(f"The manifest of {what} cannot be read: {_first(error)}") from error
+        raise ModelError(f"The manifest of {what} cannot be read: {first(error)}") from error
     except ValueError as error:
         raise ModelError(f"The manifest of {what} is no JSON ({error}).") from error
 
@@ -130,6 +137,9 @@ def push(store: Store, folder: Path) -> Manifest:
     ModelError for a damaged folder, or when there is such a version with other contents.
     """
     new, ours = read_folder(folder)
+    is_first = not store.exists(keys.labels(new.name))
+    if is_first:
+        _check_loss(new)
     try:
         _, theirs = manifest(store, new.name, new.version)
     except ModelNotFound:
@@ -142,11 +152,9 @@ def push(store: Store, folder: Path) -> Manifest:
                 f"Model {new.name!r} has a version {new.version!r} with other contents; versions never change, "
                 "so give this one another name."
             )
-    try:
-        labels(store, new.name)
-    except ModelNotFound:
+    if is_first:
         _put_labels(store, new.name, Labels(labels={STABLE: new.version}))
-    _reindex(store, new.name, new, ours)
+    _reindex(store, new.name)
     return new
 
 
@@ -159,34 +167,45 @@ def fetch(store: Store, name: str, version: str, folder: Path) -> None:
     read_folder(folder)
 
 
-def set_label(store: Store, name: str, label: str, version: str | None) -> Labels:
-    """Let a label mean a version from now on, or, with None, nothing. Raises ModelNotFound or ModelError."""
-    before = labels(store, name)
-    changed = {one: meant for one, meant in before.labels.items() if one != label}
-    earlier = before.before
-    if version is not None:
-        meant, _ = manifest(store, name, version)
-        if label == STABLE:
-            _check_loss(meant)
-        changed[label] = version
-    elif label == STABLE:
-        raise ModelError("There is always a stable version; name another one instead.")
-    if label == STABLE and version != before.labels[STABLE]:
-        earlier = (before.labels[STABLE], *earlier)[:BEFORE_MOST]
-    return change(store, name, before.model_copy(update={"labels": changed, "before": earlier}))
+def relabel(
+    store: Store,
+    name: str,
+    changes: Mapping[str, str | None],
+    canary_percent: float | None = None,
+    rule: Rule | Literal["off"] | None = None,
+) -> Labels:
+    """Let labels mean versions from now on, or, with None, nothing: all of it, or none of it.
 
-
-def promote(store: Store, name: str) -> Labels:
-    """Let stable mean what canary means, and canary nothing. Raises ModelNotFound or ModelError."""
+    A canary comes without a rule and with the usual share, unless they are given. Raises ModelNotFound or ModelError.
+    """
     now = labels(store, name)
-    if CANARY not in now.labels:
-        raise ModelError(f"Model {name!r} has no canary.")
-    _check_loss(manifest(store, name, now.labels[CANARY])[0])
-    meant = {label: version for label, version in now.labels.items() if label != CANARY}
-    earlier = (now.labels[STABLE], *now.before)[:BEFORE_MOST]
-    return change(
-        store, name, now.model_copy(update={"labels": meant | {STABLE: now.labels[CANARY]}, "before": earlier})
-    )
+    meant = {label: version for label, version in {**now.labels, **changes}.items() if version is not None}
+    if STABLE not in meant:
+        raise ModelError("There is always a stable version; name another one instead.")
+    for label, version in changes.items():
+        if version is not None:
+            found, _ = manifest(store, name, version)
+            if label == STABLE:
+                _check_loss(found)
+    fields = now.model_dump() | {"labels": meant, "before": _before(now, meant[STABLE])}
+    if meant.get(CANARY) != now.labels.get(CANARY) or CANARY in changes:
+        trial = secrets.token_hex(4) if CANARY in meant else None
+        fields |= {"canary_percent": Labels.model_fields["canary_percent"].default, "rule": None, "trial": trial}
+    fields |= {} if canary_percent is None else {"canary_percent": canary_percent}
+    fields |= {} if rule is None else {"rule": None if rule == "off" else rule}
+    return _write(store, name, fields)
+
+
+def promote(store: Store, name: str, expected: str | None = None) -> Labels:
+    """Let stable mean what canary means, and canary nothing. Raises ModelNotFound or ModelError.
+
+    With `expected` only if that is still the canary.
+    """
+    now = labels(store, name)
+    canary = now.labels.get(CANARY)
+    if canary is None or expected not in (None, canary):
+        raise ModelError(f"Model {name!r} has no canary{f' {expected}' if expected else ''}.")
+    return relabel(store, name, {STABLE: canary, CANARY: None})
 
 
 def rollback(store: Store, name: str) -> Labels:
@@ -194,34 +213,36 @@ def rollback(store: Store, name: str) -> Labels:
     now = labels(store, name)
     if not now.before:
         raise ModelError(f"Model {name!r} had no stable version before {now.labels[STABLE]!r}.")
-    meant = {label: version for label, version in now.labels.items() if label != CANARY}
-    return change(
-        store, name, now.model_copy(update={"labels": meant | {STABLE: now.before[0]}, "before": now.before[1:]})
-    )
+    manifest(store, name, now.before[0])
+    meant = {label: version for label, version in now.labels.items() if label != CANARY} | {STABLE: now.before[0]}
+    return _write(store, name, {"labels": meant, "before": now.before[1:]})
 
 
-def change(store: Store, name: str, changed: Labels) -> Labels:
-    """Write a model's labels."""
-    checked = Labels.model_validate(changed.model_dump())
-    _put_labels(store, name, checked)
+def _before(now: Labels, stable: str) -> tuple[str, ...]:
+    was = now.labels[STABLE]
+    return now.before if stable == was else (was, *now.before)[:BEFORE_MOST]
+
+
+def _write(store: Store, name: str, fields: Mapping[str, object]) -> Labels:
+    try:
+        changed = Labels.model_validate(fields)
+    except ValidationError as error:
+        raise ModelError(f"These labels cannot be: {first(error)}") from error
+    _put_labels(store, name, changed)
     _reindex(store, name)
-    return checked
+    return changed
 
 
 def reindex(store: Store) -> Index:
     """Make the index anew from all manifests and labels that can be read: should somebody have changed the bucket."""
-    entries: dict[str, Entry] = {}
-    for key in store.listing("models/"):
-        match key.split("/"):
-            case [_, name, version, "manifest.json"]:
-                try:
-                    found, found_digest = manifest(store, name, version)
-                    entry = entries.get(name) or Entry(name=name, labels=labels(store, name), versions=())
-                except (ModelError, ModelNotFound) as error:
-                    log.warning("%s", error)
-                    continue
-                entries[name] = entry.model_copy(update={"versions": (*entry.versions, _short(found, found_digest))})
-    made = Index(models={name: _in_order(entry) for name, entry in entries.items()})
+    names = {key.split("/")[1] for key in store.listing("models/") if key.endswith("/labels.json")}
+    entries = {}
+    for name in sorted(names):
+        try:
+            entries[name] = _entry(store, name, None)
+        except (ModelError, ModelNotFound) as error:
+            log.warning("%s", error)
+    made = Index(models=entries)
     store.put(keys.MODEL_INDEX, made.model_dump_json().encode(), "application/json")
     return made
 
@@ -235,11 +256,6 @@ def _check_loss(manifest: Manifest) -> None:
         )
 
 
-def _in_order(entry: Entry) -> Entry:
-    versions = sorted(entry.versions, key=lambda one: (one.created, one.version))
-    return entry.model_copy(update={"versions": tuple(versions)})
-
-
 def _short(manifest: Manifest, digest: str) -> Version:
     return Version(
         version=manifest.version,
@@ -251,20 +267,32 @@ def _short(manifest: Manifest, digest: str) -> Version:
     )
 
 
-def _reindex(store: Store, name: str, added: Manifest | None = None, added_digest: str = "") -> None:
+def _reindex(store: Store, name: str) -> None:
+    """Make the index's entry of one model anew: from what is there, so that two who write at once lose nothing."""
     known = index(store).models
-    versions = known[name].versions if name in known else ()
-    if added and all(one.version != added.version for one in versions):
-        versions = (*versions, _short(added, added_digest))
-    entry = Entry(name=name, labels=labels(store, name), versions=versions)
-    made = Index(models=dict(sorted({**known, name: entry}.items())))
+    models = {**known, name: _entry(store, name, known.get(name))}
+    made = Index(models=dict(sorted(models.items())))
     store.put(keys.MODEL_INDEX, made.model_dump_json().encode(), "application/json")
+
+
+def _entry(store: Store, name: str, known: Entry | None) -> Entry:
+    """A model with all versions whose manifests can be read; those that are known are not read again."""
+    versions = {one.version: one for one in known.versions} if known else {}
+    for key in store.listing(f"models/{name}/"):
+        match key.split("/"):
+            case [_, _, version, "manifest.json"] if version not in versions:
+                try:
+                    versions[version] = _short(*manifest(store, name, version))
+                except (ModelError, ModelNotFound) as error:
+                    log.warning("%s", error)
+    return Entry(name=name, labels=labels(store, name), versions=tuple(versions.values()))
 
 
 def _put_labels(store: Store, name: str, changed: Labels) -> None:
     store.put(keys.labels(name), changed.model_dump_json(exclude_defaults=True).encode(), "application/json")
 
 
-def _first(error: ValidationError) -> str:
+def first(error: ValidationError) -> str:
+    """The first of pydantic's problems, in a line."""
     problem = error.errors()[0]
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"

@@ -76,6 +76,11 @@ class Settings(BaseModel):
     cache_dir: Path = Field(Path("~/.cache/upres"), description="Where a worker keeps model files between starts.")
 
     @property
+    def preloaded(self) -> tuple[str, ...]:
+        """All models that a worker loads when it starts."""
+        return tuple(dict.fromkeys((*self.preload, self.model)))
+
+    @property
     def max_input_bytes(self) -> int:
         """The largest image file accepted, in bytes."""
         return int(self.max_input_megabytes * 1_000_000)

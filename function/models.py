@@ -48,13 +48,13 @@ def details(services: Services, name: str) -> ModelDetails:
 
 
 def _summary(services: Services, entry: Entry) -> dict[str, object]:
-    stable = next(one for one in entry.versions if one.version == entry.labels.labels[registry.STABLE])
+    stable = entry.stable
     return {
         "name": entry.name,
         "default": entry.name == services.settings.model,
-        "description": stable.description,
-        "licence": stable.licence,
-        "factors": stable.factors,
+        "description": stable.description if stable else "",
+        "licence": stable.licence if stable else "",
+        "factors": stable.factors if stable else (),
         "labels": entry.labels.labels,
         "jobs_url": f"/v1/models/{entry.name}/jobs",
     }

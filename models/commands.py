@@ -1,16 +1,19 @@
 """`upres models`: what operators do with the registry. Talks to the object store itself, as UPRES_S3_… say."""
 
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import click
+from pydantic import ValidationError
 
 from client.terminal import connection, print_table, row, table
 from core import catalogue, registry
 from core.catalogue import Offer
-from core.errors import UpresError
+from core.errors import ModelError, ModelNotFound, UpresError
 from core.manifest import Labels, Rule
 from core.registry import CANARY, STABLE
 from core.settings import Settings
@@ -38,29 +41,25 @@ def models(context: click.Context) -> None:
 
 @models.command("list")
 def list_models() -> None:
-    """List all models, with what their labels mean."""
+    """List all models and their labels."""
     with store() as opened:
         entries = registry.index(opened).models.values()
     listed = table("model", "labels", "factors", "versions", "licence", "what for")
     for entry in entries:
-        stable = next(one for one in entry.versions if one.version == entry.labels.labels[STABLE])
-        factors = ", ".join(map(str, stable.factors))
-        row(
-            listed,
-            entry.name,
-            meant(entry.labels),
-            factors,
-            str(len(entry.versions)),
-            stable.licence,
-            stable.description,
-        )
+        stable = entry.stable
+        factors = ", ".join(map(str, stable.factors)) if stable else ""
+        about = (stable.licence, stable.description) if stable else ("", "its stable version cannot be read")
+        row(listed, entry.name, meant(entry.labels), factors, str(len(entry.versions)), *about)
     print_table(listed, "There are no models; push one with `upres models push FOLDER`.")
 
 
 @models.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Show a model's versions, what its labels mean, and what workers say to that."""
+    """Show a model, and what of it is served.
+
+    Its versions, what its labels mean, and what workers say to that.
+    """
     with store() as opened:
         labels = registry.labels(opened, name)
         known = registry.index(opened).models.get(name)
@@ -70,8 +69,8 @@ def show(name: str) -> None:
         print(f"before   {', '.join(labels.before)}")
     if CANARY in labels.labels:
         print(f"canary   {labels.canary_percent:g} % of the jobs{_rule(labels)}")
-    print(f"served   {_served(offer)}\n")
-    for version, reason in (offer.refused if offer else {}).items():
+    print(f"served   {offer}\n" if isinstance(offer, str) else f"served   {_served(offer)}\n")
+    for version, reason in (offer.refused if isinstance(offer, Offer) else {}).items():
         print(f"refused  {version}: {reason}")
     listed = table("version", "created", "factors", "licence", "digest", "what for")
     for one in known.versions if known else ():
@@ -83,7 +82,10 @@ def show(name: str) -> None:
 @models.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
 def push(folders: tuple[Path, ...]) -> None:
-    """Put versions into the registry; the first one of a model becomes its stable one."""
+    """Put versions into the registry.
+
+    The first one of a model becomes its stable one.
+    """
     with store() as opened:
         for folder in folders:
             manifest = registry.push(opened, folder)
@@ -92,34 +94,39 @@ def push(folders: tuple[Path, ...]) -> None:
 
 @models.command()
 @click.argument("name")
-@click.argument("changes", nargs=-1, required=True, metavar="LABEL=VERSION...")
-@click.option("--canary-percent", type=float, help="Share of the jobs that the canary gets.")
+@click.argument("changes", nargs=-1, metavar="LABEL=VERSION...")
+@click.option("--canary-percent", type=float, help="Share of the jobs that the canary gets.  [default: 5]")
 @click.option(
-    "--rule", metavar="JOBS:PERCENT", help="Make the canary stable after JOBS jobs, unless more than PERCENT failed."
+    "--rule",
+    metavar="JOBS:PERCENT",
+    help="Make the canary stable after JOBS jobs, unless more than PERCENT failed; or off.",
 )
 def label(name: str, changes: tuple[str, ...], canary_percent: float | None, rule: str | None) -> None:
-    """Let labels mean versions from now on: stable=2, canary=3; canary= takes the canary away.
+    """Let labels mean versions from now on.
 
-    Workers make the version ready and check it first; then new jobs get it.
+    For example stable=2, or canary=3; canary= takes the canary away. Workers make the version ready and check it
+    first; then new jobs get it. A rule ends with its canary.
     """
+    if not changes and canary_percent is None and rule is None:
+        raise click.UsageError("Say what to change: stable=2, for example.")
+    wanted = {}
+    for one in changes:
+        which, equals, version = one.partition("=")
+        if not equals:
+            raise click.UsageError(f"{one}: write LABEL=VERSION, stable=2 for example.")
+        wanted[which] = version or None
+    decided = _read_rule(rule) if rule else None
     with store() as opened:
-        for one in changes:
-            which, equals, version = one.partition("=")
-            if not equals:
-                raise click.UsageError(f"{one}: write LABEL=VERSION, stable=2 for example.")
-            registry.set_label(opened, name, which, version or None)
-        labels = registry.labels(opened, name)
-        more = {"canary_percent": canary_percent, "rule": _read_rule(rule) if rule else None}
-        if any(value is not None for value in more.values()):
-            update = {key: value for key, value in more.items() if value is not None}
-            labels = registry.change(opened, name, labels.model_copy(update=update))
-    print(f"{name}: {meant(labels)}")
+        print(f"{name}: {meant(registry.relabel(opened, name, wanted, canary_percent, decided))}")
 
 
 @models.command()
 @click.argument("name")
 def rollback(name: str) -> None:
-    """Let stable mean again what it meant before; a canary is given up."""
+    """Let stable mean what it meant before.
+
+    A canary is given up.
+    """
     with store() as opened:
         print(f"{name}: {meant(registry.rollback(opened, name))}")
 
@@ -134,7 +141,10 @@ def promote(name: str) -> None:
 
 @models.command()
 def reindex() -> None:
-    """Make the list of models anew, should somebody have changed the bucket by hand."""
+    """Make the list of models anew.
+
+    For when somebody has changed the bucket by hand.
+    """
     with store() as opened:
         print(f"{len(registry.reindex(opened).models)} models")
 
@@ -144,17 +154,21 @@ def reindex() -> None:
 @click.option("--version", help="Version or label of a model in the registry; default: stable.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to put it into, instead of the registry.")
 def pull(name: str, version: str | None, out: Path | None) -> None:
-    """Get a model: from where the field publishes it into the registry, or from the registry into a folder.
+    """Get a model by its name.
 
-    Published and known here: realesrgan-x4plus (photos), realesrgan-x4plus-anime (drawings), realesr-animevideov3
-    (drawn films, small). They are converted, checked by digest, and get golden images.
+    From where the field publishes it into the registry, or from the registry into a folder. Published, and known here:
+    realesrgan-x4plus (photos), realesrgan-x4plus-anime (drawings), realesr-animevideov3 (drawn films, small). They are
+    converted, checked by digest, and get golden images.
     """
     from models import realesrgan
 
     with store() as opened, tempfile.TemporaryDirectory() as temporary:
         if name in realesrgan.PUBLISHED and version is None:
+            if out is None and name in registry.index(opened).models:
+                print(f"{name} is in the registry")
+                return
             click.echo(f"fetching and converting {name} …", err=True)
-            folder = out or Path(temporary) / name
+            folder = fresh(out) if out else Path(temporary) / name
             realesrgan.pull(name, folder)
             if out is None:
                 registry.push(opened, folder)
@@ -162,7 +176,7 @@ def pull(name: str, version: str | None, out: Path | None) -> None:
             return
         labels = registry.labels(opened, name)
         wanted = labels.labels.get(version or STABLE, version or STABLE)
-        folder = out or Path(f"{name}-{wanted}")
+        folder = fresh(out or Path(f"{name}-{wanted}"))
         registry.fetch(opened, name, wanted, folder)
         print(f"{name} {wanted} is in {folder}")
 
@@ -175,13 +189,14 @@ def pull(name: str, version: str | None, out: Path | None) -> None:
 @click.option("--description", default="", help="What the model is for.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make; default: ./NAME")
 def import_file(file: Path, name: str, version: str, licence: str, description: str, out: Path | None) -> None:
-    """Make a version of a community checkpoint: .safetensors, or .pth, which is read without running anything in it.
+    """Make a version of a checkpoint.
 
-    The architecture is recognised by spandrel (pip install "upres[community]"). How far it sees is measured.
+    .safetensors, or .pth, which is read without running anything in it. The architecture is recognised by spandrel
+    (pip install "upres[community]"). How far it sees is measured.
     """
     from models import community
 
-    folder = out or Path(name)
+    folder = fresh(out or Path(name))
     about = {"name": name, "version": version, "licence": licence, "description": description or f"From {file.name}."}
     with explained():
         model = community.convert(file, folder, about)
@@ -202,16 +217,17 @@ def import_file(file: Path, name: str, version: str, licence: str, description: 
     help="For savedmodel: the Python of an environment that has models/requirements-savedmodel.txt.",
 )
 def export(name: str, form: str, version: str | None, out: Path | None, python: Path) -> None:
-    """Make a portable form of a model, from bytes to bytes, and compare it with torch in its own runtime.
+    """Make a portable form of a model.
 
-    onnx makes a version that can be pushed, and served by workers without torch (requirements-onnx.txt).
+    From bytes to bytes, and compared with torch in its own runtime. onnx makes a version that can be pushed, and
+    served by workers without torch (requirements-onnx.txt).
     """
     from models import export as portable
     from models.measure import pulled
 
     with store() as opened:
         model = pulled(opened, name, version)
-        folder = out or Path(f"{name}-{model.manifest.version}-{form}")
+        folder = fresh(out or Path(f"{name}-{model.manifest.version}-{form}"))
         for file, checked in portable.export(model, form, folder, python):
             print(f"{folder / file}: {checked}")
     if form == "onnx":
@@ -227,16 +243,17 @@ def export(name: str, form: str, version: str | None, out: Path | None, python: 
 @click.option("--version", help="Version or label; default: stable.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make; default: ./NAME-VERSION-PRECISION")
 def variant(name: str, precision: str, photos: Path, version: str | None, out: Path | None) -> None:
-    """Make a smaller version, and measure what it loses; one that loses more than 0.1 dB cannot be stable.
+    """Make a smaller version, measured.
 
-    float16: weights of half the size. int8: an ONNX graph with convolutions in int8, ranges taken from the photos.
+    One that loses more than 0.1 dB cannot be stable. float16: weights of half the size. int8: an ONNX graph with
+    convolutions in int8, ranges taken from the photos.
     """
     from models import variants
     from models.measure import pulled
 
     with store() as opened:
         model = pulled(opened, name, version)
-        folder = out or Path(f"{name}-{model.manifest.version}-{precision}")
+        folder = fresh(out or Path(f"{name}-{model.manifest.version}-{precision}"))
         for network in variants.make(model, precision, photos, folder).manifest.networks:
             measured = ", ".join(f"{key} {value:g}" for key, value in network.quality.items())
             print(f"{folder / network.file}: {measured}")
@@ -247,19 +264,32 @@ def variant(name: str, precision: str, photos: Path, version: str | None, out: P
 @click.argument("name")
 @click.argument("versions", nargs=-1, metavar="[VERSION...]")
 def verify(name: str, versions: tuple[str, ...]) -> None:
-    """Fetch versions (all of them by default), check every digest, and enlarge their golden images on this machine."""
+    """Check digests and golden images.
+
+    Of all versions by default; the golden images are enlarged on this machine.
+    """
     from models.measure import verify as check
 
+    bad = False
     with store() as opened:
+        registry.labels(opened, name)
         known = registry.index(opened).models.get(name)
-        for version in versions or tuple(one.version for one in known.versions if known) if known else versions:
-            print(f"{name} {version}: {check(opened, name, version)}")
+        for version in versions or (tuple(one.version for one in known.versions) if known else ()):
+            try:
+                print(f"{name} {version}: {check(opened, name, version)}")
+            except (ModelError, ModelNotFound) as error:
+                print(f"{name} {version}: {error}")
+                bad = True
+    sys.exit(bad)
 
 
 @models.command()
 @click.argument("name")
 def compare(name: str) -> None:
-    """Compare the canary with the stable version: PSNR on golden images, and latency, on this machine."""
+    """Compare the canary with the stable version.
+
+    PSNR on golden images, and latency, on this machine.
+    """
     from models.measure import compare as measured
 
     with store() as opened:
@@ -274,15 +304,18 @@ def meant(labels: Labels) -> str:
     return ", ".join(f"{label}={version}" for label, version in labels.labels.items())
 
 
-def _offer(name: str) -> Offer | None:
-    with suppress(click.ClickException), connection() as redis:
-        return catalogue.published(redis, name)
-    return None
+def _offer(name: str) -> Offer | str | None:
+    """What workers say; in a sentence why that is not known."""
+    try:
+        with connection() as redis:
+            return catalogue.published(redis, name)
+    except click.ClickException as error:
+        return f"not known: {error.message}"
 
 
 def _served(offer: Offer | None) -> str:
     if offer is None:
-        return "nothing yet, as far as Redis says; a worker loads it with the first job"
+        return "by no worker now; one loads it with the next job"
     return ", ".join(f"{label}={pin.version}" for label, pin in offer.labels.items())
 
 
@@ -292,12 +325,21 @@ def _rule(labels: Labels) -> str:
     return f"; stable after {labels.rule.jobs}, unless more than {labels.rule.most_failed_percent:g} % fail"
 
 
-def _read_rule(text: str) -> Rule:
+def _read_rule(text: str) -> Rule | Literal["off"]:
+    if text == "off":
+        return "off"
     jobs, _, percent = text.partition(":")
     try:
         return Rule(jobs=int(jobs), most_failed_percent=float(percent))
     except ValueError:
         raise click.UsageError("--rule: write JOBS:PERCENT, 1000:0.5 for example.") from None
+
+
+def fresh(folder: Path) -> Path:
+    """A folder that is to be made. Raises ClickException when there is something in it: a version is of one piece."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise click.ClickException(f"{folder} is there already; give another one with --out, or remove it.")
+    return folder
 
 
 @contextmanager
@@ -314,5 +356,5 @@ def explained() -> Iterator[None]:
         yield
     except UpresError as error:
         raise click.ClickException(f"{error} ({error.code})") from error
-    except ValueError as error:  # pydantic's: a label or a version that cannot be one
-        raise click.ClickException(str(error).splitlines()[0]) from error
+    except ValidationError as error:
+        raise click.ClickException(registry.first(error)) from error

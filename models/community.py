@@ -12,13 +12,21 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from core.errors import ModelError
-from core.manifest import Network
+from core.manifest import SCHEMA_VERSION, Manifest, Network
 from models import folder, probe
 from models.folder import Made
 from worker.engine.networks import Enlarger, Recognised, build
 from worker.model import Model
 
 FACTORS = (2, 4, 8)
+ANY = {
+    "schema_version": SCHEMA_VERSION,
+    "created": "2026-01-01",
+    "networks": [
+        {"architecture": "edsr", "factor": 2, "receptive_radius": 0, "file": "x.safetensors", "sha256": "0" * 64}
+    ],
+}
+"""A manifest but for what is said about the model."""
 WRAPPERS = ("params_ema", "params", "params-ema", "state_dict", "model", "model_state_dict")
 """Under these names training programs keep the weights in their checkpoints, the best first."""
 
@@ -26,8 +34,10 @@ WRAPPERS = ("params_ema", "params", "params-ema", "state_dict", "model", "model_
 def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
     """A checkpoint as a version in a folder.
 
-    Raises ModelError when it cannot be read, wants to run code, or is of no architecture that enlarges RGB images.
+    Raises ModelError when it cannot be read, wants to run code, or is of no architecture that enlarges RGB images;
+    pydantic's ValidationError when what is said about it cannot be.
     """
+    Manifest.model_validate(ANY | dict(about))
     tensors = read(file)
     fields = _native(tensors)
     if fields:
@@ -58,14 +68,15 @@ def read(file: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"{file} holds more than tensors, and is not opened: it could run code. Ask for its weights as safetensors."
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read as a checkpoint ({error}).") from error
+    except Exception as error:  # whatever a damaged file makes of torch
+        raise ModelError(f"{file} cannot be read as a checkpoint ({type(error).__name__}: {error}).") from error
     for name in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
-    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+    fine = isinstance(found, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items())
+    if not fine:
         raise ModelError(f"{file} holds no weights under names that are known.")
-    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+    return {name.removeprefix("module."): tensor.clone() for name, tensor in found.items()}  # none shares memory
 
 
 def sight(network: Network) -> str:
@@ -95,9 +106,10 @@ def _rrdb(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
 
 
 def _compact(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
-    layers = sorted({int(name.split(".")[1]) for name in shapes if name.startswith("body.") and name.count(".") == 2})
+    numbers = [name.split(".")[1] for name in shapes if name.startswith("body.") and name.count(".") == 2]
+    layers = sorted({int(number) for number in numbers if number.isdigit()})
     last = shapes.get(f"body.{layers[-1]}.weight", ()) if layers else ()
-    factor = next((factor for factor in FACTORS if last and last[0] == 3 * factor * factor), None)
+    factor = next((factor for factor in FACTORS if len(last) == 4 and last[0] == 3 * factor * factor), None)
     if factor is None:
         return None
     depth = (len(layers) - 3) // 2

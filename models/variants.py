@@ -17,6 +17,7 @@ from core.errors import ModelError
 from core.manifest import GRAPH_INPUT, Network
 from models import export, folder
 from models.measure import running, seconds
+from worker import golden
 from worker.engine.device_thread import DeviceThread
 from worker.engine.networks import load
 from worker.golden import psnr
@@ -41,7 +42,10 @@ def make(model: Model, precision: str, photos: Path, to: Path) -> Model:
         {**fields, "quality": quality}
         for fields, quality in zip(written, compare(model, variant, pictures), strict=True)
     ]
-    return folder.derive(open_folder(to), to, variant.manifest.version, measured)
+    made = folder.derive(open_folder(to), to, variant.manifest.version, measured)
+    with DeviceThread() as thread:
+        golden.check(made, running(made, thread))  # as workers will
+    return made
 
 
 def compare(model: Model, variant: Model, pictures: Sequence[Pixels]) -> list[dict[str, float]]:

@@ -20,7 +20,7 @@ from core import catalogue, keys, registry, workers
 from core.catalogue import Offer, Pin
 from core.errors import UnknownModel
 from core.manifest import Rule
-from core.schema import Failed, Progress, Queued, Started, Succeeded
+from core.schema import Progress, Queued, Started, Succeeded
 from core.storage import Store
 from infra.local import Local
 from tests.conftest import encoded
@@ -76,16 +76,18 @@ def test_a_switch_under_load_fails_nothing(local: Local, model: Pushed, redis: R
             while not stop.is_set():
                 told: list[Any] = []
                 version = client.upscale(picture(next(numbers)), 2, model=model.name, on_event=told.append).result
+                notices = [event.notice for event in told if isinstance(event, Progress) and event.notice]
                 [promised] = [event.model_version for event in told if isinstance(event, Queued)]
                 [began] = {event.model_version for event in told if isinstance(event, Started)}
                 assert promised == began == version.model_version
+                assert not notices or promised == "1"  # which the first job waited for
                 done[promised] += 1
 
     with ThreadPoolExecutor(20) as pool:
         requests_ = [pool.submit(request) for _ in range(20)]
-        wait_until(lambda: done["1"] > 20)
+        wait_until(lambda: done["1"] > 20 and offered(redis, model).labels)
         model.push("2")
-        registry.set_label(model.store, model.name, "stable", "2")
+        registry.relabel(model.store, model.name, {"stable": "2"})
         wait_until(lambda: done["2"] > 20 or any(one.done() for one in requests_), 60)
         registry.rollback(model.store, model.name)
         wait_for(redis, model, stable="1")
@@ -106,15 +108,14 @@ def wrong_golden(model: Pushed) -> dict[str, Any]:
 def test_a_version_that_fails_its_check_is_refused(client: Client, model: Pushed, redis: Redis) -> None:
     client.upscale(picture(3), 2, model=model.name)
     model.push("bad", **wrong_golden(model))
-    registry.set_label(model.store, model.name, "stable", "bad")
+    registry.relabel(model.store, model.name, {"stable": "bad"})
     wait_until(lambda: "bad" in offered(redis, model).refused, 60)
     assert "golden.png" in offered(redis, model).refused["bad"]
     assert client.upscale(picture(4), 2, model=model.name).result.model_version == "1"
-    job = client.submit(picture(5), 2, model=model.name, model_version="bad")
-    end = list(client.events(job.job_id))[-1]
-    assert isinstance(end, Failed)
-    assert end.code == "model_refused"
-    registry.set_label(model.store, model.name, "stable", "1")
+    with pytest.raises(Refused, match="failed its check") as caught:
+        client.submit(picture(5), 2, model=model.name, model_version="bad")
+    assert caught.value.code == "unknown_model"
+    registry.relabel(model.store, model.name, {"stable": "1"})
     wait_until(lambda: not offered(redis, model).refused)
 
 
@@ -124,10 +125,10 @@ def test_a_version_that_is_damaged_or_gone_is_refused(client: Client, model: Pus
     other = {**model.fields["networks"][0], "file": "edsr-x4.safetensors", "sha256": "0" * 64}
     manifest = {**model.fields, "version": "2", "networks": [other]}
     model.put("manifest.json", json.dumps(manifest).encode(), "2")
-    registry.set_label(model.store, model.name, "stable", "2")
+    registry.relabel(model.store, model.name, {"stable": "2"})
     wait_until(lambda: "SHA-256" in offered(redis, model).refused.get("2", ""), 60)
-    model.store.delete([keys.model(model.name, "2", "manifest.json")])
-    wait_until(lambda: "no version" in offered(redis, model).refused.get("2", ""), 60)
+    model.store.put(keys.labels(model.name), b'{"labels": {"stable": "7"}, "before": ["1"]}')
+    wait_until(lambda: "no version" in offered(redis, model).refused.get("7", ""), 60)
     model.store.put(keys.labels(model.name), b"no labels")
     assert client.upscale(picture(7), 2, model=model.name).result.model_version == "1"
 
@@ -136,7 +137,7 @@ def test_a_worker_that_starts_with_a_bad_stable_version_serves_the_one_before(
     local: Local, model: Pushed, redis: Redis
 ) -> None:
     model.push("bad", **wrong_golden(model))
-    registry.set_label(model.store, model.name, "stable", "bad")
+    registry.relabel(model.store, model.name, {"stable": "bad"})
     with worker(local, UPRES_PRELOAD=model.name):
         assert offered(redis, model).labels["stable"].version == "1"
         assert "golden" in offered(redis, model).refused["bad"]
@@ -144,7 +145,7 @@ def test_a_worker_that_starts_with_a_bad_stable_version_serves_the_one_before(
 
 def test_versions_and_labels_are_asked_for_by_name(client: Client, model: Pushed) -> None:
     model.push("2")
-    registry.set_label(model.store, model.name, "best", "2")
+    registry.relabel(model.store, model.name, {"best": "2"})
     for wanted, got in (("1", "1"), ("2", "2"), ("best", "2"), ("stable", "1"), (None, "1")):
         result = client.upscale(picture(8), 2, model=model.name, model_version=wanted).result
         assert result.model_version == got
@@ -168,10 +169,7 @@ def test_the_canary_gets_its_share_and_a_job_always_the_same(store: Store, redis
 
 
 def set_rule(model: Pushed, canary: str, **rule: float) -> None:
-    registry.set_label(model.store, model.name, "canary", canary)
-    labels = registry.labels(model.store, model.name)
-    changed = {"canary_percent": 100, "rule": Rule.model_validate(rule)}
-    registry.change(model.store, model.name, labels.model_copy(update=changed))
+    registry.relabel(model.store, model.name, {"canary": canary}, 100, Rule.model_validate(rule))
 
 
 def test_a_canary_that_does_well_becomes_stable(client: Client, model: Pushed, redis: Redis) -> None:
@@ -190,19 +188,41 @@ def test_a_canary_that_fails_is_given_up(client: Client, model: Pushed, redis: R
     model.push("2")
     set_rule(model, "2", jobs=100, most_failed_percent=1)
     wait_for(redis, model, stable="1", canary="2")
-    digest = offered(redis, model).labels["canary"].digest
-    redis.hset(keys.outcomes(model.name), f"{digest}:failed", 2)  # no network of ours fails by itself
+    redis.hset(keys.outcomes(model.name), f"{offered(redis, model).trial}:failed", 2)  # no network of ours fails itself
     wait_for(redis, model, stable="1")
     assert registry.labels(model.store, model.name).labels == {"stable": "1"}
 
 
 @pytest.mark.usefixtures("held")
-def test_what_is_not_used_leaves(local: Local, client: Client, model: Pushed, redis: Redis) -> None:
-    """Two models of ten megabytes in a budget of fifteen."""
-    with worker(local, UPRES_MODEL_MEGABYTES="15"):
-        for name in (model.name, "faithful", model.name):
-            assert isinstance(list(client.events(client.submit(picture(12), 2, model=name).job_id))[-1], Succeeded)
-            wait_until(lambda: [one.models for one in workers.listing(redis)] == [(f"{name} 1",)])  # noqa: B023
+def test_what_was_used_longest_ago_leaves(local: Local, client: Client, redis: Redis, tmp_path: Path) -> None:
+    """Models of ten megabytes in a budget of thirty-five; the default one stays, whoever else is used."""
+    names = [f"lru-{letter}" for letter in "abc"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        Pushed(local.store, name, tmp_path / name).push("1")
+    a, b, c = names
+    with worker(local, UPRES_MODEL_MEGABYTES="35"):
+        for number, name in enumerate((a, b, a, c)):
+            job = client.submit(picture(40 + number), 2, model=name)
+            assert isinstance(list(client.events(job.job_id))[-1], Succeeded)
+        wait_until(lambda: [set(one.models) for one in workers.listing(redis)] == [{"faithful 1", f"{a} 1", f"{c} 1"}])
+
+
+@pytest.mark.usefixtures("held")
+def test_labels_of_a_model_that_nobody_has_loaded_are_the_registrys(
+    client: Client, model: Pushed, redis: Redis
+) -> None:
+    """What a worker said before it stopped does not rule for ever."""
+    model.push("2")
+    old = catalogue.read(model.store, model.name, "1")
+    catalogue.publish(redis, model.name, Offer(labels={"stable": old}))
+    assert 0 < redis.ttl(keys.offer(model.name)) <= keys.OFFER_SECONDS
+    registry.relabel(model.store, model.name, {"stable": "2"})
+    assert client.status(client.submit(picture(50), 2, model=model.name).job_id).model_version == "1"
+    redis.delete(keys.offer(model.name))  # as after a minute
+    assert client.status(client.submit(picture(51), 2, model=model.name).job_id).model_version == "2"
+    model.store.put(keys.labels(model.name), b'{"labels": {"stable": "2", "canary": "gone"}, "canary_percent": 100}')
+    assert client.status(client.submit(picture(52), 2, model=model.name).job_id).model_version == "2"
 
 
 def test_each_model_has_an_address_of_its_own(local: Local, model: Pushed) -> None:

@@ -180,7 +180,7 @@ def test_only_what_may_pass_is_retryable() -> None:
     retryable = {kind.code for kind in tree() if kind.retryable and kind.__module__ == "core.errors"} - {
         UpresError.code
     }
-    unavailable = {"result_not_ready", "queue_unavailable", "store_unavailable"}
+    unavailable = {"result_not_ready", "queue_unavailable", "store_unavailable", "model_unavailable"}
     worker = {"timed_out", "deadline_exceeded", "worker_lost", "device_out_of_memory", "device_lost"}
     limits = {"limit_reached", "rate_limited", "too_many_jobs", "quota_exceeded"}
     assert retryable == unavailable | worker | limits | {"url_unreachable"}

@@ -1,14 +1,22 @@
 """A model version on this machine: pulled from the registry, checked by digest, kept on disk between starts."""
 
+import logging
 import os
+import shutil
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from core import keys, registry
-from core.errors import ModelError
+from core.errors import ModelError, ModelUnavailable
 from core.manifest import File, Manifest
 from core.storage import ObjectNotFound, Store
+
+log = logging.getLogger("upres.worker")
+
+CACHE_DAYS = 30
 
 
 class Model(NamedTuple):
@@ -18,11 +26,8 @@ class Model(NamedTuple):
     digest: str
     files: dict[str, Path]
     """By the name that the manifest gives them."""
-
-    @property
-    def bytes(self) -> int:
-        """Size of its networks as they are stored."""
-        return sum(self.files[network.file].stat().st_size for network in self.manifest.networks)
+    bytes: int
+    """Size of its networks as they are stored."""
 
     def __str__(self) -> str:
         return f"{self.manifest.name} {self.manifest.version}"
@@ -32,26 +37,41 @@ def pull(store: Store, name: str, version: str, cache: Path, digest: str | None 
     """A version of a model, which has to have the digest if one is given.
 
     Files are cached under their digest, so a restart costs no transfer and no file is trusted for its name. Raises
-    ModelError when it is missing, damaged, of a newer schema, or cannot be kept; StoreUnavailable.
+    ModelNotFound; ModelError when it is damaged or of a newer schema; ModelUnavailable when it cannot be kept;
+    StoreUnavailable.
     """
     manifest, found = registry.manifest(store, name, version)
     if digest is not None and found != digest:
         raise ModelError(f"Model {name!r} {version} was changed in the store: it has digest {found}, not {digest}.")
     folder = cache.expanduser() / "models"
-    return Model(manifest, found, {file.file: _file(store, manifest, file, folder) for file in manifest.files})
+    return _model(manifest, found, {file.file: _file(store, manifest, file, folder) for file in manifest.files})
 
 
 def open_folder(folder: Path) -> Model:
     """A model version that lies on this machine, checked in the same way."""
     manifest, digest = registry.read_folder(folder)
-    return Model(manifest, digest, {file.file: folder / file.file for file in manifest.files})
+    return _model(manifest, digest, {file.file: folder / file.file for file in manifest.files})
+
+
+def prune(cache: Path) -> None:
+    """Delete what nobody has used for CACHE_DAYS: files of old versions, and what was made of them."""
+    for path in (*cache.expanduser().glob("models/*"), *cache.expanduser().glob("openvino/*")):
+        with suppress(OSError):  # another worker was faster
+            if time.time() - path.stat().st_mtime > CACHE_DAYS * 24 * 3600:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _model(manifest: Manifest, digest: str, files: dict[str, Path]) -> Model:
+    return Model(manifest, digest, files, sum(files[one.file].stat().st_size for one in manifest.networks))
 
 
 def _file(store: Store, manifest: Manifest, file: File, cache: Path) -> Path:
     """The cached file with this digest, fetched first when it is missing or damaged."""
     path = (cache / file.sha256).with_suffix(Path(file.file).suffix)
-    if path.exists() and registry.digest(path.read_bytes()) == file.sha256:
-        return path
+    with suppress(OSError):  # what cannot be read is fetched
+        if registry.digest(path.read_bytes()) == file.sha256:
+            path.touch()  # see prune
+            return path
     try:
         data = store.get(keys.model(manifest.name, manifest.version, file.file))
     except ObjectNotFound as error:
@@ -60,7 +80,8 @@ def _file(store: Store, manifest: Manifest, file: File, cache: Path) -> Path:
     try:
         _write(path, data)
     except OSError as error:
-        raise ModelError(f"{file.file} cannot be kept in UPRES_CACHE_DIR, {cache}: {error.strerror}.") from error
+        log.error("%s cannot be kept in UPRES_CACHE_DIR, %s: %s", file.file, cache, error.strerror)
+        raise ModelUnavailable(f"A worker has no room for model {manifest.name!r}; try again.") from error
     return path
 
 

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from core import keys
 from core.catalogue import Pin
-from core.errors import ModelError, UpresError
+from core.errors import ModelError, ModelUnavailable, UpresError
 from core.queue import connect_quickly
 from core.settings import Settings
 from core.storage import Store
@@ -29,6 +29,9 @@ log = logging.getLogger("upres.worker")
 HEAVY_BYTES = 16 << 20
 HEAVY_TILE = 384
 """Tiles of networks with so large weights are smaller: progress is told after each, and a batch delays all others."""
+
+REFUSED_SECONDS = 300
+"""A version that failed is tried again after so long: somebody may have mended it, or made room."""
 
 
 class Served(NamedTuple):
@@ -61,13 +64,17 @@ class Models:
         self._quick = connect_quickly(settings)
         self._lock = threading.Lock()
         self._places: OrderedDict[str, _Place] = OrderedDict()
+        self._kept: Set[str] = frozenset()
+        self._refused: dict[str, tuple[float, type[UpresError], str]] = {}
 
     @contextmanager
     def use(self, name: str, pin: Pin) -> Iterator[Served]:
         """A version, loaded first if it is not there, and kept until the end of the block.
 
-        Raises ModelNotFound, ModelError or StoreUnavailable; what is loaded already stays.
+        Raises ModelNotFound, ModelError, ModelUnavailable or StoreUnavailable; what is loaded already stays. A version
+        that failed is not tried again for a while.
         """
+        self._check_refused(pin.digest)
         place, mine = self._enter(pin.digest)
         try:
             if mine:
@@ -76,6 +83,12 @@ class Models:
         finally:
             with self._lock:
                 place.users -= 1
+            if not place.users:
+                self._make_room()
+
+    def keep(self, digests: Set[str]) -> None:
+        """These do not leave, whatever the budget."""
+        self._kept = digests
 
     def has(self, digest: str) -> bool:
         """Whether a version is ready, so that using it takes no time."""
@@ -100,19 +113,25 @@ class Models:
 
     def _fill(self, place: _Place, name: str, pin: Pin) -> None:
         try:
-            served = self._load(name, pin)
+            place.served.set_result(self._load(name, pin))
         except BaseException as error:
             with self._lock:
                 del self._places[pin.digest]
+                if isinstance(error, ModelError | ModelUnavailable):
+                    self._refused[pin.digest] = (time.monotonic(), type(error), str(error))
             place.served.set_exception(error)
-            return
-        place.served.set_result(served)
-        self._make_room()
+
+    def _check_refused(self, digest: str) -> None:
+        """Raise what was wrong with a version, for REFUSED_SECONDS."""
+        since, kind, reason = self._refused.get(digest, (-REFUSED_SECONDS, ModelError, ""))
+        if time.monotonic() < since + REFUSED_SECONDS:
+            raise kind(reason)
+        self._refused.pop(digest, None)
 
     def _load(self, name: str, pin: Pin) -> Served:
         begin = time.perf_counter()
-        model = pull(self._store, name, pin.version, self._settings.cache_dir, pin.digest)
         try:
+            model = pull(self._store, name, pin.version, self._settings.cache_dir, pin.digest)
             ran_by = compute.choose(model, self._device, self._settings.cache_dir.expanduser())
             engine = Engine(model.manifest, ran_by, self._thread, HEAVY_TILE if model.bytes > HEAVY_BYTES else TILE)
             self._remember_tile(model, engine)
@@ -121,7 +140,8 @@ class Models:
         except UpresError:
             raise
         except Exception as error:  # whatever a library says of weights that it cannot use
-            raise ModelError(f"Model {model} cannot be run here: {error}") from error
+            log.error("model %s %s cannot be run here", name, pin.version, exc_info=error)
+            raise ModelUnavailable(f"A worker cannot run model {name!r} {pin.version}; try again.") from None
         log.info(
             "model %s ready in %s after %.1f s (%s)",
             *(model, ran_by.precision, time.perf_counter() - begin, model.digest[:12]),
@@ -135,7 +155,7 @@ class Models:
             ready = {digest: served.model for digest, place in self._places.items() if (served := place.ready)}
             total = sum(model.bytes for model in ready.values())
             for digest, model in ready.items():
-                if total > budget and not self._places[digest].users:
+                if total > budget and not self._places[digest].users and digest not in self._kept:
                     log.info("model %s leaves", model)
                     del self._places[digest]
                     total -= model.bytes
@@ -144,7 +164,7 @@ class Models:
         """Begin with the tile size that fitted last time; note it when a smaller one is found."""
         key = keys.tile(self._device.name, model.digest, engine.compute.precision)
         with suppress(RedisError):
-            engine.tile = min(engine.tile, int(self._quick.get(key) or engine.tile))
+            engine.limit_tile(int(self._quick.get(key) or engine.tile))
 
         def remember(tile: int) -> None:
             log.warning("the device ran out of memory: tiles of %d pixels from now on", tile)

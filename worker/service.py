@@ -26,6 +26,7 @@ from worker.engine.device_thread import DeviceThread
 from worker.imaging.decoding import Decoders
 from worker.imaging.encode import Encoders
 from worker.keeper import Keeper
+from worker.model import prune
 from worker.models import Models
 from worker.slots import Hands, Slot
 from worker.watcher import Watcher
@@ -130,8 +131,12 @@ def prepare(settings: Settings) -> job.Parts:
     decoders = Decoders(min(settings.slots, os.cpu_count() or 1), settings.max_input_pixels(2))
     decoders.start()
     watcher = Watcher(settings, store, models)
-    for name in dict.fromkeys((*settings.preload, settings.model)):
-        watcher.refresh(name)
+    prune(settings.cache_dir)
+    try:
+        for name in settings.preloaded:
+            watcher.prepare(name)
+    except RedisError as error:
+        raise QueueUnavailable(f"Redis does not answer at UPRES_REDIS_URL ({error}).") from error
     return job.Parts(
         connection=connect(settings),
         store=store,

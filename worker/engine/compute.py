@@ -55,9 +55,9 @@ def choose(model: Model, device: Device, cache: Path | None = None) -> Compute:
     graphs = all(network.onnx for network in networks)
     only_graphs = any(network.architecture == "graph" for network in networks)
     # OpenVINO loses 0.4 dB of int8 graphs of which ONNX Runtime loses 0.02.
-    runs_onnx = graphs and find_spec("onnxruntime") and any("int8" in network.precisions for network in networks)
+    int8 = any("int8" in network.precisions for network in networks)
     foreign = any(network.architecture == "spandrel" for network in networks)  # tracing would freeze it
-    openvino = find_spec("openvino") and (graphs or find_spec("torch")) and not (foreign or runs_onnx)
+    openvino = find_spec("openvino") and (graphs or find_spec("torch")) and not (foreign or int8)
     if device.kind == "cpu" and openvino:
         from worker.engine.openvino_compute import OpenVinoCompute
 

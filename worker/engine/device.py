@@ -29,7 +29,7 @@ class Device(NamedTuple):
 
 def choose(wanted: Literal["auto"] | Kind) -> Device:
     """The wanted device, described; SettingsError when this machine does not have it."""
-    available = _available()
+    available = _available(wanted)
     kind = available[0] if wanted == "auto" else wanted
     if kind not in available:
         raise SettingsError(f"UPRES_DEVICE: {kind} is not available here; usable: auto, {', '.join(available)}")
@@ -41,10 +41,14 @@ def choose(wanted: Literal["auto"] | Kind) -> Device:
     return Device(kind, name, memory.total, memory.available)
 
 
-def _available() -> list[Kind]:
+GPUS = tuple(map(Path, ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")))
+"""Without any of these Linux has no GPU that torch could use: NVIDIA's, WSL's, AMD's."""
+
+
+def _available(wanted: str) -> list[Kind]:
     """What the libraries here can use, the fastest first."""
     found: list[Kind] = ["cpu"]
-    if sys.platform == "linux" and not Path("/dev/nvidiactl").exists():
+    if wanted == "cpu" or (wanted == "auto" and sys.platform == "linux" and not any(gpu.exists() for gpu in GPUS)):
         return found  # torch, which takes a second to load, would say the same
     if find_spec("torch"):
         import torch

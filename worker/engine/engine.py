@@ -48,7 +48,8 @@ class Engine:
     def __init__(self, manifest: Manifest, compute: Compute, device: DeviceThread, tile: int = TILE) -> None:
         self.manifest = manifest
         self.compute = compute
-        self.tile = max(tile, 2 * max(network.margin for network in manifest.networks) + SMALLEST_CORE)
+        self._smallest_tile = 2 * max(network.margin for network in manifest.networks) + SMALLEST_CORE
+        self.tile = max(tile, self._smallest_tile)
         self.on_shrink: Callable[[int], None] = lambda tile: None
         self._thread = device
 
@@ -116,9 +117,13 @@ class Engine:
             height, width = height * network.factor, width * network.factor
         return passes
 
+    def limit_tile(self, tile: int) -> None:
+        """Windows of at most so many pixels a side, as far as the halos allow."""
+        self.tile = max(min(self.tile, tile), self._smallest_tile)
+
     def _shrink(self, tile: int) -> None:
         """Memory did not suffice: from now on smaller tiles."""
-        self.tile = min(self.tile, tile)
+        self.limit_tile(tile)
         self.on_shrink(self.tile)
 
 

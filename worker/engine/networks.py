@@ -170,11 +170,14 @@ class Recognised(Enlarger):
         try:
             import spandrel
         except (ImportError, RuntimeError) as error:  # torchvision raises the latter when it does not fit torch
-            raise ModelError(f'This model needs spandrel: pip install "upres[community]" ({error}).') from error
+            need = 'pip install "upres[community]", with a torchvision that fits torch'
+            raise ModelError(f"This model needs spandrel: {need} ({error}).") from error
         try:
             found = spandrel.ModelLoader("cpu").load_from_state_dict(spandrel.canonicalize_state_dict(tensors))
         except spandrel.UnsupportedModelError as error:
             raise ModelError("spandrel recognises no architecture by these tensors.") from error
+        except Exception as error:  # an architecture that it knows, with tensors that do not fit
+            raise ModelError(f"spandrel cannot build this network ({type(error).__name__}: {error}).") from error
         channels = (found.input_channels, found.output_channels)
         if not isinstance(found, spandrel.ImageModelDescriptor) or channels != (3, 3) or found.scale not in (2, 4, 8):
             what = f"{found.architecture.name}, factor {found.scale}, {channels[0]} → {channels[1]} channels"

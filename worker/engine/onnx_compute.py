@@ -37,6 +37,8 @@ class OnnxCompute:
                 )
             except Exception as error:  # it has no common type
                 raise ModelError(f"{file} is no graph that ONNX Runtime can run ({error}).") from error
+            if session.get_providers()[0] != PROVIDERS[device.kind]:
+                raise ModelError(f"This ONNX Runtime cannot use {device.kind}; on CUDA it takes onnxruntime-gpu.")
             self._sessions[network.factor] = session
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:

@@ -83,8 +83,12 @@ def _cached(network: Network, model: Model, cache: Path) -> Path:
 
 
 def _intact(folder: Path) -> bool:
-    noted = folder / "sha256"
-    return noted.exists() and noted.read_text() == _digest(folder)
+    try:
+        fine = (folder / "sha256").read_text() == _digest(folder)
+        folder.touch()  # see worker.model.prune
+        return fine
+    except OSError:
+        return False
 
 
 def _digest(folder: Path) -> str:
