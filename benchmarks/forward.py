@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from benchmarks import roofline
 from benchmarks.report import emit
 from benchmarks.timing import best
-from worker.engine.compute import choose
 from worker.engine.device import Device
 from worker.engine.device import choose as choose_device
 from worker.engine.networks import Enlarger, load
+from worker.engine.runtimes import choose
 from worker.engine.torch_compute import TorchCompute, place
 from worker.model import Model, open_folder
 

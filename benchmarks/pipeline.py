@@ -25,9 +25,9 @@ from benchmarks.obvious import Obvious
 from benchmarks.report import emit
 from core.settings import Settings
 from worker.engine import device
-from worker.engine.compute import choose
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
+from worker.engine.runtimes import choose
 from worker.imaging import images
 from worker.imaging.encode import Encoders
 from worker.model import open_folder

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from benchmarks.report import emit
 from models import pairs
-from worker.engine.compute import choose
 from worker.engine.device import choose as choose_device
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
+from worker.engine.runtimes import choose
 from worker.model import open_folder
 
 PAIRS = Path("../shared/benchmarks")

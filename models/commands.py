@@ -1,25 +1,19 @@
 """`upres models`: what operators do with the registry. Talks to the object store itself, as UPRES_S3_… say."""
 
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from pathlib import Path
 from typing import Literal
 
 import click
-from pydantic import ValidationError
 
 from client.terminal import connection, print_table, row, table
 from core import catalogue, registry
 from core.catalogue import Offer
-from core.errors import ModelError, ModelNotFound, UpresError
 from core.manifest import Labels, Rule
-from core.registry import CANARY, STABLE
-from core.settings import Settings
-from core.storage import Store
+from core.registry import CANARY
+from models import making
+from models.opened import store
 
-FORMS = ["onnx", "torchscript", "exported-program", "savedmodel"]
 HELP = """Look after the models that an upres serves: versions, and the labels that say which is served.
 
 Needs access to the object store (UPRES_S3_BUCKET, UPRES_S3_ENDPOINT_URL, AWS_…).
@@ -35,6 +29,7 @@ Needs access to the object store (UPRES_S3_BUCKET, UPRES_S3_ENDPOINT_URL, AWS_�
 @click.pass_context
 def models(context: click.Context) -> None:
     """See HELP."""
+    logging.getLogger("upres").addHandler(logging.NullHandler())  # what went wrong is told once, as a sentence
     if context.invoked_subcommand is None:
         context.invoke(list_models)
 
@@ -149,156 +144,6 @@ def reindex() -> None:
         print(f"{len(registry.reindex(opened).models)} models")
 
 
-@models.command()
-@click.argument("name")
-@click.option("--version", help="Version or label of a model in the registry; default: stable.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to put it into, instead of the registry.")
-def pull(name: str, version: str | None, out: Path | None) -> None:
-    """Get a model by its name.
-
-    From where the field publishes it into the registry, or from the registry into a folder. Published, and known here:
-    realesrgan-x4plus (photos), realesrgan-x4plus-anime (drawings), realesr-animevideov3 (drawn films, small). They are
-    converted, checked by digest, and get golden images.
-    """
-    from models import realesrgan
-
-    with store() as opened, tempfile.TemporaryDirectory() as temporary:
-        if name in realesrgan.PUBLISHED and version is None:
-            if out is None and name in registry.index(opened).models:
-                print(f"{name} is in the registry")
-                return
-            click.echo(f"fetching and converting {name} …", err=True)
-            folder = fresh(out) if out else Path(temporary) / name
-            realesrgan.pull(name, folder)
-            if out is None:
-                registry.push(opened, folder)
-            print(f"{name} 1 is in {out or 'the registry'}")
-            return
-        labels = registry.labels(opened, name)
-        wanted = labels.labels.get(version or STABLE, version or STABLE)
-        folder = fresh(out or Path(f"{name}-{wanted}"))
-        registry.fetch(opened, name, wanted, folder)
-        print(f"{name} {wanted} is in {folder}")
-
-
-@models.command("import")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--name", required=True, help="What the model shall be called.")
-@click.option("--version", default="1", show_default=True, help="What this version shall be called.")
-@click.option("--licence", default="unknown", show_default=True, help="SPDX identifier of the weights' licence.")
-@click.option("--description", default="", help="What the model is for.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to make; default: ./NAME")
-def import_file(file: Path, name: str, version: str, licence: str, description: str, out: Path | None) -> None:
-    """Make a version of a checkpoint.
-
-    .safetensors, or .pth, which is read without running anything in it. The architecture is recognised by spandrel
-    (pip install "upres[community]"). How far it sees is measured.
-    """
-    from models import community
-
-    folder = fresh(out or Path(name))
-    about = {"name": name, "version": version, "licence": licence, "description": description or f"From {file.name}."}
-    with explained():
-        model = community.convert(file, folder, about)
-        [network] = model.manifest.networks
-        print(f"{folder}: {network.architecture}, factor {network.factor}, {community.sight(network)}")
-    print(f"Put it into the registry: upres models push {folder}")
-
-
-@models.command()
-@click.argument("name")
-@click.option("--to", "form", required=True, type=click.Choice(FORMS), help="What to make.")
-@click.option("--version", help="Version or label; default: stable.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to make; default: ./NAME-VERSION-FORM")
-@click.option(
-    "--python",
-    type=click.Path(path_type=Path),
-    default=Path("python"),
-    help="For savedmodel: the Python of an environment that has models/requirements-savedmodel.txt.",
-)
-def export(name: str, form: str, version: str | None, out: Path | None, python: Path) -> None:
-    """Make a portable form of a model.
-
-    From bytes to bytes, and compared with torch in its own runtime. onnx makes a version that can be pushed, and
-    served by workers without torch (requirements-onnx.txt).
-    """
-    from models import export as portable
-    from models.measure import pulled
-
-    with store() as opened:
-        model = pulled(opened, name, version)
-        folder = fresh(out or Path(f"{name}-{model.manifest.version}-{form}"))
-        for file, checked in portable.export(model, form, folder, python):
-            print(f"{folder / file}: {checked}")
-    if form == "onnx":
-        print(f"Put it into the registry: upres models push {folder}")
-
-
-@models.command()
-@click.argument("name")
-@click.option("--precision", required=True, type=click.Choice(["float16", "int8"]), help="Of weights, or of all.")
-@click.option(
-    "--photos", required=True, type=click.Path(path_type=Path, exists=True), help="Folder of photos to measure with."
-)
-@click.option("--version", help="Version or label; default: stable.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to make; default: ./NAME-VERSION-PRECISION")
-def variant(name: str, precision: str, photos: Path, version: str | None, out: Path | None) -> None:
-    """Make a smaller version, measured.
-
-    One that loses more than 0.1 dB cannot be stable. float16: weights of half the size. int8: an ONNX graph with
-    convolutions in int8, ranges taken from the photos.
-    """
-    from models import variants
-    from models.measure import pulled
-
-    with store() as opened:
-        model = pulled(opened, name, version)
-        folder = fresh(out or Path(f"{name}-{model.manifest.version}-{precision}"))
-        for network in variants.make(model, precision, photos, folder).manifest.networks:
-            measured = ", ".join(f"{key} {value:g}" for key, value in network.quality.items())
-            print(f"{folder / network.file}: {measured}")
-    print(f"Put it into the registry: upres models push {folder}")
-
-
-@models.command()
-@click.argument("name")
-@click.argument("versions", nargs=-1, metavar="[VERSION...]")
-def verify(name: str, versions: tuple[str, ...]) -> None:
-    """Check digests and golden images.
-
-    Of all versions by default; the golden images are enlarged on this machine.
-    """
-    from models.measure import verify as check
-
-    bad = False
-    with store() as opened:
-        registry.labels(opened, name)
-        known = registry.index(opened).models.get(name)
-        for version in versions or (tuple(one.version for one in known.versions) if known else ()):
-            try:
-                print(f"{name} {version}: {check(opened, name, version)}")
-            except (ModelError, ModelNotFound) as error:
-                print(f"{name} {version}: {error}")
-                bad = True
-    sys.exit(bad)
-
-
-@models.command()
-@click.argument("name")
-def compare(name: str) -> None:
-    """Compare the canary with the stable version.
-
-    PSNR on golden images, and latency, on this machine.
-    """
-    from models.measure import compare as measured
-
-    with store() as opened:
-        listed = table("label", "version", "golden", "256×256 pixels", "size")
-        for line in measured(opened, name):
-            row(listed, *line)
-    print_table(listed, "")
-
-
 def meant(labels: Labels) -> str:
     """Labels in a line."""
     return ", ".join(f"{label}={version}" for label, version in labels.labels.items())
@@ -335,26 +180,5 @@ def _read_rule(text: str) -> Rule | Literal["off"]:
         raise click.UsageError("--rule: write JOBS:PERCENT, 1000:0.5 for example.") from None
 
 
-def fresh(folder: Path) -> Path:
-    """A folder that is to be made. Raises ClickException when there is something in it: a version is of one piece."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise click.ClickException(f"{folder} is there already; give another one with --out, or remove it.")
-    return folder
-
-
-@contextmanager
-def store() -> Iterator[Store]:
-    """The object store; what goes wrong inside the block ends the command with a sentence."""
-    with explained():
-        yield Store(Settings.from_environment())
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """What goes wrong inside the block ends the command with a sentence."""
-    try:
-        yield
-    except UpresError as error:
-        raise click.ClickException(f"{error} ({error.code})") from error
-    except ValidationError as error:
-        raise click.ClickException(registry.first(error)) from error
+for command in making.COMMANDS:
+    models.add_command(command)

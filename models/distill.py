@@ -159,26 +159,13 @@ def _made(student: Enlarger, factor: int) -> Made:
     return Made(fields, {name: tensor.contiguous().cpu() for name, tensor in student.state_dict().items()})
 
 
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m models.distill", description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", type=Path, required=True, help="folder of a version of realesrgan-x4plus")
     parser.add_argument("--start", type=Path, required=True, help="folder of a version to begin with, like faithful")
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photos to train on")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write the version into")
-    parser.add_argument("--version", required=True, help="what to call it")
-    parser.add_argument("--factors", type=lambda text: [int(n) for n in _numbers(text)], default=[4, 2])
-    parser.add_argument("--seconds", type=_numbers, default=[1500.0, 600.0], help="for each factor")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of how it stands")
     parser.add_argument("--batch", type=int, default=32, help="patches in a step")
-    parser.add_argument("--patch", type=int, default=64, help="side of the small patch in pixels, a multiple of 8")
-    options = parser.parse_args()
-    if len(options.factors) != len(options.seconds):
-        parser.error("--seconds: as many as --factors")
-    return options
+    return training.parse(parser)
 
 
 if __name__ == "__main__":

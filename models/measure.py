@@ -12,7 +12,7 @@ from core.registry import CANARY, STABLE
 from core.settings import Settings
 from core.storage import Store
 from worker import golden
-from worker.engine import compute
+from worker.engine import runtimes
 from worker.engine.device import choose
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
@@ -68,7 +68,7 @@ def _row(label: str, model: Model, stable: Model, engine: Engine) -> tuple[str, 
 
 def running(model: Model, thread: DeviceThread) -> Engine:
     """A model on the best device here."""
-    engine = Engine(model.manifest, compute.choose(model, choose("auto"), _cache()), thread)
+    engine = Engine(model.manifest, runtimes.choose(model, choose("auto"), _cache()), thread)
     engine.warm_up()
     return engine
 

@@ -111,25 +111,12 @@ def _tensors(start: Path) -> dict[str, Tensor]:
     return load_file(model.files[model.manifest.networks[0].file])
 
 
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m models.train", description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photos to train on")
     parser.add_argument("--pairs", type=Path, required=True, help="folder with Set5_x4 and the like, to measure on")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write the version into")
-    parser.add_argument("--version", required=True, help="what to call it")
-    parser.add_argument("--factors", type=lambda text: [int(n) for n in _numbers(text)], default=[4, 2])
-    parser.add_argument("--seconds", type=_numbers, default=[1500.0, 600.0], help="for each factor")
     parser.add_argument("--start", type=Path, help="folder of a version to begin with")
     parser.add_argument("--batch", type=int, default=64, help="patches in a step")
-    parser.add_argument("--patch", type=int, default=64, help="side of the small patch in pixels")
-    options = parser.parse_args()
-    if len(options.factors) != len(options.seconds):
-        parser.error("--seconds: as many as --factors")
-    return options
+    return training.parse(parser)
 
 
 if __name__ == "__main__":

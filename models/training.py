@@ -1,9 +1,11 @@
 """What both kinds of training share: a schedule over wall-clock time, and a mean of the weights, which is kept."""
 
+import argparse
 import copy
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +21,30 @@ LONGEST_GRADIENT = 0.5
 WARM_UP_STEPS = 300
 FLOOR = 0.003
 """The learning rate ends at this share of its height."""
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What every training is told."""
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photos to train on")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the version into")
+    parser.add_argument("--version", required=True, help="what to call it")
+    parser.add_argument("--factors", type=_whole, default=[4, 2], help="4,2 by default")
+    parser.add_argument(
+        "--seconds", type=_numbers, default=[1500.0, 600.0], help="for each factor; 1500,600 by default"
+    )
+    parser.add_argument("--patch", type=int, default=64, help="side of the small patch in pixels, a multiple of 8")
+    options = parser.parse_args()
+    if len(options.factors) != len(options.seconds):
+        parser.error("--seconds: as many as --factors")
+    return options
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _whole(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def device() -> torch.device:

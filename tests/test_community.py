@@ -4,12 +4,14 @@ import os
 import pickle
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -119,6 +121,42 @@ def test_what_cannot_be_used_is_explained(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"nothing")
         with pytest.raises(ModelError, match=name):
             community.convert(tmp_path / name, tmp_path / "out", ABOUT)
+
+
+def test_odd_checkpoints_are_errors_of_ours(tmp_path: Path) -> None:
+    compact = calm(SRVGGNetCompact(2, width=8, depth=3))
+    shared = compact["body.0.weight"]
+    for number, tensors in enumerate(
+        (
+            {"body.linear_encoding.weight": torch.zeros(4, 4)},
+            {**compact, "body.8.weight": torch.zeros(12)},
+            {name: tensor for name, tensor in span().items() if "conv_1" not in name},
+            {name: tensor[:1] for name, tensor in rcan().items()},
+            {1: torch.zeros(2)},
+        )
+    ):
+        with pytest.raises(ModelError):
+            community.convert(saved(tensors, tmp_path / f"{number}.pth"), tmp_path / "out", ABOUT)
+    tied = {"params": {**compact, "body.2.weight": compact["body.4.weight"]}}
+    assert community.convert(saved(tied, tmp_path / "tied.pth"), tmp_path / "tied", ABOUT)
+    assert shared.shape == (8, 3, 3, 3)
+
+
+def test_damaged_checkpoints_are_errors_of_ours(tmp_path: Path) -> None:
+    whole = saved({"params": calm(SRVGGNetCompact(2, width=4, depth=1))}, tmp_path / "whole.pth").read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for at in random.integers(0, len(damaged), 8):
+            damaged[at] = random.integers(0, 256)
+        (tmp_path / "damaged.pth").write_bytes(damaged[: random.integers(1, len(damaged))])
+        with suppress(ModelError):
+            community.read(tmp_path / "damaged.pth")
+
+
+def test_what_is_said_about_it_is_checked_first(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="name"):
+        community.convert(tmp_path / "nowhere.pth", tmp_path / "out", {**ABOUT, "name": "Mine"})
 
 
 def test_it_is_served(local: Local, tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from worker.service import RESTART
 
 FAULTY = """
 import sys
-from worker.engine import compute, torch_compute
+from worker.engine import compute, runtimes, torch_compute
 from worker import service
 from worker.__main__ import main
 
@@ -30,7 +30,7 @@ class Faulty(torch_compute.TorchCompute):
             {fault}
         return super().start(factor, windows)
 
-compute.choose = Faulty
+runtimes.choose = Faulty
 sys.argv = ["worker"]
 sys.exit(main())
 """

@@ -14,10 +14,11 @@ from core.errors import ModelError
 from models.pairs import measure
 from tests.conftest import SAMPLES
 from worker.engine import tiling
-from worker.engine.compute import Compute, choose
+from worker.engine.compute import Compute
 from worker.engine.device import choose as choose_device
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
+from worker.engine.runtimes import choose
 from worker.engine.torch_compute import TorchCompute
 from worker.model import Model
 

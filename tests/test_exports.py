@@ -20,7 +20,7 @@ from infra.local import Local
 from models import export, folder, variants
 from tests.conftest import SAMPLES
 from tests.pushing import Pushed
-from worker.engine import compute
+from worker.engine import runtimes
 from worker.engine.compute import OutOfMemory
 from worker.engine.device import choose
 from worker.engine.networks import EDSR
@@ -106,8 +106,8 @@ def test_what_runs_a_model_is_chosen_by_what_is_there(
     model: Model, weights: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def chosen(wanted: Model, *missing: str) -> str:
-        monkeypatch.setattr(compute, "find_spec", lambda name: None if name in missing else name)
-        return type(compute.choose(wanted, CPU)).__name__
+        monkeypatch.setattr(runtimes, "find_spec", lambda name: None if name in missing else name)
+        return type(runtimes.choose(wanted, CPU)).__name__
 
     assert chosen(model) == chosen(model, "torch") == chosen(weights) == "OpenVinoCompute"
     assert chosen(model, "openvino") == chosen(weights, "openvino") == "TorchCompute"
@@ -137,7 +137,7 @@ def test_int8_is_a_third_and_within_a_tenth_of_a_decibel(model: Model, tmp_path:
     [network] = small.manifest.networks
     assert network.quality["psnr_loss_db"] < 0.1
     assert network.quality["megabytes"] < 1.6
-    assert type(compute.choose(small, CPU)) is OnnxCompute
+    assert type(runtimes.choose(small, CPU)) is OnnxCompute
 
 
 def test_photos_are_needed(model: Model, tmp_path: Path) -> None:

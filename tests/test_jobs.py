@@ -13,10 +13,10 @@ from client import Client, JobFailed
 from core.schema import Event, Failed, Progress, Snapshot, Started, Succeeded
 from infra.local import Local
 from tests.conftest import SAMPLES, body, encoded, http_server, opened, psnr
-from worker.engine.compute import choose
 from worker.engine.device import choose as choose_device
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine
+from worker.engine.runtimes import choose
 from worker.model import Model
 
 

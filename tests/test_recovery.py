@@ -151,7 +151,7 @@ def test_a_stopping_worker_takes_no_more_and_says_so(local: Local, client: Clien
 
 
 HANGS = """
-from worker.engine import compute, torch_compute
+from worker.engine import compute, runtimes, torch_compute
 from worker import keeper
 import threading
 keeper.DEVICE_SECONDS = 3
@@ -162,7 +162,7 @@ class Hanging(torch_compute.TorchCompute):
         if windows[0].shape[0] == 170:
             threading.Event().wait()
         return super().start(factor, windows)
-compute.choose = Hanging
+runtimes.choose = Hanging
 """
 
 

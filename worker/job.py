@@ -1,10 +1,7 @@
 """The pipeline of one job: fetch → decode → upscale → encode → store, each step told as an event."""
 
 import logging
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import PurePath
 from typing import NamedTuple
@@ -26,7 +23,7 @@ from core.errors import (
     UpresError,
 )
 from core.leases import Lease
-from core.schema import Event, JobMessage, OutputFormat, Progress, Result, Stage, Started, Succeeded, now
+from core.schema import JobMessage, OutputFormat, Result, Stage, Succeeded, now
 from core.settings import Settings
 from core.storage import ObjectNotFound, Store
 from worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
@@ -38,12 +35,10 @@ from worker.imaging.decoding import Decoders
 from worker.imaging.encode import Encoders
 from worker.imaging.images import Picture
 from worker.models import Models, Served
+from worker.report import JobEnded, Report
 from worker.watcher import Watcher
 
 log = logging.getLogger("upres.worker")
-
-PERCENT: dict[Stage, float] = {"fetch": 0, "decode": 3, "upscale": 5, "encode": 85, "store": 97}
-"""Where each stage begins on the way to 100; upscaling fills its part tile by tile."""
 
 
 class Parts(NamedTuple):
@@ -60,17 +55,13 @@ class Parts(NamedTuple):
     device: str
 
 
-class JobEnded(Exception):
-    """The job is not this worker's any more: it has ended, another attempt goes on with it, or it waits."""
-
-
 def run(parts: Parts, job: JobMessage, lease: Lease) -> None:
     """Do one job and say how it ended.
 
     Raises when that could not be told, or when the device is lost: then another attempt has to follow.
     """
     try:
-        result = _process(job, parts, Report(job, parts, lease))
+        result = _process(job, parts, Report(job, parts.connection, parts.device, lease))
     except JobEnded:
         log.info("job %s ended, or goes on elsewhere", job.job_id)
     except (DeviceLost, RedisError):
@@ -83,7 +74,7 @@ def run(parts: Parts, job: JobMessage, lease: Lease) -> None:
             parts.watcher.count(job.model, job.model_digest, well=True)
 
 
-def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
+def _process(job: JobMessage, parts: Parts, report: Report) -> Result:
     report.started()
     pin = Pin(version=job.model_version, digest=job.model_digest, factors=())
     if not parts.models.has(pin.digest):
@@ -92,7 +83,7 @@ def _process(job: JobMessage, parts: Parts, report: "Report") -> Result:
         return _enlarge(job, parts, report, served)
 
 
-def _enlarge(job: JobMessage, parts: Parts, report: "Report", served: Served) -> Result:
+def _enlarge(job: JobMessage, parts: Parts, report: Report, served: Served) -> Result:
     factor = job.upscale_factor
     with report.stage("fetch"):
         data = _fetch(job, parts)
@@ -124,7 +115,7 @@ def _is_there(store: Store, result: Result) -> bool:
 
 
 def _make(
-    job: JobMessage, parts: Parts, report: "Report", engine: Engine, picture: Picture, format: OutputFormat, work: str
+    job: JobMessage, parts: Parts, report: Report, engine: Engine, picture: Picture, format: OutputFormat, work: str
 ) -> Result:
     """Enlarge, encode and store."""
     factor, extension = job.upscale_factor, images.EXTENSIONS[format]
@@ -164,7 +155,7 @@ def _make(
 
 
 def _enlarged(
-    engine: Engine, report: "Report", picture: Picture, factor: int, checkpoints: Checkpoints
+    engine: Engine, report: Report, picture: Picture, factor: int, checkpoints: Checkpoints
 ) -> Iterator[Pixels]:
     """Bands of rows, (rows, width·factor, 3): first what an earlier attempt left, then what is new."""
     yield from checkpoints.load()
@@ -213,97 +204,6 @@ def _stem(job: JobMessage) -> str:
     """What to call the result: as the image was called, as far as that can be printed."""
     name = job.image_name or unquote(urlsplit(job.image_url or "").path)
     return "".join(filter(str.isprintable, PurePath(name).stem)) or job.job_id
-
-
-class Report:
-    """Tells how far one job is, and measures it."""
-
-    def __init__(self, job: JobMessage, parts: Parts, lease: Lease) -> None:
-        self.lease = lease
-        self._job = job
-        self._parts = parts
-        self._stage_began = 0.0
-        self._tiles = (0, 0)
-        self._resumed = 0
-        self._engine: Engine | None = None
-        self._tile_size = 0
-        self.seconds: dict[Stage, float] = {}
-
-    @property
-    def expected_seconds(self) -> float:
-        """How long all tiles take, judged by those that are done."""
-        done, total = self._tiles
-        fresh = done - self._resumed
-        return (time.perf_counter() - self._stage_began) / fresh * total if fresh else 0
-
-    def started(self) -> None:
-        """The job was taken; `attempt` counts how often that happened."""
-        job, parts = self._job, self._parts
-        self._append(
-            Started(
-                job_id=job.job_id,
-                worker=threading.current_thread().name,
-                device=parts.device,
-                model=job.model,
-                model_version=job.model_version,
-                model_digest=job.model_digest,
-                attempt=self.lease.attempt,
-                waited_seconds=max(0.0, (now() - job.submitted_at).total_seconds()),
-            )
-        )
-
-    def enlarged_by(self, engine: Engine) -> None:
-        """Tiles are about to come from there."""
-        self._engine, self._tile_size = engine, engine.tile
-
-    def notice(self, text: str) -> None:
-        """Something takes a while before the first stage."""
-        self._progress("fetch", 0, notice=text)
-
-    @contextmanager
-    def stage(self, stage: Stage) -> Iterator[None]:
-        """Announce a stage and measure how long its block takes."""
-        self._progress(stage, PERCENT[stage])
-        self._stage_began = time.perf_counter()
-        yield
-        self.seconds[stage] = round(time.perf_counter() - self._stage_began, 4)
-
-    def tile(self, done: int, total: int) -> None:
-        """A tile is finished; the rest of the job is expected to go on at the same pace per percent."""
-        notice = self._notice(done, total)
-        self._tiles = (done, total)
-        per_tile = (PERCENT["encode"] - PERCENT["upscale"]) / total
-        percent = PERCENT["upscale"] + per_tile * done
-        pace = (time.perf_counter() - self._stage_began) / (per_tile * (done - self._resumed))
-        self._progress("upscale", round(percent, 2), round(pace * (100 - percent), 2), notice)
-
-    def _notice(self, done: int, total: int) -> str | None:
-        """What is unusual since the last tile."""
-        if done > self._tiles[0] + 1:
-            self._resumed = done - 1
-            return f"Resumed where the last attempt was: {self._resumed} of {total} tiles were done."
-        before, self._tile_size = self._tile_size, self._engine.tile if self._engine else 0
-        if self._tile_size < before:
-            return f"The device ran short of memory; tiles are {self._tile_size} pixels now instead of {before}."
-        return None
-
-    def _progress(self, stage: Stage, percent: float, eta: float | None = None, notice: str | None = None) -> None:
-        done, total = self._tiles
-        self._append(
-            Progress(
-                job_id=self._job.job_id,
-                stage=stage,
-                tiles_done=done,
-                tiles_total=total,
-                percent=percent,
-                eta_seconds=eta,
-                notice=notice,
-            )
-        )
-
-    def _append(self, event: Event) -> None:
-        if events.append(self._parts.connection, event, self.lease.holder) is None:
-            raise JobEnded
 
 
 def _fail(job: JobMessage, parts: Parts, lease: Lease, error: Exception) -> None:

@@ -18,7 +18,7 @@ from core.queue import connect_quickly
 from core.settings import Settings
 from core.storage import Store
 from worker import golden
-from worker.engine import compute
+from worker.engine import runtimes
 from worker.engine.device import Device
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import TILE, Engine
@@ -132,7 +132,7 @@ class Models:
         begin = time.perf_counter()
         try:
             model = pull(self._store, name, pin.version, self._settings.cache_dir, pin.digest)
-            ran_by = compute.choose(model, self._device, self._settings.cache_dir.expanduser())
+            ran_by = runtimes.choose(model, self._device, self._settings.cache_dir.expanduser())
             engine = Engine(model.manifest, ran_by, self._thread, HEAVY_TILE if model.bytes > HEAVY_BYTES else TILE)
             self._remember_tile(model, engine)
             engine.warm_up()

@@ -1,0 +1,111 @@
+"""Tells how far a job is, as events; the first that is refused ends the work."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis import Redis
+
+from core import events
+from core.leases import Lease
+from core.schema import Event, JobMessage, Progress, Stage, Started, now
+from worker.engine.engine import Engine
+
+PERCENT: dict[Stage, float] = {"fetch": 0, "decode": 3, "upscale": 5, "encode": 85, "store": 97}
+"""Where each stage begins on the way to 100; upscaling fills its part tile by tile."""
+
+
+class JobEnded(Exception):
+    """The job is not this worker's any more: it has ended, another attempt goes on with it, or it waits."""
+
+
+class Report:
+    """Tells how far one job is, and measures it."""
+
+    def __init__(self, job: JobMessage, connection: Redis, device: str, lease: Lease) -> None:
+        self.lease = lease
+        self._job = job
+        self._connection, self._device = connection, device
+        self._stage_began = 0.0
+        self._tiles = (0, 0)
+        self._resumed = 0
+        self._engine: Engine | None = None
+        self._tile_size = 0
+        self.seconds: dict[Stage, float] = {}
+
+    @property
+    def expected_seconds(self) -> float:
+        """How long all tiles take, judged by those that are done."""
+        done, total = self._tiles
+        fresh = done - self._resumed
+        return (time.perf_counter() - self._stage_began) / fresh * total if fresh else 0
+
+    def started(self) -> None:
+        """The job was taken; `attempt` counts how often that happened."""
+        job = self._job
+        self._append(
+            Started(
+                job_id=job.job_id,
+                worker=threading.current_thread().name,
+                device=self._device,
+                model=job.model,
+                model_version=job.model_version,
+                model_digest=job.model_digest,
+                attempt=self.lease.attempt,
+                waited_seconds=max(0.0, (now() - job.submitted_at).total_seconds()),
+            )
+        )
+
+    def enlarged_by(self, engine: Engine) -> None:
+        """Tiles are about to come from there."""
+        self._engine, self._tile_size = engine, engine.tile
+
+    def notice(self, text: str) -> None:
+        """Something takes a while before the first stage."""
+        self._progress("fetch", 0, notice=text)
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        """Announce a stage and measure how long its block takes."""
+        self._progress(stage, PERCENT[stage])
+        self._stage_began = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - self._stage_began, 4)
+
+    def tile(self, done: int, total: int) -> None:
+        """A tile is finished; the rest of the job is expected to go on at the same pace per percent."""
+        notice = self._notice(done, total)
+        self._tiles = (done, total)
+        per_tile = (PERCENT["encode"] - PERCENT["upscale"]) / total
+        percent = PERCENT["upscale"] + per_tile * done
+        pace = (time.perf_counter() - self._stage_began) / (per_tile * (done - self._resumed))
+        self._progress("upscale", round(percent, 2), round(pace * (100 - percent), 2), notice)
+
+    def _notice(self, done: int, total: int) -> str | None:
+        """What is unusual since the last tile."""
+        if done > self._tiles[0] + 1:
+            self._resumed = done - 1
+            return f"Resumed where the last attempt was: {self._resumed} of {total} tiles were done."
+        before, self._tile_size = self._tile_size, self._engine.tile if self._engine else 0
+        if self._tile_size < before:
+            return f"The device ran short of memory; tiles are {self._tile_size} pixels now instead of {before}."
+        return None
+
+    def _progress(self, stage: Stage, percent: float, eta: float | None = None, notice: str | None = None) -> None:
+        done, total = self._tiles
+        self._append(
+            Progress(
+                job_id=self._job.job_id,
+                stage=stage,
+                tiles_done=done,
+                tiles_total=total,
+                percent=percent,
+                eta_seconds=eta,
+                notice=notice,
+            )
+        )
+
+    def _append(self, event: Event) -> None:
+        if events.append(self._connection, event, self.lease.holder) is None:
+            raise JobEnded
