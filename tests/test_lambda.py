@@ -141,3 +141,26 @@ def test_a_quiet_stream_is_answered_in_time(handler: Handler, redis: Redis, monk
     assert event_id
     answer = handler(http("GET", f"/v1/jobs/{job_id}/events", headers={"last-event-id": event_id}), None)
     assert read(answer) == []
+
+
+def test_a_request_that_waits_through_the_gateway(
+    handler: Handler, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"image_url": URL}
+    late = handler(http("POST", "/v1/jobs", body, {"prefer": "wait=1"}), None)
+    assert (late["statusCode"], late["headers"]["preference-applied"]) == (202, "wait=1")
+
+    def cancel() -> None:
+        [job] = [
+            key for key in redis.scan_iter(match="rq:job:*") if key.decode()[7:] != json.loads(late["body"])["job_id"]
+        ]
+        events.append(redis, Cancelled(job_id=job.decode()[7:]))
+
+    timer = threading.Timer(0.5, cancel)
+    for job_id in (key.decode()[7:] for key in redis.scan_iter(match="rq:job:*")):
+        if job_id != json.loads(late["body"])["job_id"]:
+            events.append(redis, Cancelled(job_id=job_id))
+    timer.start()
+    soon = handler(http("POST", "/v1/jobs", body, {"prefer": "wait=20"}), None)
+    timer.join()
+    assert (soon["statusCode"], json.loads(soon["body"])["status"]) == (200, "cancelled")
