@@ -131,7 +131,7 @@ class JobRequest(Order):
 class UploadRequest(Order):
     """What a client says of an image file that it wants to put into the store."""
 
-    bytes: int = Field(ge=1, description="Its exact size.")
+    bytes: int = Field(ge=1, strict=True, description="Its exact size.")
 
 
 class UploadLink(Message):
