@@ -21,6 +21,14 @@ class File(Order):
     sha256: Sha256
 
 
+class Sides(Order):
+    """What a network wants of the sides of its input; images that differ are padded, and the result is cut."""
+
+    smallest: int = Field(1, ge=1, description="Pixels at least.")
+    multiple_of: int = Field(1, ge=1, description="A multiple of so many pixels.")
+    square: bool = Field(False, description="Whether both have to be the same.")
+
+
 class Network(File):
     """One network of a model: everything needed to build it and to tile it exactly."""
 
@@ -41,6 +49,7 @@ class Network(File):
     precisions: tuple[Precision, ...] = Field(
         ("bfloat16", "float16", "float32"), min_length=1, description="What it may be computed in, within 0.01 dB."
     )
+    sides: Sides = Field(Sides(), description="Of its input. RGB of 8 bits is what all of them take.")
     graph: File | None = Field(
         None, description="The same network in ONNX, from bytes to bytes: needs no torch, and starts sooner on a CPU."
     )

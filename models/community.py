@@ -47,7 +47,7 @@ def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
         network = Recognised.of(tensors)
         radius = probe.receptive_radius(network.eval())
         fields = {"architecture": "spandrel", "factor": network.factor, "receptive_radius": radius}
-        fields |= {"precisions": network.precisions}
+        fields |= {"precisions": network.precisions, "sides": network.sides}
     radius = fields["receptive_radius"]
     halo = probe.halo(network.eval(), probe.HALOS[-1] if radius is None else radius)
     fields["halo"] = None if halo == radius else halo

@@ -19,6 +19,7 @@ import tests.spandrel_on_cpu  # noqa: F401 before spandrel
 from client import Client
 from core import registry
 from core.errors import ModelError
+from core.manifest import Sides
 from infra.local import Local
 from models import community, probe
 from worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact
@@ -48,6 +49,13 @@ def rcan() -> dict[str, torch.Tensor]:
     return calm(RCAN(scale=2, n_resgroups=2, n_resblocks=2, n_feats=16, reduction=4))
 
 
+def swinir() -> dict[str, torch.Tensor]:
+    from spandrel.architectures.SwinIR import SwinIR
+
+    size = {"img_size": 16, "window_size": 8, "embed_dim": 16, "depths": [2], "num_heads": [2], "mlp_ratio": 2}
+    return calm(SwinIR(upscale=2, upsampler="pixelshuffledirect", **size))
+
+
 def saved(tensors: Any, path: Path) -> Path:
     save_file(tensors, path) if path.suffix == ".safetensors" else torch.save(tensors, path)
     return path
@@ -69,6 +77,7 @@ def test_what_upres_has_itself_needs_no_other_library(tmp_path: Path) -> None:
         assert probe.receptive_radius(module.eval()) == radius
 
 
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's SwinIR
 def test_other_architectures_are_recognised_and_measured(tmp_path: Path) -> None:
     [network] = community.convert(
         saved(span(), tmp_path / "span.safetensors"), tmp_path / "span", ABOUT
@@ -76,6 +85,9 @@ def test_other_architectures_are_recognised_and_measured(tmp_path: Path) -> None
     assert (network.architecture, network.factor) == ("spandrel", 2)
     assert network.receptive_radius == 21
     assert community.sight(network).startswith("sees 21 pixels far")
+    assert network.sides == Sides()
+    [network] = community.convert(saved(swinir(), tmp_path / "swin.pth"), tmp_path / "swin", ABOUT).manifest.networks
+    assert network.sides == Sides(smallest=16)
     [network] = community.convert(saved(rcan(), tmp_path / "rcan.pth"), tmp_path / "rcan", ABOUT).manifest.networks
     assert network.receptive_radius is None
     assert "sees the whole image" in community.sight(network)

@@ -162,6 +162,8 @@ class Recognised(Enlarger):
         super().__init__(factor)
         self.model = descriptor.model
         self.precisions = ("bfloat16", "float32") if descriptor.supports_bfloat16 else ("float32",)
+        wants = descriptor.size_requirements
+        self.sides = {"smallest": max(1, wants.minimum), "multiple_of": wants.multiple_of, "square": wants.square}
         self._padded = descriptor  # pads to the sides that the architecture wants, and cuts that off again
 
     @classmethod
