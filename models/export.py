@@ -132,7 +132,21 @@ def _onnx(module: Portable, path: Path) -> Run:
         external_data=False,
         verbose=False,
     )
+    strip(path)
     return run_onnx(path)
+
+
+def strip(path: Path) -> None:
+    """Take the exporter's notes out of a graph: where on whose disk each line of code lay."""
+    import onnx
+
+    model = onnx.load(path)
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for value in (*model.graph.input, *model.graph.output):
+        value.ClearField("metadata_props")
+    onnx.save(model, path)
 
 
 def run_onnx(path: Path) -> Run:
@@ -156,7 +170,10 @@ def _torchscript(module: Portable, path: Path) -> Run:
 
 
 def _program(module: Portable, path: Path) -> Run:
-    torch.export.save(torch.export.export(module, _example(), dynamic_shapes=_dynamic()), path)
+    program = torch.export.export(module, _example(), dynamic_shapes=_dynamic())
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # see strip
+    torch.export.save(program, path)
     return _by_torch(torch.export.load(path).module())
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from core.manifest import Manifest
 from core.storage import Store
 from infra.local import Local
 from models import export, folder, variants
-from tests.conftest import SAMPLES
+from tests.conftest import ROOT, SAMPLES
 from tests.pushing import Pushed
 from worker.engine import runtimes
 from worker.engine.compute import OutOfMemory
@@ -42,6 +43,19 @@ def test_each_form_computes_what_torch_does(form: str, tmp_path: Path) -> None:
     assert found.most_difference <= 1e-4
     assert found.most_decibels <= 0.001
     assert "3 sizes" in str(found)
+
+
+@pytest.mark.parametrize("form", ["onnx", "exported-program"])
+def test_no_form_says_where_it_was_made(form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"tiny{export.SUFFIXES[form]}"
+    export.export_network(tiny(), 2, form, path)
+    written = [path.read_bytes()]
+    if form == "exported-program":
+        with zipfile.ZipFile(path) as parts:
+            written = [parts.read(name) for name in parts.namelist()]
+    assert len(b"".join(written)) > 1000
+    for trace in (str(ROOT), "networks.py", "site-packages", "stack_trace"):
+        assert not any(trace.encode() in part for part in written), trace
 
 
 @pytest.mark.parametrize("wrong", ["a little", "rounded", "another size"])
