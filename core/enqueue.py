@@ -3,6 +3,7 @@
 import hashlib
 import json
 from contextlib import suppress
+from typing import Any
 
 from redis import Redis, WatchError
 from redis.client import Pipeline
@@ -53,7 +54,8 @@ def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: Recor
     position = 0 if high else int(queue.connection.llen(queue.key))
     for _ in range(ENQUEUE_ATTEMPTS):
         with queue.connection.pipeline(transaction=True) as pipeline:
-            pipeline.watch(stream, *([record.key] if record else []))  # type: ignore[no-untyped-call]
+            untyped: Any = pipeline
+            untyped.watch(stream, *([record.key] if record else []))
             if record and (earlier := record.find(pipeline)):
                 return earlier
             if pipeline.exists(stream):

@@ -43,8 +43,8 @@ class Recovered(NamedTuple):
 
 def pop(connection: Redis, seconds: float) -> str | None:
     """The id of the next job, waited for so long; it is in nobody's hands until it is taken."""
-    # redis-py has no type for the timeout's fractions, which Redis takes.
-    answer: Any = connection.blmove(keys.WAITING, keys.POPPED, seconds, "LEFT", "RIGHT")  # type: ignore[arg-type]
+    timeout: Any = seconds  # redis-py has no type for fractions, which Redis takes
+    answer: Any = connection.blmove(keys.WAITING, keys.POPPED, timeout, "LEFT", "RIGHT")
     if answer and not answer.isascii():  # an id of nobody's, which no text could name to take it
         connection.lrem(keys.POPPED, 1, answer)
         return None

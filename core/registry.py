@@ -46,7 +46,7 @@ class Entry(Message):
 
     name: str = Field(description="Its name.")
     labels: Labels = Field(description="What they mean.")
-    versions: tuple[Version, ...] = Field(description="As they came.")
+    versions: tuple[Version, ...] = Field(description="As they came into the registry.")
 
     @property
     def stable(self) -> Version | None:

@@ -24,7 +24,7 @@ class ModelSummary(Message):
 class ModelDetails(ModelSummary):
     """One model, with all its versions."""
 
-    versions: tuple[registry.Version, ...] = Field(description="As they were pushed, oldest first.")
+    versions: tuple[registry.Version, ...] = Field(description="As they came into the registry.")
 
 
 class ModelList(Message):

@@ -163,10 +163,9 @@ def run_onnx(path: Path) -> Run:
 
 
 def _torchscript(module: Portable, path: Path) -> Run:
-    # torch has no types for these.
-    traced: Any = torch.jit.trace(module, _example())  # type: ignore[no-untyped-call]
-    traced.save(path)
-    return _by_torch(torch.jit.load(path))  # type: ignore[no-untyped-call]
+    jit: Any = torch.jit  # which has no types
+    jit.trace(module, _example()).save(path)
+    return _by_torch(jit.load(path))
 
 
 def _program(module: Portable, path: Path) -> Run:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ def charbonnier(found: Tensor, wanted: Tensor) -> Tensor:
 def descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
     """One step downhill, with the gradient's length limited."""
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss)
     for group in optimiser.param_groups:
         clip_grad_norm_(group["params"], LONGEST_GRADIENT)
     optimiser.step()
@@ -77,8 +77,7 @@ def place(network: Network, on: torch.device, precision: torch.dtype = torch.flo
 
 def compiled(network: nn.Module, on: torch.device) -> nn.Module:
     """The same, faster; on a CPU that is not worth its time."""
-    faster: nn.Module = torch.compile(network) if on.type == "cuda" else network  # type: ignore[assignment]
-    return faster
+    return cast(nn.Module, torch.compile(network)) if on.type == "cuda" else network
 
 
 def steps(optimiser: torch.optim.Optimizer, rate: float, seconds: float) -> Iterator[float]:

@@ -161,11 +161,11 @@ def test_a_wrapped_image_may_be_as_large_as_any_other(post: Post) -> None:
 def test_a_lost_answer_does_not_enqueue_twice(local: Local, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """The transaction goes through, but the connection breaks before its answer arrives."""
     services = Services(local.settings)
-    parse_response = Pipeline.parse_response
+    parse_response: Any = Pipeline.parse_response
     broken: list[bool] = []
 
     def lose_the_first(self: Pipeline, connection: Any, command: Any, **options: Any) -> Any:
-        answer = parse_response(self, connection, command, **options)  # type: ignore[no-untyped-call]
+        answer = parse_response(self, connection, command, **options)
         if isinstance(answer, list) and not broken:  # EXEC's
             broken.append(True)
             raise RedisConnectionError("lost")

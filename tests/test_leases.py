@@ -1,6 +1,7 @@
 """Leases and recovery, as Redis sees them: no worker takes part."""
 
 import time
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -154,7 +155,8 @@ def test_three_dead_workers_make_a_dead_letter_that_can_be_replayed(apart: Redis
     assert isinstance(failed, Failed)
     assert (failed.code, failed.retryable) == ("worker_lost", True)
     assert apart.zscore(keys.DEAD, job_id) is not None
-    assert read_message(job_id, apart.hgetall(keys.record(job_id))).job_id == job_id  # type: ignore[arg-type]
+    record: Any = apart.hgetall(keys.record(job_id))
+    assert read_message(job_id, record).job_id == job_id
     assert not apart.exists(keys.run(job_id))
 
 

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis import Redis
@@ -18,6 +18,7 @@ from core.workers import Worker
 from infra.local import Local
 from tests.pushing import Pushed
 from worker.model import Model, open_folder
+from worker.models import Models
 from worker.watcher import Watcher
 
 
@@ -53,7 +54,7 @@ class One:
         self.shelf = Shelf(cannot)
         self.name, self.model, self.redis = f"w-{secrets.token_hex(3)}", name, redis
         settings = local.settings.model_copy(update={"model": name, "redis_url": f"{local.settings.redis_url[:-1]}1"})
-        self.watcher = Watcher(settings, store, self.shelf)  # type: ignore[arg-type]
+        self.watcher = Watcher(settings, store, cast(Models, self.shelf))
         self.state = "ready"
 
     def refresh(self) -> None:
@@ -146,6 +147,13 @@ def test_one_that_starts_has_ready_what_is_offered_too(local: Local, apart: Redi
     late = One(local, apart, store, model.name)
     late.watcher.prepare(model.name)
     assert sorted(pin.version for pin in late.shelf.loaded.values()) == ["1", "2"]
+    assert late.shelf.kept == set(late.shelf.loaded)  # neither leaves before the switch
+    held.watcher.close()
+    workers.leave(apart, held.name)
+    for one in (first, late):
+        one.refresh()
+        one.refresh()
+    assert served(apart, model) == {"stable": "2"}
     assert late.shelf.kept == {pin.digest for pin in late.shelf.loaded.values() if pin.version == "2"}
 
 

@@ -61,6 +61,12 @@ def prune(cache: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def note_use(path: Path) -> None:
+    """See prune. A cache that may only be read is one too."""
+    with suppress(OSError):
+        path.touch()
+
+
 def _model(manifest: Manifest, digest: str, files: dict[str, Path]) -> Model:
     return Model(manifest, digest, files, sum(files[one.file].stat().st_size for one in manifest.networks))
 
@@ -70,7 +76,7 @@ def _file(store: Store, manifest: Manifest, file: File, cache: Path) -> Path:
     path = (cache / file.sha256).with_suffix(Path(file.file).suffix)
     with suppress(OSError):  # what cannot be read is fetched
         if registry.digest(path.read_bytes()) == file.sha256:
-            path.touch()  # see prune
+            note_use(path)
             return path
     try:
         data = store.get(keys.model(manifest.name, manifest.version, file.file))

@@ -25,6 +25,8 @@ log = logging.getLogger("upres.worker")
 
 WATCH_SECONDS = 2.0
 """How often labels are read."""
+SERVED = (STABLE, CANARY)
+"""Labels that jobs get without asking."""
 REFUSALS = (ModelError, ModelNotFound, ModelUnavailable)
 
 
@@ -39,6 +41,7 @@ class Watcher(threading.Thread):
         self._models = models
         self._pins: dict[tuple[str, str], Pin] = {}
         self._offered: dict[str, Offer] = {}
+        self._needed: dict[str, set[str]] = {}
         self._warned: dict[str, str] = {}
         self._closed = threading.Event()
 
@@ -67,7 +70,7 @@ class Watcher(threading.Thread):
         """What a worker does before it takes jobs: have ready what is offered now, besides what labels mean."""
         before = catalogue.published(self._connection, name)
         for label, pin in before.labels.items() if before else ():
-            if label in (STABLE, CANARY):
+            if label in SERVED:
                 with suppress(*REFUSALS):  # if it matters, refresh says so
                     self._make_ready(name, pin)
         self.refresh(name)
@@ -92,6 +95,7 @@ class Watcher(threading.Thread):
         elif before:
             catalogue.renew(self._connection, name)
         self._offered[name] = offer
+        self._needed[name] = {*_digests(offer), *(_digests(before) if before else ())}
         self._models.keep(self._digests_to_keep())
 
     def count(self, name: str, digest: str, well: bool) -> None:
@@ -110,7 +114,7 @@ class Watcher(threading.Thread):
         for label, version in labels.labels.items():
             try:
                 pins[label] = self._pin(name, version)
-                if label in (STABLE, CANARY):  # others are asked for by name, and loaded then
+                if label in SERVED:  # others are asked for by name, and loaded then
                     self._make_ready(name, pins[label])
             except REFUSALS as error:
                 offered = before.labels.get(label) if before else None
@@ -146,14 +150,13 @@ class Watcher(threading.Thread):
         if before is None:
             return True
         old = {pin.digest for pin in before.labels.values()}
-        new = {pin.digest for label, pin in pins.items() if label in (STABLE, CANARY)}
+        new = {pins[label].digest for label in SERVED if label in pins}
         listed = (set(worker.digests) for worker in workers.listing(self._connection) if worker.state == "ready")
         return all(new <= ready for ready in listed if ready & old)
 
     def _digests_to_keep(self) -> set[str]:
-        """What the labels of the models mean that are loaded at the start."""
-        offers = [self._offered[name] for name in self._settings.preloaded if name in self._offered]
-        return {pin.digest for offer in offers for label, pin in offer.labels.items() if label in (STABLE, CANARY)}
+        """What the labels mean of the models that are loaded at the start, and what they meant until the switch."""
+        return set().union(*(self._needed.get(name, set()) for name in self._settings.preloaded))
 
     def _apply_rule(self, name: str, labels: Labels, before: Offer | None) -> Labels:
         """Make the canary stable, or give it up, when the rule says so; as it is when that cannot be done."""
@@ -172,3 +175,7 @@ class Watcher(threading.Thread):
         except UpresError as error:
             log.error("model %s: the rule cannot be carried out: %s", name, error)
         return labels
+
+
+def _digests(offer: Offer) -> set[str]:
+    return {offer.labels[label].digest for label in SERVED if label in offer.labels}

@@ -11,6 +11,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -102,10 +103,10 @@ def test_no_more_than_the_cap_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     from urllib3.response import HTTPResponse
 
     read: list[int] = []
-    original = HTTPResponse.read
+    original: Any = HTTPResponse.read
 
     def counting(self: HTTPResponse, *arguments: int, **options: bool) -> bytes:
-        data = original(self, *arguments, **options)  # type: ignore[arg-type]
+        data: bytes = original(self, *arguments, **options)
         read.append(len(data))
         return data
 

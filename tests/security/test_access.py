@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 import requests
 from PIL import Image
-from psutil import net_if_addrs
 from redis import Redis
 
 from client import Client
@@ -20,7 +18,6 @@ from core import access, events, keys, leases
 from core.access import ApiKey
 from core.schema import Cancelled, Failed
 from function.access import check_token, make_token
-from infra.child import Child, accepts, free_port
 from infra.local import Local
 from tests.conftest import encoded
 from tests.leasing import submit, taken
@@ -252,57 +249,9 @@ def test_ten_thousand_wrong_tokens_show_nothing(guarded: str, redis: Redis, key:
             assert "data:" not in answer.text
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_it_does_not_listen_outside_untold(local: Local, host: str) -> None:
-    command = [sys.executable, "-m", "function", "--host", host, "--port", str(free_port())]
-    done = subprocess.run(command, env={**os.environ, **local.environment}, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 1
-    assert "UPRES_ACCESS" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_told_open_it_is_open(local: Local, tmp_path: Path) -> None:
     for url in function(local, tmp_path, UPRES_ACCESS="open"):
         assert post(url, None).status_code == 202
-
-
-def test_untold_it_serves_no_pages_from_elsewhere(local: Local, tmp_path: Path) -> None:
-    """Neither those that say so, nor those whose name was made to lead here."""
-    for url in function(local, tmp_path, UPRES_CORS_ORIGINS="*,https://mine.example"):
-        port = url.rpartition(":")[2]
-        for refused in (
-            {"Origin": "https://evil.example"},
-            {"Origin": "null"},
-            {"Origin": "http://localhost.evil.example"},
-            {"Origin": "http://[::1"},
-            {"Host": f"rebound.example:{port}"},
-            {"Host": f"127.0.0.1.evil.example:{port}", "Origin": url},
-            {"Host": ""},
-            {"X-Forwarded-For": "192.0.2.1"},
-        ):
-            answer = post(url, None, **refused)
-            assert (answer.status_code, answer.json()["code"]) == (403, "access_undecided"), refused
-            assert requests.get(f"{url}/v1/jobs/{'0' * 32}", headers=refused, timeout=20).status_code == 403
-        for fine in (
-            {"Origin": url},
-            {"Origin": "http://localhost:3000"},
-            {"Host": f"localhost:{port}"},
-            {"Host": f"[::1]:{port}"},
-            {"Origin": "https://mine.example"},
-        ):
-            assert post(url, None, **fine).status_code == 202, fine
-
-
-def test_untold_it_serves_nobody_from_outside(local: Local, tmp_path: Path) -> None:
-    """Even where something else than `python -m function` listens: uvicorn itself, say."""
-    addresses = [one.address for all in net_if_addrs().values() for one in all if one.family == socket.AF_INET]
-    host, port = next(one for one in addresses if not one.startswith("127.")), free_port()
-    command = [sys.executable, "-m", "uvicorn", "--factory", "function.app:create_app", "--host", "0.0.0.0"]
-    with Child("function", [*command, "--port", str(port)], local.environment, tmp_path) as child:
-        child.wait_ready(lambda: accepts(port))
-        answer = post(f"http://{host}:{port}", None)
-        assert post(f"http://127.0.0.1:{port}", None).status_code == 202
-    assert (answer.status_code, answer.json()["code"]) == (403, "access_undecided")
 
 
 def test_an_error_that_nobody_foresaw_has_safe_headers_too(guarded: str, redis: Redis) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import openvino
 
 from core.manifest import GRAPH_OUTPUT, Network
-from worker.model import Model
+from worker.model import Model, note_use
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -85,10 +85,10 @@ def _cached(network: Network, model: Model, cache: Path) -> Path:
 def _intact(folder: Path) -> bool:
     try:
         fine = (folder / "sha256").read_text() == _digest(folder)
-        folder.touch()  # see worker.model.prune
-        return fine
     except OSError:
         return False
+    note_use(folder)
+    return fine
 
 
 def _digest(folder: Path) -> str:
