@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from worker.engine import tiling
+from core import tiling
+from worker.engine import tiles
 from worker.engine.networks import load
 from worker.model import Model
 
@@ -44,8 +45,8 @@ class Obvious:
         height, width = pixels.shape[:2]
         output = np.empty((height * self._factor, width * self._factor, 3), np.float32)
         for tile in tiling.plan(height, width, TILE, self._halo):
-            window = torch.from_numpy(tiling.cut(pixels, tile).copy()).to(self._device)
+            window = torch.from_numpy(tiles.cut(pixels, tile).copy()).to(self._device)
             image = window.permute(2, 0, 1)[None].float() / 255
             enlarged = self._module(image)[0].permute(1, 2, 0).cpu().numpy()
-            tiling.paste(output, tile, enlarged, self._factor)
+            tiles.paste(output, tile, enlarged, self._factor)
         return (output.clip(0, 1) * 255).round().astype(np.uint8)

@@ -92,9 +92,21 @@ def charge(connection: Redis, lease: Lease, pixels: int) -> None:
     """Count what a job makes for whoever submitted it. Raises QuotaExceeded when the key has not so many left."""
     over = call(connection, "charge", lease.job_id, lease.holder, pixels)
     if over:
-        left, milliseconds = over
-        message = f"The result has {pixels / 1e6:.2f} megapixels, and this key has {left / 1e6:.2f} left."
-        raise QuotaExceeded(message, retry_after=max(1, -(-milliseconds // 1000)))
+        raise _over(pixels, *over)
+
+
+def check_quota(connection: Redis, key: ApiKey, pixels: int) -> None:
+    """Raise QuotaExceeded when a result of so many pixels would be more than the key has left."""
+    name = f"upres:key:{key.key_id}:pixels"
+    used: Any = connection.hget(name, "used")
+    left = key.megapixels_per_day * 1e6 - int(used or 0)
+    if pixels > left:
+        raise _over(pixels, left, connection.pttl(name))
+
+
+def _over(pixels: int, left: float, milliseconds: int) -> QuotaExceeded:
+    message = f"The result has {pixels / 1e6:.2f} megapixels, and this key has {left / 1e6:.2f} left."
+    return QuotaExceeded(message, retry_after=max(1, -(-milliseconds // 1000)))
 
 
 def _too_fast(key: ApiKey) -> str:

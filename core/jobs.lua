@@ -20,6 +20,8 @@ end
 
 local function run_of(id) return 'upres:job:' .. id .. ':run' end
 local function events_of(id) return 'upres:job:' .. id .. ':events' end
+local function preview_of(id) return 'upres:job:' .. id .. ':preview' end
+local function webhook_of(id) return 'upres:webhook:' .. id end
 local function record_of(id) return 'rq:job:' .. id end
 
 -- A message about a job: `rest` is its JSON after the id.
@@ -77,6 +79,13 @@ local function bury(id)
     redis.call('EXPIRE', DEAD, EVENTS_SECONDS)
 end
 
+-- How the job ended is to be told to an address.
+local function ring(id, url, owner, data)
+    redis.call('HSET', webhook_of(id), 'url', url, 'owner', owner or '', 'data', data)
+    redis.call('EXPIRE', webhook_of(id), WEBHOOK_SECONDS)
+    redis.call('ZADD', WEBHOOKS, milliseconds(), id)
+end
+
 local function finish(id, type, data, dead)
     release_work(id, type, data, dead)
     -- A job with a lease is nowhere else, unless it was popped only; one without may be anywhere.
@@ -84,11 +93,12 @@ local function finish(id, type, data, dead)
         redis.call('LREM', QUEUE, 1, id)
         redis.call('LREM', POPPED, 1, id)
     end
-    local owner = redis.call('HGET', run_of(id), 'owner')
+    local owner, url = unpack(redis.call('HMGET', run_of(id), 'owner', 'webhook'))
     if owner then redis.call('ZREM', 'upres:key:' .. owner .. ':jobs', id) end
+    if url and data then ring(id, url, owner, data) end
     redis.call('ZREM', LEASES, id)
     redis.call('ZREM', DEADLINES, id)
-    redis.call('DEL', run_of(id))
+    redis.call('DEL', run_of(id), preview_of(id))
     if dead then bury(id) else redis.call('DEL', record_of(id)) end
 end
 
@@ -136,15 +146,17 @@ function operations.append(id, once, holder, type, data, dead)
     return append(id, once, type, data, dead == 'dead')
 end
 
--- From now on, until it ends, the job has so many seconds, and an owner, unless that is nobody.
-function operations.begin(id, seconds, owner)
+-- From now on, until it ends, the job has so many seconds; an owner, unless that is nobody; and an address that is told
+-- how it ended, unless that is none.
+function operations.begin(id, seconds, owner, webhook)
     local deadline = milliseconds() + math.floor(seconds * 1000)
     redis.call('ZADD', DEADLINES, deadline, id)
     if owner ~= '' then
         redis.call('HSET', run_of(id), 'owner', owner)
-        redis.call('EXPIRE', run_of(id), EVENTS_SECONDS)
         redis.call('ZADD', 'upres:key:' .. owner .. ':jobs', deadline, id)
     end
+    if webhook ~= '' then redis.call('HSET', run_of(id), 'webhook', webhook) end
+    redis.call('EXPIRE', run_of(id), EVENTS_SECONDS)
 end
 
 -- A popped job that was not taken is the first in the queue again.
@@ -288,6 +300,35 @@ end
 function operations.checkpoint(id, holder, work, parts)
     if not is_holder(id, holder) then return nil end
     return redis.call('HSET', run_of(id), 'parts', parts, 'parts_of', work)
+end
+
+-- One more finished piece to look at; an empty one stands for none of what there was.
+function operations.preview(id, holder, piece)
+    if not is_holder(id, holder) then return nil end
+    if piece == '' then return redis.call('DEL', preview_of(id)) end
+    redis.call('RPUSH', preview_of(id), piece)
+    redis.call('EXPIRE', preview_of(id), PREVIEW_SECONDS)
+end
+
+-- {id, attempt, address, owner, event}: a job whose end is to be told now; nil when there is none.
+function operations.webhook()
+    local now = milliseconds()
+    local id = redis.call('ZRANGEBYSCORE', WEBHOOKS, '-inf', now, 'LIMIT', 0, 1)[1]
+    if not id then return nil end
+    redis.call('ZADD', WEBHOOKS, now + WEBHOOK_LEASE_SECONDS * 1000, id)
+    local url, owner, data = unpack(redis.call('HMGET', webhook_of(id), 'url', 'owner', 'data'))
+    if not data then
+        redis.call('ZREM', WEBHOOKS, id)
+        return nil
+    end
+    return {id, redis.call('HINCRBY', webhook_of(id), 'attempt', 1), url, owner, data}
+end
+
+-- It was told, or never will be; or, with seconds, it is tried again then.
+function operations.webhook_tried(id, seconds)
+    if seconds then return redis.call('ZADD', WEBHOOKS, 'XX', milliseconds() + math.floor(seconds * 1000), id) end
+    redis.call('ZREM', WEBHOOKS, id)
+    redis.call('DEL', webhook_of(id))
 end
 
 -- A worker's word about itself; those that said nothing for long are forgotten.

@@ -23,6 +23,11 @@ Redis
     upres:token-secret             what tokens for event streams are signed with
     upres:model:{name}             what the model's labels mean, as workers have checked it
     upres:model:{name}:outcomes    hash: how many jobs of a canary ended how
+    upres:rate:{sha256}:{factor}   how long jobs of a model version take
+    upres:webhooks                 sorted set: jobs whose end is to be told to an address, by when that is tried
+    upres:webhook:{id}             hash: address, event, owner and attempts
+    upres:webhook-secret           what the owners' webhook secrets are made from
+    upres:job:{id}:preview         list: finished tiles, small, while the job runs
     upres:tile:{sha256}            the tile size that fits a device, model and precision
 
 Object store
@@ -54,6 +59,8 @@ LOOKED = "upres:looked"
 API_KEYS = "upres:keys"
 MODEL_INDEX = "models/index.json"
 TOKEN_SECRET = "upres:token-secret"  # noqa: S105 the name of the key, not the secret
+WEBHOOKS = "upres:webhooks"
+WEBHOOK_SECRET = "upres:webhook-secret"  # noqa: S105 likewise
 
 DAY = 24 * 3600
 EVENTS_SECONDS = 7 * DAY
@@ -91,6 +98,14 @@ ATTEMPTS = 3
 """So often a job is taken up when its workers die; a job that kills three workers kills all."""
 DEAD_MOST = 10_000
 """More dead letters than that are not kept; the oldest go first."""
+PREVIEW_SECONDS = 600
+"""A preview is of no use when its job has stood still for so long."""
+WEBHOOK_SECONDS = 3 * DAY
+"""Longer than all attempts at telling the end of a job take."""
+WEBHOOK_LEASE_SECONDS = 30
+"""A worker that tries has told the end of a job by then, or died."""
+RATE_SECONDS = 30 * DAY
+"""What was not used for a month has nothing to say about today."""
 OFFER_SECONDS = 60
 """So long after a worker last had a model in memory, the registry alone says what its labels mean."""
 OUTCOMES_SECONDS = 30 * DAY
@@ -146,6 +161,16 @@ def offer(name: str) -> str:
 def outcomes(name: str) -> str:
     """Redis key of how a canary's jobs ended."""
     return f"upres:model:{name}:outcomes"
+
+
+def rate(digest: str, factor: int) -> str:
+    """Redis key of how long jobs of a model version take."""
+    return f"upres:rate:{digest}:{factor}"
+
+
+def preview(job_id: str) -> str:
+    """Redis key of a running job's finished tiles."""
+    return f"upres:job:{job_id}:preview"
 
 
 def tile(device: str, model_digest: str, precision: str) -> str:

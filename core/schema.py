@@ -10,12 +10,12 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
-    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -71,13 +71,26 @@ def _format(value: object) -> object:
     return "jpeg" if value == "jpg" else value
 
 
+def _http(url: str | None) -> str | None:
+    if url is not None:
+        try:
+            parts = urlsplit(url)
+            fine = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            fine = False
+        if not fine:
+            raise PydanticCustomError("invalid_url", "It must be an absolute http:// or https:// address.")
+    return url
+
+
 Text = Annotated[str | None, BeforeValidator(_text)]
+Address = Annotated[Text, AfterValidator(_http)]
 
 
 class JobRequest(Order):
     """What a client asks for: one image, given in exactly one of three ways, and how to enlarge it."""
 
-    image_url: Text = Field(None, max_length=8192, description="http(s) address of the image; must be public.")
+    image_url: Address = Field(None, max_length=8192, description="http(s) address of the image; must be public.")
     image_base64: Text = Field(None, description="The image file in base64 (RFC 4648), optionally as a data: URL.")
     image_key: str | None = Field(
         None, pattern=UPLOAD_KEY, description="Key of an image that was uploaded before (uploads/…)."
@@ -101,20 +114,10 @@ class JobRequest(Order):
         description="The job fails when it has not ended so many seconds after it was accepted.",
     )
 
-    @field_validator("image_url")
-    @classmethod
-    def _http(cls, url: str | None) -> str | None:
-        if url is not None:
-            try:
-                parts = urlsplit(url)
-                fine = parts.scheme in ("http", "https") and bool(parts.hostname)
-            except ValueError:
-                fine = False
-            if not fine:
-                raise PydanticCustomError(
-                    "invalid_image_url", "image_url must be an absolute http:// or https:// address."
-                )
-        return url
+    webhook_url: Address = Field(
+        None, max_length=2048, description="http(s) address that is told how the job ended; must be public."
+    )
+    preview: bool = Field(False, strict=True, description="Whether finished tiles are to be seen while the job runs.")
 
     @model_validator(mode="after")
     def _one_image(self) -> Self:
@@ -140,6 +143,58 @@ class UploadLink(Message):
     image_key: str = Field(description="For the job's `image_key`.")
     upload_url: str = Field(description="Takes one PUT of exactly so many bytes, without credentials.")
     expires_at: datetime = Field(description="Until when, UTC.")
+
+
+class PreviewTile(Message):
+    """A finished piece of a result, small; all coordinates in pixels of the preview."""
+
+    of_width: int = Field(ge=1, description="Width of the whole preview.")
+    of_height: int = Field(ge=1, description="Height of the whole preview.")
+    x: int = Field(ge=0, description="Left edge of the piece.")
+    y: int = Field(ge=0, description="Upper edge of the piece.")
+    width: int = Field(ge=1, description="Of the piece.")
+    height: int = Field(ge=1, description="Of the piece.")
+    image: str = Field(description="The piece as a data: URL (RFC 2397).")
+
+
+class PreviewTiles(Message):
+    """What is finished of a running job, after what was seen already."""
+
+    tiles: tuple[PreviewTile, ...] = Field(description="In the order in which they were finished.")
+
+
+class EstimateRequest(Order):
+    """An image that somebody thinks of submitting."""
+
+    width: int = Field(ge=1, le=10**6, strict=True, description="Of the image, in pixels.")
+    height: int = Field(ge=1, le=10**6, strict=True, description="Of the image, in pixels.")
+    bytes: int | None = Field(None, ge=1, strict=True, description="Size of the file.")
+    upscale_factor: Annotated[Literal[2, 4, 8], BeforeValidator(_factor)] = Field(
+        4, description="Enlargement per side: 2, 4 or 8."
+    )
+    model: ModelName | None = Field(None, description="Model name; default: the deployment's model.")
+    model_version: VersionName | None = Field(None, description="A version or a label of the model; default: stable.")
+    output_format: Annotated[Literal["auto", "png", "jpeg", "webp"], BeforeValidator(_format)] = Field(
+        "auto", description="File format of the result."
+    )
+
+
+class Estimate(Message):
+    """What would become of it."""
+
+    accepted: bool = Field(description="Whether a job would be.")
+    code: str | None = Field(None, description="Why not: a stable error code, see core/errors.py; and")
+    detail: str | None = Field(None, description="in a sentence for people that says what to do.")
+    width: int = Field(ge=1, description="Width of the result in pixels.")
+    height: int = Field(ge=1, description="Height of the result in pixels.")
+    tiles: int = Field(ge=0, description="In how many tiles it would be made.")
+    model: str = Field(description="Model name.")
+    model_version: str = Field(description="Its version.")
+    seconds: float | None = Field(
+        None, ge=0, description="Expected from start to end, by the latest jobs; absent when there were none."
+    )
+    waiting: int = Field(ge=0, description="Jobs that wait now.")
+    slots: int = Field(ge=0, description="Jobs that the workers that are there take at once.")
 
 
 class JobAccepted(Message):
@@ -178,6 +233,8 @@ class JobMessage(Order):
     submitted_at: datetime = Field(description="When the request was accepted, UTC.")
     deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
     owner: str | None = Field(None, description="Id of the API key that it was submitted with.")
+    webhook_url: str | None = Field(None, description="Address that is told how the job ended.")
+    preview: bool = Field(False, description="Whether finished tiles are shown.")
 
     @model_validator(mode="after")
     def _one_image(self) -> Self:

@@ -8,6 +8,7 @@ import uvicorn
 
 from core.errors import AccessUndecided, UpresError
 from core.settings import Settings
+from function.patience import PatientProtocol
 
 STREAM_SECONDS = 2
 """At the end, event streams, which may be open for ever, are given so long."""
@@ -34,6 +35,7 @@ def main() -> int:
         factory=True,
         host=options.host,
         port=options.port,
+        http=PatientProtocol,
         server_header=False,
         access_log=False,  # it would write down tokens; proxies and gateways keep their own
         timeout_graceful_shutdown=STREAM_SECONDS,

@@ -1,6 +1,7 @@
 """The HTTP interface: one ASGI app, the same under uvicorn, in a container and on Lambda."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -15,14 +16,15 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from core import events
+from core import events, webhooks
 from core.errors import BodyTooLarge, Unauthorized
 from core.schema import Message
 from core.settings import Settings
 from function import jobs, models, problems, stream, uploads
 from function.access import caller, check_token
+from function.estimate import estimate
 from function.headers import SafeHeaders
-from function.parse import parse_json, parse_upload, preferred_wait
+from function.parse import parse_estimate, parse_json, parse_upload, preferred_wait
 from function.services import Services
 from function.submit import submit
 
@@ -32,6 +34,10 @@ BASE64 = 1.4
 """How much larger an image is in base64: a third, and a little more when its lines are wrapped."""
 BODY_SLACK = 64 * 1024
 """What a request may need besides the image: field names, a long URL, a file name."""
+
+
+FULL_COLLECTION = 200
+"""Garbage of all ages is collected after so many collections of younger garbage; Python's own number is 10."""
 
 
 class App(Starlette):
@@ -57,12 +63,20 @@ def create_app(settings: Settings | None = None) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.hub = stream.Hub(services.settings)
+        _collect_rarely()
         yield
         await app.state.hub.close()
 
     app = App(routes=ROUTES, exception_handlers=problems.HANDLERS, lifespan=lifespan)
     app.state.services = services
     return app
+
+
+def _collect_rarely() -> None:
+    """With thousands of streams a full collection holds all of them up for a fifth of a second, and finds little."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTION)
 
 
 async def create_job(request: Request) -> Response:
@@ -106,6 +120,14 @@ async def create_upload(request: Request) -> Response:
     return _json(await run_in_threadpool(uploads.create, services, upload, who), 201)
 
 
+async def create_estimate(request: Request) -> Response:
+    """POST /v1/estimate → what would become of an image."""
+    services = _services(request)
+    who = await run_in_threadpool(caller, services, request)
+    asked = parse_estimate(await _body(request, BODY_SLACK))
+    return _json(await run_in_threadpool(estimate, services, asked, who))
+
+
 class OneJob(HTTPEndpoint):
     """/v1/jobs/{id}."""
 
@@ -115,17 +137,17 @@ class OneJob(HTTPEndpoint):
 
     async def delete(self, request: Request) -> Response:
         """The job after cancelling it."""
-        return _json(await run_in_threadpool(lambda: jobs.cancel(*_job(request))))
+        return _json(await run_in_threadpool(lambda: jobs.cancel(*_job(request, by_token=False))))
 
 
 def job_result(request: Request) -> Response:
     """GET /v1/jobs/{id}/result → redirect to a fresh link to the enlarged image."""
-    return _redirect(jobs.link(*_job(request), "result"))
+    return _redirect(jobs.link(*_job(request, by_token=False), "result"))
 
 
 def job_original(request: Request) -> Response:
     """GET /v1/jobs/{id}/original → redirect to a fresh link to its bicubic enlargement."""
-    return _redirect(jobs.link(*_job(request), "original"))
+    return _redirect(jobs.link(*_job(request, by_token=False), "original"))
 
 
 async def job_events(request: Request) -> Response:
@@ -133,19 +155,35 @@ async def job_events(request: Request) -> Response:
 
     204 when there is nothing after it and never will be: that tells an EventSource to stop.
     """
-    job_id = request.path_params["job_id"]
-    services = _services(request)
+    services, job_id, owner = await run_in_threadpool(_job, request)
+    jobs.check_id(job_id)
     after = stream.check_id(request.headers.get("Last-Event-ID") or request.query_params.get("last_event_id"))
-    last_id, last_event = await run_in_threadpool(_last_event, request)
+    on_lambda = "aws.event" in request.scope
+    if on_lambda:
+        last_id, last_event = await run_in_threadpool(jobs.last_event, services, job_id, owner)
+    else:
+        last_id, last_event = jobs.theirs(job_id, owner, await request.app.state.hub.ends(job_id))
     if events.is_terminal(last_event) and stream.reached(after, last_id):
         return Response(status_code=204)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    if "aws.event" in request.scope:  # API Gateway buffers: answer in pieces, the browser comes back for more
+    if on_lambda:  # API Gateway buffers: answer in pieces, the browser comes back for more
         fresh = await run_in_threadpool(stream.poll, services.settings, job_id, after)
-        body = "retry: 250\n\n" + "".join(map(stream.frame, fresh))
+        body = "retry: 250\n\n" + "".join(frame.text for frame in fresh)
         return Response(body, headers=headers, media_type="text/event-stream")
     frames = request.app.state.hub.follow(job_id, after)
     return StreamingResponse(frames, headers=headers, media_type="text/event-stream")
+
+
+def job_preview(request: Request) -> Response:
+    """GET /v1/jobs/{id}/preview?after=N → what is finished of the enlarged image, after the first N pieces."""
+    return _json(jobs.preview(*_job(request), request.query_params.get("after", "0")))
+
+
+def webhook_secret(request: Request) -> Response:
+    """GET /v1/webhook-secret → what messages to the caller's webhook_url are signed with."""
+    services = _services(request)
+    secret = webhooks.secret(services.redis, caller(services, request).owner)
+    return JSONResponse({"secret": secret}, headers={"Cache-Control": "no-store"})
 
 
 def list_models(request: Request) -> Response:
@@ -196,21 +234,15 @@ def page(request: Request) -> Response:
     return Response(file.read_bytes(), media_type=WEB_TYPES[file.suffix], headers={"Cache-Control": "no-cache"})
 
 
-def _job(request: Request) -> tuple[Services, str, str | None]:
-    """The services, which job is meant, and who asks."""
-    services = _services(request)
-    return services, request.path_params["job_id"], caller(services, request).owner
-
-
-def _last_event(request: Request) -> events.Entry:
-    """The latest event of the job, for its owner or for a token's bearer."""
+def _job(request: Request, by_token: bool = True) -> tuple[Services, str, str | None]:
+    """The services, which job is meant, and whose it has to be: the caller's, or anybody's for a token's bearer."""
     services, job_id = _services(request), request.path_params["job_id"]
-    token = request.query_params.get("token")
+    token = request.query_params.get("token") if by_token else None
     if token is None:
-        return jobs.last_event(services, job_id, caller(services, request).owner)
+        return services, job_id, caller(services, request).owner
     if not check_token(services.token_secret, job_id, token):
         raise Unauthorized("The token of this address is not, or no longer, good for this job; ask for the job anew.")
-    return jobs.last_event(services, job_id, None, anybodys=True)
+    return services, job_id, jobs.ANYBODYS
 
 
 def _services(request: Request) -> Services:
@@ -244,11 +276,14 @@ ROUTES = [
     Route("/web/{file}", page),
     Route("/v1/jobs", create_job, methods=["POST"]),
     Route("/v1/uploads", create_upload, methods=["POST"]),
+    Route("/v1/estimate", create_estimate, methods=["POST"]),
+    Route("/v1/webhook-secret", webhook_secret),
     Route("/v1/models", list_models),
     Route("/v1/models/{model}", read_model),
     Route("/v1/models/{model}/jobs", create_job, methods=["POST"]),
     Route("/v1/jobs/{job_id}", OneJob),
     Route("/v1/jobs/{job_id}/events", job_events),
+    Route("/v1/jobs/{job_id}/preview", job_preview),
     Route("/v1/jobs/{job_id}/result", job_result),
     Route("/v1/jobs/{job_id}/original", job_original),
     Route("/healthz", healthz),

@@ -1,18 +1,22 @@
 """Questions about a job that exists: how far it is, cancel it, where its images are."""
 
-from typing import Literal
+import re
+from typing import Any, Literal
 
 from core import events, keys, leases
-from core.errors import JobNotFound, NoResult, ResultNotReady
-from core.schema import TERMINAL, Cancelled, Failed, Queued, Snapshot, Succeeded, now
+from core.errors import FieldError, InvalidRequest, JobNotFound, NoResult, ResultNotReady
+from core.schema import TERMINAL, Cancelled, Failed, PreviewTile, PreviewTiles, Queued, Snapshot, Succeeded, now
 from function.services import Services
+
+ANYBODYS = "*"
+"""Stands for the owner of a job whose token was shown; no key has this id."""
 
 # A job of somebody else is not found, as if it were not there: an id tells nothing to whoever guesses it.
 
 
 def snapshot(services: Services, job_id: str, owner: str | None) -> Snapshot:
     """The owner's job now; its position is looked up while it is queued. Raises JobNotFound."""
-    _check(job_id)
+    check_id(job_id)
     entries = events.read(services.redis, job_id)
     if not entries or not _is_owner(entries[0], owner):
         raise _not_found(job_id)
@@ -25,14 +29,32 @@ def snapshot(services: Services, job_id: str, owner: str | None) -> Snapshot:
     return state
 
 
-def last_event(services: Services, job_id: str, owner: str | None, anybodys: bool = False) -> events.Entry:
-    """The latest event of the owner's job, or of anybody's. Raises JobNotFound."""
-    _check(job_id)
+def preview(services: Services, job_id: str, owner: str | None, after: str) -> PreviewTiles:
+    """What is finished of a running job's result, but for the first pieces. Raises JobNotFound or InvalidRequest."""
+    last_event(services, job_id, owner)
+    if not re.fullmatch(r"[0-9]{1,9}", after):
+        detail = "after must be how many pieces were seen already."
+        raise InvalidRequest([FieldError(field="after", code="invalid_after", given=after[:80], detail=detail)])
+    pieces: Any = services.redis.lrange(keys.preview(job_id), int(after), -1)
+    return PreviewTiles(tiles=tuple(map(PreviewTile.model_validate_json, pieces)))
+
+
+def last_event(services: Services, job_id: str, owner: str | None) -> events.Entry:
+    """The latest event of the owner's job. Raises JobNotFound."""
+    check_id(job_id)
     with services.redis.pipeline(transaction=False) as pipeline:
         pipeline.xrange(keys.events(job_id), count=1)
         pipeline.xrevrange(keys.events(job_id), count=1)
-        first, last = map(events.parse, pipeline.execute())
-    if not first or not (anybodys or _is_owner(first[0], owner)):
+        return theirs(job_id, owner, pipeline.execute())
+
+
+def theirs(job_id: str, owner: str | None, ends: Any) -> events.Entry:
+    """The latest event of the owner's job, of whose stream the first and the last entry are given, if there are any.
+
+    Raises JobNotFound.
+    """
+    first, last = map(events.parse, ends)
+    if not first or not _is_owner(first[0], owner):
         raise _not_found(job_id)
     return last[0]
 
@@ -69,10 +91,11 @@ def _presign(services: Services, uri: str, file_name: str) -> str:
 def _is_owner(first: events.Entry, owner: str | None) -> bool:
     """Whether a job whose stream begins so is theirs; only a stream that expired begins in the middle."""
     event = first[1]
-    return isinstance(event, Queued) and event.owner == owner
+    return isinstance(event, Queued) and owner in (event.owner, ANYBODYS)
 
 
-def _check(job_id: str) -> None:
+def check_id(job_id: str) -> None:
+    """Raise JobNotFound for what cannot be the id of a job, and must not get as far as a key."""
     if not keys.JOB_ID.fullmatch(job_id):
         raise _not_found(job_id)
 

@@ -5,18 +5,34 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from core.schema import EVENT, JobAccepted, JobRequest, Problem, Snapshot, UploadLink, UploadRequest
+from core.schema import (
+    EVENT,
+    Estimate,
+    EstimateRequest,
+    JobAccepted,
+    JobRequest,
+    PreviewTiles,
+    Problem,
+    Snapshot,
+    UploadLink,
+    UploadRequest,
+)
 from function.models import ModelDetails, ModelList
 
 REF = "#/components/schemas/{model}"
-JOB_ID = {
+JOB_ID: dict[str, Any] = {
     "name": "job_id",
     "in": "path",
     "required": True,
     "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
 }
-
-MODEL = {
+TOKEN: dict[str, Any] = {
+    "name": "token",
+    "in": "query",
+    "description": "Instead of a key, to read this job: what its events_url came with.",
+    "schema": {"type": "string"},
+}
+MODEL: dict[str, Any] = {
     "name": "model",
     "in": "path",
     "required": True,
@@ -24,7 +40,10 @@ MODEL = {
 }
 
 
-SCHEMAS = (JobRequest, JobAccepted, UploadRequest, UploadLink, ModelList, ModelDetails, Snapshot, Problem)
+SCHEMAS = (
+    JobRequest, JobAccepted, UploadRequest, UploadLink, EstimateRequest, Estimate, PreviewTiles,
+    ModelList, ModelDetails, Snapshot, Problem,
+)  # fmt: skip
 
 
 @cache
@@ -48,7 +67,17 @@ def document() -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    return {**_submit(), **_uploads(), **_models(), **_one_job(), **_follow(), **_images(), **_operators()}
+    return {
+        **_submit(),
+        **_uploads(),
+        **_estimate(),
+        **_webhooks(),
+        **_models(),
+        **_one_job(),
+        **_follow(),
+        **_images(),
+        **_operators(),
+    }
 
 
 def _submit() -> dict[str, Any]:
@@ -100,6 +129,44 @@ def _uploads() -> dict[str, Any]:
     }
 
 
+def _estimate() -> dict[str, Any]:
+    return {
+        "/v1/estimate": {
+            "post": _operation(
+                "createEstimate",
+                "Ask what would become of an image: size, tiles, seconds, and whether it would be accepted.",
+                {
+                    "200": _answer("Estimate", "By the latest jobs of that model and factor."),
+                    **_refused(),
+                    "400": _problem("Not a JSON object."),
+                    "413": _problem("Too many bytes."),
+                    "422": _problem("A field is wrong; the code says which."),
+                    "429": _problem("The API key has asked too often."),
+                    "503": _problem("Redis or the store is away."),
+                },
+                requestBody={"required": True, "content": _json("EstimateRequest")},
+            )
+        }
+    }
+
+
+def _webhooks() -> dict[str, Any]:
+    secret = {"type": "object", "required": ["secret"], "properties": {"secret": {"type": "string"}}}
+    answer = {
+        "description": "whsec_…, as Standard Webhooks has it.",
+        "content": {"application/json": {"schema": secret}},
+    }
+    return {
+        "/v1/webhook-secret": {
+            "get": _operation(
+                "readWebhookSecret",
+                "What messages to the caller's webhook_url are signed with.",
+                {"200": answer, **_refused(), "503": _problem("Redis is away.")},
+            )
+        }
+    }
+
+
 def _models() -> dict[str, Any]:
     away = {**_refused(), "503": _problem("The store is away.")}
     missing = {**away, "404": _problem("There is no such model.")}
@@ -120,7 +187,9 @@ def _one_job() -> dict[str, Any]:
     missing = _missing()
     return {
         "/v1/jobs/{job_id}": {
-            "get": _operation("readJob", "The job now.", {"200": _answer("Snapshot", "The job."), **missing}, [JOB_ID]),
+            "get": _operation(
+                "readJob", "The job now.", {"200": _answer("Snapshot", "The job."), **missing}, [JOB_ID, TOKEN]
+            ),
             "delete": _operation(
                 "cancelJob", "Cancel the job.", {"200": _answer("Snapshot", "The job after that."), **missing}, [JOB_ID]
             ),
@@ -146,14 +215,9 @@ def _follow() -> dict[str, Any]:
                 },
                 [
                     JOB_ID,
+                    TOKEN,
                     _header("Last-Event-ID", "Id of the last event that was seen."),
                     {"name": "last_event_id", "in": "query", "schema": {"type": "string"}},
-                    {
-                        "name": "token",
-                        "in": "query",
-                        "description": "Instead of a key: what the events_url came with.",
-                        "schema": {"type": "string"},
-                    },
                 ],
             )
         },
@@ -178,7 +242,16 @@ def _images() -> dict[str, Any]:
         "410": _problem("The job ended without a result."),
         **missing,
     }
+    after = {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999}}
+    preview = {
+        "200": _answer("PreviewTiles", "What is finished, but for the first `after` pieces; none once the job ended."),
+        **missing,
+        "422": _problem("after is no number."),
+    }
     return {
+        "/v1/jobs/{job_id}/preview": {
+            "get": _operation("readPreview", "A look at it.", preview, [JOB_ID, TOKEN, after])
+        },
         "/v1/jobs/{job_id}/result": {"get": _operation("readResult", "The enlarged image.", image, [JOB_ID])},
         "/v1/jobs/{job_id}/original": {"get": _operation("readOriginal", "Its bicubic enlargement.", image, [JOB_ID])},
     }

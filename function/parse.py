@@ -2,13 +2,13 @@
 
 import json
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from core import keys
 from core.errors import FieldError, InvalidJson, InvalidRequest
-from core.schema import JobRequest, UploadRequest
+from core.schema import EstimateRequest, JobRequest, Order, UploadRequest
 
 SHOWN = 80
 """How many characters of a rejected value are quoted back."""
@@ -20,9 +20,8 @@ MOST_WAIT = 25.0
 """API Gateway gives up after 30 seconds."""
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,5})"?\s*(?=[,;]|$)', re.IGNORECASE)
 
-NO_OBJECT = (
-    'The body is not a JSON object; send {"image_url": "https://…"}, or {"image_base64": "…"} with the file in base64.'
-)
+INSTEAD = 'send {"image_url": "https://…"}, or {"image_base64": "…"} with the file in base64.'
+Model = TypeVar("Model", bound=Order)
 CODES = {
     "image_url": "invalid_image_url",
     "image_base64": "invalid_base64",
@@ -34,6 +33,11 @@ CODES = {
     "output_format": "unsupported_format",
     "priority": "invalid_priority",
     "deadline_seconds": "invalid_deadline",
+    "webhook_url": "invalid_webhook_url",
+    "bytes": "invalid_size",
+    "width": "invalid_size",
+    "height": "invalid_size",
+    "preview": "invalid_preview",
 }
 EXPECTED = {
     "image_url": "image_url must be an absolute http:// or https:// address of at most 8192 characters.",
@@ -45,22 +49,29 @@ EXPECTED = {
     "model_version": "model_version must be the name of a version or a label: letters, digits, '.', '_' and '-'.",
     "output_format": "output_format must be auto, png, jpeg or webp.",
     "priority": "priority must be normal or high.",
+    "bytes": "bytes must be the size of the image file, a whole number.",
+    "width": "width must be that of the image in pixels, a whole number.",
+    "height": "height must be that of the image in pixels, a whole number.",
+    "webhook_url": "webhook_url must be an absolute http:// or https:// address of at most 2048 characters.",
+    "preview": "preview must be true or false.",
     "deadline_seconds": f"deadline_seconds must be 1 to {keys.DEADLINE_MOST}, in seconds.",
 }
 
 
 def parse_json(body: bytes, model: str | None = None) -> JobRequest:
     """A request body → JobRequest, for the model that the address names. Raises InvalidJson or InvalidRequest."""
-    try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError):
-        raise InvalidJson(NO_OBJECT) from None
+    payload = _decoded(body, INSTEAD)
     if model is not None and isinstance(payload, dict):
         named = payload.setdefault("model", model)
         if named != model:
             detail = f"The address names model {_shown(model)!r}; leave the field away, or use /v1/jobs."
             raise InvalidRequest([FieldError(field="model", code="unknown_model", given=_shown(named), detail=detail)])
     return parse(payload)
+
+
+def parse(payload: object) -> JobRequest:
+    """A decoded payload → JobRequest. Raises InvalidJson or InvalidRequest."""
+    return _validated(JobRequest, payload, INSTEAD)
 
 
 def preferred_wait(prefer: str | None) -> float:
@@ -71,37 +82,45 @@ def preferred_wait(prefer: str | None) -> float:
 
 def parse_upload(body: bytes) -> UploadRequest:
     """A request body → UploadRequest. Raises InvalidJson or InvalidRequest."""
+    instead = 'send {"bytes": 123456}, the size of the file.'
+    return _validated(UploadRequest, _decoded(body, instead), instead)
+
+
+def parse_estimate(body: bytes) -> EstimateRequest:
+    """A request body → EstimateRequest. Raises InvalidJson or InvalidRequest."""
+    instead = 'send {"width": 640, "height": 480}, the size of the image.'
+    return _validated(EstimateRequest, _decoded(body, instead), instead)
+
+
+def _decoded(body: bytes, instead: str) -> Any:
+    """JSON. Raises InvalidJson, which says what to send instead."""
     try:
-        return UploadRequest.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] == "json_invalid" or not first["loc"]:
-            raise InvalidJson('The body is not a JSON object; send {"bytes": 123456}, the size of the file.') from None
-        detail = "bytes must be the size of the image file, a whole number; there are no other fields."
-        field, given = str(first["loc"][0]), _shown(first["input"])
-        raise InvalidRequest(
-            [FieldError(field=_shown(field), code="invalid_size", given=given, detail=detail)]
-        ) from None
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise _no_object(instead) from None
 
 
-def parse(payload: object) -> JobRequest:
-    """A decoded payload → JobRequest. Raises InvalidJson or InvalidRequest."""
+def _validated(model: type[Model], payload: object, instead: str) -> Model:
     if not isinstance(payload, dict) or len(payload) > MOST_FIELDS:
-        raise InvalidJson(NO_OBJECT)
+        raise _no_object(instead)
     try:
-        return JobRequest.model_validate(payload)
+        return model.model_validate(payload)
     except ValidationError as error:
-        raise InvalidRequest([_field_error(dict(e)) for e in error.errors(include_url=False)]) from None
+        known = ", ".join(model.model_fields)
+        raise InvalidRequest([_field_error(dict(e), known) for e in error.errors(include_url=False)]) from None
 
 
-def _field_error(error: dict[str, Any]) -> FieldError:
+def _no_object(instead: str) -> InvalidJson:
+    return InvalidJson(f"The body is not a JSON object; {instead}")
+
+
+def _field_error(error: dict[str, Any], known: str) -> FieldError:
     """One of pydantic's errors in our words."""
     field = str(error["loc"][0]) if error["loc"] else ""
     if field in CODES:
         return FieldError(field=field, code=CODES[field], given=_shown(error["input"]), detail=EXPECTED[field])
     if not field:
         return FieldError(field="image_url", code=error["type"], given="", detail=error["msg"])
-    known = ", ".join(JobRequest.model_fields)
     name = _shown(field)
     detail = f"There is no field {name!r}; known are {known}."
     return FieldError(field=name, code="unknown_field", given=_shown(error["input"]), detail=detail)

@@ -14,14 +14,14 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
 from core import events, keys, leases
-from core.errors import InvalidEventId
-from core.events import Entry
+from core.errors import InvalidEventId, QueueUnavailable
 from core.queue import connect_async, connect_quickly
+from core.schema import TERMINAL
 from core.settings import Settings
 
 log = logging.getLogger("upres.function")
@@ -30,10 +30,14 @@ HEARTBEAT_SECONDS = 15
 """Shorter than the idle timeouts of common proxies (60 s and, on some mobile networks, 30 s)."""
 POLL_SECONDS = 20
 """How long a gateway that buffers is kept waiting: API Gateway gives up after 30."""
+ANSWER_SECONDS = 4
+"""People want an answer."""
 RECONNECT_SECONDS = 0.25
 RECONNECT_MOST_SECONDS = 5
 READERS = 2
 """Connections that read, in turn for all followers."""
+READ_MOST = 500
+"""Events that are read at once: a reader that stalls holds no more of them back."""
 QUIET_SECONDS = 30
 """A subscription that brought nothing for so long may be dead: it is made anew."""
 _EVENT_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
@@ -53,19 +57,31 @@ def reached(event_id: str, last_id: str) -> bool:
     return _numbers(event_id) >= _numbers(last_id)
 
 
-def frame(entry: Entry) -> str:
-    """One event as a server-sent event (WHATWG HTML, section 9.2); `message` events, the type is in the JSON."""
-    event_id, event = entry
-    return f"id: {event_id}\ndata: {event.model_dump_json(exclude_none=True)}\n\n"
+class Frame(NamedTuple):
+    """One event as a server-sent event (WHATWG HTML, section 9.2); a `message` event, its type is in the JSON."""
+
+    id: str
+    terminal: bool
+    text: str
 
 
-def poll(settings: Settings, job_id: str, after: str) -> list[Entry]:
+def frames(entries: Any) -> list[Frame]:
+    """Stream entries as redis-py gives them → frames; what is stored is what is sent."""
+    found = []
+    for raw_id, fields in entries:
+        event_id = raw_id.decode()
+        text = f"id: {event_id}\ndata: {fields[b'data'].decode()}\n\n"
+        found.append(Frame(event_id, fields[b"type"].decode() in TERMINAL, text))
+    return found
+
+
+def poll(settings: Settings, job_id: str, after: str) -> list[Frame]:
     """The job's events after an id, as soon as there is one; empty after POLL_SECONDS."""
     with connect_quickly(settings, POLL_SECONDS + 5) as connection:
-        answer: Any = connection.xread({keys.events(job_id): after}, block=int(POLL_SECONDS * 1000))
+        answer: Any = connection.xread({keys.events(job_id): after}, READ_MOST, int(POLL_SECONDS * 1000))
         if not answer:
             leases.expire(connection, job_id)
-    return events.parse(answer[0][1]) if answer else []
+    return frames(answer[0][1]) if answer else []
 
 
 def wait(settings: Settings, job_id: str, seconds: float) -> bool:
@@ -90,6 +106,8 @@ class Hub:
         self._subscriber = connect_async(settings, 1, seconds=None)
         self._followers: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
+        self._published = 0
+        self._reads: dict[tuple[str, str, int], asyncio.Task[list[Frame]]] = {}
 
     async def follow(self, job_id: str, after: str) -> AsyncGenerator[str, None]:
         """Frames of the job's events after an id, comments while nothing happens; ends with the job."""
@@ -100,30 +118,56 @@ class Hub:
             while True:
                 wakeup.clear()
                 try:
-                    entries = await self._read(job_id, after)
+                    fresh = await self._read(job_id, after)
                 except (RedisError, OSError):
                     failures += 1
                     yield ": waiting for the queue\n\n"
                     await asyncio.sleep(_pause(failures))
                     continue
                 failures = 0
-                for entry in entries:
-                    yield frame(entry)
-                    after = entry[0]
-                if entries and events.is_terminal(entries[-1][1]):
+                for frame in fresh:
+                    yield frame.text
+                    after = frame.id
+                if fresh and fresh[-1].terminal:
                     return
-                try:
-                    await asyncio.wait_for(wakeup.wait(), HEARTBEAT_SECONDS)
-                except TimeoutError:
+                if len(fresh) < READ_MOST and not await _set_soon(wakeup):
                     if await self._is_over(job_id, after):
                         return
                     await self._expire(job_id)
                     yield ": still here\n\n"
 
-    async def _read(self, job_id: str, after: str) -> list[Entry]:
-        """The job's events after an id. Raises redis-py's errors or TimeoutError, before a proxy loses patience."""
+    async def ends(self, job_id: str) -> Any:
+        """The first and the last entry of the job's stream, each in a list that is empty when there is none.
+
+        Raises QueueUnavailable or redis-py's errors.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS), self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.xrange(keys.events(job_id), count=1)
+                pipeline.xrevrange(keys.events(job_id), count=1)
+                return await pipeline.execute()
+        except TimeoutError:
+            raise QueueUnavailable("The job queue does not answer; try again in a few seconds.") from None
+
+    async def _read(self, job_id: str, after: str) -> list[Frame]:
+        """The job's events after an id. Raises redis-py's errors or TimeoutError, before a proxy loses patience.
+
+        Whoever was woken by the same publication shares one read.
+        """
+        place = (job_id, after, self._published)
+        if place not in self._reads:
+            self._reads[place] = asyncio.create_task(self._fetch(job_id, after))
+            self._reads[place].add_done_callback(lambda task: self._forget(place, task))
+        return await asyncio.shield(self._reads[place])
+
+    async def _fetch(self, job_id: str, after: str) -> list[Frame]:
         async with asyncio.timeout(HEARTBEAT_SECONDS):
-            return events.parse(await self._redis.xrange(keys.events(job_id), min=f"({after}"))
+            return frames(await self._redis.xrange(keys.events(job_id), min=f"({after}", count=READ_MOST))
+
+    def _forget(self, place: tuple[str, str, int], task: "asyncio.Task[list[Frame]]") -> None:
+        del self._reads[place]
+        if not task.cancelled():
+            task.exception()  # told to whoever still waits for it
 
     async def close(self) -> None:
         """Let go of Redis."""
@@ -178,6 +222,7 @@ class Hub:
                 await asyncio.sleep(RECONNECT_SECONDS)
 
     def _wake(self, message: dict[str, Any]) -> None:
+        self._published += 1
         if message["type"] == "psubscribe":  # whatever was published before this was missed
             wakeups = [wakeup for followers in self._followers.values() for wakeup in followers]
         else:
@@ -185,6 +230,13 @@ class Hub:
             wakeups = list(self._followers.get(job_id, ()))
         for wakeup in wakeups:
             wakeup.set()
+
+
+async def _set_soon(wakeup: asyncio.Event) -> bool:
+    """Whether it is set before a proxy loses patience."""
+    with suppress(TimeoutError):
+        return await asyncio.wait_for(wakeup.wait(), HEARTBEAT_SECONDS)
+    return False
 
 
 def _expire(settings: Settings, job_id: str) -> None:

@@ -60,9 +60,7 @@ def _message(services: Services, request: JobRequest, caller: Caller) -> JobMess
     data = None
     if request.image_base64 is not None:
         data = _decode(request.image_base64, services.settings.max_input_bytes)
-    if request.upscale_factor not in pin.factors:
-        detail = f"Model {model!r} {pin.version} enlarges by {' or '.join(map(str, pin.factors))}."
-        raise _invalid("upscale_factor", "unsupported_factor", detail, str(request.upscale_factor))
+    check_factor(model, pin, request.upscale_factor)
     if caller.key:
         access.admit(services.redis, caller.key, job_id)
     image_key = request.image_key
@@ -83,7 +81,21 @@ def _message(services: Services, request: JobRequest, caller: Caller) -> JobMess
         submitted_at=submitted_at,
         deadline=submitted_at + timedelta(seconds=request.deadline_seconds),
         owner=caller.owner,
+        webhook_url=request.webhook_url,
+        preview=request.preview,
     )
+
+
+def check_factor(model: str, pin: catalogue.Pin, factor: int) -> None:
+    """Raise InvalidRequest when the model cannot enlarge so."""
+    if factor not in pin.factors:
+        detail = f"Model {model!r} {pin.version} enlarges by {' or '.join(map(str, pin.factors))}."
+        raise _invalid("upscale_factor", "unsupported_factor", detail, str(factor))
+
+
+def too_many_bytes(limit: int) -> TooManyBytes:
+    """What to raise for an image file that is larger."""
+    return TooManyBytes(f"The image file is larger than {limit / 1e6:g} MB; send a smaller file.")
 
 
 def _status(connection: Redis, job_id: str) -> Status:
@@ -95,7 +107,7 @@ def _decode(text: str, max_bytes: int) -> bytes:
     """base64, optionally as a data: URL → bytes. Raises InvalidRequest or TooManyBytes."""
     payload = "".join((text.partition(",")[2] if text.startswith("data:") else text).split())
     if len(payload) // 4 * 3 > max_bytes + 2:
-        raise TooManyBytes(f"The image file is larger than {max_bytes / 1e6:g} MB; send a smaller file.")
+        raise too_many_bytes(max_bytes)
     try:
         data = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -4,10 +4,10 @@ import secrets
 from datetime import timedelta
 
 from core import access, keys
-from core.errors import TooManyBytes
 from core.schema import UploadLink, UploadRequest, now
 from function.access import Caller
 from function.services import Services
+from function.submit import too_many_bytes
 
 
 def create(services: Services, request: UploadRequest, caller: Caller) -> UploadLink:
@@ -17,7 +17,7 @@ def create(services: Services, request: UploadRequest, caller: Caller) -> Upload
     """
     limit = services.settings.max_input_bytes
     if request.bytes > limit:
-        raise TooManyBytes(f"The image file is larger than {limit / 1e6:g} MB; send a smaller file.")
+        raise too_many_bytes(limit)
     if caller.key:
         access.pace(services.redis, caller.key)
     image_key = keys.upload(secrets.token_hex(16))

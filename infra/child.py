@@ -70,6 +70,11 @@ class Child(Leashed):
         with self.log.open("ab") as log:
             super().__init__(command, environment, log, grace)
 
+    @property
+    def process(self) -> psutil.Process:
+        """The service itself, at the end of its leash."""
+        return psutil.Process(self._process.pid).children()[0]
+
     def check(self) -> None:
         """Raise ChildDied when the process has ended."""
         code = self.poll()

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.quality import PAIRS
+from core import tiling
 from core.errors import ModelError
 from models.pairs import measure
 from tests.conftest import SAMPLES
-from worker.engine import tiling
 from worker.engine.compute import Compute
 from worker.engine.device import choose as choose_device
 from worker.engine.device_thread import DeviceThread

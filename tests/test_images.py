@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
+from core import formats
 from core.errors import FormatLimit, NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
 from core.schema import OutputFormat
 from tests.conftest import SAMPLES, encoded, opened, psnr
@@ -146,7 +147,7 @@ def test_metadata_does_not_survive(photo: Image.Image) -> None:
     exif[0x010E] = "secret place"
     data = encoded(photo, "JPEG", exif=exif, comment=b"secret comment")
     assert b"secret" in data
-    for format in images.CONTENT_TYPES:
+    for format in formats.CONTENT_TYPES:
         assert b"secret" not in encode(decode(data), format)
 
 
@@ -226,11 +227,11 @@ def test_a_bomb_is_too_many_pixels() -> None:
 
 
 def test_results_that_do_not_fit_their_format_are_refused() -> None:
-    images.check_size((16383, 10), "webp")
+    formats.check_size((16383, 10), "webp")
     with pytest.raises(FormatLimit, match="png"):
-        images.check_size((16384, 10), "webp")
+        formats.check_size((16384, 10), "webp")
     with pytest.raises(FormatLimit, match="65500"):
-        images.check_size((10, 65501), "jpeg")
+        formats.check_size((10, 65501), "jpeg")
 
 
 def test_bicubic_is_pillows() -> None:

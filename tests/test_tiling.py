@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine import networks, tiling
-from worker.engine.engine import TILE
+from core import tiling
+from core.tiling import TILE
+from worker.engine import networks, tiles
 from worker.model import Model
 
 sides = st.integers(1, 200)
@@ -83,7 +84,7 @@ def test_tiled_equals_untiled(height: int, width: int, factor: int, slack: int, 
     whole = enlarge(pixels)
     tiled = np.full_like(whole, np.nan)
     for tile in tiling.plan(height, width, 2 * halo + slack, halo):
-        tiling.paste(tiled, tile, enlarge(tiling.cut(pixels, tile)), factor)
+        tiles.paste(tiled, tile, enlarge(tiles.cut(pixels, tile)), factor)
     assert np.abs(tiled - whole).max() <= 1e-5
 
 

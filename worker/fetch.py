@@ -1,4 +1,4 @@
-"""image_url → bytes, connecting to nothing but checked addresses.
+"""image_url → bytes, and messages to webhook_url, connecting to nothing but checked addresses.
 
 The check sits where the socket is opened: every request and every redirect passes it, the address
 that was checked is the one connected to (no second resolution to rebind), and Host, SNI and
@@ -70,6 +70,24 @@ def fetch(url: str, max_bytes: int, reach: Reach = Reach(), seconds: float = TOT
             if guard.expired:
                 raise UrlUnreachable(f"image_url: {host} did not deliver within {seconds:g} seconds.") from error
             raise UrlUnreachable(f"image_url: {host} does not answer ({_reason(error)}).") from error
+
+
+def post(url: str, body: bytes, headers: dict[str, str], reach: Reach, seconds: float = TOTAL_SECONDS) -> int:
+    """Send a body to a URL within `seconds`; the status of the answer, of which nothing else is read.
+
+    Redirects are not followed. Raises UrlRefused or UrlUnreachable.
+    """
+    guard = _Guard(reach, seconds)
+    with _session(guard) as session, guard:
+        try:
+            with session.post(
+                url, data=body, headers=headers, stream=True, timeout=seconds, allow_redirects=False
+            ) as response:
+                return response.status_code
+        except (InvalidURL, InvalidSchema, MissingSchema, ValueError) as error:
+            raise UrlRefused("The address is not http or https.") from error
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise UrlUnreachable(f"It does not answer ({_reason(error)}).") from error
 
 
 class _Guard:

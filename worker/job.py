@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from redis import Redis
 from redis.exceptions import RedisError
 
-from core import access, coalescing, events, keys, leases
+from core import access, coalescing, events, formats, keys, leases, rates
 from core.catalogue import Pin
 from core.errors import (
     DeviceLost,
@@ -28,13 +28,13 @@ from core.settings import Settings
 from core.storage import ObjectNotFound, Store
 from worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
 from worker.engine.device_thread import DeviceThread
-from worker.engine.engine import Engine
+from worker.engine.engine import Engine, OnPiece
 from worker.fetch import TOTAL_SECONDS, Reach, fetch
-from worker.imaging import images
 from worker.imaging.decoding import Decoders
 from worker.imaging.encode import Encoders
 from worker.imaging.images import Picture
 from worker.models import Models, Served
+from worker.preview import Preview
 from worker.report import JobEnded, Report
 from worker.watcher import Watcher
 
@@ -90,7 +90,7 @@ def _enlarge(job: JobMessage, parts: Parts, report: Report, served: Served) -> R
     with report.stage("decode"):
         picture = parts.decoders.decode(data, parts.settings.max_input_pixels(factor))
         format = picture.format if job.output_format == "auto" else job.output_format
-        images.check_size((picture.size[0] * factor, picture.size[1] * factor), format)
+        formats.check_size((picture.size[0] * factor, picture.size[1] * factor), format)
     access.charge(parts.connection, report.lease, picture.size[0] * picture.size[1] * factor**2)
     work = keys.work(job.owner, data, job.model_digest, factor, format)
     if shared := _shared(parts, work, report.lease):
@@ -118,16 +118,18 @@ def _make(
     job: JobMessage, parts: Parts, report: Report, engine: Engine, picture: Picture, format: OutputFormat, work: str
 ) -> Result:
     """Enlarge, encode and store."""
-    factor, extension = job.upscale_factor, images.EXTENSIONS[format]
+    factor, extension = job.upscale_factor, formats.EXTENSIONS[format]
     attempt = report.lease.attempt
     sr_key = keys.result(job.job_id, attempt, extension)
     original_key = keys.original(job.job_id, attempt, extension)
-    put = partial(parts.store.put, content_type=images.CONTENT_TYPES[format])
+    put = partial(parts.store.put, content_type=formats.CONTENT_TYPES[format])
     checkpoints = Checkpoints(parts.connection, parts.store, parts.encoders, report.lease, work)
+    size = (picture.size[0] * factor, picture.size[1] * factor)
+    show = Preview(parts.connection, report.lease, size).add if job.preview else None
     with report.stage("upscale"):
         original = parts.encoders.original(picture, factor, format, partial(put, original_key))
         encoder = parts.encoders.open(picture, factor, format)
-        for band in _enlarged(engine, report, picture, factor, checkpoints):
+        for band in _enlarged(engine, report, picture, factor, checkpoints, show):
             encoder.write(band)
     with report.stage("encode"):
         sr = encoder.finish()
@@ -135,14 +137,16 @@ def _make(
         put(sr_key, sr)
         original.result()
         checkpoints.drop()
+    if not report.resumed:
+        rates.note(parts.connection, job.model_digest, factor, size, sum(report.seconds.values()), engine.tile)
     made = Result(
         sr_image_url="",
         sr_image_uri=parts.store.uri(sr_key),
         original_image_url="",
         original_image_uri=parts.store.uri(original_key),
         upscale_factor=factor,
-        width=picture.size[0] * factor,
-        height=picture.size[1] * factor,
+        width=size[0],
+        height=size[1],
         format=format,
         file_name="",
         model=job.model,
@@ -155,15 +159,18 @@ def _make(
 
 
 def _enlarged(
-    engine: Engine, report: Report, picture: Picture, factor: int, checkpoints: Checkpoints
+    engine: Engine, report: Report, picture: Picture, factor: int, checkpoints: Checkpoints, show: OnPiece | None
 ) -> Iterator[Pixels]:
     """Bands of rows, (rows, width·factor, 3): first what an earlier attempt left, then what is new."""
-    yield from checkpoints.load()
+    for band in checkpoints.load():
+        if show:
+            show(checkpoints.rows - len(band), 0, band)
+        yield band
     kept = checkpoints.rows
     if kept == picture.size[1] * factor:
         return
     report.enlarged_by(engine)
-    for band in engine.bands(picture.pixels, factor, report.tile, kept):
+    for band in engine.bands(picture.pixels, factor, report.tile, kept, show):
         if kept == checkpoints.rows and (kept or report.expected_seconds > LONG_SECONDS):
             checkpoints.keep(band)
         kept += len(band)
@@ -172,7 +179,7 @@ def _enlarged(
 
 def _own(job: JobMessage, parts: Parts, made: Result, seconds: dict[Stage, float]) -> Result:
     """A result as this job tells it: with links and a file name of its own, and the time that it took."""
-    file_name = f"{_stem(job)}_x{made.upscale_factor}.{images.EXTENSIONS[made.format]}"
+    file_name = f"{_stem(job)}_x{made.upscale_factor}.{formats.EXTENSIONS[made.format]}"
     sr, original = (parts.store.key(uri) for uri in (made.sr_image_uri, made.original_image_uri))
     return made.model_copy(
         update={

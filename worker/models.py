@@ -17,11 +17,12 @@ from core.errors import ModelError, ModelUnavailable, UpresError
 from core.queue import connect_quickly
 from core.settings import Settings
 from core.storage import Store
+from core.tiling import TILE
 from worker import golden
 from worker.engine import runtimes
 from worker.engine.device import Device
 from worker.engine.device_thread import DeviceThread
-from worker.engine.engine import TILE, Engine
+from worker.engine.engine import Engine
 from worker.model import Model, pull
 
 log = logging.getLogger("upres.worker")

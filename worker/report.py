@@ -35,6 +35,11 @@ class Report:
         self.seconds: dict[Stage, float] = {}
 
     @property
+    def resumed(self) -> bool:
+        """Whether an earlier attempt did a part of the tiles."""
+        return self._resumed > 0
+
+    @property
     def expected_seconds(self) -> float:
         """How long all tiles take, judged by those that are done."""
         done, total = self._tiles

@@ -30,6 +30,7 @@ from worker.model import prune
 from worker.models import Models
 from worker.slots import Hands, Slot
 from worker.watcher import Watcher
+from worker.webhooks import Bell
 
 log = logging.getLogger("upres.worker")
 
@@ -52,7 +53,8 @@ def serve(settings: Settings) -> int:
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     slots = [Slot(f"{name}-{number}", settings, hands, parts) for number in range(settings.slots)]
     keeper = Keeper(settings, hands, partial(_describe, name, parts, hands), parts.thread.seconds_in_call)
-    threads = (keeper, parts.watcher, *slots)
+    bell = Bell(settings)
+    threads = (keeper, parts.watcher, bell, *slots)
     for thread in threads:
         thread.start()
     log.info("%s takes jobs, %d at a time", name, len(slots))
@@ -61,6 +63,7 @@ def serve(settings: Settings) -> int:
         well = not (hands.closed or keeper.stuck) and all(thread.is_alive() for thread in threads)
     hands.close()
     parts.watcher.close()
+    bell.close()
     log.info("stopping after the jobs in hand; once more to give them back at once")
     with suppress(RedisError):
         keeper.tell()

@@ -217,15 +217,19 @@ def test_operators_make_list_and_revoke_keys(local: Local, guarded: str) -> None
     assert "requests_per_minute" in upres("create", "Bob", "--per-minute", "0").stderr
 
 
-def test_an_event_source_needs_no_header(guarded: str, redis: Redis, key: Key) -> None:
+def test_whoever_has_a_jobs_token_may_look_at_it_and_no_more(guarded: str, redis: Redis, key: Key) -> None:
     accepted = post(guarded, key[1]).json()
     events.append(redis, Cancelled(job_id=accepted["job_id"]))
     answer = requests.get(accepted["events_url"], timeout=20)
     assert answer.text.count("data: ") == 2
     token = accepted["events_url"].partition("?token=")[2]
-    for path in ("", "/result", "/original"):
+    for path in ("", "/preview"):
+        assert requests.get(f"{accepted['status_url']}{path}?token={token}", timeout=20).ok
+        assert requests.get(f"{accepted['status_url']}{path}?token={token[:-1]}", timeout=20).status_code == 401
+    for path in ("/result", "/original"):
         refused = requests.get(f"{accepted['status_url']}{path}?token={token}", timeout=20)
         assert refused.status_code == 401
+    assert requests.delete(f"{accepted['status_url']}?token={token}", timeout=20).status_code == 401
 
 
 def test_ten_thousand_wrong_tokens_show_nothing(guarded: str, redis: Redis, key: Key) -> None:

@@ -14,8 +14,9 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from core import tiling
 from core.errors import DeviceLost, DeviceOutOfMemory
-from worker.engine import tiling
+from worker.engine import tiles
 from worker.engine.batching import Batcher
 from worker.engine.compute import Compute, Finish, OutOfMemory
 
@@ -187,7 +188,7 @@ class DeviceThread:
         window.on_shrink(size)
         output = np.empty((height * shape.factor, width * shape.factor, 3), np.uint8)
         for tile in tiling.plan(height, width, size, shape.halo):
-            tiling.paste(output, tile, self._alone(window, tiling.cut(pixels, tile)), shape.factor)
+            tiles.paste(output, tile, self._alone(window, tiles.cut(pixels, tile)), shape.factor)
         return output
 
 

@@ -11,35 +11,27 @@ is complete: neither the host nor the device ever holds more of a result than th
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import ModelError
-from core.manifest import Manifest, Network
-from worker.engine import tiling
+from core import tiling
+from core.manifest import Manifest
+from core.tiling import TILE, Pass, Span
+from worker.engine import tiles
 from worker.engine.compute import Compute
 from worker.engine.device_thread import DeviceThread, Shape, Window
-from worker.engine.tiling import Tile
 
 Pixels = npt.NDArray[np.uint8]
 OnTile = Callable[[int, int], None]
 """Called after each tile with (done, total); what it raises stops the work."""
+OnPiece = Callable[[int, int, Pixels], None]
+"""Called with each finished piece of the result: its top and left, and its (height, width, 3) pixels."""
 
-TILE = 640
-"""Side of a window in input pixels: with a halo of 35, at most 1.3 pixels are computed for one that is kept."""
 SMALLEST_CORE = 16
 """A window of a network with a large halo is at least so much larger than two of them."""
 WINDOWS_AHEAD = 4
 """Windows that a job has in flight: two batches on the device and two that wait for it."""
-
-
-class _Pass(NamedTuple):
-    network: Network
-    height: int
-    width: int
-    tiles: list[Tile]
 
 
 class Engine:
@@ -64,7 +56,12 @@ class Engine:
         return np.concatenate(list(self.bands(pixels, factor, on_tile)))
 
     def bands(
-        self, pixels: Pixels, factor: int, on_tile: OnTile = lambda done, total: None, first_row: int = 0
+        self,
+        pixels: Pixels,
+        factor: int,
+        on_tile: OnTile = lambda done, total: None,
+        first_row: int = 0,
+        on_piece: OnPiece | None = None,
     ) -> Iterator[Pixels]:
         """The enlargement of (height, width, 3) RGB, as bands of rows (rows, width·factor, 3) from top to bottom.
 
@@ -72,7 +69,7 @@ class Engine:
         in flight. Factors without a network of their own run as a chain, 8 = 4 · 2, with one count of
         tiles. Raises ModelError when the model cannot make the factor, DeviceOutOfMemory or DeviceLost.
         """
-        passes = self._passes(pixels.shape[0], pixels.shape[1], factor)
+        passes = tiling.passes(self.manifest, pixels.shape[0], pixels.shape[1], factor, self.tile)
         count = _Count(sum(len(step.tiles) for step in passes), on_tile)
         last = passes[-1]
         below = [tile for tile in last.tiles if tile.core_rows.stop * last.network.factor > first_row]
@@ -81,41 +78,35 @@ class Engine:
         try:
             for step in passes[:-1]:
                 pixels = np.concatenate(list(self._run(lane, pixels, step, count)))
-            for band in self._run(lane, pixels, last._replace(tiles=below), count):
+            for band in self._run(lane, pixels, last._replace(tiles=below), count, on_piece):
                 yield band[max(0, first_row - (below[0].core_rows.start * last.network.factor)) :]
                 first_row = 0
         finally:
             self._thread.close_lane(lane)
 
-    def _run(self, lane: Hashable, pixels: Pixels, step: _Pass, count: "_Count") -> Iterator[Pixels]:
+    def _run(
+        self, lane: Hashable, pixels: Pixels, step: Pass, count: "_Count", on_piece: OnPiece | None = None
+    ) -> Iterator[Pixels]:
         """One network over one image."""
         factor, halo = step.network.factor, step.network.margin
         waiting = iter(step.tiles)
         flying: deque[Future[Pixels]] = deque()
         for tile in step.tiles:
             while len(flying) < WINDOWS_AHEAD and (ahead := next(waiting, None)):
-                window = tiling.cut(pixels, ahead)
+                window = tiles.cut(pixels, ahead)
                 shape = Shape(self.compute, factor, window.shape[0], window.shape[1], halo)
                 flying.append(self._thread.submit(lane, Window(window, shape, Future(), self._shrink)))
             enlarged = flying.popleft().result()
             first = tile.core_rows.start
             if tile.core_columns.start == 0:
                 band = np.empty(((tile.core_rows.stop - first) * factor, step.width * factor, 3), np.uint8)
-            tiling.paste(band, tile, enlarged, factor, first)
+            tiles.paste(band, tile, enlarged, factor, first)
+            if on_piece:
+                columns = Span(tile.core_columns.start * factor, tile.core_columns.stop * factor)
+                on_piece(first * factor, columns.start, band[:, slice(*columns)])
             count.one_more()
             if tile.core_columns.stop == step.width:
                 yield band
-
-    def _passes(self, height: int, width: int, factor: int) -> list[_Pass]:
-        chain = self.manifest.chain(factor)
-        if not chain:
-            raise ModelError(f"Model {self.manifest.name!r} has no networks for factor {factor}.")
-        passes = []
-        for network in chain:
-            tiles = tiling.plan(height, width, self.tile, network.margin)
-            passes.append(_Pass(network, height, width, tiles))
-            height, width = height * network.factor, width * network.factor
-        return passes
 
     def limit_tile(self, tile: int) -> None:
         """Windows of at most so many pixels a side, as far as the halos allow."""

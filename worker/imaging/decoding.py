@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import ImageError, Unconfined, UndecodableImage, tree
+from core.formats import CONTENT_TYPES
 from worker.imaging.decoder import ANSWER, REQUEST
-from worker.imaging.images import CONTENT_TYPES, MAX_ICC_BYTES, Picture
+from worker.imaging.images import MAX_ICC_BYTES, Picture
 
 Pixels = npt.NDArray[np.uint8]
 

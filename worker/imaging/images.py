@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from core.errors import FormatLimit, NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
+from core.errors import NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
+from core.formats import check_pixels
 from core.schema import OutputFormat
 
 Pixels = npt.NDArray[np.uint8]
@@ -32,11 +33,6 @@ NAMED = "PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF"
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 MAX_ICC_BYTES = 1 << 20
 """Pillow, for one, reads no PNG with a larger one. Those of printing presses are larger, but not kept."""
-CONTENT_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-EXTENSIONS: dict[OutputFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
-MAX_SIDE: dict[OutputFormat, int] = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
-"""Longest side in pixels: PNG specification; libjpeg's JPEG_MAX_DIMENSION; VP8's 14 bits."""
-
 SIGNATURES = {
     b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF",
     b"MM\0*": "TIFF", b"\0\0\0\x0cjP": "JPEG 2000",
@@ -80,11 +76,7 @@ def decode(data: bytes, max_pixels: int) -> Picture:
         raise TruncatedImage(f"The image is damaged ({error}); send it again, complete.") from error
     with image:
         width, height = image.size
-        if width * height > max_pixels:
-            raise TooManyPixels(
-                f"The image has {width}×{height} pixels; at this factor at most "
-                f"{max_pixels / 1e6:g} megapixels are possible. Send a smaller one."
-            )
+        check_pixels(width, height, max_pixels)
         if image.mode not in MODES:
             raise UnsupportedImage(f"The image has pixels of kind {image.mode}; save it with 8 or 16 bits per channel.")
         try:
@@ -92,15 +84,6 @@ def decode(data: bytes, max_pixels: int) -> Picture:
             return _picture(_upright(image), FORMATS[image.format or ""])
         except DAMAGE as error:
             raise TruncatedImage(f"The image is incomplete or damaged ({error}); send it again, complete.") from error
-
-
-def check_size(size: tuple[int, int], format: OutputFormat) -> None:
-    """Raise FormatLimit when an image of this (width, height) does not fit the format."""
-    if max(size) > MAX_SIDE[format]:
-        raise FormatLimit(
-            f"The result would be {size[0]}×{size[1]} pixels, but {format} ends at {MAX_SIDE[format]} "
-            "per side; ask for output_format png or a smaller factor."
-        )
 
 
 DAMAGE = (

@@ -7,12 +7,13 @@ All windows of an image have the same shape: as small as their number allows, in
 the tiles of different images can share a batch, and the last of a row or column is shifted inward.
 """
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
+from core.errors import ModelError
+from core.manifest import Manifest, Network
 
-Scalar = TypeVar("Scalar", bound=np.generic)
+TILE = 640
+"""Side of a window in input pixels: with a halo of 35, at most 1.3 pixels are computed for one that is kept."""
 
 GRAIN = 16
 """Window sides are multiples of this, unless the image is smaller or the size that memory allows is."""
@@ -34,6 +35,31 @@ class Tile(NamedTuple):
     core_columns: Span
 
 
+class Pass(NamedTuple):
+    """One network over one image."""
+
+    network: Network
+    height: int
+    width: int
+    tiles: list[Tile]
+
+
+def passes(manifest: Manifest, height: int, width: int, factor: int, size: int) -> list[Pass]:
+    """What enlarges a height × width image by a factor, in windows of at most size × size.
+
+    Factors without a network of their own are a chain, 8 = 4 · 2. Raises ModelError when the model cannot make
+    the factor.
+    """
+    chain = manifest.chain(factor)
+    if not chain:
+        raise ModelError(f"Model {manifest.name!r} has no networks for factor {factor}.")
+    found = []
+    for network in chain:
+        found.append(Pass(network, height, width, plan(height, width, size, network.margin)))
+        height, width = height * network.factor, width * network.factor
+    return found
+
+
 def plan(height: int, width: int, size: int, halo: int) -> list[Tile]:
     """Tiles, row by row, whose cores cover a height × width image exactly once.
 
@@ -46,25 +72,6 @@ def plan(height: int, width: int, size: int, halo: int) -> list[Tile]:
         Tile(window_rows, window_columns, core_rows, core_columns)
         for window_rows, core_rows in _spans(height, size, halo)
         for window_columns, core_columns in _spans(width, size, halo)
-    ]
-
-
-def cut(pixels: npt.NDArray[Scalar], tile: Tile) -> npt.NDArray[Scalar]:
-    """The tile's window of an image (height, width, …), as a view."""
-    return pixels[slice(*tile.window_rows), slice(*tile.window_columns)]
-
-
-def paste(
-    output: npt.NDArray[Scalar], tile: Tile, enlarged: npt.NDArray[Scalar], factor: int, first_row: int = 0
-) -> None:
-    """Write the core of an enlarged window into the output (rows, width·factor, …).
-
-    The output may be a band of the image, which begins at the input row `first_row`.
-    """
-    rows, columns = tile.core_rows, tile.core_columns
-    top, left = tile.window_rows.start, tile.window_columns.start
-    output[_scaled(rows, first_row, factor), _scaled(columns, 0, factor)] = enlarged[
-        _scaled(rows, top, factor), _scaled(columns, left, factor)
     ]
 
 
@@ -88,7 +95,3 @@ def _even_size(length: int, count: int, halo: int) -> int:
     """The smallest window with which so many are enough, of few sizes: a multiple of GRAIN."""
     size = -(-(length - 2 * halo) // count) + 2 * halo
     return min(length, -(-size // GRAIN) * GRAIN)
-
-
-def _scaled(span: Span, origin: int, factor: int) -> slice:
-    return slice((span.start - origin) * factor, (span.stop - origin) * factor)

@@ -1,0 +1,77 @@
+"""Addresses that are told how a job ended, by the rules of Standard Webhooks (standardwebhooks.com).
+
+The end of a job and the task to tell it are written together (jobs.lua), so that none is forgotten; any worker
+tells it. Whoever dies at it leaves it to the next, so an address may hear of the same end twice: `webhook-id` is the
+same then.
+"""
+
+import base64
+import hmac
+import json
+import secrets
+from typing import NamedTuple, cast
+
+from redis import Redis
+
+from core import keys
+from core.script import call
+
+PAUSES = (5, 60, 5 * 60, 30 * 60, 2 * 3600, 8 * 3600, 24 * 3600)
+"""Seconds before the second, third, … attempt; after the last it is given up."""
+
+
+class Due(NamedTuple):
+    """The end of a job that is to be told now."""
+
+    job_id: str
+    attempt: int
+    url: str
+    owner: str
+    event: str
+
+    @property
+    def message_id(self) -> str:
+        """The same for each attempt."""
+        return f"msg_{self.job_id}"
+
+    @property
+    def body(self) -> str:
+        """What is sent: JSON, {type, timestamp, data}, where data is the event."""
+        event = json.loads(self.event)
+        message = {"type": f"job.{event['type']}", "timestamp": event.get("at"), "data": event}
+        return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+
+
+def due(connection: Redis) -> Due | None:
+    """One that is to be told now; nobody else gets it while it is tried."""
+    answer = call(connection, "webhook")
+    if not answer:
+        return None
+    job_id, attempt, url, owner, event = answer
+    return Due(job_id.decode(), int(attempt), url.decode(), owner.decode(), event.decode())
+
+
+def done(connection: Redis, due: Due) -> None:
+    """It was told, or is given up."""
+    call(connection, "webhook_tried", due.job_id)
+
+
+def again(connection: Redis, due: Due) -> float | None:
+    """Try it again later: in how many seconds; None when that was the last attempt."""
+    if due.attempt > len(PAUSES):
+        done(connection, due)
+        return None
+    pause = PAUSES[due.attempt - 1] * (0.9 + 0.2 * secrets.randbelow(1000) / 1000)
+    call(connection, "webhook_tried", due.job_id, pause)
+    return pause
+
+
+def secret(connection: Redis, owner: str | None) -> str:
+    """What messages to an owner are signed with, `whsec_…`; of jobs without an owner all have the same.
+
+    Made from one secret by HMAC-SHA256 (RFC 2104), so that owners know nothing of each other's.
+    """
+    if not connection.exists(keys.WEBHOOK_SECRET):
+        connection.set(keys.WEBHOOK_SECRET, secrets.token_bytes(32), nx=True)
+    root = cast(bytes, connection.get(keys.WEBHOOK_SECRET))
+    return "whsec_" + base64.b64encode(hmac.digest(root, (owner or "").encode(), "sha256")).decode()

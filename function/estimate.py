@@ -1,0 +1,58 @@
+"""What would become of an image: its size, its tiles, its time, and whether a job would be accepted."""
+
+from core import access, catalogue, formats, rates, registry, workers
+from core.catalogue import Pin
+from core.errors import UpresError
+from core.schema import Estimate, EstimateRequest
+from core.tiling import TILE, passes
+from function.access import Caller
+from function.services import Services
+from function.submit import check_factor, too_many_bytes
+
+ANY_JOB = "0" * 32
+
+
+def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Estimate:
+    """See the module. Raises UnknownModel, ModelError, RateLimited, StoreUnavailable or redis-py's errors."""
+    if caller.key:
+        access.pace(services.redis, caller.key)
+    factor, model = request.upscale_factor, request.model or services.settings.model
+    pin = catalogue.pin(services.redis, services.store, model, request.model_version, ANY_JOB)
+    width, height = request.width * factor, request.height * factor
+    rate = rates.read(services.redis, pin.digest, factor)
+    refusal, tiles = _refusal(services, request, model, pin, caller), 0
+    if refusal is None:
+        manifest, _ = registry.manifest(services.store, model, pin.version)
+        steps = passes(manifest, request.height, request.width, factor, rate.tile or TILE)
+        tiles = sum(len(step.tiles) for step in steps)
+    return Estimate(
+        accepted=refusal is None,
+        code=refusal.code if refusal else None,
+        detail=str(refusal) if refusal else None,
+        width=width,
+        height=height,
+        tiles=tiles,
+        model=model,
+        model_version=pin.version,
+        seconds=None if refusal else rate.seconds(width * height / 1e6),
+        waiting=services.redis.llen(services.queue.key),
+        slots=sum(worker.slots for worker in workers.listing(services.redis) if worker.state == "ready"),
+    )
+
+
+def _refusal(services: Services, request: EstimateRequest, model: str, pin: Pin, caller: Caller) -> UpresError | None:
+    """Why a job would not be accepted, or would fail; what its bytes are like, nobody knows yet."""
+    factor, limit = request.upscale_factor, services.settings.max_input_bytes
+    size = (request.width * factor, request.height * factor)
+    try:
+        check_factor(model, pin, factor)
+        if request.bytes and request.bytes > limit:
+            raise too_many_bytes(limit)
+        formats.check_pixels(request.width, request.height, services.settings.max_input_pixels(factor))
+        if request.output_format != "auto":
+            formats.check_size(size, request.output_format)
+        if caller.key:
+            access.check_quota(services.redis, caller.key, size[0] * size[1])
+    except UpresError as error:
+        return error
+    return None
