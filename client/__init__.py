@@ -1,6 +1,17 @@
-"""The SDK: `from client import Client`."""
+"""The SDK: `from client import Client`, or AsyncClient."""
 
-from client.errors import JobCancelled, JobFailed, Refused, ServerUnreachable
+from client.asynchronous import AsyncClient, AsyncUpscaled
+from client.errors import JobCancelled, JobFailed, NotInTime, Refused, ServerUnreachable
 from client.sdk import Client, Upscaled
 
-__all__ = ["Client", "JobCancelled", "JobFailed", "Refused", "ServerUnreachable", "Upscaled"]
+__all__ = [
+    "AsyncClient",
+    "AsyncUpscaled",
+    "Client",
+    "JobCancelled",
+    "JobFailed",
+    "NotInTime",
+    "Refused",
+    "ServerUnreachable",
+    "Upscaled",
+]

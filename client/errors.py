@@ -4,7 +4,8 @@ UpresError (core.errors)
 ├── ServerUnreachable     nothing answers at the URL
 ├── Refused               the server answered with a problem; `code`, `status` and `errors` are its own
 ├── JobFailed             the job ended without a result; `code` says why
-└── JobCancelled          somebody cancelled the job
+├── JobCancelled          somebody cancelled the job
+└── NotInTime             the job goes on, but not within the `timeout` that was given
 """
 
 from core.errors import UpresError
@@ -39,3 +40,8 @@ class JobFailed(UpresError):
 
 class JobCancelled(UpresError):
     code = "cancelled"
+
+
+class NotInTime(UpresError):
+    code = "not_in_time"
+    retryable = True

@@ -6,51 +6,32 @@ upscaled = Client("http://127.0.0.1:8000").upscale("photo.jpg", factor=4)
 upscaled.save("photo_x4.jpg")
 """
 
-import base64
-import os
-import random
 import time
-import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self, Unpack, overload
 
-import requests
-from pydantic import BaseModel, ValidationError
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
+import httpx
 
-from client import sse
-from client.errors import JobCancelled, JobFailed, Refused, ServerUnreachable
-from core.schema import (
-    EVENT,
-    TERMINAL,
-    Cancelled,
-    Event,
-    Failed,
-    JobAccepted,
-    Problem,
-    Result,
-    Snapshot,
-    Succeeded,
-    UploadLink,
+from client.following import Following, result_of
+from client.protocol import (
+    PIECE_BYTES,
+    Answer,
+    Call,
+    EstimateOptions,
+    Image,
+    JobOptions,
+    OnBytes,
+    Pause,
+    Peer,
+    Steps,
+    Which,
+    unheard,
+    whole,
 )
-
-Model = TypeVar("Model", bound=BaseModel)
-Image = str | PathLike[str] | bytes
-DEFAULT_URL = "http://127.0.0.1:8000"
-CONNECT_SECONDS = 5
-QUIET_SECONDS = 45
-"""The server says something every 15 s (20 s behind a gateway); three times that is a dead connection."""
-RECONNECT_SECONDS = 0.5
-NOTHING_MORE = 204
-"""The status of a job's events when the last one was seen already."""
-INLINE_BYTES = 4_000_000
-"""Larger files are uploaded: Lambda takes bodies of 6 MB, and base64 makes a third more of them."""
-PUT_SECONDS = 300
-GONE_SECONDS = 60
-"""A server that cannot be reached for so long counts as gone."""
+from core.schema import Estimate, Event, JobAccepted, Result, Snapshot
 
 
 class Upscaled(NamedTuple):
@@ -60,35 +41,31 @@ class Upscaled(NamedTuple):
     job_id: str
     result: Result
 
-    def download(self, which: Literal["result", "original"] = "result") -> bytes:
+    def download(self, which: Which = "result") -> bytes:
         """The enlarged image's file, or its bicubic enlargement's."""
         return self.client.download(self.job_id, which)
 
-    def save(self, path: str | PathLike[str]) -> Path:
-        """Write the enlarged image's file; returns where."""
-        target = Path(path)
-        target.write_bytes(self.download())
-        return target
+    def save(self, path: str | PathLike[str], which: Which = "result") -> Path:
+        """Write that file; returns where."""
+        return self.client.save(self.job_id, path, which)
 
 
 class Client:
-    """A connection to an upres server, by default the one in UPRES_URL; may be used as a context manager.
+    """A connection to an upres server, by default the one in UPRES_URL; a context manager, and good for threads.
 
-    Where the server asks for an API key, it is given here or in UPRES_API_KEY.
+    Where the server asks for an API key, it is given here or in UPRES_API_KEY. `timeout` is how many seconds an
+    answer is waited for. What fails for a reason that may pass is tried again, `retries` times, and as late as
+    Retry-After asks for.
 
     Methods raise ServerUnreachable or Refused (the server's problem, with its stable `code`).
     """
 
-    def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
-        url = url or os.environ.get("UPRES_URL") or DEFAULT_URL
-        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
-        self._session = requests.Session()
-        if key := api_key or os.environ.get("UPRES_API_KEY"):
-            self._session.headers["Authorization"] = f"Bearer {key}"
-        # Repeating a POST is safe: each carries an Idempotency-Key.
-        retry = Retry(3, status_forcelist=[503], allowed_methods=None, backoff_factor=0.3, raise_on_status=False)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=retry))
+    def __init__(
+        self, url: str | None = None, api_key: str | None = None, *, timeout: float = 45, retries: int = 4
+    ) -> None:
+        self._peer = Peer(url, api_key, retries)
+        self._http = httpx.Client(timeout=self._peer.timeout(timeout), limits=self._peer.limits)
+        self.url = self._peer.url
 
     def __enter__(self) -> Self:
         return self
@@ -98,177 +75,163 @@ class Client:
 
     def close(self) -> None:
         """Close all connections."""
-        self._session.close()
+        self._http.close()
 
     def upscale(
         self,
         image: Image,
         factor: int = 4,
         *,
-        model: str | None = None,
-        model_version: str | None = None,
-        output_format: str = "auto",
-        on_event: Callable[[Event], None] = lambda event: None,
+        on_event: Callable[[Event], None] = unheard,
+        on_bytes: OnBytes = unheard,
+        timeout: float | None = None,
+        **options: Unpack[JobOptions],
     ) -> Upscaled:
         """Submit an image (path, bytes or http(s) URL), wait, and return what became of it.
 
-        `on_event` sees every event on the way. Raises JobFailed or JobCancelled when there is no result.
+        `on_event` sees every event on the way, `on_bytes` how much of a large file is uploaded. Raises JobFailed or
+        JobCancelled when there is no result, and NotInTime when the job takes longer than `timeout` seconds.
         """
-        job = self.submit(image, factor, model=model, model_version=model_version, output_format=output_format)
-        for event in self.events(job.job_id):
+        job = self.submit(image, factor, on_bytes=on_bytes, **options)
+        for event in self.events(job.job_id, timeout=timeout):
             on_event(event)
-            match event:
-                case Succeeded():
-                    return Upscaled(self, job.job_id, event.result)
-                case Failed():
-                    raise JobFailed(event.code, event.message, event.retryable)
-                case Cancelled():
-                    raise JobCancelled(f"Job {job.job_id} was cancelled.")
-        raise AssertionError("a job's events end with a terminal one")
+        return Upscaled(self, job.job_id, result_of(job.job_id, event))
+
+    @overload
+    def submit(
+        self,
+        image: Image,
+        factor: int = 4,
+        *,
+        idempotency_key: str | None = None,
+        on_bytes: OnBytes = unheard,
+        **options: Unpack[JobOptions],
+    ) -> JobAccepted: ...
+
+    @overload
+    def submit(
+        self,
+        image: Image,
+        factor: int = 4,
+        *,
+        wait: float,
+        idempotency_key: str | None = None,
+        on_bytes: OnBytes = unheard,
+        **options: Unpack[JobOptions],
+    ) -> JobAccepted | Snapshot: ...
 
     def submit(
         self,
         image: Image,
         factor: int = 4,
         *,
-        model: str | None = None,
-        model_version: str | None = None,
-        output_format: str = "auto",
-        priority: Literal["normal", "high"] = "normal",
-        deadline_seconds: float | None = None,
+        wait: float = 0,
         idempotency_key: str | None = None,
-    ) -> JobAccepted:
-        """Submit an image and return at once. Raises FileNotFoundError for a path that is not there.
+        on_bytes: OnBytes = unheard,
+        **options: Unpack[JobOptions],
+    ) -> JobAccepted | Snapshot:
+        """Submit an image and return at once; with `wait`, the job's Snapshot if it ends within so many seconds (≤ 25).
 
-        Files of more than 4 MB go straight into the store first.
+        Files of more than 4 MB go straight into the store first. Raises FileNotFoundError for a path that is not there.
         """
-        body = {
-            **self._image_fields(image),
-            "upscale_factor": factor,
-            "model": model,
-            "model_version": model_version,
-            "output_format": output_format,
-            "priority": priority,
-            **({} if deadline_seconds is None else {"deadline_seconds": deadline_seconds}),
-        }
-        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return self._call(JobAccepted, "POST", "/v1/jobs", json=body, headers=headers)
+        return self._run(self._peer.submit(image, factor, options, idempotency_key, wait, on_bytes))
 
-    def events(self, job_id: str) -> Iterator[Event]:
+    def events(self, job_id: str, *, timeout: float | None = None) -> Iterator[Event]:
         """The job's events, from the first to the terminal one. See `follow`."""
-        for _, event in self.follow(job_id):
+        for _, event in self.follow(job_id, timeout=timeout):
             yield event
 
-    def follow(self, job_id: str, after: str | None = None) -> Iterator[tuple[str, Event]]:
+    def follow(
+        self, job_id: str, after: str | None = None, *, timeout: float | None = None
+    ) -> Iterator[tuple[str, Event]]:
         """The job's events with their ids, from the first, or after an id, to the terminal one.
 
-        Reconnects where it was; ServerUnreachable when that fails for a minute.
+        Reconnects where it was; ServerUnreachable when that fails for a minute, NotInTime when the job has not ended
+        within `timeout` seconds.
         """
-        reached = time.monotonic()
-        while time.monotonic() - reached < GONE_SECONDS:
+        following = Following(job_id, after, timeout)
+        while not following.over:
+            call = self._peer.events(job_id, following.after)
             try:
-                with self._open_events(job_id, after) as response:
-                    if response.status_code == NOTHING_MORE:
-                        return
-                    for event_id, event in _decode(response):
-                        reached, after = time.monotonic(), event_id
-                        yield event_id, event
-                        if event.type in TERMINAL:
-                            return
-                reached = time.monotonic()  # a gateway that buffers ends a stream after each few events
-            except (requests.RequestException, ServerUnreachable):
-                time.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.5))
-        raise ServerUnreachable(f"{self.url} does not answer any more; the job {job_id} goes on without you.")
+                with self._stream(call, following.quiet_seconds) as response:
+                    following.begin(response)
+                    for line in response.iter_lines():
+                        if entry := following.feed(line):
+                            yield entry
+            except httpx.TransportError as error:
+                time.sleep(following.pause(error))
+
+    def wait(self, job_id: str, *, timeout: float | None = None) -> Result:
+        """The result, when the job has ended. Raises JobFailed, JobCancelled or NotInTime."""
+        for _ in self.follow(job_id, timeout=timeout):
+            pass
+        return result_of(job_id, self.status(job_id))
 
     def status(self, job_id: str) -> Snapshot:
         """The job now."""
-        return self._call(Snapshot, "GET", f"/v1/jobs/{job_id}")
+        return self._run(self._peer.status(job_id))
 
     def cancel(self, job_id: str) -> Snapshot:
         """Cancel the job; one that has ended stays as it is."""
-        return self._call(Snapshot, "DELETE", f"/v1/jobs/{job_id}")
+        return self._run(self._peer.cancel(job_id))
 
-    def download(self, job_id: str, which: Literal["result", "original"] = "result") -> bytes:
+    def download(self, job_id: str, which: Which = "result") -> bytes:
         """The file of a finished job's image."""
-        return self._request("GET", f"/v1/jobs/{job_id}/{which}").content
+        return self._run(self._peer.download(job_id, which))
 
-    def upload(self, data: bytes, on_bytes: Callable[[int, int], None] = lambda sent, total: None) -> str:
+    def save(self, job_id: str, path: str | PathLike[str], which: Which = "result") -> Path:
+        """Write the file of a finished job's image, piece by piece, whole or not at all; returns where."""
+        call = self._run(self._peer.link(job_id, which))
+        try:
+            with whole(Path(path)) as file, self._stream(call) as response:
+                for piece in response.iter_bytes(PIECE_BYTES):
+                    file.write(piece)
+        except httpx.TransportError as error:
+            raise self._peer.lost(error) from error
+        return Path(path)
+
+    def upload(self, data: bytes, on_bytes: OnBytes = unheard) -> str:
         """Put an image file straight into the store; returns the key for `image_key`.
 
         `on_bytes` hears how many bytes of how many were sent.
         """
-        link = self._call(UploadLink, "POST", "/v1/uploads", json={"bytes": len(data)})
+        return self._run(self._peer.upload(data, on_bytes))
+
+    def estimate(self, width: int, height: int, factor: int = 4, **options: Unpack[EstimateOptions]) -> Estimate:
+        """What would become of an image of this size in pixels, and how long it would take."""
+        return self._run(self._peer.estimate(width, height, factor, options))
+
+    def _run(self, steps: Steps[Answer]) -> Answer:
+        """Do what an operation asks for, one step after the other."""
+        step = next(steps)
         try:
-            # Not through the session: the store is nobody's business to give the API key to.
-            response = requests.put(
-                link.upload_url, data=_Reader(data, on_bytes), timeout=(CONNECT_SECONDS, PUT_SECONDS)
-            )
-        except requests.RequestException as error:
-            raise ServerUnreachable("The object store does not answer; nothing was submitted.") from error
-        if not response.ok:
-            raise ServerUnreachable(f"The object store answered {response.status_code}; nothing was submitted.")
-        return link.image_key
+            while True:
+                try:
+                    if isinstance(step, Pause):
+                        time.sleep(step.seconds)
+                        step = next(steps)
+                    else:
+                        step = steps.send(self._http.send(self._request(step)))
+                except httpx.TransportError as error:
+                    step = steps.throw(error)
+        except StopIteration as stop:
+            answer: Answer = stop.value
+            return answer
 
-    def _image_fields(self, image: Image) -> dict[str, str]:
-        """The fields of a request that carry the image."""
-        if isinstance(image, str) and "://" in image:
-            return {"image_url": image}
-        data, name = (image, {}) if isinstance(image, bytes) else _read(Path(image))
-        if len(data) > INLINE_BYTES:
-            return {"image_key": self.upload(data), **name}
-        return {"image_base64": base64.b64encode(data).decode(), **name}
+    def _request(self, call: Call) -> httpx.Request:
+        return self._http.build_request(call.method, call.url, **self._peer.parts(call))
 
-    def _open_events(self, job_id: str, after: str | None) -> requests.Response:
-        headers = {"Last-Event-ID": after} if after else {}
-        return self._request("GET", f"/v1/jobs/{job_id}/events", headers=headers, stream=True)
-
-    def _call(self, model: type[Model], method: str, path: str, **options: Any) -> Model:
-        return model.model_validate_json(self._request(method, path, **options).content)
-
-    def _request(self, method: str, path: str, **options: Any) -> requests.Response:
+    @contextmanager
+    def _stream(self, call: Call, quiet_seconds: float | None = None) -> Iterator[httpx.Response]:
+        """A response whose body is read piece by piece. Raises Refused, ServerUnreachable or httpx.TransportError."""
+        request = self._request(call)
+        if quiet_seconds is not None:
+            request.extensions["timeout"]["read"] = quiet_seconds
+        response = self._http.send(request, stream=True)
         try:
-            response = self._session.request(
-                method, self.url + path, timeout=(CONNECT_SECONDS, QUIET_SECONDS), **options
-            )
-        except requests.RequestException as error:
-            raise ServerUnreachable(f"{self.url} does not answer; is upres running there?") from error
-        if not response.ok:
-            raise _refused(response)
-        return response
-
-
-def _decode(response: requests.Response) -> Iterator[tuple[str, Event]]:
-    lines = (line.decode() for line in response.iter_lines())
-    for event_id, data in sse.decode(lines):
-        yield event_id, EVENT.validate_json(data)
-
-
-class _Reader:
-    """Bytes that say how many of them were read, with a length, so that they are not sent in chunks."""
-
-    def __init__(self, data: bytes, on_bytes: Callable[[int, int], None]) -> None:
-        self._data, self._sent, self._on_bytes = data, 0, on_bytes
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes, at most `size`."""
-        piece = self._data[self._sent :] if size < 0 else self._data[self._sent : self._sent + size]
-        self._sent += len(piece)
-        self._on_bytes(self._sent, len(self._data))
-        return piece
-
-
-def _read(path: Path) -> tuple[bytes, dict[str, str]]:
-    return path.read_bytes(), {"image_name": path.name}
-
-
-def _refused(response: requests.Response) -> Refused | ServerUnreachable:
-    """The server's problem; what is no problem document does not come from upres."""
-    try:
-        return Refused(Problem.model_validate_json(response.content))
-    except ValidationError:
-        return ServerUnreachable(
-            f"{response.url} answered {response.status_code} {response.reason}, not as upres does."
-        )
+            if response.is_error:
+                response.read()
+                raise self._peer.broken(response)
+            yield response
+        finally:
+            response.close()

@@ -11,21 +11,33 @@ class ServerSentEvent(NamedTuple):
     data: str
 
 
-def decode(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
-    """Lines without their ends → events. Comments and fields that upres does not use are passed over.
+class Decoder:
+    """Takes lines one by one. Comments and fields that upres does not use are passed over.
 
     An event that is cut off before its empty line is dropped, as the specification asks.
     """
-    event_id, data = "", list[str]()
-    for line in lines:
+
+    def __init__(self) -> None:
+        self._id = ""
+        self._data: list[str] = []
+
+    def feed(self, line: str) -> ServerSentEvent | None:
+        """A line without its end → the event that it ends, if it does."""
         if not line:
-            if data:
-                yield ServerSentEvent(event_id, "\n".join(data))
-            data = []
-            continue
+            data, self._data = self._data, []
+            return ServerSentEvent(self._id, "\n".join(data)) if data else None
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "data":
-            data.append(value)
+            self._data.append(value)
         elif field == "id" and "\0" not in value:
-            event_id = value
+            self._id = value
+        return None
+
+
+def decode(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
+    """Lines → events."""
+    decoder = Decoder()
+    for line in lines:
+        if event := decoder.feed(line):
+            yield event

@@ -24,6 +24,7 @@ from core import keys
 
 FACTORS = (2, 4, 8)
 OutputFormat = Literal["png", "jpeg", "webp"]
+WantedFormat = Literal["auto", "png", "jpeg", "webp"]
 Stage = Literal["fetch", "decode", "upscale", "encode", "store"]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
@@ -103,7 +104,7 @@ class JobRequest(Order):
     )
     model: ModelName | None = Field(None, description="Model name; default: the deployment's model.")
     model_version: VersionName | None = Field(None, description="A version or a label of the model; default: stable.")
-    output_format: Annotated[Literal["auto", "png", "jpeg", "webp"], BeforeValidator(_format)] = Field(
+    output_format: Annotated[WantedFormat, BeforeValidator(_format)] = Field(
         "auto", description="File format of the result; auto: as the input."
     )
     priority: Literal["normal", "high"] = Field("normal", description="high: before all that is waiting.")
@@ -174,7 +175,7 @@ class EstimateRequest(Order):
     )
     model: ModelName | None = Field(None, description="Model name; default: the deployment's model.")
     model_version: VersionName | None = Field(None, description="A version or a label of the model; default: stable.")
-    output_format: Annotated[Literal["auto", "png", "jpeg", "webp"], BeforeValidator(_format)] = Field(
+    output_format: Annotated[WantedFormat, BeforeValidator(_format)] = Field(
         "auto", description="File format of the result."
     )
 
@@ -229,7 +230,7 @@ class JobMessage(Order):
     model: ModelName = Field(description="Model name.")
     model_version: VersionName = Field(description="What the request's label meant when it was accepted.")
     model_digest: Digest
-    output_format: Literal["auto", "png", "jpeg", "webp"] = Field(description="auto: as the input.")
+    output_format: WantedFormat = Field(description="auto: as the input.")
     submitted_at: datetime = Field(description="When the request was accepted, UTC.")
     deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
     owner: str | None = Field(None, description="Id of the API key that it was submitted with.")

@@ -10,7 +10,7 @@ import requests
 from PIL import Image
 
 from client import Client, JobFailed
-from core.schema import Event, Failed, Progress, Snapshot, Started, Succeeded
+from core.schema import Event, Failed, Progress, Snapshot, Started, Succeeded, WantedFormat
 from infra.local import Local
 from tests.conftest import SAMPLES, body, encoded, http_server, opened, psnr
 from worker.engine.device import choose as choose_device
@@ -70,7 +70,7 @@ def test_every_factor_enlarges_better_than_bicubic(client: Client, factor: int) 
 
 @pytest.mark.parametrize(("pillow", "format"), [("PNG", "png"), ("JPEG", "jpeg"), ("WEBP", "webp")])
 @pytest.mark.parametrize("wanted", ["auto", "png", "jpeg", "webp"])
-def test_formats_in_and_out(client: Client, photo: Image.Image, pillow: str, format: str, wanted: str) -> None:
+def test_formats_in_and_out(client: Client, photo: Image.Image, pillow: str, format: str, wanted: WantedFormat) -> None:
     upscaled = client.upscale(encoded(photo, pillow), 2, output_format=wanted)
     expected = format if wanted == "auto" else wanted
     assert upscaled.result.format == expected

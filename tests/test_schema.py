@@ -11,7 +11,19 @@ from pydantic import BaseModel, ValidationError
 
 from core.errors import InvalidJson, InvalidRequest, SettingsError, UpresError, tree
 from core.manifest import Manifest
-from core.schema import Cancelled, JobAccepted, JobMessage, JobRequest, Message, Order, Problem, Snapshot, now
+from core.schema import (
+    Cancelled,
+    EstimateRequest,
+    JobAccepted,
+    JobMessage,
+    JobRequest,
+    Message,
+    Order,
+    Problem,
+    Snapshot,
+    UploadRequest,
+    now,
+)
 from core.settings import Settings
 from function.parse import CODES, EXPECTED, parse, parse_json
 from tests.conftest import ROOT
@@ -75,7 +87,8 @@ def test_a_thousand_mistakes_are_not_listed() -> None:
 
 
 def test_every_field_has_a_code_and_says_what_is_right() -> None:
-    assert set(CODES) == set(EXPECTED) == set(JobRequest.model_fields)
+    fields = {name for model in (JobRequest, UploadRequest, EstimateRequest) for name in model.model_fields}
+    assert set(CODES) == set(EXPECTED) == fields
 
 
 @pytest.mark.parametrize(("payload", "code", "says"), BAD)

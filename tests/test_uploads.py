@@ -8,7 +8,7 @@ import requests
 from redis import Redis
 
 from client import Client
-from client import sdk as client_module
+from client import protocol as client_module
 from core import access, keys
 from core.storage import Store
 from function.parse import MOST_WAIT, preferred_wait

@@ -1,0 +1,221 @@
+"""Use upres from a program with asyncio:
+
+from client import AsyncClient
+
+async with AsyncClient("http://127.0.0.1:8000") as client:
+    upscaled = await client.upscale("photo.jpg", factor=4)
+    await upscaled.save("photo_x4.jpg")
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple, Self, Unpack, overload
+
+import httpx
+
+from client.following import Following, result_of
+from client.protocol import (
+    PIECE_BYTES,
+    Answer,
+    Call,
+    EstimateOptions,
+    Image,
+    JobOptions,
+    OnBytes,
+    Pause,
+    Peer,
+    Steps,
+    Which,
+    unheard,
+    whole,
+)
+from core.schema import Estimate, Event, JobAccepted, Result, Snapshot
+
+
+class AsyncUpscaled(NamedTuple):
+    """A finished job; the images are downloaded when asked for."""
+
+    client: "AsyncClient"
+    job_id: str
+    result: Result
+
+    async def download(self, which: Which = "result") -> bytes:
+        """See Client.download."""
+        return await self.client.download(self.job_id, which)
+
+    async def save(self, path: str | PathLike[str], which: Which = "result") -> Path:
+        """See Client.save."""
+        return await self.client.save(self.job_id, path, which)
+
+
+class AsyncClient:
+    """As Client is, for asyncio: the same methods with the same parameters, awaited; events by `async for`.
+
+    `on_event` and `on_bytes` are plain functions. Methods raise what Client's raise.
+    """
+
+    def __init__(
+        self, url: str | None = None, api_key: str | None = None, *, timeout: float = 45, retries: int = 4
+    ) -> None:
+        self._peer = Peer(url, api_key, retries)
+        self._http = httpx.AsyncClient(timeout=self._peer.timeout(timeout), limits=self._peer.limits)
+        self.url = self._peer.url
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """See Client.close."""
+        await self._http.aclose()
+
+    async def upscale(
+        self,
+        image: Image,
+        factor: int = 4,
+        *,
+        on_event: Callable[[Event], None] = unheard,
+        on_bytes: OnBytes = unheard,
+        timeout: float | None = None,
+        **options: Unpack[JobOptions],
+    ) -> AsyncUpscaled:
+        """See Client.upscale."""
+        job = await self.submit(image, factor, on_bytes=on_bytes, **options)
+        async for event in self.events(job.job_id, timeout=timeout):
+            on_event(event)
+        return AsyncUpscaled(self, job.job_id, result_of(job.job_id, event))
+
+    @overload
+    async def submit(
+        self,
+        image: Image,
+        factor: int = 4,
+        *,
+        idempotency_key: str | None = None,
+        on_bytes: OnBytes = unheard,
+        **options: Unpack[JobOptions],
+    ) -> JobAccepted: ...
+
+    @overload
+    async def submit(
+        self,
+        image: Image,
+        factor: int = 4,
+        *,
+        wait: float,
+        idempotency_key: str | None = None,
+        on_bytes: OnBytes = unheard,
+        **options: Unpack[JobOptions],
+    ) -> JobAccepted | Snapshot: ...
+
+    async def submit(
+        self,
+        image: Image,
+        factor: int = 4,
+        *,
+        wait: float = 0,
+        idempotency_key: str | None = None,
+        on_bytes: OnBytes = unheard,
+        **options: Unpack[JobOptions],
+    ) -> JobAccepted | Snapshot:
+        """See Client.submit."""
+        return await self._run(self._peer.submit(image, factor, options, idempotency_key, wait, on_bytes))
+
+    async def events(self, job_id: str, *, timeout: float | None = None) -> AsyncIterator[Event]:
+        """See Client.events."""
+        async for _, event in self.follow(job_id, timeout=timeout):
+            yield event
+
+    async def follow(
+        self, job_id: str, after: str | None = None, *, timeout: float | None = None
+    ) -> AsyncIterator[tuple[str, Event]]:
+        """See Client.follow."""
+        following = Following(job_id, after, timeout)
+        while not following.over:
+            call = self._peer.events(job_id, following.after)
+            try:
+                async with self._stream(call, following.quiet_seconds) as response:
+                    following.begin(response)
+                    async for line in response.aiter_lines():
+                        if entry := following.feed(line):
+                            yield entry
+            except httpx.TransportError as error:
+                await asyncio.sleep(following.pause(error))
+
+    async def wait(self, job_id: str, *, timeout: float | None = None) -> Result:
+        """See Client.wait."""
+        async for _ in self.follow(job_id, timeout=timeout):
+            pass
+        return result_of(job_id, await self.status(job_id))
+
+    async def status(self, job_id: str) -> Snapshot:
+        """See Client.status."""
+        return await self._run(self._peer.status(job_id))
+
+    async def cancel(self, job_id: str) -> Snapshot:
+        """See Client.cancel."""
+        return await self._run(self._peer.cancel(job_id))
+
+    async def download(self, job_id: str, which: Which = "result") -> bytes:
+        """See Client.download."""
+        return await self._run(self._peer.download(job_id, which))
+
+    async def save(self, job_id: str, path: str | PathLike[str], which: Which = "result") -> Path:
+        """See Client.save."""
+        call = await self._run(self._peer.link(job_id, which))
+        try:
+            with whole(Path(path)) as file:
+                async with self._stream(call) as response:
+                    async for piece in response.aiter_bytes(PIECE_BYTES):
+                        file.write(piece)
+        except httpx.TransportError as error:
+            raise self._peer.lost(error) from error
+        return Path(path)
+
+    async def upload(self, data: bytes, on_bytes: OnBytes = unheard) -> str:
+        """See Client.upload."""
+        return await self._run(self._peer.upload(data, on_bytes))
+
+    async def estimate(self, width: int, height: int, factor: int = 4, **options: Unpack[EstimateOptions]) -> Estimate:
+        """See Client.estimate."""
+        return await self._run(self._peer.estimate(width, height, factor, options))
+
+    async def _run(self, steps: Steps[Answer]) -> Answer:
+        """Do what an operation asks for, one step after the other."""
+        step = next(steps)
+        try:
+            while True:
+                try:
+                    if isinstance(step, Pause):
+                        await asyncio.sleep(step.seconds)
+                        step = next(steps)
+                    else:
+                        step = steps.send(await self._http.send(self._request(step)))
+                except httpx.TransportError as error:
+                    step = steps.throw(error)
+        except StopIteration as stop:
+            answer: Answer = stop.value
+            return answer
+
+    def _request(self, call: Call) -> httpx.Request:
+        return self._http.build_request(call.method, call.url, **self._peer.parts(call))
+
+    @asynccontextmanager
+    async def _stream(self, call: Call, quiet_seconds: float | None = None) -> AsyncIterator[httpx.Response]:
+        """A response whose body is read piece by piece. Raises Refused, ServerUnreachable or httpx.TransportError."""
+        request = self._request(call)
+        if quiet_seconds is not None:
+            request.extensions["timeout"]["read"] = quiet_seconds
+        response = await self._http.send(request, stream=True)
+        try:
+            if response.is_error:
+                await response.aread()
+                raise self._peer.broken(response)
+            yield response
+        finally:
+            await response.aclose()

@@ -1,0 +1,76 @@
+"""Where somebody is in a job's events, over any number of connections; knows no socket."""
+
+import random
+import time
+
+import httpx
+
+from client.errors import JobCancelled, JobFailed, NotInTime, ServerUnreachable
+from client.protocol import RECONNECT_SECONDS
+from client.sse import Decoder
+from core.schema import EVENT, TERMINAL, Cancelled, Event, Failed, Result, Snapshot, Succeeded
+
+QUIET_SECONDS = 45.0
+"""The server says something every 15 s (20 s behind a gateway); three times that is a dead connection."""
+GONE_SECONDS = 60
+"""A server that cannot be reached for so long counts as gone."""
+NOTHING_MORE = 204
+"""The status of a job's events when the last one was seen already."""
+
+
+class Following:
+    """Where somebody is in a job's events, over any number of connections."""
+
+    def __init__(self, job_id: str, after: str | None, timeout: float | None) -> None:
+        self.after, self.over = after, False
+        self._job_id = job_id
+        self._until = time.monotonic() + timeout if timeout is not None else None
+        self._reached = time.monotonic()
+        self._decoder = Decoder()
+
+    @property
+    def quiet_seconds(self) -> float:
+        """How long nothing may be heard. Raises NotInTime."""
+        if self._until is None:
+            return QUIET_SECONDS
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise NotInTime(f"Job {self._job_id} has not ended in time; it goes on.")
+        return min(QUIET_SECONDS, left)
+
+    def begin(self, response: httpx.Response) -> None:
+        """A connection is there; perhaps it says that nothing more will come."""
+        self._decoder = Decoder()
+        self.over = response.status_code == NOTHING_MORE
+        self._reached = time.monotonic()
+
+    def feed(self, line: str) -> tuple[str, Event] | None:
+        """A line → the event that it ends, with its id. Raises NotInTime."""
+        self._reached = time.monotonic()
+        if decoded := self._decoder.feed(line):
+            event = EVENT.validate_json(decoded.data)
+            self.after, self.over = decoded.id, event.type in TERMINAL
+            return decoded.id, event
+        if not self.over:
+            _ = self.quiet_seconds
+        return None
+
+    def pause(self, error: httpx.TransportError) -> float:
+        """How long to wait before the next connection. Raises ServerUnreachable when they fail for a minute."""
+        if time.monotonic() - self._reached > GONE_SECONDS:
+            raise ServerUnreachable(f"The server does not answer any more; job {self._job_id} goes on.") from error
+        return min(RECONNECT_SECONDS * random.uniform(0.5, 1.5), self.quiet_seconds)
+
+
+def result_of(job_id: str, ended: Event | Snapshot) -> Result:
+    """The result of a job that has ended so. Raises JobFailed or JobCancelled."""
+    match ended:
+        case Succeeded(result=result) | Snapshot(status="succeeded", result=Result() as result):
+            return result
+        case Failed() as failed:
+            raise JobFailed(failed.code, failed.message, failed.retryable)
+        case Snapshot(status="failed", failure=failure) if failure:
+            raise JobFailed(failure.code, failure.message, failure.retryable)
+        case Cancelled() | Snapshot(status="cancelled"):
+            raise JobCancelled(f"Job {job_id} was cancelled.")
+    raise AssertionError("a job's events end with a terminal one")

@@ -1,0 +1,270 @@
+"""What a client says to the server and what the answers mean; knows no socket (sans I/O).
+
+An operation is a generator of steps: it yields what is to be sent, or waited for, and is sent the response. Client
+and AsyncClient (sdk.py, asynchronous.py) run the same operations, each in its own way.
+"""
+
+import base64
+import os
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple, TypedDict, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from client.errors import Refused, ServerUnreachable
+from core.schema import Estimate, JobAccepted, Problem, Snapshot, UploadLink, WantedFormat
+
+Model = TypeVar("Model", bound=BaseModel)
+Answer = TypeVar("Answer")
+Image = str | PathLike[str] | bytes
+OnBytes = Callable[[int, int], None]
+"""Called with (sent, total) while a file is uploaded."""
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+Which = Literal["result", "original"]
+CONNECT_SECONDS = 5
+INLINE_BYTES = 4_000_000
+"""Larger files are uploaded: Lambda takes bodies of 6 MB, and base64 makes a third more of them."""
+PIECE_BYTES = 1 << 16
+RECONNECT_SECONDS = 0.5
+MOST_PAUSE = 60.0
+"""Who is told to come back later than this is told so, instead of waiting."""
+AGAIN = {429, 502, 503, 504}
+"""Statuses after which the same request may succeed soon."""
+
+
+class JobOptions(TypedDict, total=False):
+    """What a job may be told besides its image and factor; see JobRequest (core/schema.py)."""
+
+    model: str | None
+    model_version: str | None
+    output_format: WantedFormat
+    priority: Literal["normal", "high"]
+    deadline_seconds: float
+    webhook_url: str | None
+    preview: bool
+
+
+class EstimateOptions(TypedDict, total=False):
+    """What an estimate may be told besides size and factor; see EstimateRequest (core/schema.py)."""
+
+    bytes: int
+    model: str | None
+    model_version: str | None
+    output_format: WantedFormat
+
+
+class Body:
+    """A file on its way, in pieces, for both kinds of clients."""
+
+    def __init__(self, data: bytes, on_bytes: OnBytes) -> None:
+        self._data, self._on_bytes = data, on_bytes
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._data), PIECE_BYTES):
+            piece = self._data[start : start + PIECE_BYTES]
+            yield piece
+            self._on_bytes(start + len(piece), len(self._data))
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request."""
+
+    method: str
+    url: str
+    json: object = None
+    content: Body | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    to_store: bool = False
+    """The store is nobody's business to give the API key to."""
+
+
+class Pause(NamedTuple):
+    """Wait so long."""
+
+    seconds: float
+
+
+Steps = Generator[Call | Pause, Any, Answer]
+"""Is sent a response for each Call, and None after each Pause."""
+
+
+class Peer:
+    """A server, and everything that can be asked of it."""
+
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+
+    def __init__(self, url: str | None, api_key: str | None, retries: int) -> None:
+        url = url or os.environ.get("UPRES_URL") or DEFAULT_URL
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+        key = api_key or os.environ.get("UPRES_API_KEY")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._retries = retries
+
+    @staticmethod
+    def timeout(seconds: float) -> httpx.Timeout:
+        """For an answer; whether anybody is there shows sooner."""
+        return httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+
+    def parts(self, call: Call) -> dict[str, Any]:
+        """A request, for httpx."""
+        own = {} if call.to_store else self._headers
+        return {"json": call.json, "content": call.content, "headers": {**own, **call.headers}}
+
+    def lost(self, error: Exception) -> ServerUnreachable:
+        """The store broke off."""
+        return unreachable("The object store", error)
+
+    @staticmethod
+    def broken(response: httpx.Response) -> Exception:
+        """What to raise for an error instead of a stream: one of the connection's if it may be gone soon."""
+        if response.status_code in AGAIN:
+            return httpx.RemoteProtocolError(f"{response.status_code} {response.reason_phrase}")
+        return refused(response)
+
+    def submit(
+        self,
+        image: Image,
+        factor: int,
+        options: JobOptions,
+        idempotency_key: str | None,
+        wait: float,
+        on_bytes: OnBytes,
+    ) -> Steps[JobAccepted | Snapshot]:
+        """Raises FileNotFoundError for a path that is not there."""
+        # Repeating it is safe: it carries an Idempotency-Key.
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        if wait:
+            headers["Prefer"] = f"wait={wait:.0f}"
+        body = {**(yield from self._image_fields(image, on_bytes)), "upscale_factor": factor, **options}
+        response = yield from self._ask(Call("POST", f"{self.url}/v1/jobs", json=body, headers=headers))
+        kind: type[JobAccepted | Snapshot] = Snapshot if response.status_code == httpx.codes.OK else JobAccepted
+        return kind.model_validate_json(response.content)
+
+    def upload(self, data: bytes, on_bytes: OnBytes) -> Steps[str]:
+        """The `image_key`."""
+        link = yield from self._read(UploadLink, "POST", "/v1/uploads", {"bytes": len(data)})
+        headers = {"Content-Length": str(len(data))}
+        put = Call("PUT", link.upload_url, content=Body(data, on_bytes), headers=headers, to_store=True)
+        yield from self._ask(put, "The object store")
+        return link.image_key
+
+    def estimate(self, width: int, height: int, factor: int, options: EstimateOptions) -> Steps[Estimate]:
+        """What would become of an image."""
+        fields = {"width": width, "height": height, "upscale_factor": factor, **options}
+        return self._read(Estimate, "POST", "/v1/estimate", fields)
+
+    def status(self, job_id: str) -> Steps[Snapshot]:
+        """The job now."""
+        return self._read(Snapshot, "GET", f"/v1/jobs/{job_id}")
+
+    def cancel(self, job_id: str) -> Steps[Snapshot]:
+        """The job after it."""
+        return self._read(Snapshot, "DELETE", f"/v1/jobs/{job_id}")
+
+    def download(self, job_id: str, which: Which) -> Steps[bytes]:
+        """The file of a finished job's image."""
+        response = yield from self._ask((yield from self.link(job_id, which)), "The object store")
+        return response.content
+
+    def link(self, job_id: str, which: Which) -> Steps[Call]:
+        """What to ask the store for."""
+        response = yield from self._ask(Call("GET", f"{self.url}/v1/jobs/{job_id}/{which}"))
+        return Call("GET", response.headers["Location"], to_store=True)
+
+    def events(self, job_id: str, after: str | None) -> Call:
+        """What to ask for a job's events."""
+        headers = {"Last-Event-ID": after} if after else {}
+        return Call("GET", f"{self.url}/v1/jobs/{job_id}/events", headers=headers)
+
+    def _image_fields(self, image: Image, on_bytes: OnBytes) -> Steps[dict[str, str]]:
+        """The fields of a request that carry the image."""
+        if isinstance(image, str) and "://" in image:
+            return {"image_url": image}
+        data, name = (image, {}) if isinstance(image, bytes) else _file(Path(image))
+        if len(data) > INLINE_BYTES:
+            return {"image_key": (yield from self.upload(data, on_bytes)), **name}
+        return {"image_base64": base64.b64encode(data).decode(), **name}
+
+    def _read(self, model: type[Model], method: str, path: str, json: object = None) -> Steps[Model]:
+        response = yield from self._ask(Call(method, self.url + path, json))
+        return model.model_validate_json(response.content)
+
+    def _ask(self, call: Call, whom: str = "") -> Steps[httpx.Response]:
+        """Until there is an answer, or it is known that there will be none soon: as often as Retry-After asks for."""
+        for attempt in range(self._retries + 1):
+            pause = RECONNECT_SECONDS * 2**attempt * random.uniform(0.5, 1)
+            try:
+                response: httpx.Response = yield call
+            except httpx.TransportError as error:
+                failure: Refused | ServerUnreachable = unreachable(whom or self.url, error)
+            else:
+                if response.status_code < httpx.codes.BAD_REQUEST:
+                    return response
+                failure = refused(response)
+                pause = max(pause, retry_after(response))
+                if response.status_code not in AGAIN or pause > MOST_PAUSE:
+                    raise failure
+            if attempt < self._retries:
+                yield Pause(pause)
+        raise failure
+
+
+def unreachable(whom: str, error: Exception) -> ServerUnreachable:
+    """Nobody is there."""
+    made = ServerUnreachable(f"{whom} does not answer; is upres running there?")
+    made.__cause__ = error
+    return made
+
+
+def refused(response: httpx.Response) -> Refused | ServerUnreachable:
+    """The server's problem; what is no problem document does not come from upres."""
+    try:
+        return Refused(Problem.model_validate_json(response.content))
+    except ValidationError:
+        where = response.url.copy_with(query=None)  # it may hold a signature
+        return ServerUnreachable(
+            f"{where} answered {response.status_code} {response.reason_phrase}, not as upres does."
+        )
+
+
+def unheard(*news: object) -> None:
+    """Nobody wants to know."""
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that is there, under its name, once it is complete; else there is what was before."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Seconds that the server asks to wait (RFC 9110, 10.2.3), 0 when it does not; never as a date from upres."""
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() else 0.0
+
+
+def _file(path: Path) -> tuple[bytes, dict[str, str]]:
+    return path.read_bytes(), {"image_name": path.name}
