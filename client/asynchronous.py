@@ -153,6 +153,10 @@ class AsyncClient:
             pass
         return result_of(job_id, await self.status(job_id))
 
+    async def check(self) -> None:
+        """See Client.check."""
+        await self._run(self._peer.check())
+
     async def status(self, job_id: str) -> Snapshot:
         """See Client.status."""
         return await self._run(self._peer.status(job_id))
@@ -161,13 +165,13 @@ class AsyncClient:
         """See Client.cancel."""
         return await self._run(self._peer.cancel(job_id))
 
-    async def download(self, job_id: str, which: Which = "result") -> bytes:
+    async def download(self, job: str | Result, which: Which = "result") -> bytes:
         """See Client.download."""
-        return await self._run(self._peer.download(job_id, which))
+        return await self._run(self._peer.download(job, which))
 
-    async def save(self, job_id: str, path: str | PathLike[str], which: Which = "result") -> Path:
+    async def save(self, job: str | Result, path: str | PathLike[str], which: Which = "result") -> Path:
         """See Client.save."""
-        call = await self._run(self._peer.link(job_id, which))
+        call = await self._run(self._peer.link(job, which))
         try:
             with whole(Path(path)) as file:
                 async with self._stream(call) as response:
@@ -187,8 +191,8 @@ class AsyncClient:
 
     async def _run(self, steps: Steps[Answer]) -> Answer:
         """Do what an operation asks for, one step after the other."""
-        step = next(steps)
         try:
+            step = next(steps)
             while True:
                 try:
                     if isinstance(step, Pause):

@@ -1,36 +1,40 @@
 """The command `upres`."""
 
-import os
 import sys
-from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from client.errors import ServerUnreachable
-from client.sdk import Client
+from client.batch import Enlarger
+from client.display import sentence
+from client.enlarging import NAME, Wanted, estimate, run
+from client.protocol import DEFAULT_URL
 from core.errors import UpresError
-from core.schema import TERMINAL, Event, Queued, Requeued, Started, Succeeded
-from core.schema import Progress as ProgressEvent
 
-FOR_OPERATORS = {"jobs": "client.jobs", "keys": "client.keys", "models": "models.commands"}
-AT_ONCE = 4
-"""Images followed at the same time; how many are enlarged at the same time is the workers' business."""
-FAILED, UNREACHABLE, INTERRUPTED = 1, 3, 130
+LATER = {
+    "jobs": "client.jobs:jobs",
+    "keys": "client.keys:keys",
+    "models": "models.commands:models",
+}
+"""Commands for operators: they need more than a client has, and are loaded when they are asked for."""
+AT_ONCE = 8
+"""Images on their way at the same time; how many are enlarged at the same time is the workers' business."""
 EPILOG = """\b
 Examples:
-  upres photo.jpg                        → photo_x4.jpg
-  upres a.png b.png --factor 2 --out big → big/a_x2.png, big/b_x2.png
-  upres https://example.org/cat.webp --format png
+  upres photo.jpg                             → photo_x4.jpg
+  upres holiday --factor 2 --out big          → big/…, with holiday's folders
+  upres "raw/**/*.tif" --format png --out big
+  find . -size -1M -name "*.jpg" | upres - --out big --json
+  upres https://example.org/cat.webp
+  upres --local photo.jpg                     without any server
+  upres --estimate photo.jpg                  what would become of it, and when
+
+\b
+In the folder given with --out, a manifest (.upres.db) remembers what is done:
+the same command once more, after Ctrl-C, a crash, or with more images, goes
+on where it was.
 
 \b
 Exit codes: 0 all enlarged · 1 some failed · 2 wrong usage
@@ -58,18 +62,23 @@ class Upres(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands, without loading those for operators."""
-        return ["enlarge", *FOR_OPERATORS]
+        return ["enlarge", *LATER]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A command by its name; those for operators need more than a client has."""
-        if cmd_name not in FOR_OPERATORS:
+        """A command by its name."""
+        if cmd_name not in LATER:
             return super().get_command(ctx, cmd_name)
-        try:
-            command: click.Command = getattr(import_module(FOR_OPERATORS[cmd_name]), cmd_name)
-        except ImportError as error:
-            need = "pip install redis rq boto3"
-            raise click.ClickException(f"upres {cmd_name} talks to Redis and the store: {need} ({error})") from error
+        command: click.Command = later(LATER[cmd_name], f"upres {cmd_name}", "pip install redis rq boto3")
         return command
+
+
+def later(place: str, what: str, need: str) -> Any:
+    """Something that needs more than a client has."""
+    module, _, name = place.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except ImportError as error:
+        raise click.ClickException(f"{what} needs more than the client: {need} ({error})") from error
 
 
 @click.group(cls=Upres, epilog=EPILOG, context_settings={"max_content_width": 100})
@@ -83,12 +92,9 @@ def main() -> None:
 @click.option(
     "--factor", type=click.Choice(["2", "4", "8"]), default="4", show_default=True, help="Enlargement per side."
 )
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results; default: here.")
 @click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=".",
-    show_default=True,
-    help="Folder for the results.",
+    "--name", default=NAME, show_default=True, metavar="PATTERN", help="Of the results; {model} is possible, too."
 )
 @click.option(
     "--format", "output_format", type=click.Choice(["auto", "png", "jpeg", "webp"]), default="auto", show_default=True,
@@ -97,127 +103,29 @@ def main() -> None:
 @click.option("--model", help="Model name; default: the server's.")
 @click.option("--model-version", help="A version or a label of the model; default: stable.")
 @click.option(
-    "--server",
-    envvar="UPRES_URL",
-    default="http://127.0.0.1:8000",
-    show_default=True,
-    show_envvar=True,
-    help="Where upres runs.",
+    "--at-once", type=click.IntRange(1, 256), default=AT_ONCE, show_default=True, help="Images on their way together."
 )
+@click.option("--force", is_flag=True, help="Enlarge what is done already, and replace what is there.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each image, and one for all of them.")
+@click.option("--estimate", is_flag=True, help="Only say what would become of them.")
+@click.option("--local", is_flag=True, help="Enlarge in this process; --model may be the folder of a version.")
+@click.option(
+    "--server", envvar="UPRES_URL", default=DEFAULT_URL, show_default=True, show_envvar=True,
+    help="Where upres runs.",
+)  # fmt: skip
 @click.option("--api-key", envvar="UPRES_API_KEY", show_envvar=True, help="Key for it, where one is needed.")
-def enlarge(
-    photos: tuple[str, ...],
-    factor: str,
-    out: Path,
-    output_format: str,
-    model: str | None,
-    model_version: str | None,
-    server: str,
-    api_key: str | None,
-) -> None:
-    """Enlarge photos by super-resolution. PHOTO is a file or an http(s) address.
+def enlarge(**given: Any) -> None:
+    """Enlarge photos by super-resolution.
 
-    PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF come in, PNG, JPEG or WebP go out.
+    PHOTO is a file, a folder, a pattern, an http(s) address, or - for a list of them on stdin. PNG, JPEG, WebP, AVIF,
+    TIFF, BMP or GIF come in, PNG, JPEG or WebP go out.
     """
-    names = Counter(Path(_name(photo)).stem for photo in photos)
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise click.UsageError(f"Several photos are called {twice[0]!r}: one result would overwrite the other.")
-    out.mkdir(parents=True, exist_ok=True)
-    with Client(server, api_key) as client, _bars(Console(stderr=True)) as bars:
-        sys.exit(Batch(client, bars, int(factor), out, output_format, model, model_version).run(photos))
-
-
-@dataclass
-class Batch:
-    """Photos on their way, each with its bar."""
-
-    client: Client
-    bars: Progress
-    factor: int
-    out: Path
-    output_format: str
-    model: str | None
-    model_version: str | None
-    jobs: set[str] = field(default_factory=set)
-    """Those that have not ended."""
-
-    def run(self, photos: Iterable[str]) -> int:
-        """Enlarge them all; the exit code. On Ctrl-C, cancel what runs and leave at once."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            try:
-                return max(pool.map(self._enlarge, photos))
-            except KeyboardInterrupt:
-                self.bars.stop()
-                for job_id in list(self.jobs):
-                    with suppress(UpresError):
-                        self.client.cancel(job_id)
-                os._exit(INTERRUPTED)  # the threads still listen; there is nothing left to wait for
-
-    def _enlarge(self, photo: str) -> int:
-        task = self.bars.add_task(_name(photo), total=100, stage="waiting", eta="")
+    wanted = Wanted(**given)
+    enlarger: Enlarger | None = None
+    if wanted.local:
+        kind = later("models.inprocess:InProcess", "upres --local", "pip install -r worker/requirements.txt")
         try:
-            upscaled = self.client.upscale(
-                photo,
-                self.factor,
-                model=self.model,
-                model_version=self.model_version,
-                output_format=self.output_format,
-                on_event=lambda event: self._on_event(task, event),
-            )
-            extension = "jpg" if upscaled.result.format == "jpeg" else upscaled.result.format
-            path = upscaled.save(self.out / f"{Path(_name(photo)).stem}_x{self.factor}.{extension}")
+            enlarger = kind(wanted.factor, wanted.output_format, wanted.model, wanted.model_version)
         except (UpresError, OSError) as error:
-            self.bars.update(task, stage="[red]failed")
-            text = f"{_name(photo)}: {_sentence(error)}"
-            self.bars.console.print(text, style="red", markup=False, highlight=False)
-            return UNREACHABLE if isinstance(error, ServerUnreachable) else FAILED
-        self.bars.update(task, stage=f"[green]{upscaled.result.width}×{upscaled.result.height}")
-        print(path)
-        return 0
-
-    def _on_event(self, task: TaskID, event: Event) -> None:
-        if event.type in TERMINAL:
-            self.jobs.discard(event.job_id)
-        else:
-            self.jobs.add(event.job_id)
-        _show(self.bars, task, event)
-
-
-def _bars(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[stage]}"),
-        TextColumn("{task.fields[eta]}"),
-        console=console,
-    )
-
-
-def _show(bars: Progress, task: TaskID, event: Event) -> None:
-    """One event on its bar."""
-    match event:
-        case Queued():
-            bars.update(task, stage=f"queued, {event.position} ahead")
-        case Started():
-            bars.update(task, stage=f"on {escape(event.device)}")
-        case Requeued():
-            bars.update(task, stage="waiting again", eta="")
-        case ProgressEvent():
-            tiles = f" tile {event.tiles_done}/{event.tiles_total}" if event.tiles_total else ""
-            eta = f"{event.eta_seconds:.0f} s left" if event.eta_seconds else ""
-            bars.update(task, completed=event.percent, stage=f"{event.stage}{tiles}", eta=eta)
-        case Succeeded():
-            bars.update(task, completed=100, stage="downloading", eta="")
-
-
-def _name(photo: str) -> str:
-    """The file name in a path or URL."""
-    path = urlsplit(photo).path if "://" in photo else photo
-    return Path(path).name or "image"
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, UpresError):
-        return f"{error} ({error.code})"
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise click.ClickException(sentence(error)) from error
+    sys.exit(estimate(wanted) if wanted.estimate else run(wanted, enlarger))

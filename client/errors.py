@@ -5,7 +5,8 @@ UpresError (core.errors)
 ├── Refused               the server answered with a problem; `code`, `status` and `errors` are its own
 ├── JobFailed             the job ended without a result; `code` says why
 ├── JobCancelled          somebody cancelled the job
-└── NotInTime             the job goes on, but not within the `timeout` that was given
+├── NotInTime             the job goes on, but not within the `timeout` that was given
+└── OutputTaken           something else lies where a result would go (only the command `upres`)
 """
 
 from core.errors import UpresError
@@ -45,3 +46,7 @@ class JobCancelled(UpresError):
 class NotInTime(UpresError):
     code = "not_in_time"
     retryable = True
+
+
+class OutputTaken(UpresError):
+    code = "output_taken"

@@ -11,7 +11,7 @@ from client.terminal import connection, print_table, printable, row, table
 from core import deadletters, events, keys, workers
 from core.errors import JobNotFound, UpresError
 
-HELP = """Look after the jobs of an upres: what waits, what runs, what died.
+HELP = """Look after jobs: what waits, what runs, what died.
 
 Without a command: how it stands. Needs access to Redis (UPRES_REDIS_URL)."""
 

@@ -19,7 +19,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from client.errors import Refused, ServerUnreachable
-from core.schema import Estimate, JobAccepted, Problem, Snapshot, UploadLink, WantedFormat
+from core.schema import Estimate, JobAccepted, Problem, Result, Snapshot, UploadLink, WantedFormat
 
 Model = TypeVar("Model", bound=BaseModel)
 Answer = TypeVar("Answer")
@@ -34,6 +34,7 @@ INLINE_BYTES = 4_000_000
 """Larger files are uploaded: Lambda takes bodies of 6 MB, and base64 makes a third more of them."""
 PIECE_BYTES = 1 << 16
 RECONNECT_SECONDS = 0.5
+MOST_BACKOFF = 8.0
 MOST_PAUSE = 60.0
 """Who is told to come back later than this is told so, instead of waiting."""
 AGAIN = {429, 502, 503, 504}
@@ -177,15 +178,26 @@ class Peer:
         """The job after it."""
         return self._read(Snapshot, "DELETE", f"/v1/jobs/{job_id}")
 
-    def download(self, job_id: str, which: Which) -> Steps[bytes]:
+    def download(self, job: str | Result, which: Which) -> Steps[bytes]:
         """The file of a finished job's image."""
-        response = yield from self._ask((yield from self.link(job_id, which)), "The object store")
+        response = yield from self._ask((yield from self.link(job, which)), "The object store")
         return response.content
 
-    def link(self, job_id: str, which: Which) -> Steps[Call]:
+    def link(self, job: str | Result, which: Which) -> Steps[Call]:
         """What to ask the store for."""
-        response = yield from self._ask(Call("GET", f"{self.url}/v1/jobs/{job_id}/{which}"))
-        return Call("GET", response.headers["Location"], to_store=True)
+        if isinstance(job, Result):
+            address = job.sr_image_url if which == "result" else job.original_image_url
+        else:
+            response = yield from self._ask(Call("GET", f"{self.url}/v1/jobs/{job}/{which}"))
+            address = response.headers["Location"]
+        return Call("GET", address, to_store=True)
+
+    def check(self) -> Steps[None]:
+        """Whether anybody is there."""
+        try:
+            yield Call("GET", f"{self.url}/healthz")
+        except httpx.TransportError as error:
+            raise unreachable(self.url, error) from error
 
     def events(self, job_id: str, after: str | None) -> Call:
         """What to ask for a job's events."""
@@ -208,7 +220,7 @@ class Peer:
     def _ask(self, call: Call, whom: str = "") -> Steps[httpx.Response]:
         """Until there is an answer, or it is known that there will be none soon: as often as Retry-After asks for."""
         for attempt in range(self._retries + 1):
-            pause = RECONNECT_SECONDS * 2**attempt * random.uniform(0.5, 1)
+            pause = min(MOST_BACKOFF, RECONNECT_SECONDS * 2**attempt) * random.uniform(0.5, 1)
             try:
                 response: httpx.Response = yield call
             except httpx.TransportError as error:
@@ -250,9 +262,9 @@ def unheard(*news: object) -> None:
 @contextmanager
 def whole(path: Path) -> Iterator[IO[bytes]]:
     """A new file that is there, under its name, once it is complete; else there is what was before."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    part = path.with_name(f".{path.name}.part")  # what a killed process leaves is overwritten by the next
     try:
-        with part.open("xb") as file:
+        with part.open("wb") as file:
             yield file
         part.replace(path)
     finally:

@@ -167,6 +167,10 @@ class Client:
             pass
         return result_of(job_id, self.status(job_id))
 
+    def check(self) -> None:
+        """Raise ServerUnreachable unless the server answers now."""
+        self._run(self._peer.check())
+
     def status(self, job_id: str) -> Snapshot:
         """The job now."""
         return self._run(self._peer.status(job_id))
@@ -175,13 +179,13 @@ class Client:
         """Cancel the job; one that has ended stays as it is."""
         return self._run(self._peer.cancel(job_id))
 
-    def download(self, job_id: str, which: Which = "result") -> bytes:
-        """The file of a finished job's image."""
-        return self._run(self._peer.download(job_id, which))
+    def download(self, job: str | Result, which: Which = "result") -> bytes:
+        """The file of a finished job's image; of a Result by its own link, which works for an hour."""
+        return self._run(self._peer.download(job, which))
 
-    def save(self, job_id: str, path: str | PathLike[str], which: Which = "result") -> Path:
+    def save(self, job: str | Result, path: str | PathLike[str], which: Which = "result") -> Path:
         """Write the file of a finished job's image, piece by piece, whole or not at all; returns where."""
-        call = self._run(self._peer.link(job_id, which))
+        call = self._run(self._peer.link(job, which))
         try:
             with whole(Path(path)) as file, self._stream(call) as response:
                 for piece in response.iter_bytes(PIECE_BYTES):
@@ -203,8 +207,8 @@ class Client:
 
     def _run(self, steps: Steps[Answer]) -> Answer:
         """Do what an operation asks for, one step after the other."""
-        step = next(steps)
         try:
+            step = next(steps)
             while True:
                 try:
                     if isinstance(step, Pause):

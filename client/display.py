@@ -1,0 +1,127 @@
+"""How a batch looks: bars on a terminal, and a line for each image on stdout, for people or for programs."""
+
+import json
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from client.batch import Outcome
+from client.sources import Source
+from client.terminal import printable
+from core.errors import UpresError
+from core.schema import Event, Queued, Requeued, Started, Succeeded
+from core.schema import Progress as ProgressEvent
+
+MOST_FINISHED = 4
+"""Bars of finished images that stay; with more images, those before them make room."""
+
+
+class Display:
+    """Shows a batch of `total` images, None when nobody knows how many there are."""
+
+    def __init__(self, total: int | None, as_json: bool) -> None:
+        self._as_json = as_json
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[stage]}"),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[Source, TaskID] = {}
+        self._finished: deque[TaskID] = deque()
+        self._lock = threading.Lock()
+        self._all = self._bars.add_task("all", total=total, stage="", visible=total != 1)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Show nothing any more."""
+        self._bars.stop()
+
+    def begin(self, source: Source) -> Callable[[Event], None]:
+        """See Watcher."""
+        task = self._bars.add_task(printable(source.name), total=100, stage="sending")
+        with self._lock:
+            self._tasks[source] = task
+        return lambda event: _show(self._bars, task, event)
+
+    def end(self, outcome: Outcome) -> None:
+        """See Watcher."""
+        with self._lock:
+            task = self._tasks.pop(outcome.source, None)
+            self._bars.advance(self._all)
+            if task is not None:
+                self._retire(task, outcome)
+            self._tell(outcome)
+
+    def _retire(self, task: TaskID, outcome: Outcome) -> None:
+        """Show how it ended, and no longer how one before ended."""
+        if outcome.result:
+            self._bars.update(task, completed=100, stage=f"[green]{outcome.result.width}×{outcome.result.height}")
+        else:
+            self._bars.update(task, stage="[red]failed")
+        self._finished.append(task)
+        if len(self._finished) > MOST_FINISHED:
+            self._bars.remove_task(self._finished.popleft())
+
+    def _tell(self, outcome: Outcome) -> None:
+        if self._as_json:
+            print(json.dumps(_record(outcome), ensure_ascii=False), flush=True)
+        elif outcome.output:
+            print(outcome.output, flush=True)
+        if outcome.error:
+            text = f"{outcome.source.name}: {sentence(outcome.error)}"
+            self._bars.console.print(printable(text), style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _record(outcome: Outcome) -> dict[str, object]:
+    """One image, for programs."""
+    record: dict[str, object] = {"source": outcome.source.image, "status": outcome.status}
+    if outcome.output:
+        record["output"] = str(outcome.output)
+    if result := outcome.result:
+        record |= {"width": result.width, "height": result.height, "format": result.format, "model": result.model}
+        record |= {"model_version": result.model_version, "device": result.device, "seconds": result.seconds}
+    if error := outcome.error:
+        code = error.code if isinstance(error, UpresError) else type(error).__name__
+        retryable = isinstance(error, UpresError) and error.retryable
+        record["error"] = {"code": code, "message": sentence(error), "retryable": retryable}
+    return record
+
+
+def _show(bars: Progress, task: TaskID, event: Event) -> None:
+    """One event on its bar."""
+    match event:
+        case Queued():
+            bars.update(task, stage=f"queued, {event.position} ahead")
+        case Started():
+            bars.update(task, stage=f"on {escape(printable(event.device))}")
+        case Requeued():
+            bars.update(task, stage="waiting again")
+        case ProgressEvent():
+            tiles = f" tile {event.tiles_done}/{event.tiles_total}" if event.tiles_total else ""
+            eta = f", {event.eta_seconds:.0f} s left" if event.eta_seconds else ""
+            bars.update(task, completed=event.percent, stage=f"{event.stage}{tiles}{eta}")
+        case Succeeded():
+            bars.update(task, completed=100, stage="downloading")
+
+
+def sentence(error: Exception) -> str:
+    """What went wrong, for people."""
+    if isinstance(error, UpresError):
+        return f"{error} ({error.code})"
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__

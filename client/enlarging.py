@@ -1,0 +1,184 @@
+"""What `upres PHOTO…` does: from the options to the exit code."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+
+import click
+import imagesize
+
+from client.batch import Batch, Enlarger
+from client.display import Display, sentence
+from client.errors import ServerUnreachable
+from client.ledger import Ledger
+from client.protocol import EstimateOptions, JobOptions
+from client.remote import Remote
+from client.sdk import Client
+from client.sources import LIST, Source, expand, is_many
+from core.errors import NotAnImage, UnsupportedImage, UpresError
+from core.schema import Estimate, WantedFormat
+
+RETRIES = 8
+"""A batch waits a minute for a server that is being restarted."""
+FAILED, UNREACHABLE, INTERRUPTED = 1, 3, 130
+NAME = "{stem}_x{factor}"
+FIELDS = {"stem", "factor", "model"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The options of the command."""
+
+    photos: tuple[str, ...]
+    factor: str
+    out: Path | None
+    name: str
+    output_format: WantedFormat
+    model: str | None
+    model_version: str | None
+    at_once: int
+    force: bool
+    as_json: bool
+    estimate: bool
+    local: bool
+    server: str
+    api_key: str | None
+
+    def __post_init__(self) -> None:
+        """Raise click.UsageError for what cannot be meant."""
+        try:
+            fields = {name for _, name, _, _ in Formatter().parse(self.name) if name is not None}
+        except ValueError as error:
+            raise click.UsageError(f"--name: {error}.") from None
+        if "stem" not in fields or not fields <= FIELDS or "/" in self.name:
+            raise click.UsageError("--name: a file name with {stem}, and perhaps {factor} and {model}, in it.")
+        if self.out is None and not self.estimate and any(map(is_many, self.photos)):
+            raise click.UsageError("Many results want a folder: give --out DIR.")
+
+    @property
+    def options(self) -> JobOptions:
+        """What the jobs are told."""
+        return {"model": self.model, "model_version": self.model_version, "output_format": self.output_format}
+
+    @property
+    def distinct(self) -> dict[str, str]:
+        """What makes results of one image different."""
+        where = "local" if self.local else ""
+        return {
+            "factor": self.factor,
+            "model": self.model or "default",
+            "model_version": self.model_version or "",
+            "output_format": self.output_format,
+            "name": self.name,
+            "where": where,
+        }
+
+    def sources(self) -> Iterator[Source]:
+        """The images, one after the other."""
+        return expand(self.photos, sys.stdin, self.out or Path(os.devnull))
+
+    def count(self) -> int | None:
+        """How many there are; a list on stdin can be read once only."""
+        return None if LIST in self.photos else sum(1 for _ in self.sources())
+
+
+def run(wanted: Wanted, enlarger: Enlarger | None) -> int:
+    """Enlarge them all, by default on the server; the exit code."""
+    begin = time.monotonic()
+    with ExitStack() as stack:
+        try:
+            enlarger = enlarger or Remote(_client(wanted, stack), int(wanted.factor), wanted.options)
+        except ServerUnreachable as error:
+            return _complain(error)
+        if wanted.out:
+            wanted.out.mkdir(parents=True, exist_ok=True)
+        ledger = stack.enter_context(Ledger(wanted.out))
+        total = wanted.count()
+        display = stack.enter_context(Display(total, wanted.as_json))
+        batch = Batch(enlarger, ledger, display, wanted.out or Path(), wanted.name, wanted.distinct, wanted.force)
+        try:
+            batch.run(wanted.sources(), wanted.at_once)
+        except KeyboardInterrupt:
+            display.close()
+            _summarise(wanted, batch, time.monotonic() - begin, "interrupted")
+            os._exit(INTERRUPTED)  # the threads still listen; there is nothing left to wait for
+    if total != 1 or wanted.as_json:
+        _summarise(wanted, batch, time.monotonic() - begin)
+    if batch.lost:
+        return _complain(batch.lost)
+    return FAILED if batch.counts["failed"] else 0
+
+
+def estimate(wanted: Wanted) -> int:
+    """Say what would become of them; the exit code."""
+    failed = False
+    with ExitStack() as stack:
+        try:
+            client = _client(wanted, stack)
+            for source in wanted.sources():
+                try:
+                    _tell(wanted, source, _estimate(wanted, client, source))
+                except (UpresError, OSError) as error:
+                    if isinstance(error, ServerUnreachable):
+                        raise
+                    print(f"{source.name}: {sentence(error)}", file=sys.stderr)
+                    failed = True
+        except ServerUnreachable as error:
+            return _complain(error)
+    return FAILED if failed else 0
+
+
+def _client(wanted: Wanted, stack: ExitStack) -> Client:
+    """A server that is there. Raises ServerUnreachable."""
+    client = stack.enter_context(Client(wanted.server, wanted.api_key, retries=RETRIES))
+    client.check()
+    return client
+
+
+def _estimate(wanted: Wanted, client: Client, source: Source) -> Estimate:
+    if source.is_address:
+        raise UnsupportedImage("What lies at an address is not known before it is fetched; estimate a file.")
+    options: EstimateOptions = {
+        "bytes": os.path.getsize(source.image),
+        "model": wanted.model,
+        "model_version": wanted.model_version,
+        "output_format": wanted.output_format,
+    }
+    width, height = imagesize.get(source.image)
+    if width < 1 or height < 1:
+        raise NotAnImage("The size of the image cannot be read; send a PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF file.")
+    return client.estimate(width, height, int(wanted.factor), **options)
+
+
+def _tell(wanted: Wanted, source: Source, told: Estimate) -> None:
+    if wanted.as_json:
+        print(json.dumps({"source": source.image, **told.model_dump(mode="json", exclude_none=True)}))
+        return
+    tiles = "1 tile" if told.tiles == 1 else f"{told.tiles} tiles"
+    seconds = "nobody knows how long yet" if told.seconds is None else f"about {told.seconds:.1f} s"
+    waiting = f", after {told.waiting} others" if told.waiting else ""
+    there = "" if told.slots else "; no worker is there now"
+    what = f"{tiles}, {seconds}{waiting}{there}" if told.accepted else f"refused: {told.detail} ({told.code})"
+    print(f"{source.name}: {told.width}×{told.height} by {told.model} {told.model_version}, {what}")
+
+
+def _summarise(wanted: Wanted, batch: Batch, seconds: float, *first: str) -> None:
+    counts = {status: batch.counts[status] for status in ("enlarged", "skipped", "failed")}
+    if wanted.as_json:
+        print(json.dumps({"summary": {**counts, "seconds": round(seconds, 3), "interrupted": bool(first)}}), flush=True)
+        return
+    told = [f"{count} {status}" for status, count in counts.items() if count or status == "enlarged"]
+    pace = f" ({counts['enlarged'] / seconds:.1f} a second)" if counts["enlarged"] > 1 else ""
+    then = "; the same command goes on from here" if first and wanted.out else ""
+    print(f"{', '.join([*first, *told])} in {seconds:.1f} s{pace}{then}", file=sys.stderr)
+
+
+def _complain(error: Exception) -> int:
+    print(sentence(error), file=sys.stderr)
+    return UNREACHABLE if isinstance(error, ServerUnreachable) else FAILED

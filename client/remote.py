@@ -1,0 +1,64 @@
+"""A server as what enlarges the images of a batch."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from client.batch import Made
+from client.following import result_of
+from client.protocol import JobOptions
+from client.sdk import Client
+from core.errors import UpresError
+from core.schema import Event, Snapshot
+
+QUICK_SECONDS = 1
+"""What takes no longer is answered at once: one request instead of three, and nobody needs progress."""
+
+
+class Remote:
+    """Jobs on a server, all with the same factor and options."""
+
+    def __init__(self, client: Client, factor: int, options: JobOptions) -> None:
+        self._client, self._factor, self._options = client, factor, options
+        self._jobs: set[str] = set()
+        self._lock = threading.Lock()
+        self._submitting = 0
+
+    def enlarge(self, image: str, on_event: Callable[[Event], None]) -> Made:
+        """See Enlarger."""
+        with self._known_soon():
+            job = self._client.submit(image, self._factor, wait=QUICK_SECONDS, **self._options)
+            if not isinstance(job, Snapshot):
+                self._jobs.add(job.job_id)
+        ended = job if isinstance(job, Snapshot) else self._follow(job.job_id, on_event)
+        result = result_of(job.job_id, ended)
+        return Made(result, lambda path: self._client.save(result, path))
+
+    def cancel(self) -> None:
+        """See Enlarger."""
+        deadline = time.monotonic() + QUICK_SECONDS + 1
+        while self._submitting and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for job_id in list(self._jobs):
+            with suppress(UpresError):
+                self._client.cancel(job_id)
+
+    @contextmanager
+    def _known_soon(self) -> Iterator[None]:
+        """A job of which nobody knows the id yet."""
+        with self._lock:
+            self._submitting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._submitting -= 1
+
+    def _follow(self, job_id: str, on_event: Callable[[Event], None]) -> Event:
+        try:
+            for event in self._client.events(job_id):
+                on_event(event)
+        finally:
+            self._jobs.discard(job_id)
+        return event

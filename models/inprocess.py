@@ -1,0 +1,118 @@
+"""The engine in the process of whoever wants images enlarged: no server, no queue, no store."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from client.batch import Made
+from client.protocol import whole
+from core import formats
+from core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
+from core.schema import Event, Progress, Result, WantedFormat
+from worker.engine import runtimes
+from worker.engine.device import choose
+from worker.engine.device_thread import DeviceThread
+from worker.engine.engine import Engine, OnTile
+from worker.imaging import images
+from worker.imaging.encode import Encoders
+from worker.imaging.images import Picture
+from worker.model import open_folder
+
+BUNDLED = Path(__file__).parent
+DEFAULT = "faithful"
+MOST_PIXELS = 178_000_000
+"""As many as a server may be set to take."""
+FETCH_SECONDS = 60
+NO_JOB = "0" * 32
+
+
+class InProcess:
+    """What `upres --local` enlarges with. Raises ModelNotFound or ModelError."""
+
+    def __init__(self, factor: str, output_format: WantedFormat, model: str | None, version: str | None) -> None:
+        self._factor, self._format = int(factor), output_format
+        self._model = open_folder(_folder(model or DEFAULT, version))
+        self._device = choose("auto")
+        self._engine = Engine(self._model.manifest, runtimes.choose(self._model, self._device), DeviceThread())
+        self._encoders = Encoders(1)
+
+    def enlarge(self, image: str, on_event: Callable[[Event], None]) -> Made:
+        """See Enlarger (client/batch.py)."""
+        begin = time.perf_counter()
+        picture = images.decode(_read(image), MOST_PIXELS)
+        result = self._result(picture)
+        encoder = self._encoders.open(picture, self._factor, result.format)
+        for band in self._engine.bands(picture.pixels, self._factor, _telling(on_event)):
+            encoder.write(band)
+        file = encoder.finish()
+
+        def save(path: Path) -> None:
+            with whole(path) as target:
+                target.write(file)
+
+        return Made(result.model_copy(update={"seconds": {"upscale": round(time.perf_counter() - begin, 4)}}), save)
+
+    def cancel(self) -> None:
+        """See Enlarger: what runs in this process ends with it."""
+
+    def _result(self, picture: Picture) -> Result:
+        """What it will be. Raises FormatLimit."""
+        format = picture.format if self._format == "auto" else self._format
+        width, height = picture.size[0] * self._factor, picture.size[1] * self._factor
+        formats.check_size((width, height), format)
+        return Result(
+            sr_image_url="",
+            sr_image_uri="",
+            original_image_url="",
+            original_image_uri="",
+            upscale_factor=self._factor,
+            width=width,
+            height=height,
+            format=format,
+            file_name="",
+            model=self._model.manifest.name,
+            model_version=self._model.manifest.version,
+            model_digest=self._model.digest,
+            device=self._device.name,
+            seconds={},
+        )
+
+
+def _telling(on_event: Callable[[Event], None]) -> OnTile:
+    """Tiles as the events that a worker would tell."""
+    begin = time.perf_counter()
+
+    def on_tile(done: int, total: int) -> None:
+        left = (time.perf_counter() - begin) / done * (total - done)
+        share = {"percent": round(100 * done / total, 2), "eta_seconds": round(left, 2)}
+        on_event(Progress(job_id=NO_JOB, stage="upscale", tiles_done=done, tiles_total=total, **share))
+
+    return on_tile
+
+
+def _folder(model: str, version: str | None) -> Path:
+    """Where a version lies: a folder itself, or one that upres brings along, by default the latest."""
+    if "/" in model:
+        return Path(model)
+    versions = sorted(path.parent for path in (BUNDLED / model).glob("*/manifest.json"))
+    found = next((one for one in reversed(versions) if version in (None, "stable", one.name)), None)
+    if found is None:
+        raise ModelNotFound(
+            f"There is no model {model!r} {version or ''} here; give the folder of a version, ./{model}."
+        )
+    return found
+
+
+def _read(image: str) -> bytes:
+    """The image file. Raises OSError, UrlUnreachable or UrlAnsweredError."""
+    if "://" not in image:
+        return Path(image).read_bytes()
+    try:
+        response = httpx.get(image, follow_redirects=True, timeout=FETCH_SECONDS)
+    except httpx.HTTPError as error:
+        raise UrlUnreachable(f"{image} does not answer ({error}).") from error
+    if response.is_error:
+        raise UrlAnsweredError(f"{image} answered {response.status_code} {response.reason_phrase}.")
+    return response.content

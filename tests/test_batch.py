@@ -1,0 +1,331 @@
+"""Many images: which are meant, what is done already, what is tried again, and how it ends."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from client import batch as batch_module
+from client.batch import Batch, Made, Outcome
+from client.errors import JobFailed, ServerUnreachable
+from client.ledger import NAME, Ledger
+from client.sources import Source, expand
+from core.schema import Event, Result
+from infra.local import Local, tool
+from tests.conftest import SAMPLES, encoded, opened
+from tests.test_client import upres
+from tests.waiting import wait_until
+
+RESULT = Result(
+    sr_image_url="", sr_image_uri="", original_image_url="", original_image_uri="", upscale_factor=4, width=8, height=8,
+    format="png", file_name="", model="m", model_version="1", model_digest="d", device="here", seconds={},
+)  # fmt: skip
+OPTIONS = {"factor": "4", "model": "default", "model_version": "", "output_format": "png"}
+
+
+class Fake:
+    """Enlarges by writing down what came, and fails as planned."""
+
+    def __init__(self, errors: dict[str, list[Exception]] | None = None) -> None:
+        self.errors, self.seen, self.cancelled = errors or {}, list[str](), False
+
+    def enlarge(self, image: str, on_event: Callable[[Event], None]) -> Made:
+        self.seen.append(Path(image).name)
+        if planned := self.errors.get(Path(image).name):
+            raise planned.pop(0)
+        return Made(RESULT, lambda path: path.write_bytes(b"enlarged"))
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Log:
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    def begin(self, source: Source) -> Callable[[Event], None]:
+        return lambda event: None
+
+    def end(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+def run(
+    fake: Fake, sources: list[Source], out: Path, at_once: int = 3, force: bool = False, **options: str
+) -> tuple[Batch, Log]:
+    log = Log()
+    with Ledger(out) as ledger:
+        batch = Batch(fake, ledger, log, out, "{stem}_x{factor}", {**OPTIONS, **options}, force)
+        batch.run(sources, at_once)
+    return batch, log
+
+
+def files(folder: Path, *names: str) -> list[Source]:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"image")
+    return list(expand([str(folder)], io.StringIO(), folder / "out"))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_module, "PAUSE_SECONDS", 0.01)
+
+
+def test_folders_patterns_lists_and_addresses_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = (
+        "in/b.JPG",
+        "in/a.png",
+        "in/deep/er/c.webp",
+        "in/notes.txt",
+        "in/.hidden.png",
+        "in/.git/x.png",
+        "in/out/d.png",
+    )
+    files(tmp_path, *names)
+    monkeypatch.chdir(tmp_path)
+
+    def meant(*arguments: str, lines: str = "") -> list[str]:
+        return [source.name for source in expand(arguments, io.StringIO(lines), Path("in/out"))]
+
+    assert meant("in") == ["a.png", "b.JPG", "deep/er/c.webp"]
+    assert meant("in/notes.txt") == ["notes.txt"]
+    assert sorted(meant("in/**/*.[pw]*")) == ["a.png", "deep/er/c.webp"]
+    assert meant("-", lines="in/a.png\n\n-\nhttps://example.org/x%20y.png?z=1\n") == ["a.png", "x y.png"]
+    assert meant("https://example.org/") == ["image"]
+    Path("[odd].png").write_bytes(b"image")
+    assert meant("[odd].png") == ["[odd].png"]
+
+
+def test_structure_is_kept_and_what_is_done_is_skipped(tmp_path: Path, out: Path) -> None:
+    sources = files(tmp_path / "in", "a.png", "deep/a.png", "deep/b.jpg")
+    first = Fake()
+    batch, _ = run(first, sources, out)
+    assert batch.counts == {"enlarged": 3}
+    assert {str(path.relative_to(out)) for path in out.rglob("*.png")} == {
+        "a_x4.png", "deep/a_x4.png", "deep/b_x4.png"
+    }  # fmt: skip
+    again = Fake()
+    assert run(again, sources, out)[0].counts == {"skipped": 3}
+    assert again.seen == []
+    (tmp_path / "in" / "a.png").write_bytes(b"another image")
+    (out / "deep" / "b_x4.png").unlink()
+    assert run(again, sources, out)[0].counts == {"enlarged": 2, "skipped": 1}
+    assert sorted(again.seen) == ["a.png", "b.jpg"]
+    assert run(Fake(), sources, out, model="other")[0].counts == {"enlarged": 3}
+    assert run(Fake(), sources, out, force=True)[0].counts == {"enlarged": 3}
+
+
+def test_no_result_overwrites_another_or_anything_else(tmp_path: Path, out: Path) -> None:
+    (out / "b_x4.png").write_bytes(b"mine")
+    sources = files(tmp_path / "in", "a.png", "a.jpg", "b.png")
+    fake = Fake()
+    batch, log = run(fake, sources, out, at_once=1)
+    assert batch.counts == {"enlarged": 1, "failed": 2}
+    assert len(fake.seen) == 1  # what cannot be kept is not enlarged
+    errors = [str(outcome.error) for outcome in log.outcomes if outcome.error]
+    assert any("is the result of" in error for error in errors)
+    assert any("--force replaces it" in error for error in errors)
+    assert (out / "b_x4.png").read_bytes() == b"mine"
+    assert run(Fake(), sources, out, at_once=1)[0].counts == {"skipped": 1, "failed": 2}
+
+
+def test_what_may_pass_is_tried_again(tmp_path: Path, out: Path) -> None:
+    sources = files(tmp_path / "in", "a.png", "b.png", "c.png")
+    passing, lasting = JobFailed("device_lost", "x", True), JobFailed("not_an_image", "x", False)
+    fake = Fake({"a.png": [passing, passing], "b.png": [lasting], "c.png": [passing] * 3})
+    batch, _ = run(fake, sources, out)
+    assert batch.counts == {"enlarged": 1, "failed": 2}
+    assert sorted(fake.seen) == ["a.png"] * 3 + ["b.png"] + ["c.png"] * 3
+    assert run(Fake(), sources, out)[0].counts == {"skipped": 1, "enlarged": 2}
+
+
+def test_a_server_that_is_gone_ends_it(tmp_path: Path, out: Path) -> None:
+    sources = files(tmp_path / "in", *(f"{number}.png" for number in range(20)))
+    batch, _ = run(Fake({"3.png": [ServerUnreachable("gone")]}), sources, out, at_once=1)
+    assert isinstance(batch.lost, ServerUnreachable)
+    assert batch.counts["failed"] == 1
+    assert batch.counts["enlarged"] < 19
+    rest, _ = run(Fake(), sources, out)
+    assert rest.counts["enlarged"] + batch.counts["enlarged"] == 20
+
+
+def test_ten_thousand_images_need_no_memory(tmp_path: Path, out: Path) -> None:
+    """Peaks of a hundred and of ten thousand images, which are all the same file."""
+    [one] = files(tmp_path / "in", "a.png")
+
+    def peak(count: int, folder: Path) -> int:
+        def many() -> Iterator[Source]:
+            for number in range(count):
+                yield Source(one.image, Path(str(number % 50), str(number)))
+
+        class Quiet(Log):
+            def end(self, outcome: Outcome) -> None:
+                pass
+
+        class Thrifty(Fake):
+            def enlarge(self, image: str, on_event: Callable[[Event], None]) -> Made:
+                return Made(RESULT, lambda path: None)
+
+        folder.mkdir()
+        tracemalloc.start()
+        with Ledger(folder) as ledger:
+            batch = Batch(Thrifty(), ledger, Quiet(), folder, "{stem}", {**OPTIONS, "folder": str(folder)}, True)
+            batch.run(many(), 4)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert sum(batch.counts.values()) == count
+        return most
+
+    few = peak(100, out / "few")
+    assert peak(10_000, out / "many") < few + 300_000
+
+
+@given(names=st.lists(st.text("ab/", min_size=1, max_size=6), max_size=20))
+def test_an_output_belongs_to_one_source(names: list[str]) -> None:
+    with Ledger(None) as ledger:
+        owners: dict[str, str] = {}
+        for index, name in enumerate(names):
+            other = ledger.claim(Path(name), str(index))
+            assert other == owners.get(str(Path(name)))
+            owners.setdefault(str(Path(name)), str(index))
+
+
+def test_two_commands_may_share_a_folder(tmp_path: Path, out: Path) -> None:
+    sources = files(tmp_path / "in", *(f"{number}.png" for number in range(60)))
+    done: list[Batch] = []
+    threads = [threading.Thread(target=lambda: done.append(run(Fake(), sources, out)[0])) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(batch.counts["failed"] == 0 and sum(batch.counts.values()) == 60 for batch in done)
+
+
+# With the whole system.
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photo: Image.Image) -> Path:
+    for number, name in enumerate(("a.png", "deep/b.png", "deep/c.jpg")):
+        photo.putpixel((2, 2), (number, 77, 7))
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        photo.save(tmp_path / "in" / name)
+    return tmp_path / "in"
+
+
+def test_a_folder_becomes_a_folder(local: Local, folder: Path, tmp_path: Path) -> None:
+    (folder / "bad.png").write_bytes(b"no image")
+    big = tmp_path / "big"
+    done = upres(local, folder, "--factor", 2, "--out", big, "--json")
+    assert done.returncode == 1
+    *records, last = map(json.loads, done.stdout.splitlines())
+    assert last["summary"] | {"seconds": 0} == {
+        "enlarged": 3, "skipped": 0, "failed": 1, "seconds": 0, "interrupted": False
+    }  # fmt: skip
+    by_source = {Path(record["source"]).name: record for record in records}
+    assert by_source["bad.png"]["error"]["code"] == "not_an_image"
+    assert (by_source["c.jpg"]["width"], by_source["c.jpg"]["format"]) == (128, "jpeg")
+    assert opened((big / "deep" / "c_x2.jpg").read_bytes()).size == (128, 96)
+    again = upres(local, folder, "--factor", 2, "--out", big)
+    assert "0 enlarged, 3 skipped, 1 failed" in again.stderr
+    assert sorted(again.stdout.splitlines()) == sorted(str(path) for path in big.rglob("*_x2.*"))
+
+
+def test_names_follow_a_pattern(local: Local, folder: Path, tmp_path: Path) -> None:
+    done = upres(local, folder / "a.png", "--name", "big {stem} by {model} {factor}", "--out", tmp_path)
+    assert done.stdout.strip() == str(tmp_path / "big a by default 4.png")
+    for pattern in ("x", "{stem}/{stem}", "{other}{stem}", "{stem", "{}"):
+        wrong = upres(local, folder / "a.png", "--name", pattern)
+        assert wrong.returncode == 2, pattern
+        assert "--name" in wrong.stderr
+
+
+def test_ctrl_c_leaves_a_folder_that_can_go_on(local: Local, folder: Path, tmp_path: Path) -> None:
+    with Image.open(SAMPLES / "chelsea.png") as image:
+        for number in range(6):
+            image.crop((number, number, 300 + number, 280)).save(folder / f"large {number}.png")
+    big = tmp_path / "big"
+    command = [tool("upres"), str(folder), "--out", str(big), "--at-once", "2"]
+    environment = {**os.environ, "UPRES_URL": local.url}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as begun:
+        wait_until(lambda: list(big.rglob("*.png")))
+        begun.send_signal(signal.SIGINT)
+        _, told = begun.communicate(timeout=20)
+    assert begun.returncode == 130
+    assert "the same command goes on from here" in told
+    finished = {path: path.stat().st_mtime_ns for path in big.rglob("*_x4.*")}
+    assert not list(big.rglob("*.part"))
+    rest = upres(local, folder, "--out", big)
+    assert rest.returncode == 0, rest.stderr
+    assert f"{len(finished)} skipped" in rest.stderr
+    assert len(list(big.rglob("*_x4.*"))) == 9
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert (big / NAME).exists()
+
+
+def test_a_killed_command_goes_on_as_well(local: Local, folder: Path, tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    command = [tool("upres"), str(folder), "--out", str(big), "--at-once", "1", "--factor", "8"]
+    environment = {**os.environ, "UPRES_URL": local.url}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as begun:
+        wait_until(lambda: list(big.rglob("*_x8.*")))
+        begun.kill()
+    rest = upres(local, folder, "--out", big, "--factor", "8")
+    assert rest.returncode == 0, rest.stderr
+    assert len(list(big.rglob("*_x8.*"))) == 3
+
+
+def test_a_list_on_stdin_is_followed(local: Local, folder: Path, tmp_path: Path) -> None:
+    names = "\n".join(str(path) for path in sorted(folder.rglob("*.*g")))
+    command = [tool("upres"), "-", "--out", str(tmp_path / "big"), "--factor", "2"]
+    environment = {**os.environ, "UPRES_URL": local.url}
+    done = subprocess.run(command, env=environment, input=names, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "3 enlarged" in done.stderr
+
+
+def test_without_a_server_the_pixels_are_the_same(local: Local, folder: Path, tmp_path: Path) -> None:
+    here = upres(None, folder / "a.png", "--local", "--out", tmp_path / "here")
+    assert here.returncode == 0, here.stderr
+    there = upres(local, folder / "a.png", "--out", tmp_path / "there")
+    assert there.returncode == 0, there.stderr
+    images = [opened((tmp_path / where / "a_x4.png").read_bytes()) for where in ("here", "there")]
+    assert images[0].tobytes() == images[1].tobytes()
+    missing = upres(None, folder / "a.png", "--local", "--model", "nothing")
+    assert missing.returncode == 1
+    assert "There is no model 'nothing'" in missing.stderr
+
+
+def test_an_estimate_says_what_a_job_would(local: Local, folder: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(encoded(Image.new("RGB", (1500, 1000)), "PNG"))
+    told = upres(local, "--estimate", folder / "a.png", large, "https://example.org/x.png")
+    assert told.returncode == 1
+    assert "a.png: 256×192 by faithful 1, 1 tile, " in told.stdout
+    assert "large.png: 6000×4000 by faithful 1, refused: The image has 1500×1000 pixels" in told.stdout
+    assert "not known before it is fetched" in told.stderr
+    [record] = map(json.loads, upres(local, "--estimate", "--json", folder / "a.png").stdout.splitlines())
+    assert (record["width"], record["accepted"]) == (256, True)
+
+
+def test_many_results_want_a_folder(folder: Path) -> None:
+    wrong = upres(None, folder)
+    assert wrong.returncode == 2
+    assert "give --out DIR" in wrong.stderr
