@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+AXE := .venv/axe/node_modules/axe-core/axe.min.js
 
 .PHONY: help demo up test portable check chaos fuzz bench package
 
@@ -22,7 +23,7 @@ demo: $(INSTALLED)
 up: $(INSTALLED)
 	$(BIN)/python -m infra.local
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(AXE)
 	$(BIN)/python -m pytest
 
 # Each in an environment of its own: without torch, and with TensorFlow's numpy.
@@ -55,6 +56,10 @@ $(INSTALLED): pyproject.toml $(wildcard *requirements*.txt */requirements.txt)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -e ".[community,onnx]"
 	touch $@
+
+# What finds barriers in the page (needs Node; the browser is Debian's chromium).
+$(AXE): $(INSTALLED)
+	npm install --silent --no-fund --no-audit --prefix .venv/axe axe-core@4.14.1
 
 .venv-onnx/installed: requirements-onnx.txt
 .venv-tensorflow/installed: models/requirements-savedmodel.txt

@@ -27,8 +27,10 @@ def function(local: Local, folder: Path, **changed: str) -> Iterator[str]:
     command = [sys.executable, "-m", "function", "--port", str(port)]
     child = Child("function", command, {**local.environment, **changed}, folder)
     child.wait_ready(lambda: accepts(port))
-    yield f"http://127.0.0.1:{port}"
-    child.stop()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        child.stop()
 
 
 @pytest.fixture

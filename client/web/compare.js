@@ -1,0 +1,105 @@
+/** Before and after over each other: an edge to move, zoom and pan; by pointer, keyboard and range input. */
+
+const MOST_ZOOM = 16;
+const STEP = 1.5;
+
+export function compare(card, width) {
+  const find = (name) => card.querySelector(name);
+  const [viewer, layers, edge, range, shown] = [".viewer", ".layers", ".edge", ".wipe input", ".zoom output"].map(find);
+  const view = { zoom: 1, x: 0, y: 0, at: 0.5 };
+
+  function draw() {
+    const { clientWidth, clientHeight } = viewer;
+    view.x = Math.min(0, Math.max(clientWidth * (1 - view.zoom), view.x));
+    view.y = Math.min(0, Math.max(clientHeight * (1 - view.zoom), view.y));
+    layers.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.zoom})`;
+    // The edge stays where it is on the screen, whatever part of the image is below it.
+    const cut = (view.at * clientWidth - view.x) / view.zoom / clientWidth;
+    viewer.style.setProperty("--at", `${view.at * 100}%`);
+    viewer.style.setProperty("--cut", `${Math.min(1, Math.max(0, cut)) * 100}%`);
+    viewer.classList.toggle("zoomed", view.zoom > 1);
+    shown.value = `${Math.round((view.zoom * clientWidth * devicePixelRatio * 100) / width)} %`;
+  }
+
+  function zoom(factor, x = viewer.clientWidth / 2, y = viewer.clientHeight / 2) {
+    const next = Math.min(MOST_ZOOM, Math.max(1, view.zoom * factor));
+    view.x = x - ((x - view.x) * next) / view.zoom;
+    view.y = y - ((y - view.y) * next) / view.zoom;
+    view.zoom = next;
+    draw();
+  }
+
+  function wipe(at) {
+    view.at = Math.min(1, Math.max(0, at));
+    range.value = view.at * 100;
+    draw();
+  }
+
+  function pan(x, y) {
+    view.x += x;
+    view.y += y;
+    draw();
+  }
+
+  const place = ({ clientX, clientY }) => {
+    const box = viewer.getBoundingClientRect();
+    return [clientX - box.left, clientY - box.top];
+  };
+  const pointers = new Map();
+
+  viewer.onpointerdown = (event) => {
+    const onEdge = event.target === edge;
+    if (event.button || (!onEdge && view.zoom === 1 && event.pointerType === "touch" && !pointers.size)) {
+      pointers.set(event.pointerId, { event, idle: true });
+      return;
+    }
+    event.preventDefault();
+    viewer.setPointerCapture(event.pointerId);
+    pointers.set(event.pointerId, { event, onEdge: onEdge || view.zoom === 1 });
+    if (view.zoom === 1) wipe(place(event)[0] / viewer.clientWidth);
+  };
+  viewer.onpointermove = (event) => {
+    const held = pointers.get(event.pointerId);
+    if (!held) return;
+    if (pointers.size === 2) pinch(event);
+    else if (held.onEdge) wipe(place(event)[0] / viewer.clientWidth);
+    else if (!held.idle) pan(event.clientX - held.event.clientX, event.clientY - held.event.clientY);
+    held.event = event;
+  };
+  viewer.onpointerup = viewer.onpointercancel = (event) => pointers.delete(event.pointerId);
+
+  /** Two fingers: what was between them stays there. */
+  function pinch(event) {
+    const [one, two] = [...pointers.values()].map((held) => held.event);
+    const other = one.pointerId === event.pointerId ? two : one;
+    const moved = one.pointerId === event.pointerId ? one : two;
+    const distance = (a, b) => Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+    const [x, y] = place({ clientX: (event.clientX + other.clientX) / 2, clientY: (event.clientY + other.clientY) / 2 });
+    zoom(distance(event, other) / Math.max(1, distance(moved, other)), x, y);
+  }
+
+  viewer.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey) return; // otherwise people scroll
+    event.preventDefault();
+    zoom(Math.exp(-event.deltaY / 200), ...place(event));
+  }, { passive: false });
+  viewer.ondblclick = (event) => zoom(view.zoom > 1 ? 1 / MOST_ZOOM : 4, ...place(event));
+  viewer.onkeydown = (event) => {
+    const keys = {
+      "+": () => zoom(STEP), "=": () => zoom(STEP), "-": () => zoom(1 / STEP), 0: () => zoom(1 / MOST_ZOOM),
+      ArrowLeft: () => pan(40, 0), ArrowRight: () => pan(-40, 0), ArrowUp: () => pan(0, 40), ArrowDown: () => pan(0, -40),
+    };
+    if (!keys[event.key]) return;
+    event.preventDefault();
+    keys[event.key]();
+  };
+  find(".zoom .in").onclick = () => zoom(STEP);
+  find(".zoom .out").onclick = () => zoom(1 / STEP);
+  range.oninput = () => wipe(range.value / 100);
+
+  viewer.tabIndex = 0;
+  viewer.setAttribute("role", "group");
+  viewer.setAttribute("aria-label", "Before and after; plus and minus zoom, arrows move");
+  new ResizeObserver(draw).observe(viewer);
+  draw();
+}
