@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 AXE := .venv/axe/node_modules/axe-core/axe.min.js
 
-.PHONY: help demo up test portable check chaos fuzz bench package
+.PHONY: help demo up test portable check chaos fuzz bench pictures package
 
 help:
 	@echo "make demo     enlarge a photo through the whole system"
@@ -15,6 +15,7 @@ help:
 	@echo "make chaos    kill and cut off everything for ten minutes; nothing may be lost"
 	@echo "make fuzz     20,000 damaged images through the decoders"
 	@echo "make bench    every figure, as JSON lines"
+	@echo "make pictures the pictures of the documentation (needs Chromium)"
 	@echo "make package  serverless.yml to CloudFormation, linted (needs Node)"
 
 demo: $(INSTALLED)
@@ -47,6 +48,9 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
 # W3005: a redundant dependency that osls itself writes.
+pictures: $(INSTALLED)
+	$(BIN)/python -m infra.pictures
+
 package: $(INSTALLED)
 	npx --yes osls@4.3.1 package
 	$(BIN)/cfn-lint --ignore-checks W3005 -- .serverless/cloudformation-template-update-stack.json

@@ -37,6 +37,7 @@ class Display:
         self._tasks: dict[Source, TaskID] = {}
         self._finished: deque[TaskID] = deque()
         self._lock = threading.Lock()
+        self._total, self._ended = total, 0
         self._all = self._bars.add_task("all", total=total, stage="", visible=total != 1)
 
     def __enter__(self) -> Self:
@@ -64,6 +65,9 @@ class Display:
         with self._lock:
             task = self._tasks.pop(outcome.source, None)
             self._bars.advance(self._all)
+            self._ended += 1
+            of = f" of {self._total}" if self._total else ""
+            self._bars.update(self._all, stage=f"{self._ended}{of} images")
             if task is not None:
                 self._retire(task, outcome)
             self._tell(outcome)

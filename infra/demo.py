@@ -67,7 +67,7 @@ def _enlarge(local: Local, photo: Path, out: Path) -> None:
     enlarged.write_bytes(client.download(accepted.job_id))
     bicubic.write_bytes(client.download(accepted.job_id, "original"))
     comparison = out / f"{photo.stem}_before_after.png"
-    _side_by_side(bicubic, enlarged).save(comparison)
+    side_by_side(Image.open(bicubic), Image.open(enlarged)).save(comparison)
     for path in (enlarged, bicubic, comparison):
         console.print(f"  {path}")
 
@@ -86,10 +86,10 @@ def _watch(local: Local, pubsub: Any) -> Event:
             return event
 
 
-def _side_by_side(before: Path, after: Path) -> Image.Image:
+def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
     """The same detail of both images, bicubic left, network right."""
     left, top, right, bottom = (FACTOR * side for side in CROP)
-    details = [Image.open(path).convert("RGB").crop((left, top, right, bottom)) for path in (before, after)]
+    details = [image.convert("RGB").crop((left, top, right, bottom)) for image in (before, after)]
     width, height = details[0].size
     canvas = Image.new("RGB", (2 * width + 8, height + 28), "white")
     draw = ImageDraw.Draw(canvas)

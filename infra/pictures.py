@@ -1,0 +1,164 @@
+"""`make pictures`: the pictures of the documentation, each by running what it shows.
+
+docs/before-after.png   a detail eight times enlarged, by bicubic interpolation and by upres
+docs/models.png         a detail four times enlarged by several models
+docs/page.jpg           the page while an image is being enlarged
+docs/terminal.svg       the command, as it looks in a terminal
+"""
+
+import argparse
+import io
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from select import select
+
+import pyte
+from PIL import Image, ImageDraw, ImageFont
+from playwright.sync_api import sync_playwright
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.text import Text
+
+from client import Client
+from infra.demo import FACTOR, ROOT, side_by_side
+from infra.local import Local, tool
+
+DOCS = ROOT / "docs"
+SAMPLES = ROOT / "samples"
+EYE = (150, 60, 246, 156)
+"""Left, top, right, bottom of the detail that the models are shown on, in pixels of the photo."""
+MODELS = ("faithful", "realesrgan-x4plus")
+TILES = 4
+"""So many finished ones are to be seen."""
+COMMANDS = (
+    "upres --estimate photos/coffee.png --factor 2",
+    "upres photos --factor 2 --out big",
+    "upres photos --factor 2 --out big",
+    "upres --estimate photos --factor 2",
+)
+COLUMNS, LINES = 92, 40
+
+
+def main() -> int:
+    """Make them all."""
+    argparse.ArgumentParser(prog="python -m infra.pictures", description=__doc__).parse_args()
+    with Local() as local, Client(local.url) as client, tempfile.TemporaryDirectory() as folder:
+        (DOCS / "terminal.svg").write_text(terminal(local, Path(folder)))
+        before_after(client).save(DOCS / "before-after.png", optimize=True)
+        models(local, client).save(DOCS / "models.png", optimize=True)
+        page(local).save(DOCS / "page.jpg", quality=85)
+    return 0
+
+
+def before_after(client: Client) -> Image.Image:
+    """A detail, before and after."""
+    done = client.upscale(SAMPLES / "chelsea.png", FACTOR)
+    return side_by_side(*(Image.open(io.BytesIO(done.download(which))) for which in ("original", "result")))
+
+
+def models(local: Local, client: Client) -> Image.Image:
+    """A detail by bicubic interpolation and by each model."""
+    for name in MODELS[1:]:
+        subprocess.run([tool("upres"), "models", "pull", name], env={**os.environ, **local.environment}, check=True)
+    made = [client.upscale(SAMPLES / "chelsea.png", 4, model=name) for name in MODELS]
+    files = [made[0].download("original"), *(one.download() for one in made)]
+    left, top, right, bottom = (4 * side for side in EYE)
+    details = [Image.open(io.BytesIO(file)).convert("RGB").crop((left, top, right, bottom)) for file in files]
+    return _row(details, ["bicubic", *MODELS])
+
+
+def _row(details: Sequence[Image.Image], names: Sequence[str]) -> Image.Image:
+    width, height = details[0].size
+    canvas = Image.new("RGB", (len(details) * (width + 6) - 6, height), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(16)
+    for index, (detail, name) in enumerate(zip(details, names, strict=True)):
+        left = index * (width + 6)
+        canvas.paste(detail, (left, 0))
+        draw.rectangle((left, height - 32, left + 16 + draw.textlength(name, font), height), "black")
+        draw.text((left + 8, height - 26), name, "white", font)
+    return canvas
+
+
+def page(local: Local) -> Image.Image:
+    """The page, with one image done and one in the works."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        seen = browser.new_page(viewport={"width": 900, "height": 1280})
+        seen.goto(local.url)
+        seen.set_input_files("#files", SAMPLES / "chelsea.png")
+        seen.wait_for_selector(".done:not([hidden])")
+        seen.locator("input[name=factor][value='8']").check(force=True)
+        seen.set_input_files("#files", SAMPLES / "coffee.png")
+        first = seen.locator(".tiles").first
+        while int(first.get_attribute("data-tiles") or 0) < TILES:
+            seen.wait_for_timeout(50)
+        shot = seen.screenshot()
+        browser.close()
+    return Image.open(io.BytesIO(shot)).convert("RGB")
+
+
+def terminal(local: Local, folder: Path) -> str:
+    """Some commands and what they print, as SVG."""
+    screen = pyte.Screen(COLUMNS, LINES)
+    stream = pyte.ByteStream(screen)
+    (folder / "photos").symlink_to(SAMPLES)
+    for command in COMMANDS:
+        stream.feed(f"\x1b[1m$ {command}\x1b[0m\r\n".encode())
+        name, *arguments = command.split()
+        stream.feed(_in_a_terminal([tool(name), *arguments], local, folder) + b"\r\n")
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    lines = [_line(screen, number) for number in range(LINES)]
+    while not lines[-1].plain.strip():
+        lines.pop()
+    for line in lines:
+        console.print(line, no_wrap=True, crop=True)
+    # No fonts from elsewhere: a monospaced one is everywhere.
+    plain = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
+        "Fira Code", "ui-monospace"
+    )
+    return console.export_svg(title="upres", code_format=plain)
+
+
+def _in_a_terminal(command: list[str], local: Local, folder: Path) -> bytes:
+    """What a command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    environment = {
+        **os.environ,
+        **local.environment,
+        "COLUMNS": str(COLUMNS),
+        "LINES": str(LINES),
+        "TERM": "xterm-256color",
+    }
+    written = bytearray()
+    with subprocess.Popen(command, env=environment, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs) as running:
+        os.close(theirs)
+        while running.poll() is None or select([ours], [], [], 0)[0]:
+            if select([ours], [], [], 0.1)[0]:
+                try:
+                    written += os.read(ours, 1 << 16)
+                except OSError:  # the last one at the other end has left
+                    break
+    os.close(ours)
+    return bytes(written)
+
+
+def _line(screen: pyte.Screen, number: int) -> Text:
+    """One line of the screen, with its colours."""
+    line = Text()
+    for column in range(COLUMNS):
+        cell = screen.buffer[number][column]
+        colour = f"#{cell.fg}" if re.fullmatch(r"[0-9a-f]{6}", cell.fg) else cell.fg.replace("brown", "yellow")
+        line.append(cell.data, f"{'bold ' if cell.bold else ''}{colour if colour != 'default' else ''}")
+    line.rstrip()
+    return line
+
+
+if __name__ == "__main__":
+    sys.exit(main())
