@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, cast
 
 from client.errors import OutputTaken, ServerUnreachable
 from client.ledger import Identity, Ledger
+from client.protocol import OnBytes
 from client.sources import Source
 from core.errors import UpresError
 from core.formats import EXTENSIONS
@@ -33,10 +34,17 @@ class Made(NamedTuple):
     save: Callable[[Path], object]
 
 
+class Ears(NamedTuple):
+    """Who wants to hear of one image."""
+
+    on_event: Callable[[Event], None]
+    on_bytes: OnBytes
+
+
 class Enlarger(Protocol):
     """A server, or the engine in this process."""
 
-    def enlarge(self, image: str, on_event: Callable[[Event], None]) -> Made:
+    def enlarge(self, image: str, ears: Ears) -> Made:
         """Raises UpresError or OSError."""
         ...
 
@@ -59,8 +67,8 @@ class Outcome(NamedTuple):
 class Watcher(Protocol):
     """Whoever shows how it goes; called by several threads."""
 
-    def begin(self, source: Source) -> Callable[[Event], None]:
-        """An image is begun; returns what hears its events."""
+    def begin(self, source: Source) -> Ears:
+        """An image is begun."""
         ...
 
     def end(self, outcome: Outcome) -> None:
@@ -150,10 +158,10 @@ class Batch:
 
     def _patiently(self, source: Source) -> Made:
         """Enlarge it, again if that may help."""
-        on_event = self.watcher.begin(source)
+        ears = self.watcher.begin(source)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self.enlarger.enlarge(source.image, on_event)
+                return self.enlarger.enlarge(source.image, ears)
             except ServerUnreachable:
                 raise
             except UpresError as error:

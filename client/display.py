@@ -3,7 +3,6 @@
 import json
 import threading
 from collections import deque
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from client.batch import Outcome
+from client.batch import Ears, Outcome
 from client.sources import Source
 from client.terminal import printable
 from core.errors import UpresError
@@ -53,12 +52,16 @@ class Display:
         """Show nothing any more."""
         self._bars.stop()
 
-    def begin(self, source: Source) -> Callable[[Event], None]:
+    def begin(self, source: Source) -> Ears:
         """See Watcher."""
         task = self._bars.add_task(printable(source.name), total=100, stage="sending")
         with self._lock:
             self._tasks[source] = task
-        return lambda event: _show(self._bars, task, event)
+
+        def on_bytes(sent: int, total: int) -> None:
+            self._bars.update(task, stage=f"sending {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+        return Ears(lambda event: _show(self._bars, task, event), on_bytes)
 
     def end(self, outcome: Outcome) -> None:
         """See Watcher."""

@@ -14,9 +14,19 @@ from core.errors import JobNotFound, UpresError
 HELP = """Look after jobs: what waits, what runs, what died.
 
 Without a command: how it stands. Needs access to Redis (UPRES_REDIS_URL)."""
+EPILOG = """\b
+Examples:
+  upres jobs                 the queue, the workers, and what they are at
+  upres jobs dead            what died, and why
+  upres jobs show JOB_ID     everything that happened to a job
+  upres jobs replay --all    try again what died
+
+\b
+Exit codes: 0 done · 1 something was not · 2 wrong usage
+"""
 
 
-@click.group(invoke_without_command=True, help=HELP)
+@click.group(invoke_without_command=True, help=HELP, epilog=EPILOG)
 @click.pass_context
 def jobs(context: click.Context) -> None:
     """See HELP."""
@@ -28,7 +38,10 @@ def jobs(context: click.Context) -> None:
 @jobs.command()
 @click.option("--most", default=100, show_default=True, help="At most so many, the newest.")
 def dead(most: int) -> None:
-    """List dead letters: jobs whose workers died, or that failed for a reason nobody foresaw."""
+    """List dead letters.
+
+    These are jobs whose workers died, or that failed for a reason nobody foresaw.
+    """
     with connection() as redis:
         listed = table("job", "died", "code", "why")
         for letter in deadletters.listing(redis, most):

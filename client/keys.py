@@ -6,12 +6,23 @@ from pydantic import ValidationError
 from client.terminal import connection, print_table, row, table
 from core import access
 
-HELP = """Make, list and revoke API keys.
+HELP = """Look after API keys: who may, and how much.
 
-They are asked for where UPRES_ACCESS=keys. Needs access to Redis (UPRES_REDIS_URL)."""
+Without a command: all of them. They are asked for where UPRES_ACCESS=keys. Needs access to Redis (UPRES_REDIS_URL)."""
 
 
-@click.group(invoke_without_command=True, help=HELP)
+EPILOG = """\b
+Examples:
+  upres keys                               who may, and how much
+  upres keys create "Ann" --per-minute 60  prints the key, this once
+  upres keys revoke KEY_ID
+
+\b
+Exit codes: 0 done · 1 it was not · 2 wrong usage
+"""
+
+
+@click.group(invoke_without_command=True, help=HELP, epilog=EPILOG)
 @click.pass_context
 def keys(context: click.Context) -> None:
     """See HELP."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from client.batch import Made
+from client.batch import Ears, Made
 from client.following import result_of
 from client.protocol import JobOptions
 from client.sdk import Client
@@ -14,6 +14,9 @@ from core.schema import Event, Snapshot
 
 QUICK_SECONDS = 1
 """What takes no longer is answered at once: one request instead of three, and nobody needs progress."""
+
+LATE_SECONDS = 4
+"""An answer comes so much later at most, when everybody is busy."""
 
 
 class Remote:
@@ -25,19 +28,19 @@ class Remote:
         self._lock = threading.Lock()
         self._submitting = 0
 
-    def enlarge(self, image: str, on_event: Callable[[Event], None]) -> Made:
+    def enlarge(self, image: str, ears: Ears) -> Made:
         """See Enlarger."""
         with self._known_soon():
-            job = self._client.submit(image, self._factor, wait=QUICK_SECONDS, **self._options)
+            job = self._client.submit(image, self._factor, wait=QUICK_SECONDS, on_bytes=ears.on_bytes, **self._options)
             if not isinstance(job, Snapshot):
                 self._jobs.add(job.job_id)
-        ended = job if isinstance(job, Snapshot) else self._follow(job.job_id, on_event)
+        ended = job if isinstance(job, Snapshot) else self._follow(job.job_id, ears.on_event)
         result = result_of(job.job_id, ended)
         return Made(result, lambda path: self._client.save(result, path))
 
     def cancel(self) -> None:
         """See Enlarger."""
-        deadline = time.monotonic() + QUICK_SECONDS + 1
+        deadline = time.monotonic() + QUICK_SECONDS + LATE_SECONDS
         while self._submitting and time.monotonic() < deadline:
             time.sleep(0.02)
         for job_id in list(self._jobs):

@@ -14,18 +14,25 @@ from core.registry import CANARY
 from models import making
 from models.opened import store
 
-HELP = """Look after the models that an upres serves: versions, and the labels that say which is served.
+HELP = """Look after models: versions, and which of them is served.
 
-Needs access to the object store (UPRES_S3_BUCKET, UPRES_S3_ENDPOINT_URL, AWS_…).
+Without a command: all of them. Needs access to the object store (UPRES_S3_BUCKET, UPRES_S3_ENDPOINT_URL, AWS_…)."""
+EPILOG = """\b
+Examples:
+  upres models                                which there are
+  upres models pull realesrgan-x4plus         get a published one
+  upres models import my.pth --name mine      make a version of a checkpoint
+  upres models push mine                      … and put it into the registry
+  upres photo.jpg --model mine                … and use it
+  upres models label faithful canary=2 --canary-percent 5
+  upres models promote faithful               the canary becomes stable
 
 \b
-  upres models import my.safetensors --name mine     a community checkpoint becomes version 1 of «mine»
-  upres models push ./mine                           … and is in the registry
-  upres enlarge photo.jpg --model mine               … and in use
+Exit codes: 0 done · 1 it was not · 2 wrong usage
 """
 
 
-@click.group(invoke_without_command=True, help=HELP)
+@click.group(invoke_without_command=True, help=HELP, epilog=EPILOG)
 @click.pass_context
 def models(context: click.Context) -> None:
     """See HELP."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from client.batch import Made
+from client.batch import Ears, Made
 from client.protocol import whole
 from core import formats
 from core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
@@ -38,13 +38,13 @@ class InProcess:
         self._engine = Engine(self._model.manifest, runtimes.choose(self._model, self._device), DeviceThread())
         self._encoders = Encoders(1)
 
-    def enlarge(self, image: str, on_event: Callable[[Event], None]) -> Made:
+    def enlarge(self, image: str, ears: Ears) -> Made:
         """See Enlarger (client/batch.py)."""
         begin = time.perf_counter()
         picture = images.decode(_read(image), MOST_PIXELS)
         result = self._result(picture)
         encoder = self._encoders.open(picture, self._factor, result.format)
-        for band in self._engine.bands(picture.pixels, self._factor, _telling(on_event)):
+        for band in self._engine.bands(picture.pixels, self._factor, _telling(ears.on_event)):
             encoder.write(band)
         file = encoder.finish()
 

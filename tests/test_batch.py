@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from client import batch as batch_module
-from client.batch import Batch, Made, Outcome
+from client.batch import Batch, Ears, Made, Outcome
 from client.errors import JobFailed, ServerUnreachable
 from client.ledger import NAME, Ledger
 from client.sources import Source, expand
-from core.schema import Event, Result
+from core.schema import Result
 from infra.local import Local, tool
 from tests.conftest import SAMPLES, encoded, opened
 from tests.test_client import upres
@@ -39,7 +39,7 @@ class Fake:
     def __init__(self, errors: dict[str, list[Exception]] | None = None) -> None:
         self.errors, self.seen, self.cancelled = errors or {}, list[str](), False
 
-    def enlarge(self, image: str, on_event: Callable[[Event], None]) -> Made:
+    def enlarge(self, image: str, ears: Ears) -> Made:
         self.seen.append(Path(image).name)
         if planned := self.errors.get(Path(image).name):
             raise planned.pop(0)
@@ -53,8 +53,8 @@ class Log:
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
 
-    def begin(self, source: Source) -> Callable[[Event], None]:
-        return lambda event: None
+    def begin(self, source: Source) -> Ears:
+        return Ears(lambda event: None, lambda sent, total: None)
 
     def end(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
@@ -180,7 +180,7 @@ def test_ten_thousand_images_need_no_memory(tmp_path: Path, out: Path) -> None:
                 pass
 
         class Thrifty(Fake):
-            def enlarge(self, image: str, on_event: Callable[[Event], None]) -> Made:
+            def enlarge(self, image: str, ears: Ears) -> Made:
                 return Made(RESULT, lambda path: None)
 
         folder.mkdir()

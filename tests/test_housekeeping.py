@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from tests.waiting import wait_until
 
 JOBS = 2000
-LASTING = {b"rq:queues", keys.WORKERS.encode(), keys.API_KEYS.encode(), keys.TOKEN_SECRET.encode()}
+LASTING = {name.encode() for name in ("rq:queues", keys.WORKERS, keys.API_KEYS, keys.TOKEN_SECRET, keys.WEBHOOK_SECRET)}
 """Of a size that does not depend on the number of jobs."""
 
 
@@ -59,6 +59,7 @@ def test_nothing_grows_without_bound(local: Local, redis: Redis) -> None:
         b"upres:worker:",
         b"upres:idempotency:",
         b"upres:tile:",
+        b"upres:rate:",
         b"upres:looked",
     )
     assert [key for key in left if key not in streams and not key.startswith(known)] == []
