@@ -1,7 +1,7 @@
 """The SDK: `from client import Client`, or AsyncClient."""
 
 from client.asynchronous import AsyncClient, AsyncUpscaled
-from client.errors import JobCancelled, JobFailed, NotInTime, Refused, ServerUnreachable
+from client.errors import JobCancelled, JobFailed, NotInTime, Refused, ServerUnreachable, StoreUnreachable
 from client.sdk import Client, Upscaled
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "NotInTime",
     "Refused",
     "ServerUnreachable",
+    "StoreUnreachable",
     "Upscaled",
 ]

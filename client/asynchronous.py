@@ -30,6 +30,7 @@ from client.protocol import (
     Steps,
     Which,
     unheard,
+    unreachable,
     whole,
 )
 from core.schema import Estimate, Event, JobAccepted, Result, Snapshot
@@ -171,15 +172,18 @@ class AsyncClient:
 
     async def save(self, job: str | Result, path: str | PathLike[str], which: Which = "result") -> Path:
         """See Client.save."""
-        call = await self._run(self._peer.link(job, which))
-        try:
-            with whole(Path(path)) as file:
-                async with self._stream(call) as response:
-                    async for piece in response.aiter_bytes(PIECE_BYTES):
-                        file.write(piece)
-        except httpx.TransportError as error:
-            raise self._peer.lost(error) from error
-        return Path(path)
+        for pause in self._peer.pauses():
+            await asyncio.sleep(pause)
+            call = await self._run(self._peer.link(job, which))
+            try:
+                with whole(Path(path)) as file:
+                    async with self._stream(call) as response:
+                        async for piece in response.aiter_bytes(PIECE_BYTES):
+                            file.write(piece)
+                return Path(path)
+            except httpx.TransportError as error:
+                failure = unreachable(call, error)
+        raise failure
 
     async def upload(self, data: bytes, on_bytes: OnBytes = unheard) -> str:
         """See Client.upload."""
@@ -207,7 +211,8 @@ class AsyncClient:
             return answer
 
     def _request(self, call: Call) -> httpx.Request:
-        return self._http.build_request(call.method, call.url, **self._peer.parts(call))
+        content = call.content.pieces_async() if call.content else None
+        return self._http.build_request(call.method, call.url, content=content, **self._peer.parts(call))
 
     @asynccontextmanager
     async def _stream(self, call: Call, quiet_seconds: float | None = None) -> AsyncIterator[httpx.Response]:
@@ -219,7 +224,7 @@ class AsyncClient:
         try:
             if response.is_error:
                 await response.aread()
-                raise self._peer.broken(response)
+                raise self._peer.broken(call, response)
             yield response
         finally:
             await response.aclose()

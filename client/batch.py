@@ -1,16 +1,18 @@
 """Any number of images through a few hands: what is done is skipped, what may pass is tried again, nothing is lost."""
 
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
-from client.errors import OutputTaken, ServerUnreachable
+from client.errors import OutputTaken, Refused, ServerUnreachable
 from client.ledger import Identity, Ledger
-from client.protocol import OnBytes
+from client.protocol import MOST_PAUSE, OnBytes
 from client.sources import Source
 from core.errors import UpresError
 from core.formats import EXTENSIONS
@@ -117,61 +119,73 @@ class Batch:
             raise
 
     def _work(self) -> None:
-        while not self._stop.is_set() and (source := self._next()):
-            outcome = self._outcome(source)
-            if self._interrupted and outcome.status == "failed":
-                return  # it was cancelled
-            with self._lock:
-                self.counts[outcome.status] += 1
-            self.watcher.end(outcome)
+        """Until there are no more; whatever goes wrong beside the images themselves ends it all."""
+        try:
+            while not self._stop.is_set() and (source := self._next()):
+                outcome = self._outcome(source)
+                if self._interrupted and outcome.status == "failed":
+                    return  # it was cancelled
+                with self._lock:
+                    self.counts[outcome.status] += 1
+                self.watcher.end(outcome)
+        except Exception as error:
+            self._give_up(error)
 
     def _next(self) -> Source | None:
         with self._lock:
-            try:
-                return next(self._waiting, None)
-            except OSError as error:  # a folder that cannot be read
-                self._give_up(error)
-                return None
+            return next(self._waiting, None)
 
     def _outcome(self, source: Source) -> Outcome:
         try:
             return self._enlarge(source)
-        except ServerUnreachable as error:
-            self._give_up(error)
-            return Outcome(source, "failed", error=error)
-        except Exception as error:  # whatever one image brings about, the others go on
+        except Exception as error:  # whatever one image brings about, the others go on; unless it is the server
+            if isinstance(error, ServerUnreachable) or _is_for_long(error):
+                self._give_up(error)
             return Outcome(source, "failed", error=error)
 
     def _enlarge(self, source: Source) -> Outcome:
+        if source.trouble:
+            raise source.trouble
         identity, options = source.identity, ",".join(f"{name}={self.options[name]}" for name in sorted(self.options))
         finished = None if self.force else self.ledger.finished(identity, options)
         if finished:
             return Outcome(source, "skipped", finished)
-        self._claim(self._target(source, self._likely_extension(source)), identity)
-        made = self._patiently(source)
+        likely = self._target(source, self._likely_extension(source))
+        if self._claim(likely, identity) == identity[0]:
+            return Outcome(source, "skipped", likely)  # it was named twice
+        save = partial(self._save, source, likely, identity, options)
+        return self._patiently(source, save)
+
+    def _save(self, source: Source, likely: Path, identity: Identity, options: str, made: Made) -> Outcome:
+        """Write a result where it belongs; another command is told before it lies there."""
         output = self._target(source, EXTENSIONS[made.result.format])
-        self._claim(output, identity)
+        if output != likely:
+            self._claim(output, identity)
         output.parent.mkdir(parents=True, exist_ok=True)
+        self.ledger.record(identity, options, output, done=False)
         made.save(output)
-        self.ledger.record(identity, options, output)
+        self.ledger.record(identity, options, output, done=True)
         return Outcome(source, "enlarged", output, made.result)
 
-    def _patiently(self, source: Source) -> Made:
-        """Enlarge it, again if that may help."""
+    def _patiently(self, source: Source, save: Callable[[Made], Outcome]) -> Outcome:
+        """Enlarge and save it, again if that may help."""
         ears = self.watcher.begin(source)
-        for attempt in range(1, ATTEMPTS + 1):
+        attempt = 0
+        while True:
             try:
-                return self.enlarger.enlarge(source.image, ears)
-            except ServerUnreachable:
-                raise
+                return save(self.enlarger.enlarge(source.image, ears))
             except UpresError as error:
-                if not error.retryable or attempt == ATTEMPTS or self._stop.wait(PAUSE_SECONDS * attempt):
+                patience = error.retry_after if isinstance(error, Refused) else 0.0
+                attempt += not patience  # who is told to wait has not failed
+                if isinstance(error, ServerUnreachable) or not error.retryable or _is_for_long(error):
                     raise
-        raise AssertionError("the last attempt returns or raises")
+                if attempt == ATTEMPTS or self._stop.wait(patience or PAUSE_SECONDS * attempt):
+                    raise
 
     def _target(self, source: Source, extension: str) -> Path:
         """Where the result goes."""
-        fields = {"stem": Path(source.file_name).stem, "factor": self.options["factor"], "model": self.options["model"]}
+        model = Path(self.options["model"]).name  # with --local it may be a path
+        fields = {"stem": Path(source.file_name).stem, "factor": self.options["factor"], "model": model}
         return self.out / source.below / f"{self.name.format(**fields)}.{extension}"
 
     def _likely_extension(self, source: Source) -> str:
@@ -180,13 +194,27 @@ class Batch:
         likely = LIKELY.get(Path(source.file_name).suffix.lower(), "png") if wanted == "auto" else wanted
         return EXTENSIONS[cast(OutputFormat, likely)]
 
-    def _claim(self, output: Path, identity: Identity) -> None:
-        """Raise OutputTaken when something else lies there, or will."""
-        if output.exists() and not self.force and not self.ledger.knows(output):
-            raise OutputTaken(f"{output} exists already; --force replaces it, --name or --out makes another.")
-        if other := self.ledger.claim(output, identity[0]):
+    def _claim(self, output: Path, identity: Identity) -> str | None:
+        """Whose the output is in this command already, if that is the source itself. Raises OutputTaken."""
+        source = identity[0]
+        if os.path.realpath(output) == source:
+            raise OutputTaken(f"{output} is the photo itself; choose another --name or --out.")
+        if not self.force and output.exists():
+            before = self.ledger.made_of(output)
+            if before is None:
+                raise OutputTaken(f"{output} exists already; --force replaces it, --name or --out makes another.")
+            if before != source and ("://" in before or os.path.exists(before)):  # not moved since
+                raise OutputTaken(f"{output} is the result of {before}; --force replaces it.")
+        other = self.ledger.claim(output, source)
+        if other not in (None, source):
             raise OutputTaken(f"{output} is the result of {other}; choose another --name or --out.")
+        return other
 
     def _give_up(self, error: Exception) -> None:
         self.lost = self.lost or error
         self._stop.set()
+
+
+def _is_for_long(error: Exception) -> bool:
+    """Whether the server asks to come back so late that all others would be told the same."""
+    return isinstance(error, Refused) and error.retry_after > MOST_PAUSE

@@ -1,5 +1,6 @@
 """The command `upres`."""
 
+import io
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 import click
 
 from client.batch import Enlarger
-from client.display import sentence
-from client.enlarging import NAME, Wanted, estimate, run
+from client.enlarging import INTERRUPTED, NAME, Wanted, estimate, run
 from client.protocol import DEFAULT_URL
+from client.text import sentence
 from core.errors import UpresError
 
 LATER = {
@@ -94,7 +95,7 @@ def main() -> None:
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results; default: here.")
 @click.option(
-    "--name", default=NAME, show_default=True, metavar="PATTERN", help="Of the results; {model} is possible, too."
+    "--name", default=NAME, show_default=True, metavar="PATTERN", help="Of the results; {model} as given may be in it."
 )
 @click.option(
     "--format", "output_format", type=click.Choice(["auto", "png", "jpeg", "webp"]), default="auto", show_default=True,
@@ -121,11 +122,21 @@ def enlarge(**given: Any) -> None:
     TIFF, BMP or GIF come in, PNG, JPEG or WebP go out.
     """
     wanted = Wanted(**given)
-    enlarger: Enlarger | None = None
-    if wanted.local:
-        kind = later("models.inprocess:InProcess", "upres --local", "pip install -r worker/requirements.txt")
-        try:
-            enlarger = kind(wanted.factor, wanted.output_format, wanted.model, wanted.model_version)
-        except (UpresError, OSError) as error:
-            raise click.ClickException(sentence(error)) from error
-    sys.exit(estimate(wanted) if wanted.estimate else run(wanted, enlarger))
+    for stream in (sys.stdin, sys.stdout):  # names of files are bytes, and not all of them text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
+    try:
+        code = estimate(wanted) if wanted.estimate else run(wanted, _in_process(wanted) if wanted.local else None)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _in_process(wanted: Wanted) -> Enlarger:
+    """The engine in this process. Raises click.ClickException."""
+    kind = later("models.inprocess:InProcess", "upres --local", "pip install -r worker/requirements.txt")
+    try:
+        made: Enlarger = kind(int(wanted.factor), wanted.output_format, wanted.model, wanted.model_version)
+    except (UpresError, OSError) as error:
+        raise click.ClickException(sentence(error)) from error
+    return made

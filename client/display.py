@@ -1,6 +1,7 @@
 """How a batch looks: bars on a terminal, and a line for each image on stdout, for people or for programs."""
 
 import json
+import sys
 import threading
 from collections import deque
 from types import TracebackType
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from client.batch import Ears, Outcome
 from client.sources import Source
-from client.terminal import printable
+from client.text import printable, sentence, shown
 from core.errors import UpresError
 from core.schema import Event, Queued, Requeued, Started, Succeeded
 from core.schema import Progress as ProgressEvent
@@ -87,9 +88,9 @@ class Display:
 
     def _tell(self, outcome: Outcome) -> None:
         if self._as_json:
-            print(json.dumps(_record(outcome), ensure_ascii=False), flush=True)
+            print(json.dumps(_record(outcome)), flush=True)
         elif outcome.output:
-            print(outcome.output, flush=True)
+            print(shown(str(outcome.output), sys.stdout), flush=True)
         if outcome.error:
             text = f"{outcome.source.name}: {sentence(outcome.error)}"
             self._bars.console.print(printable(text), style="red", markup=False, highlight=False, soft_wrap=True)
@@ -125,10 +126,3 @@ def _show(bars: Progress, task: TaskID, event: Event) -> None:
             bars.update(task, completed=event.percent, stage=f"{event.stage}{tiles}{eta}")
         case Succeeded():
             bars.update(task, completed=100, stage="downloading")
-
-
-def sentence(error: Exception) -> str:
-    """What went wrong, for people."""
-    if isinstance(error, UpresError):
-        return f"{error} ({error.code})"
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -14,18 +15,23 @@ import click
 import imagesize
 
 from client.batch import Batch, Enlarger
-from client.display import Display, sentence
+from client.display import Display
 from client.errors import ServerUnreachable
 from client.ledger import Ledger
 from client.protocol import EstimateOptions, JobOptions
 from client.remote import Remote
 from client.sdk import Client
 from client.sources import LIST, Source, expand, is_many
+from client.text import sentence, shown
 from core.errors import NotAnImage, UnsupportedImage, UpresError
 from core.schema import Estimate, WantedFormat
 
-RETRIES = 8
+RETRIES = 12
 """A batch waits a minute for a server that is being restarted."""
+HASTY_SECONDS = 2.0
+"""Who leaves waits no longer for an answer."""
+MOST_LOCAL = 2
+"""While one image is on the device another is read or written; more would only take memory."""
 FAILED, UNREACHABLE, INTERRUPTED = 1, 3, 130
 NAME = "{stem}_x{factor}"
 FIELDS = {"stem", "factor", "model"}
@@ -58,6 +64,8 @@ class Wanted:
             raise click.UsageError(f"--name: {error}.") from None
         if "stem" not in fields or not fields <= FIELDS or "/" in self.name:
             raise click.UsageError("--name: a file name with {stem}, and perhaps {factor} and {model}, in it.")
+        if self.local and self.estimate:
+            raise click.UsageError("--estimate asks a server; it does not go with --local.")
         if self.out is None and not self.estimate and any(map(is_many, self.photos)):
             raise click.UsageError("Many results want a folder: give --out DIR.")
 
@@ -79,13 +87,16 @@ class Wanted:
             "where": where,
         }
 
-    def sources(self) -> Iterator[Source]:
-        """The images, one after the other."""
-        return expand(self.photos, sys.stdin, self.out or Path(os.devnull))
+    def sources(self, ledger: Ledger | None = None) -> Iterator[Source]:
+        """The images, one after the other, without those that lie beside them because they were made of them."""
+        out = os.path.realpath(self.out) if self.out else None
+        for source in expand(self.photos, sys.stdin, out):
+            if source.image in self.photos or not (ledger and ledger.made_of(Path(source.image))):
+                yield source
 
-    def count(self) -> int | None:
+    def count(self, ledger: Ledger) -> int | None:
         """How many there are; a list on stdin can be read once only."""
-        return None if LIST in self.photos else sum(1 for _ in self.sources())
+        return None if LIST in self.photos else sum(1 for _ in self.sources(ledger))
 
 
 def run(wanted: Wanted, enlarger: Enlarger | None) -> int:
@@ -93,21 +104,23 @@ def run(wanted: Wanted, enlarger: Enlarger | None) -> int:
     begin = time.monotonic()
     with ExitStack() as stack:
         try:
-            enlarger = enlarger or Remote(_client(wanted, stack), int(wanted.factor), wanted.options)
-        except ServerUnreachable as error:
+            enlarger = enlarger or _remote(wanted, stack)
+            if wanted.out:
+                wanted.out.mkdir(parents=True, exist_ok=True)
+            ledger = stack.enter_context(Ledger(wanted.out))
+        except (UpresError, OSError, sqlite3.Error) as error:
             return _complain(error)
-        if wanted.out:
-            wanted.out.mkdir(parents=True, exist_ok=True)
-        ledger = stack.enter_context(Ledger(wanted.out))
-        total = wanted.count()
+        total = wanted.count(ledger)
         display = stack.enter_context(Display(total, wanted.as_json))
         batch = Batch(enlarger, ledger, display, wanted.out or Path(), wanted.name, wanted.distinct, wanted.force)
         try:
-            batch.run(wanted.sources(), wanted.at_once)
+            batch.run(wanted.sources(ledger), min(wanted.at_once, MOST_LOCAL) if wanted.local else wanted.at_once)
         except KeyboardInterrupt:
             display.close()
             _summarise(wanted, batch, time.monotonic() - begin, "interrupted")
             os._exit(INTERRUPTED)  # the threads still listen; there is nothing left to wait for
+    if isinstance(batch.lost, BrokenPipeError):  # nobody reads any more, and nothing more is said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if total != 1 or wanted.as_json:
         _summarise(wanted, batch, time.monotonic() - begin)
     if batch.lost:
@@ -120,28 +133,36 @@ def estimate(wanted: Wanted) -> int:
     failed = False
     with ExitStack() as stack:
         try:
-            client = _client(wanted, stack)
+            client = stack.enter_context(_client(wanted))
             for source in wanted.sources():
                 try:
                     _tell(wanted, source, _estimate(wanted, client, source))
                 except (UpresError, OSError) as error:
                     if isinstance(error, ServerUnreachable):
                         raise
-                    print(f"{source.name}: {sentence(error)}", file=sys.stderr)
+                    print(shown(f"{source.name}: {sentence(error)}", sys.stderr), file=sys.stderr)
                     failed = True
         except ServerUnreachable as error:
             return _complain(error)
     return FAILED if failed else 0
 
 
-def _client(wanted: Wanted, stack: ExitStack) -> Client:
+def _client(wanted: Wanted) -> Client:
     """A server that is there. Raises ServerUnreachable."""
-    client = stack.enter_context(Client(wanted.server, wanted.api_key, retries=RETRIES))
+    client = Client(wanted.server, wanted.api_key, retries=RETRIES)
     client.check()
     return client
 
 
+def _remote(wanted: Wanted, stack: ExitStack) -> Remote:
+    client = stack.enter_context(_client(wanted))
+    hasty = stack.enter_context(Client(wanted.server, wanted.api_key, retries=0, timeout=HASTY_SECONDS))
+    return Remote(client, hasty, int(wanted.factor), wanted.options)
+
+
 def _estimate(wanted: Wanted, client: Client, source: Source) -> Estimate:
+    if source.trouble:
+        raise source.trouble
     if source.is_address:
         raise UnsupportedImage("What lies at an address is not known before it is fetched; estimate a file.")
     options: EstimateOptions = {
@@ -165,7 +186,8 @@ def _tell(wanted: Wanted, source: Source, told: Estimate) -> None:
     waiting = f", after {told.waiting} others" if told.waiting else ""
     there = "" if told.slots else "; no worker is there now"
     what = f"{tiles}, {seconds}{waiting}{there}" if told.accepted else f"refused: {told.detail} ({told.code})"
-    print(f"{source.name}: {told.width}×{told.height} by {told.model} {told.model_version}, {what}")
+    text = f"{source.name}: {told.width}×{told.height} by {told.model} {told.model_version}, {what}"
+    print(shown(text, sys.stdout))
 
 
 def _summarise(wanted: Wanted, batch: Batch, seconds: float, *first: str) -> None:
@@ -180,5 +202,5 @@ def _summarise(wanted: Wanted, batch: Batch, seconds: float, *first: str) -> Non
 
 
 def _complain(error: Exception) -> int:
-    print(sentence(error), file=sys.stderr)
+    print(shown(sentence(error), sys.stderr), file=sys.stderr)
     return UNREACHABLE if isinstance(error, ServerUnreachable) else FAILED

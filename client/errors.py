@@ -2,6 +2,7 @@
 
 UpresError (core.errors)
 ├── ServerUnreachable     nothing answers at the URL
+├── StoreUnreachable      the object store does not answer, or not with what was asked for
 ├── Refused               the server answered with a problem; `code`, `status` and `errors` are its own
 ├── JobFailed             the job ended without a result; `code` says why
 ├── JobCancelled          somebody cancelled the job
@@ -19,11 +20,18 @@ class ServerUnreachable(UpresError):
     retryable = True
 
 
-class Refused(UpresError):
-    """The server's problem details (RFC 9457) as an exception."""
+class StoreUnreachable(UpresError):
+    code = "store_unreachable"
+    status = 503
+    retryable = True
 
-    def __init__(self, problem: Problem) -> None:
+
+class Refused(UpresError):
+    """The server's problem details (RFC 9457) as an exception; `retry_after` in seconds, 0 when none was told."""
+
+    def __init__(self, problem: Problem, retry_after: float = 0) -> None:
         super().__init__(problem.detail)
+        self.retry_after = retry_after
         self.code = problem.code
         self.status = problem.status
         self.retryable = problem.retryable

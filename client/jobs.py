@@ -7,7 +7,8 @@ from typing import Any
 import click
 from redis import Redis
 
-from client.terminal import connection, print_table, printable, row, table
+from client.terminal import connection, print_table, row, table
+from client.text import printable
 from core import deadletters, events, keys, workers
 from core.errors import JobNotFound, UpresError
 

@@ -1,21 +1,24 @@
-"""The manifest of an output folder: which images are done, so that none is enlarged twice, and no result overwritten.
+"""The manifest of an output folder: which results are made of what, so that none is made twice, and none overwritten.
 
 A SQLite file: any number of images takes no memory, a crash leaves it whole, and two commands may share a folder.
 """
 
+import os
 import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 NAME = ".upres.db"
 BUSY_SECONDS = 30
+# Paths are bytes: not all of them are text. Claims are this command's, in a file that is gone with it.
 _TABLES = """
-CREATE TABLE IF NOT EXISTS done (
-    source TEXT, options TEXT, bytes INTEGER, mtime_ns INTEGER, output TEXT, PRIMARY KEY (source, options)
+CREATE TABLE IF NOT EXISTS results (
+    output BLOB PRIMARY KEY, source BLOB, bytes INTEGER, mtime_ns INTEGER, options TEXT, done INTEGER
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS claims (output TEXT PRIMARY KEY, source TEXT) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_source ON results (source, options);
+CREATE TEMPORARY TABLE claims (output BLOB PRIMARY KEY, source BLOB) WITHOUT ROWID;
 """
 
 Identity = tuple[str, int, int]
@@ -23,16 +26,14 @@ Identity = tuple[str, int, int]
 
 
 class Ledger:
-    """What is done in one folder; of None, what is done in this command."""
+    """What is made in one folder; of None, what is made in this command. Raises OSError or sqlite3.Error."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = folder or Path()
+        self._folder = (folder or Path()).resolve()
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(
-            folder / NAME if folder else ":memory:", timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None
-        )
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=NORMAL")  # what a power cut loses is only done again
+        place = self._folder / NAME if folder else ":memory:"
+        self._database = sqlite3.connect(place, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+        self._database.execute("PRAGMA synchronous=NORMAL")  # what a power cut loses is only made again
         self._database.executescript(_TABLES)
 
     def __enter__(self) -> Self:
@@ -43,33 +44,39 @@ class Ledger:
 
     def finished(self, identity: Identity, options: str) -> Path | None:
         """Where the result of an image lies that has not changed since; None when it has to be made."""
-        query = "SELECT output FROM done WHERE source = ? AND bytes = ? AND mtime_ns = ? AND options = ?"
-        row = self._first(query, *identity, options)
-        path = self._folder / row[0] if row else None
+        source, size, mtime_ns = identity
+        query = "SELECT output FROM results WHERE source = ? AND options = ? AND bytes = ? AND mtime_ns = ? AND done"
+        row = self._first(query, os.fsencode(source), options, size, mtime_ns)
+        path = self._folder / os.fsdecode(row[0]) if row else None
         return path if path and path.exists() else None
 
     def claim(self, output: Path, source: str) -> str | None:
-        """Whose result an output path is already; None when it is this source's from now on."""
+        """Whose result an output path will be: None when it is this source's from now on."""
+        place = self._place(output)
         with self._lock:
-            self._database.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (self._relative(output), source))
-        row = self._first("SELECT source FROM claims WHERE output = ?", self._relative(output))
-        return str(row[0]) if row and row[0] != source else None
+            done = self._database.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (place, os.fsencode(source)))
+        if done.rowcount:
+            return None
+        row = self._first("SELECT source FROM claims WHERE output = ?", place)
+        return os.fsdecode(row[0]) if row else None
 
-    def knows(self, output: Path) -> bool:
-        """Whether somebody's result is to lie there."""
-        return self._first("SELECT 1 FROM claims WHERE output = ?", self._relative(output)) is not None
+    def made_of(self, output: Path) -> str | None:
+        """The source of the result that lies there, or will in a moment; None when upres did not make it."""
+        row = self._first("SELECT source FROM results WHERE output = ?", self._place(output))
+        return os.fsdecode(row[0]) if row else None
 
-    def record(self, identity: Identity, options: str, output: Path) -> None:
-        """An image is done."""
+    def record(self, identity: Identity, options: str, output: Path, done: bool) -> None:
+        """A result is being written there, or is; whatever was there before is not there any more."""
         source, size, mtime_ns = identity
-        row = (source, options, size, mtime_ns, self._relative(output))
+        row = (self._place(output), os.fsencode(source), size, mtime_ns, options, done)
         with self._lock:
-            self._database.execute("INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?, ?)", row)
+            self._database.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?)", row)
 
-    def _relative(self, output: Path) -> str:
-        return str(output.relative_to(self._folder)) if output.is_relative_to(self._folder) else str(output)
+    def _place(self, output: Path) -> bytes:
+        """The name under which an output is known, whatever the folder is called today."""
+        return os.fsencode(os.path.relpath(output.absolute(), self._folder))
 
-    def _first(self, query: str, *values: object) -> tuple[str, ...] | None:
+    def _first(self, query: str, *values: object) -> tuple[Any, ...] | None:
         with self._lock, closing(self._database.execute(query, values)) as rows:
-            found: tuple[str, ...] | None = rows.fetchone()
+            found: tuple[Any, ...] | None = rows.fetchone()
             return found

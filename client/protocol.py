@@ -18,7 +18,8 @@ from typing import IO, Any, Literal, NamedTuple, TypedDict, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from client.errors import Refused, ServerUnreachable
+from client.errors import Refused, ServerUnreachable, StoreUnreachable
+from core.errors import UpresError
 from core.schema import Estimate, JobAccepted, Problem, Result, Snapshot, UploadLink, WantedFormat
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -68,17 +69,16 @@ class Body:
     def __init__(self, data: bytes, on_bytes: OnBytes) -> None:
         self._data, self._on_bytes = data, on_bytes
 
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __iter__(self) -> Iterator[bytes]:
+    def pieces(self) -> Iterator[bytes]:
+        """All of it."""
         for start in range(0, len(self._data), PIECE_BYTES):
             piece = self._data[start : start + PIECE_BYTES]
             yield piece
             self._on_bytes(start + len(piece), len(self._data))
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self:
+    async def pieces_async(self) -> AsyncIterator[bytes]:
+        """All of it, for asyncio."""
+        for piece in self.pieces():
             yield piece
 
 
@@ -125,18 +125,20 @@ class Peer:
     def parts(self, call: Call) -> dict[str, Any]:
         """A request, for httpx."""
         own = {} if call.to_store else self._headers
-        return {"json": call.json, "content": call.content, "headers": {**own, **call.headers}}
+        return {"json": call.json, "headers": {**own, **call.headers}}
 
-    def lost(self, error: Exception) -> ServerUnreachable:
-        """The store broke off."""
-        return unreachable("The object store", error)
+    def pauses(self) -> Iterator[float]:
+        """How long to wait before each attempt; before the first not at all."""
+        yield 0.0
+        for attempt in range(self._retries):
+            yield min(MOST_BACKOFF, RECONNECT_SECONDS * 2**attempt) * random.uniform(0.5, 1)
 
     @staticmethod
-    def broken(response: httpx.Response) -> Exception:
+    def broken(call: Call, response: httpx.Response) -> Exception:
         """What to raise for an error instead of a stream: one of the connection's if it may be gone soon."""
         if response.status_code in AGAIN:
             return httpx.RemoteProtocolError(f"{response.status_code} {response.reason_phrase}")
-        return refused(response)
+        return refused(call, response)
 
     def submit(
         self,
@@ -162,7 +164,7 @@ class Peer:
         link = yield from self._read(UploadLink, "POST", "/v1/uploads", {"bytes": len(data)})
         headers = {"Content-Length": str(len(data))}
         put = Call("PUT", link.upload_url, content=Body(data, on_bytes), headers=headers, to_store=True)
-        yield from self._ask(put, "The object store")
+        yield from self._ask(put)
         return link.image_key
 
     def estimate(self, width: int, height: int, factor: int, options: EstimateOptions) -> Steps[Estimate]:
@@ -180,7 +182,7 @@ class Peer:
 
     def download(self, job: str | Result, which: Which) -> Steps[bytes]:
         """The file of a finished job's image."""
-        response = yield from self._ask((yield from self.link(job, which)), "The object store")
+        response = yield from self._ask((yield from self.link(job, which)))
         return response.content
 
     def link(self, job: str | Result, which: Which) -> Steps[Call]:
@@ -194,10 +196,11 @@ class Peer:
 
     def check(self) -> Steps[None]:
         """Whether anybody is there."""
+        call = Call("GET", f"{self.url}/healthz")
         try:
-            yield Call("GET", f"{self.url}/healthz")
+            yield call
         except httpx.TransportError as error:
-            raise unreachable(self.url, error) from error
+            raise unreachable(call, error) from error
 
     def events(self, job_id: str, after: str | None) -> Call:
         """What to ask for a job's events."""
@@ -217,42 +220,56 @@ class Peer:
         response = yield from self._ask(Call(method, self.url + path, json))
         return model.model_validate_json(response.content)
 
-    def _ask(self, call: Call, whom: str = "") -> Steps[httpx.Response]:
+    def _ask(self, call: Call) -> Steps[httpx.Response]:
         """Until there is an answer, or it is known that there will be none soon: as often as Retry-After asks for."""
-        for attempt in range(self._retries + 1):
-            pause = min(MOST_BACKOFF, RECONNECT_SECONDS * 2**attempt) * random.uniform(0.5, 1)
+        asked = 0.0
+        for pause in self.pauses():
+            if pause:
+                yield Pause(max(pause, asked))
             try:
                 response: httpx.Response = yield call
             except httpx.TransportError as error:
-                failure: Refused | ServerUnreachable = unreachable(whom or self.url, error)
+                failure: UpresError = unreachable(call, error)
+                asked = 0.0
             else:
                 if response.status_code < httpx.codes.BAD_REQUEST:
                     return response
-                failure = refused(response)
-                pause = max(pause, retry_after(response))
-                if response.status_code not in AGAIN or pause > MOST_PAUSE:
+                failure = refused(call, response)
+                asked = retry_after(response)
+                if response.status_code not in AGAIN or asked > MOST_PAUSE:
                     raise failure
-            if attempt < self._retries:
-                yield Pause(pause)
         raise failure
 
 
-def unreachable(whom: str, error: Exception) -> ServerUnreachable:
+def unreachable(call: Call, error: Exception) -> ServerUnreachable | StoreUnreachable:
     """Nobody is there."""
-    made = ServerUnreachable(f"{whom} does not answer; is upres running there?")
+    made: ServerUnreachable | StoreUnreachable
+    if call.to_store:
+        made = StoreUnreachable(f"The object store does not answer ({error}).")
+    else:
+        where = httpx.URL(call.url)
+        made = ServerUnreachable(f"{where.scheme}://{where.netloc.decode()} does not answer; is upres running there?")
     made.__cause__ = error
     return made
 
 
-def refused(response: httpx.Response) -> Refused | ServerUnreachable:
-    """The server's problem; what is no problem document does not come from upres."""
+def refused(call: Call, response: httpx.Response) -> Refused | ServerUnreachable | StoreUnreachable:
+    """The server's problem; what is no problem document comes from something else on the way."""
+    told = f"{response.status_code} {response.reason_phrase}"
+    if call.to_store:
+        return StoreUnreachable(f"The object store answered {told}.")
     try:
-        return Refused(Problem.model_validate_json(response.content))
+        return Refused(Problem.model_validate_json(response.content), retry_after(response))
     except ValidationError:
-        where = response.url.copy_with(query=None)  # it may hold a signature
-        return ServerUnreachable(
-            f"{where} answered {response.status_code} {response.reason_phrase}, not as upres does."
+        where = response.url.copy_with(query=None)  # it may hold a token
+    if response.status_code == httpx.codes.NOT_FOUND or response.is_server_error:
+        return ServerUnreachable(f"{where} answered {told}, not as upres does.")
+    detail = f"{where} answered {told}; that is not upres, but something on the way to it."
+    return Refused(
+        Problem(
+            type="about:blank", title=told, status=response.status_code, detail=detail, code="refused", retryable=False
         )
+    )
 
 
 def unheard(*news: object) -> None:
@@ -262,9 +279,9 @@ def unheard(*news: object) -> None:
 @contextmanager
 def whole(path: Path) -> Iterator[IO[bytes]]:
     """A new file that is there, under its name, once it is complete; else there is what was before."""
-    part = path.with_name(f".{path.name}.part")  # what a killed process leaves is overwritten by the next
+    part = path.with_name(f".upres-{uuid.uuid4().hex[:12]}.part")
     try:
-        with part.open("wb") as file:
+        with part.open("xb") as file:
             yield file
         part.replace(path)
     finally:
@@ -279,4 +296,4 @@ def retry_after(response: httpx.Response) -> float:
 
 
 def _file(path: Path) -> tuple[bytes, dict[str, str]]:
-    return path.read_bytes(), {"image_name": path.name}
+    return path.read_bytes(), {"image_name": path.name.encode(errors="replace").decode()}

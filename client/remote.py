@@ -20,10 +20,10 @@ LATE_SECONDS = 4
 
 
 class Remote:
-    """Jobs on a server, all with the same factor and options."""
+    """Jobs on a server, all with the same factor and options; `hasty` is for who leaves."""
 
-    def __init__(self, client: Client, factor: int, options: JobOptions) -> None:
-        self._client, self._factor, self._options = client, factor, options
+    def __init__(self, client: Client, hasty: Client, factor: int, options: JobOptions) -> None:
+        self._client, self._hasty, self._factor, self._options = client, hasty, factor, options
         self._jobs: set[str] = set()
         self._lock = threading.Lock()
         self._submitting = 0
@@ -43,9 +43,15 @@ class Remote:
         deadline = time.monotonic() + QUICK_SECONDS + LATE_SECONDS
         while self._submitting and time.monotonic() < deadline:
             time.sleep(0.02)
-        for job_id in list(self._jobs):
-            with suppress(UpresError):
-                self._client.cancel(job_id)
+        cancelling = [threading.Thread(target=self._cancel, args=(one,), daemon=True) for one in list(self._jobs)]
+        for thread in cancelling:
+            thread.start()
+        for thread in cancelling:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _cancel(self, job_id: str) -> None:
+        with suppress(UpresError):
+            self._hasty.cancel(job_id)
 
     @contextmanager
     def _known_soon(self) -> Iterator[None]:

@@ -29,6 +29,7 @@ from client.protocol import (
     Steps,
     Which,
     unheard,
+    unreachable,
     whole,
 )
 from core.schema import Estimate, Event, JobAccepted, Result, Snapshot
@@ -185,14 +186,17 @@ class Client:
 
     def save(self, job: str | Result, path: str | PathLike[str], which: Which = "result") -> Path:
         """Write the file of a finished job's image, piece by piece, whole or not at all; returns where."""
-        call = self._run(self._peer.link(job, which))
-        try:
-            with whole(Path(path)) as file, self._stream(call) as response:
-                for piece in response.iter_bytes(PIECE_BYTES):
-                    file.write(piece)
-        except httpx.TransportError as error:
-            raise self._peer.lost(error) from error
-        return Path(path)
+        for pause in self._peer.pauses():
+            time.sleep(pause)
+            call = self._run(self._peer.link(job, which))
+            try:
+                with whole(Path(path)) as file, self._stream(call) as response:
+                    for piece in response.iter_bytes(PIECE_BYTES):
+                        file.write(piece)
+                return Path(path)
+            except httpx.TransportError as error:
+                failure = unreachable(call, error)
+        raise failure
 
     def upload(self, data: bytes, on_bytes: OnBytes = unheard) -> str:
         """Put an image file straight into the store; returns the key for `image_key`.
@@ -223,7 +227,8 @@ class Client:
             return answer
 
     def _request(self, call: Call) -> httpx.Request:
-        return self._http.build_request(call.method, call.url, **self._peer.parts(call))
+        content = call.content.pieces() if call.content else None
+        return self._http.build_request(call.method, call.url, content=content, **self._peer.parts(call))
 
     @contextmanager
     def _stream(self, call: Call, quiet_seconds: float | None = None) -> Iterator[httpx.Response]:
@@ -235,7 +240,7 @@ class Client:
         try:
             if response.is_error:
                 response.read()
-                raise self._peer.broken(response)
+                raise self._peer.broken(call, response)
             yield response
         finally:
             response.close()

@@ -17,8 +17,10 @@ class Source(NamedTuple):
 
     image: str
     """Its path or address."""
-    below: Path
+    below: Path = Path()
     """Where it lies within the folder that was named; empty for what was named itself."""
+    trouble: OSError | None = None
+    """Why it cannot be looked at."""
 
     @property
     def is_address(self) -> bool:
@@ -45,19 +47,24 @@ class Source(NamedTuple):
         return os.path.realpath(self.image), stat.st_size, stat.st_mtime_ns
 
 
-def expand(names: Iterable[str], lines: IO[str], without: Path) -> Iterator[Source]:
-    """The images that are meant by names, `-` being those in the lines; nothing that lies in the folder `without`."""
+def expand(names: Iterable[str], lines: IO[str], without: str | None = None) -> Iterator[Source]:
+    """The images that are meant by names, `-` being those in the lines.
+
+    Of a folder within which the folder `without` (a real path) lies, not what lies there. A folder that cannot be read
+    is a source with trouble.
+    """
     for name in names:
         if name == LIST:
-            yield from expand((line.strip() for line in lines if line.strip() not in ("", LIST)), lines, without)
+            yield from expand((line.rstrip("\r\n") for line in lines if line.strip() not in ("", LIST)), lines, without)
         elif "://" in name:
-            yield Source(name, Path())
+            yield Source(name)
         elif os.path.isdir(name):
-            yield from _walk(Path(name), Path(), without.resolve())
+            real = os.path.realpath(name)
+            yield from _walk(name, Path(), (real,), without if without != real else None)
         elif glob.has_magic(name) and not os.path.exists(name):
-            yield from _matching(name, without.resolve())
+            yield from _matching(name, without)
         else:
-            yield Source(name, Path())
+            yield Source(name)
 
 
 def is_many(name: str) -> bool:
@@ -65,29 +72,36 @@ def is_many(name: str) -> bool:
     return name == LIST or os.path.isdir(name) or (glob.has_magic(name) and not os.path.exists(name))
 
 
-def _walk(folder: Path, below: Path, without: Path) -> Iterator[Source]:
-    """The images in a folder, and then in those within, by name; nothing hidden."""
-    if folder.resolve() == without:
+def _walk(folder: str, below: Path, above: tuple[str, ...], without: str | None) -> Iterator[Source]:
+    """The images in a folder, and then in those within, by name; nothing hidden, and no folder within itself."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        yield Source(folder, below.parent, error)
         return
-    with os.scandir(folder) as entries:
-        found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-    for name, is_folder in found:
-        if not is_folder and Path(name).suffix.lower() in SUFFIXES:
-            yield Source(str(folder / name), below)
-    for name, is_folder in found:
-        if is_folder:
-            yield from _walk(folder / name, below / name, without)
+    paths = [os.path.join(folder, name) for name in found]
+    folders = [path for path in paths if os.path.isdir(path)]
+    for path in paths:
+        if os.path.splitext(path)[1].lower() in SUFFIXES and os.path.isfile(path):
+            yield Source(path, below)
+    for path in folders:
+        real = os.path.realpath(path)
+        if real != without and real not in above:
+            yield from _walk(path, below / os.path.basename(path), (*above, real), without)
 
 
-def _matching(pattern: str, without: Path) -> Iterator[Source]:
+def _matching(pattern: str, without: str | None) -> Iterator[Source]:
     """The files that a pattern fits (`**`: any number of folders), below the folder that it does not leave open."""
     fixed, fits = Path(*_until_magic(Path(pattern).parts[:-1])), False
+    inside = f"{without}{os.sep}" if without and without != os.path.realpath(fixed) else None
     for path in glob.iglob(pattern, recursive=True):
-        if os.path.isfile(path) and without not in Path(path).resolve().parents:
+        if os.path.isfile(path):
             fits = True
-            yield Source(path, Path(path).parent.relative_to(fixed))
+            if not (inside and os.path.realpath(path).startswith(inside)):
+                yield Source(path, Path(path).parent.relative_to(fixed))
     if not fits:
-        yield Source(pattern, Path())  # there is no such file, and that is said
+        yield Source(pattern)  # there is no such file, and that is said
 
 
 def _until_magic(parts: Iterable[str]) -> Iterator[str]:

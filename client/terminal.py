@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.text import printable
 from core.errors import UpresError
 from core.queue import connect_quickly
 from core.settings import Settings
@@ -23,11 +24,6 @@ def table(*columns: str) -> Table:
 def row(table: Table, *cells: str) -> None:
     """A row of a table; text from outside is no markup."""
     table.add_row(*(Text(printable(cell)) for cell in cells))
-
-
-def printable(text: str) -> str:
-    """Text from outside, which does not speak to the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
 
 
 def print_table(table: Table, otherwise: str) -> None:

@@ -24,7 +24,9 @@ class Record:
 
     def __init__(self, key: str, request: JobRequest, owner: str | None = None) -> None:
         self.key = keys.idempotency(f"{owner or ''}:{key}")
-        self._digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+        # A repeated upload has another key: what it holds cannot be compared.
+        given = request.model_dump_json(exclude={"image_key"})
+        self._digest = hashlib.sha256(given.encode()).hexdigest()
 
     def find(self, connection: "Redis | Pipeline") -> str | None:
         """The job that this key made before; IdempotencyConflict when it was for another request."""
@@ -76,7 +78,8 @@ def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: Recor
 def _rq_job(queue: Queue, message: JobMessage) -> Job:
     return queue.create_job(
         keys.JOB_FUNCTION,
-        args=(message.model_dump(mode="json", exclude_none=True),),
+        # Older workers refuse what they do not know; what nobody asked for is not there.
+        args=(message.model_dump(mode="json", exclude_defaults=True),),
         job_id=message.job_id,
         description=message.job_id,
         timeout=keys.JOB_SECONDS,

@@ -11,7 +11,8 @@
 -- The fence: `holder`, a token that each taking of a job makes anew, and that is gone as soon as the job is anybody
 -- else's. With an old one nothing can be told, claimed, kept or given back.
 --
--- Every operation may be repeated with the same arguments, since redis-py does so when an answer was lost.
+-- Every operation may be repeated with the same arguments, since redis-py does so when an answer was lost; what `webhook`
+-- handed out twice is due again, once.
 
 local function milliseconds()
     local time = redis.call('TIME')
@@ -324,8 +325,11 @@ function operations.webhook()
     return {id, redis.call('HINCRBY', webhook_of(id), 'attempt', 1), url, owner, data}
 end
 
--- It was told, or never will be; or, with seconds, it is tried again then.
-function operations.webhook_tried(id, seconds)
+-- It was told, or never will be; or, with seconds, it is tried again then, and `untried`: this time does not count.
+function operations.webhook_tried(id, seconds, untried)
+    if untried and redis.call('EXISTS', webhook_of(id)) == 1 then
+        redis.call('HINCRBY', webhook_of(id), 'attempt', -1)
+    end
     if seconds then return redis.call('ZADD', WEBHOOKS, 'XX', milliseconds() + math.floor(seconds * 1000), id) end
     redis.call('ZREM', WEBHOOKS, id)
     redis.call('DEL', webhook_of(id))

@@ -4,7 +4,7 @@ Credentials and region of the object store come from AWS's own variables.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +22,12 @@ def _list(value: object) -> object:
 
 
 Host = Annotated[str, AfterValidator(str.lower), Field(pattern=r"^\.?[A-Za-z0-9][A-Za-z0-9.-]*$")]
+
+
+def is_among(host: str, hosts: Iterable[str]) -> bool:
+    """Whether a host is one of those named, or below one that begins with a dot; any is where none is named."""
+    name, named = host.lower().rstrip("."), tuple(hosts)
+    return not named or any(name == one or (one.startswith(".") and name.endswith(one)) for one in named)
 
 
 class Settings(BaseModel):
@@ -68,12 +74,18 @@ class Settings(BaseModel):
     )
     public_url: str = Field("", description="How clients reach the function, when it cannot tell from the request.")
     fetch_private_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_list)] = Field(
-        (), description="Networks (CIDR, comma-separated) that image_url may reach although not public."
+        (), description="Networks (CIDR, comma-separated) that image_url and webhook_url may reach although not public."
     )
     fetch_hosts: Annotated[tuple[Host, ...], BeforeValidator(_list)] = Field(
-        (), description="When given, the only hosts (comma-separated; .example.org: all below it) for image_url."
+        (),
+        description="When given, the only hosts (comma-separated; .example.org: all below it) for image_url and "
+        "webhook_url.",
     )
     cache_dir: Path = Field(Path("~/.cache/upres"), description="Where a worker keeps model files between starts.")
+
+    def may_reach(self, host: str) -> bool:
+        """Whether addresses that clients give may name this host, as far as its name goes."""
+        return is_among(host, self.fetch_hosts)
 
     @property
     def preloaded(self) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from core.manifest import Manifest, Network
 
 TILE = 640
 """Side of a window in input pixels: with a halo of 35, at most 1.3 pixels are computed for one that is kept."""
+SMALLEST_CORE = 16
+"""A window of a network with a large halo is at least so much larger than two of them."""
 
 GRAIN = 16
 """Window sides are multiples of this, unless the image is smaller or the size that memory allows is."""
@@ -44,6 +46,11 @@ class Pass(NamedTuple):
     tiles: list[Tile]
 
 
+def smallest(manifest: Manifest) -> int:
+    """The least side of windows for all of a model's networks."""
+    return 2 * max(network.margin for network in manifest.networks) + SMALLEST_CORE
+
+
 def passes(manifest: Manifest, height: int, width: int, factor: int, size: int) -> list[Pass]:
     """What enlarges a height × width image by a factor, in windows of at most size × size.
 
@@ -53,7 +60,7 @@ def passes(manifest: Manifest, height: int, width: int, factor: int, size: int) 
     chain = manifest.chain(factor)
     if not chain:
         raise ModelError(f"Model {manifest.name!r} has no networks for factor {factor}.")
-    found = []
+    found, size = [], max(size, smallest(manifest))
     for network in chain:
         found.append(Pass(network, height, width, plan(height, width, size, network.margin)))
         height, width = height * network.factor, width * network.factor

@@ -10,10 +10,12 @@ import hmac
 import json
 import secrets
 from typing import NamedTuple, cast
+from urllib.parse import urlsplit
 
 from redis import Redis
 
 from core import keys
+from core.schema import Event
 from core.script import call
 
 PAUSES = (5, 60, 5 * 60, 30 * 60, 2 * 3600, 8 * 3600, 24 * 3600)
@@ -35,11 +37,16 @@ class Due(NamedTuple):
         return f"msg_{self.job_id}"
 
     @property
-    def body(self) -> str:
-        """What is sent: JSON, {type, timestamp, data}, where data is the event."""
-        event = json.loads(self.event)
-        message = {"type": f"job.{event['type']}", "timestamp": event.get("at"), "data": event}
-        return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    def subject(self) -> str:
+        """Whom it concerns: the owner, or where there is none the host."""
+        return self.owner or urlsplit(self.url).netloc
+
+
+def body(event: Event) -> str:
+    """What is sent: JSON, {type, timestamp, data}, where data is the event."""
+    data = event.model_dump(mode="json", exclude_none=True)
+    message = {"type": f"job.{event.type}", "timestamp": data["at"], "data": data}
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
 
 
 def due(connection: Redis) -> Due | None:
@@ -54,6 +61,11 @@ def due(connection: Redis) -> Due | None:
 def done(connection: Redis, due: Due) -> None:
     """It was told, or is given up."""
     call(connection, "webhook_tried", due.job_id)
+
+
+def put_off(connection: Redis, due: Due, seconds: float) -> None:
+    """Nothing was tried; somebody may in so many seconds."""
+    call(connection, "webhook_tried", due.job_id, seconds, "not tried")
 
 
 def again(connection: Redis, due: Due) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.endpoints import HTTPEndpoint
@@ -17,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from core import events, webhooks
-from core.errors import BodyTooLarge, Unauthorized
+from core.errors import BodyTooLarge, QueueUnavailable, Unauthorized
 from core.schema import Message
 from core.settings import Settings
 from function import jobs, models, problems, stream, uploads
@@ -104,10 +105,9 @@ async def _ends_within(request: Request, job_id: str, seconds: float) -> bool:
     """Whether a job ends in time."""
     if "aws.event" in request.scope:  # no event loop lives from one invocation to the next
         return await run_in_threadpool(stream.wait, _services(request).settings, job_id, seconds)
-    with suppress(TimeoutError):
+    with suppress(TimeoutError, QueueUnavailable, RedisError):  # whatever happens, the job is accepted
         async with asyncio.timeout(seconds):
-            async for _ in request.app.state.hub.follow(job_id, events.START):
-                pass
+            await request.app.state.hub.ended(job_id)
             return True
     return False
 

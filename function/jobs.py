@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from core import events, keys, leases
 from core.errors import FieldError, InvalidRequest, JobNotFound, NoResult, ResultNotReady
+from core.results import linked
 from core.schema import TERMINAL, Cancelled, Failed, PreviewTile, PreviewTiles, Queued, Snapshot, Succeeded, now
 from function.services import Services
 
@@ -72,20 +73,15 @@ def cancel(services: Services, job_id: str, owner: str | None) -> Snapshot:
 def link(services: Services, job_id: str, owner: str | None, which: Literal["result", "original"]) -> str:
     """A fresh link to an image of a finished job. Raises JobNotFound, ResultNotReady or NoResult."""
     match last_event(services, job_id, owner)[1]:
-        case Succeeded(result=result) if which == "result":
-            return _presign(services, result.sr_image_uri, result.file_name)
         case Succeeded(result=result):
-            return _presign(services, result.original_image_uri, f"bicubic_{result.file_name}")
+            fresh = linked(services.store, result)
+            return fresh.sr_image_url if which == "result" else fresh.original_image_url
         case Failed():
             raise NoResult("The job failed, so there is no result; submit the image again.")
         case Cancelled():
             raise NoResult("The job was cancelled, so there is no result; submit the image again.")
         case _:
             raise ResultNotReady(f"The job is not finished; follow it at /v1/jobs/{job_id}/events.")
-
-
-def _presign(services: Services, uri: str, file_name: str) -> str:
-    return services.store.presign(services.store.key(uri), file_name)
 
 
 def _is_owner(first: events.Entry, owner: str | None) -> bool:

@@ -40,6 +40,9 @@ READ_MOST = 500
 """Events that are read at once: a reader that stalls holds no more of them back."""
 QUIET_SECONDS = 30
 """A subscription that brought nothing for so long may be dead: it is made anew."""
+Wakeups = defaultdict[str, set[asyncio.Event]]
+"""By job."""
+_TERMINAL = re.compile(rb'"type":"(?:succeeded|failed|cancelled)"')
 _EVENT_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 
@@ -104,17 +107,17 @@ class Hub:
         self._settings = settings
         self._redis = connect_async(settings, READERS)
         self._subscriber = connect_async(settings, 1, seconds=None)
-        self._followers: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._followers: Wakeups = defaultdict(set)
+        self._waiting: Wakeups = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
         self._published = 0
         self._reads: dict[tuple[str, str, int], asyncio.Task[list[Frame]]] = {}
 
     async def follow(self, job_id: str, after: str) -> AsyncGenerator[str, None]:
         """Frames of the job's events after an id, comments while nothing happens; ends with the job."""
-        if self._listener is None:
-            self._listener = asyncio.create_task(self._listen())
+        self._begin_to_listen()
         failures = 0
-        with self._wakeups(job_id) as wakeup:
+        with self._wakeups(self._followers, job_id) as wakeup:
             while True:
                 wakeup.clear()
                 try:
@@ -135,6 +138,17 @@ class Hub:
                         return
                     await self._expire(job_id)
                     yield ": still here\n\n"
+
+    async def ended(self, job_id: str) -> None:
+        """Return once the job has ended. Raises QueueUnavailable or redis-py's errors."""
+        self._begin_to_listen()
+        with self._wakeups(self._waiting, job_id) as wakeup:
+            while True:
+                wakeup.clear()
+                _, last = map(frames, await self.ends(job_id))
+                if last and last[0].terminal:
+                    return
+                await _set_soon(wakeup)
 
     async def ends(self, job_id: str) -> Any:
         """The first and the last entry of the job's stream, each in a list that is empty when there is none.
@@ -192,17 +206,21 @@ class Hub:
             if deadline and deadline < time.time() * 1000:
                 await asyncio.to_thread(_expire, self._settings, job_id)
 
+    def _begin_to_listen(self) -> None:
+        if self._listener is None:
+            self._listener = asyncio.create_task(self._listen())
+
     @contextmanager
-    def _wakeups(self, job_id: str) -> Iterator[asyncio.Event]:
+    def _wakeups(self, place: Wakeups, job_id: str) -> Iterator[asyncio.Event]:
         """An event that is set whenever something may have been published about the job."""
         wakeup = asyncio.Event()
-        self._followers[job_id].add(wakeup)
+        place[job_id].add(wakeup)
         try:
             yield wakeup
         finally:
-            self._followers[job_id].discard(wakeup)
-            if not self._followers[job_id]:
-                del self._followers[job_id]
+            place[job_id].discard(wakeup)
+            if not place[job_id]:
+                del place[job_id]
 
     async def _listen(self) -> None:
         """Wake the followers of each job that something is published about; reconnect for ever."""
@@ -224,10 +242,13 @@ class Hub:
     def _wake(self, message: dict[str, Any]) -> None:
         self._published += 1
         if message["type"] == "psubscribe":  # whatever was published before this was missed
-            wakeups = [wakeup for followers in self._followers.values() for wakeup in followers]
+            places = [*self._followers.values(), *self._waiting.values()]
+            wakeups = [wakeup for place in places for wakeup in place]
         else:
             job_id = message["channel"].decode(errors="replace").removeprefix(keys.channel(""))
             wakeups = list(self._followers.get(job_id, ()))
+            if _TERMINAL.search(message["data"]):
+                wakeups += self._waiting.get(job_id, ())
         for wakeup in wakeups:
             wakeup.set()
 

@@ -4,6 +4,7 @@ import base64
 import binascii
 import secrets
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from redis import Redis
 
@@ -58,6 +59,7 @@ def _message(services: Services, request: JobRequest, caller: Caller) -> JobMess
     model = request.model or services.settings.model
     pin = catalogue.pin(services.redis, services.store, model, request.model_version, job_id)
     data = None
+    _check_webhook(services, request.webhook_url)
     if request.image_base64 is not None:
         data = _decode(request.image_base64, services.settings.max_input_bytes)
     check_factor(model, pin, request.upscale_factor)
@@ -91,6 +93,14 @@ def check_factor(model: str, pin: catalogue.Pin, factor: int) -> None:
     if factor not in pin.factors:
         detail = f"Model {model!r} {pin.version} enlarges by {' or '.join(map(str, pin.factors))}."
         raise _invalid("upscale_factor", "unsupported_factor", detail, str(factor))
+
+
+def _check_webhook(services: Services, url: str | None) -> None:
+    """Raise InvalidRequest for a host that no worker will send to; what its name means, workers find out."""
+    host = urlsplit(url).hostname or "" if url else ""
+    if host and not services.settings.may_reach(host):
+        detail = f"webhook_url: nothing may be sent to {host}; this server names the hosts that it reaches."
+        raise _invalid("webhook_url", "invalid_webhook_url", detail, url or "")
 
 
 def too_many_bytes(limit: int) -> TooManyBytes:

@@ -23,7 +23,7 @@ from worker.model import open_folder
 BUNDLED = Path(__file__).parent
 DEFAULT = "faithful"
 MOST_PIXELS = 178_000_000
-"""As many as a server may be set to take."""
+"""As many as a server may be set to take; of factor 8 a quarter, as there."""
 FETCH_SECONDS = 60
 NO_JOB = "0" * 32
 
@@ -31,8 +31,8 @@ NO_JOB = "0" * 32
 class InProcess:
     """What `upres --local` enlarges with. Raises ModelNotFound or ModelError."""
 
-    def __init__(self, factor: str, output_format: WantedFormat, model: str | None, version: str | None) -> None:
-        self._factor, self._format = int(factor), output_format
+    def __init__(self, factor: int, output_format: WantedFormat, model: str | None, version: str | None) -> None:
+        self._factor, self._format = factor, output_format
         self._model = open_folder(_folder(model or DEFAULT, version))
         self._device = choose("auto")
         self._engine = Engine(self._model.manifest, runtimes.choose(self._model, self._device), DeviceThread())
@@ -41,7 +41,7 @@ class InProcess:
     def enlarge(self, image: str, ears: Ears) -> Made:
         """See Enlarger (client/batch.py)."""
         begin = time.perf_counter()
-        picture = images.decode(_read(image), MOST_PIXELS)
+        picture = images.decode(_read(image), int(MOST_PIXELS / max(1, self._factor**2 / 16)))
         result = self._result(picture)
         encoder = self._encoders.open(picture, self._factor, result.format)
         for band in self._engine.bands(picture.pixels, self._factor, _telling(ears.on_event)):
@@ -96,13 +96,14 @@ def _folder(model: str, version: str | None) -> Path:
     """Where a version lies: a folder itself, or one that upres brings along, by default the latest."""
     if "/" in model:
         return Path(model)
-    versions = sorted(path.parent for path in (BUNDLED / model).glob("*/manifest.json"))
-    found = next((one for one in reversed(versions) if version in (None, "stable", one.name)), None)
-    if found is None:
+    found = [path.parent for path in (BUNDLED / model).glob("*/manifest.json")]
+    versions = sorted(found, key=lambda path: (len(path.name), path.name))  # 10 comes after 9
+    wanted = next((one for one in reversed(versions) if version in (None, "stable", one.name)), None)
+    if wanted is None:
         raise ModelNotFound(
             f"There is no model {model!r} {version or ''} here; give the folder of a version, ./{model}."
         )
-    return found
+    return wanted
 
 
 def _read(image: str) -> bytes:

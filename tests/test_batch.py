@@ -17,10 +17,10 @@ from PIL import Image
 
 from client import batch as batch_module
 from client.batch import Batch, Ears, Made, Outcome
-from client.errors import JobFailed, ServerUnreachable
+from client.errors import JobFailed, Refused, ServerUnreachable
 from client.ledger import NAME, Ledger
 from client.sources import Source, expand
-from core.schema import Result
+from core.schema import Problem, Result
 from infra.local import Local, tool
 from tests.conftest import SAMPLES, encoded, opened
 from tests.test_client import upres
@@ -74,7 +74,7 @@ def files(folder: Path, *names: str) -> list[Source]:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"image")
-    return list(expand([str(folder)], io.StringIO(), folder / "out"))
+    return list(expand([str(folder)], io.StringIO(), os.path.realpath(folder / "out")))
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_folders_patterns_lists_and_addresses_are_meant(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
 
     def meant(*arguments: str, lines: str = "") -> list[str]:
-        return [source.name for source in expand(arguments, io.StringIO(lines), Path("in/out"))]
+        return [source.name for source in expand(arguments, io.StringIO(lines), os.path.realpath("in/out"))]
 
     assert meant("in") == ["a.png", "b.JPG", "deep/er/c.webp"]
     assert meant("in/notes.txt") == ["notes.txt"]
@@ -129,6 +129,7 @@ def test_structure_is_kept_and_what_is_done_is_skipped(tmp_path: Path, out: Path
     assert run(again, sources, out)[0].counts == {"enlarged": 2, "skipped": 1}
     assert sorted(again.seen) == ["a.png", "b.jpg"]
     assert run(Fake(), sources, out, model="other")[0].counts == {"enlarged": 3}
+    assert run(Fake(), sources, out)[0].counts == {"enlarged": 3}  # those of the other model lie there now
     assert run(Fake(), sources, out, force=True)[0].counts == {"enlarged": 3}
 
 
@@ -144,6 +145,72 @@ def test_no_result_overwrites_another_or_anything_else(tmp_path: Path, out: Path
     assert any("--force replaces it" in error for error in errors)
     assert (out / "b_x4.png").read_bytes() == b"mine"
     assert run(Fake(), sources, out, at_once=1)[0].counts == {"skipped": 1, "failed": 2}
+    (out / "b_x4.png").unlink()
+    assert run(Fake(), sources, out, at_once=1)[0].counts == {"skipped": 1, "enlarged": 1, "failed": 1}
+
+
+def test_a_moved_folder_is_made_anew_and_a_photo_named_twice_once(tmp_path: Path, out: Path) -> None:
+    files(tmp_path / "in", "a.png")
+    assert run(Fake(), list(expand([str(tmp_path / "in")], io.StringIO())), out)[0].counts == {"enlarged": 1}
+    (tmp_path / "in").rename(tmp_path / "moved")
+    moved = list(expand([str(tmp_path / "moved")], io.StringIO()))
+    assert run(Fake(), moved, out)[0].counts == {"enlarged": 1}
+    assert run(Fake(), moved * 4, out, at_once=4, model="other")[0].counts == {"enlarged": 1, "skipped": 3}
+    assert list(out.glob(".*.part")) == []
+
+
+def test_a_photo_is_not_replaced_by_its_result(tmp_path: Path) -> None:
+    sources = files(tmp_path, "a.png")
+    log = Log()
+    with Ledger(tmp_path) as ledger:
+        batch = Batch(Fake(), ledger, log, tmp_path, "{stem}", {**OPTIONS, "model": "../../evil/m"}, True)
+        batch.run(sources, 1)
+    assert "is the photo itself" in str(log.outcomes[0].error)
+    assert (tmp_path / "a.png").read_bytes() == b"image"
+
+
+def test_odd_folders_are_survived(tmp_path: Path, out: Path) -> None:
+    folder = tmp_path / "in"
+    files(folder, "a.png", "deep/b.png")
+    (folder / "deep" / "up").symlink_to(folder)
+    (folder / "self").symlink_to(folder / "self")
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"image")
+    sources = [*expand([str(folder)], io.StringIO()), Source(str(folder / "closed"), trouble=PermissionError(13, "no"))]
+    assert len(sources) == 4
+    batch, _ = run(Fake(), sources, out)
+    assert batch.counts == {"enlarged": 3, "failed": 1}
+    assert run(Fake(), sources, out)[0].counts == {"skipped": 3, "failed": 1}
+
+
+def test_whatever_breaks_beside_the_images_is_not_passed_over(tmp_path: Path, out: Path) -> None:
+    class Broken(Log):
+        def end(self, outcome: Outcome) -> None:
+            raise BrokenPipeError
+
+    def names() -> Iterator[Source]:
+        yield sources[0]
+        raise UnicodeDecodeError("utf-8", b"", 0, 1, "odd")
+
+    sources = files(tmp_path / "in", *(f"{number}.png" for number in range(20)))
+    with Ledger(out) as ledger:
+        for log, given, kind in ((Broken(), iter(sources), BrokenPipeError), (Log(), names(), UnicodeDecodeError)):
+            batch = Batch(Fake(), ledger, log, out, "{stem}_x{factor}", OPTIONS)
+            batch.run(given, 3)
+            assert isinstance(batch.lost, kind)
+
+
+def test_who_is_told_to_wait_waits_and_who_is_sent_away_leaves(tmp_path: Path, out: Path) -> None:
+    def told(seconds: float) -> Refused:
+        problem = Problem(type="t", title="t", status=429, detail="Later.", code="rate_limited", retryable=True)
+        return Refused(problem, seconds)
+
+    sources = files(tmp_path / "in", *(f"{number}.png" for number in range(5)))
+    patient = Fake({"0.png": [told(0.01) for _ in range(10)]})
+    assert run(patient, sources, out)[0].counts == {"enlarged": 5}
+    away = Fake({"0.png": [told(80_000)]})
+    batch, _ = run(away, sources, out, at_once=1, force=True)
+    assert isinstance(batch.lost, Refused)
+    assert away.seen == ["0.png"]
 
 
 def test_what_may_pass_is_tried_again(tmp_path: Path, out: Path) -> None:
@@ -202,19 +269,20 @@ def test_an_output_belongs_to_one_source(names: list[str]) -> None:
     with Ledger(None) as ledger:
         owners: dict[str, str] = {}
         for index, name in enumerate(names):
-            other = ledger.claim(Path(name), str(index))
-            assert other == owners.get(str(Path(name)))
-            owners.setdefault(str(Path(name)), str(index))
+            place = os.path.normpath(os.path.abspath(name)).replace("//", "/")
+            assert ledger.claim(Path(name), str(index)) == owners.get(place)
+            owners.setdefault(place, str(index))
 
 
 def test_two_commands_may_share_a_folder(tmp_path: Path, out: Path) -> None:
     sources = files(tmp_path / "in", *(f"{number}.png" for number in range(60)))
     done: list[Batch] = []
-    threads = [threading.Thread(target=lambda: done.append(run(Fake(), sources, out)[0])) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: done.append(run(Fake(), sources, out)[0])) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(done) == 8
     assert all(batch.counts["failed"] == 0 and sum(batch.counts.values()) == 60 for batch in done)
 
 
@@ -323,6 +391,36 @@ def test_an_estimate_says_what_a_job_would(local: Local, folder: Path, tmp_path:
     assert "not known before it is fetched" in told.stderr
     [record] = map(json.loads, upres(local, "--estimate", "--json", folder / "a.png").stdout.splitlines())
     assert (record["width"], record["accepted"]) == (256, True)
+
+
+def test_results_beside_their_photos_are_not_enlarged_again(local: Local, folder: Path) -> None:
+    for expected in ("3 enlarged", "0 enlarged, 3 skipped"):
+        done = upres(local, folder, "--out", folder, "--factor", 2)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stderr
+    assert len(list(folder.rglob("*.*g"))) == 6
+
+
+def test_everyday_trouble_is_a_sentence(local: Local, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / NAME).write_text("no database " * 100)
+    for out in (tmp_path / "file" / "below", tmp_path / "broken"):
+        done = upres(local, folder / "a.png", "--out", out)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert done.stderr.strip()
+    wrong = upres(None, folder / "a.png", "--local", "--estimate")
+    assert wrong.returncode == 2
+
+
+def test_a_reader_that_leaves_ends_it(local: Local, folder: Path, tmp_path: Path) -> None:
+    command = f"{tool('upres')} {folder} --out {tmp_path / 'big'} --factor 2 --at-once 1 | head -1"
+    environment = {**os.environ, "UPRES_URL": local.url}
+    script = f"{command}; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=100)
+    assert done.stdout.splitlines()[-1] == "1", done
+    assert "Traceback" not in done.stderr
 
 
 def test_many_results_want_a_folder(folder: Path) -> None:

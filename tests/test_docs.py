@@ -14,10 +14,12 @@ from PIL import Image
 from standardwebhooks import Webhook
 
 from core import webhooks
+from core.schema import Succeeded
 from core.settings import PREFIX, Settings
 from infra.local import Local
 from tests.browser import Visit, chromium
 from tests.conftest import ROOT, SAMPLES, body, http_server
+from tests.test_batch import RESULT
 from tests.test_outages import function
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -69,17 +71,17 @@ def test_a_webhook_is_received_as_documented() -> None:
     [receiver] = [block for block in blocks(ROOT / "docs" / "batch.md", "python") if "standardwebhooks" in block]
     known: dict[str, object] = {}
     exec(receiver, known)
-    due = webhooks.Due("0" * 32, 1, "", "", '{"type": "succeeded", "result": {"sr_image_url": "http://here/"}}')
+    text = webhooks.body(Succeeded(job_id="0" * 32, result=RESULT.model_copy(update={"sr_image_url": "http://here/"})))
     now, secret = datetime.now(UTC), "whsec_" + "A" * 44
-    signature = Webhook(secret).sign(due.message_id, now, due.body)
+    signature = Webhook(secret).sign("msg_1", now, text)
     headers = {
-        "webhook-id": due.message_id,
+        "webhook-id": "msg_1",
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": signature,
     }
     receive = known["receive"]
     assert callable(receive)
-    assert receive(due.body.encode(), headers, secret) == "http://here/"
+    assert receive(text.encode(), headers, secret) == "http://here/"
 
 
 @pytest.mark.parametrize(("page", "index"), every("sh"))

@@ -4,7 +4,8 @@ import asyncio
 import inspect
 import io
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from redis import Redis
 
 from client import AsyncClient, Client, JobCancelled, JobFailed, NotInTime, Refused, ServerUnreachable
 from client import protocol as protocol_module
+from client.errors import StoreUnreachable
 from client.protocol import MOST_PAUSE, Call, Pause, Peer
 from core import access, events
 from core.schema import Cancelled, Event, JobAccepted, Snapshot
@@ -165,6 +167,44 @@ def test_patience_with_an_outage_is_bounded() -> None:
     assert sum(pauses) < 10
 
 
+def test_what_stands_between_refuses_one_image_and_the_store_is_another_matter() -> None:
+    request = httpx.Request("POST", "http://example.org/v1/jobs?token=x")
+    html = httpx.Response(413, html="<h1>too large</h1>", request=request)
+    told = protocol_module.refused(Call("POST", "http://example.org/"), html)
+    assert isinstance(told, Refused)
+    assert not told.retryable
+    assert "token" not in str(told)
+    gone = protocol_module.refused(Call("GET", "http://store/", to_store=True), httpx.Response(404, request=request))
+    assert isinstance(gone, StoreUnreachable)
+
+
+def test_a_download_that_breaks_off_is_begun_again(
+    client: Client, png: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.sdk.time.sleep", lambda seconds: None)
+    job_id, tries = client.upscale(png, 2).job_id, iter([1, 2])
+    whole_stream = client._stream
+
+    @contextmanager
+    def breaking(*arguments: Any) -> Iterator[httpx.Response]:
+        if next(tries, None):
+            raise httpx.ReadError("broken off")
+        with whole_stream(*arguments) as response:
+            yield response
+
+    monkeypatch.setattr(client, "_stream", breaking)
+    assert opened(client.save(job_id, tmp_path / "out.png").read_bytes()).size == (128, 96)
+    assert next(tries, None) is None
+
+
+def test_an_uploaded_image_may_be_submitted_again_with_its_key(
+    client: Client, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol_module, "INLINE_BYTES", 100)
+    jobs = {client.submit(png, 2, idempotency_key=f"order {len(png)} {hash(png)}").job_id for _ in range(2)}
+    assert len(jobs) == 1
+
+
 def test_retry_after_is_respected_on_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("client.sdk.time.sleep", slept.append)
@@ -231,10 +271,15 @@ def uploads(told: list[Any]) -> Callable[[int, int], None]:
     return lambda sent, total: told.append((sent, total))
 
 
-def test_uploads_tell_how_far_they_are(client: Client, png: bytes) -> None:
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_uploads_tell_how_far_they_are(local: Local, client: Client, png: bytes, kind: str) -> None:
+    async def upload() -> str:
+        async with AsyncClient(local.url) as other:
+            return await other.upload(padded, uploads(told))
+
     told: list[tuple[int, int]] = []
     padded = png + bytes(200_000)
-    key = client.upload(padded, uploads(told))
+    key = asyncio.run(upload()) if kind == "async" else client.upload(padded, uploads(told))
     assert key.startswith("uploads/")
     assert told[-1] == (len(padded), len(padded))
     assert len(told) >= 3

@@ -3,9 +3,12 @@
 import base64
 import json
 import queue
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +19,15 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from client import Client
 from core import events, keys, webhooks
 from core.errors import UrlRefused
-from core.schema import Cancelled
+from core.schema import Cancelled, Succeeded
 from infra.local import Local
-from tests.conftest import IMAGE_HOST, Post
+from tests.conftest import IMAGE_HOST, SAMPLES, Post
 from tests.leasing import submit
+from tests.test_outages import function
 from tests.waiting import wait_until
 from worker.fetch import Reach
 from worker.fetch import post as deliver
+from worker.webhooks import Bell
 
 
 class Receiver:
@@ -82,9 +87,9 @@ def test_failed_and_cancelled_jobs_are_told_as_well(
     failed = json.loads(receiver.heard.get(timeout=30)[1])
     assert (failed["type"], failed["data"]["code"]) == ("job.failed", "not_an_image")
     # 192.0.2.0/24 is nowhere: the job would be refused, unless it is cancelled first.
-    job = post(image_url="http://192.0.2.1/", webhook_url=receiver.url).json()
-    client.cancel(job["job_id"])
-    assert json.loads(receiver.heard.get(timeout=30)[1])["type"] in ("job.cancelled", "job.failed")
+    coffee = base64.b64encode((SAMPLES / "coffee.png").read_bytes()).decode()
+    client.cancel(post(image_base64=coffee, upscale_factor=8, webhook_url=receiver.url).json()["job_id"])
+    assert json.loads(receiver.heard.get(timeout=30)[1])["type"] == "job.cancelled"
 
 
 def test_whoever_does_not_take_it_is_asked_again(redis: Redis, post: Post, png: bytes, receiver: Receiver) -> None:
@@ -132,7 +137,7 @@ def test_one_that_died_at_it_leaves_it_to_the_next(apart: Redis) -> None:
     apart.zadd(keys.WEBHOOKS, {job_id: 0})
     second = webhooks.due(apart)
     assert second
-    assert (second.attempt, second.message_id, second.body) == (2, first.message_id, first.body)
+    assert (second.attempt, second.message_id, second.event) == (2, first.message_id, first.event)
 
 
 def test_owners_have_secrets_of_their_own(apart: Redis) -> None:
@@ -140,6 +145,37 @@ def test_owners_have_secrets_of_their_own(apart: Redis) -> None:
     assert len(set(secrets)) == 3
     assert secrets[1] == secrets[3]
     assert all(one.startswith("whsec_") for one in secrets)
+
+
+def test_who_is_slow_holds_up_no_others(local: Local, post: Post, png: bytes, receiver: Receiver) -> None:
+    """Ten jobs tell an address that never answers, and then one another."""
+    with socket.create_server((IMAGE_HOST, 0)) as silent:
+        slow = f"http://{IMAGE_HOST}:{silent.getsockname()[1]}/"
+        for _ in range(10):
+            post(image_base64=base64.b64encode(b"no image").decode(), webhook_url=slow)
+        begin = time.monotonic()
+        post(image_base64=base64.b64encode(b"no image").decode(), webhook_url=receiver.url)
+        receiver.heard.get(timeout=30)
+        assert time.monotonic() - begin < 8  # each attempt at the slow one takes ten seconds
+    with Redis.from_url(local.settings.redis_url) as redis:
+        redis.delete(keys.WEBHOOKS)
+
+
+def test_late_attempts_have_fresh_links(local: Local, client: Client, redis: Redis, png: bytes) -> None:
+    result = client.upscale(png, 2).result
+    stale = result.model_copy(update={"sr_image_url": "http://gone/", "original_image_url": "http://gone/"})
+    event = Succeeded(job_id="0" * 32, result=stale)
+    due = webhooks.Due("0" * 32, 5, "http://example.org/", "", event.model_dump_json())
+    told = json.loads(Bell(local.settings, local.store)._body(due))["data"]["result"]
+    assert requests.get(told["sr_image_url"], timeout=20).ok
+    assert requests.get(told["original_image_url"], timeout=20).ok
+
+
+def test_hosts_that_are_not_named_are_refused_at_once(local: Local, tmp_path: Path, png: bytes) -> None:
+    for url in function(local, tmp_path, UPRES_FETCH_HOSTS=".example.org"):
+        body = {"image_base64": base64.b64encode(png).decode(), "webhook_url": "https://example.com/hook"}
+        answer = requests.post(f"{url}/v1/jobs", json=body, timeout=20)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_webhook_url")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:6379/", "http://169.254.169.254/", "http://[::1]/", "ftp://a/"])

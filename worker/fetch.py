@@ -23,6 +23,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from core.errors import TooManyBytes, UrlAnsweredError, UrlRefused, UrlUnreachable
+from core.settings import is_among
 from worker.addresses import Network, why_refused
 
 log = logging.getLogger("upres.worker")
@@ -50,7 +51,7 @@ def fetch(url: str, max_bytes: int, reach: Reach = Reach(), seconds: float = TOT
     Raises UrlRefused (address not public, port not 80 or 443, host not allowed, no http), UrlUnreachable
     (no answer, too slow, too many redirects), UrlAnsweredError (not a 2xx status) or TooManyBytes.
     """
-    guard = _Guard(reach, seconds)
+    guard = _Guard(reach, seconds, "image_url")
     host = "the address"
     with _session(guard) as session, guard:
         try:
@@ -77,7 +78,7 @@ def post(url: str, body: bytes, headers: dict[str, str], reach: Reach, seconds: 
 
     Redirects are not followed. Raises UrlRefused or UrlUnreachable.
     """
-    guard = _Guard(reach, seconds)
+    guard = _Guard(reach, seconds, "webhook_url")
     with _session(guard) as session, guard:
         try:
             with session.post(
@@ -85,9 +86,9 @@ def post(url: str, body: bytes, headers: dict[str, str], reach: Reach, seconds: 
             ) as response:
                 return response.status_code
         except (InvalidURL, InvalidSchema, MissingSchema, ValueError) as error:
-            raise UrlRefused("The address is not http or https.") from error
+            raise UrlRefused("webhook_url: it is not http or https.") from error
         except (requests.RequestException, HTTPError, OSError) as error:
-            raise UrlUnreachable(f"It does not answer ({_reason(error)}).") from error
+            raise UrlUnreachable(f"webhook_url: it does not answer ({_reason(error)}).") from error
 
 
 class _Guard:
@@ -96,8 +97,8 @@ class _Guard:
     Socket timeouts count between bytes; this counts in total, the resolver's time included.
     """
 
-    def __init__(self, reach: Reach, seconds: float) -> None:
-        self._reach = reach
+    def __init__(self, reach: Reach, seconds: float, what: str) -> None:
+        self._reach, self._what = reach, what
         self._deadline = time.monotonic() + seconds
         self._timer = threading.Timer(seconds, self._expire)
         self._timer.daemon = True
@@ -165,17 +166,15 @@ class _Guard:
             raise TimeoutError("time is up") from None
 
     def _check_host(self, host: str) -> None:
-        name = host.lower().rstrip(".")
-        hosts = self._reach.hosts
-        if hosts and not any(name == one or (one.startswith(".") and name.endswith(one)) for one in hosts):
-            raise UrlRefused(f"image_url: images may not be fetched from {host}; upload the image instead.")
+        if not is_among(host, self._reach.hosts):
+            raise UrlRefused(f"{self._what}: {host} is not one of the hosts that this server reaches.")
 
     def _check(self, host: str, address: str, port: int) -> None:
         if reason := why_refused(address, self._reach.networks):
-            log.info("image_url: %s is %s: %s", host, address, reason)  # what names mean here is not for strangers
-            raise UrlRefused(f"image_url: {host} is not a public address.")
+            log.info("%s: %s is %s: %s", self._what, host, address, reason)  # what names mean here is not for strangers
+            raise UrlRefused(f"{self._what}: {host} is not a public address.")
         if port not in PORTS and why_refused(address) is None:
-            raise UrlRefused(f"image_url: port {port} is not allowed; use 80 or 443.")
+            raise UrlRefused(f"{self._what}: port {port} is not allowed; use 80 or 443.")
 
 
 def _session(guard: _Guard) -> requests.Session:

@@ -23,6 +23,7 @@ from core.errors import (
     UpresError,
 )
 from core.leases import Lease
+from core.results import linked
 from core.schema import JobMessage, OutputFormat, Result, Stage, Succeeded, now
 from core.settings import Settings
 from core.storage import ObjectNotFound, Store
@@ -180,15 +181,7 @@ def _enlarged(
 def _own(job: JobMessage, parts: Parts, made: Result, seconds: dict[Stage, float]) -> Result:
     """A result as this job tells it: with links and a file name of its own, and the time that it took."""
     file_name = f"{_stem(job)}_x{made.upscale_factor}.{formats.EXTENSIONS[made.format]}"
-    sr, original = (parts.store.key(uri) for uri in (made.sr_image_uri, made.original_image_uri))
-    return made.model_copy(
-        update={
-            "sr_image_url": parts.store.presign(sr, file_name),
-            "original_image_url": parts.store.presign(original, f"bicubic_{file_name}"),
-            "file_name": file_name,
-            "seconds": seconds,
-        }
-    )
+    return linked(parts.store, made.model_copy(update={"file_name": file_name, "seconds": seconds}))
 
 
 def _fetch(job: JobMessage, parts: Parts) -> bytes:

@@ -53,8 +53,8 @@ def serve(settings: Settings) -> int:
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     slots = [Slot(f"{name}-{number}", settings, hands, parts) for number in range(settings.slots)]
     keeper = Keeper(settings, hands, partial(_describe, name, parts, hands), parts.thread.seconds_in_call)
-    bell = Bell(settings)
-    threads = (keeper, parts.watcher, bell, *slots)
+    bell = Bell(settings, parts.store)
+    threads = (keeper, parts.watcher, *bell.threads, *slots)
     for thread in threads:
         thread.start()
     log.info("%s takes jobs, %d at a time", name, len(slots))

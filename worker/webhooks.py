@@ -1,41 +1,56 @@
-"""A thread that tells addresses how jobs ended, signed, through the same checks as any address that a client gives."""
+"""Threads that tell addresses how jobs ended, signed, through the same checks as any address that a client gives."""
 
 import logging
 import threading
+from collections import Counter
 from datetime import UTC, datetime
 
 from redis.exceptions import RedisError
 from standardwebhooks import Webhook
 
 from core import webhooks
-from core.errors import FetchError
+from core.errors import FetchError, UrlRefused
 from core.queue import connect_quickly
+from core.results import linked
+from core.schema import EVENT, Succeeded
 from core.settings import Settings
+from core.storage import Store
 from core.webhooks import Due
 from worker.fetch import Reach, post
 
 log = logging.getLogger("upres.worker")
 
+RINGERS = 4
+AT_ONCE = 2
+"""So many for one owner, or one host, at a time: who is slow holds up no others."""
+PUT_OFF_SECONDS = 2.0
 LOOK_SECONDS = 1.0
 GONE = 410
 """By the rules, an address that answers so wants to hear no more of it."""
 
 
-class Bell(threading.Thread):
-    """Tells one after the other, until it is closed."""
+class Bell:
+    """Tells what is due, by `threads` that somebody starts, until it is closed."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(name="webhooks", daemon=True)
+    def __init__(self, settings: Settings, store: Store) -> None:
         self._connection = connect_quickly(settings)
+        self._store = store
         self._reach = Reach(settings.fetch_private_networks, settings.fetch_hosts)
         self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._busy: Counter[str] = Counter()
+        self.threads = [threading.Thread(target=self._run, name="webhooks", daemon=True) for _ in range(RINGERS)]
 
-    def run(self) -> None:
+    def close(self) -> None:
+        """Begin no more."""
+        self._closed.set()
+
+    def _run(self) -> None:
         """Look, tell, and look again."""
         while not self._closed.is_set():
             try:
                 if due := webhooks.due(self._connection):
-                    self._tell(due)
+                    self._in_turn(due)
                     continue
             except RedisError as error:
                 log.warning("webhooks wait (%s)", error)
@@ -43,13 +58,28 @@ class Bell(threading.Thread):
                 log.exception("a webhook failed")
             self._closed.wait(LOOK_SECONDS)
 
-    def close(self) -> None:
-        """Begin no more."""
-        self._closed.set()
+    def _in_turn(self, due: Due) -> None:
+        with self._lock:
+            mine = self._busy[due.subject] < AT_ONCE
+            self._busy[due.subject] += mine
+        if not mine:
+            webhooks.put_off(self._connection, due, PUT_OFF_SECONDS)
+            return
+        try:
+            self._tell(due)
+        finally:
+            with self._lock:
+                self._busy[due.subject] -= 1
+                self._busy += Counter()  # forgets who has none
 
     def _tell(self, due: Due) -> None:
+        """Once, now; and what comes of it."""
+        body = self._body(due)
         try:
-            status = post(due.url, due.body.encode(), self._headers(due), self._reach)
+            status = post(due.url, body.encode(), self._headers(due, body), self._reach)
+        except UrlRefused as error:
+            status, why = GONE, str(error)
+            log.warning("job %s: its webhook is given up: %s", due.job_id, why)
         except FetchError as error:
             status, why = 0, str(error)
         else:
@@ -61,7 +91,14 @@ class Bell(threading.Thread):
         then = f"again in {pause:.0f} s" if pause else "given up"
         log.warning("job %s: its webhook was not delivered, %s: %s", due.job_id, why, then)
 
-    def _headers(self, due: Due) -> dict[str, str]:
+    def _body(self, due: Due) -> str:
+        """The event; links work for an hour, so those of a late attempt are new."""
+        event = EVENT.validate_json(due.event)
+        if isinstance(event, Succeeded):
+            event = event.model_copy(update={"result": linked(self._store, event.result)})
+        return webhooks.body(event)
+
+    def _headers(self, due: Due, body: str) -> dict[str, str]:
         at = datetime.now(UTC)
         signer = Webhook(webhooks.secret(self._connection, due.owner or None))
         return {
@@ -69,5 +106,5 @@ class Bell(threading.Thread):
             "User-Agent": "upres",
             "webhook-id": due.message_id,
             "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": signer.sign(due.message_id, at, due.body),
+            "webhook-signature": signer.sign(due.message_id, at, body),
         }

@@ -28,8 +28,6 @@ OnTile = Callable[[int, int], None]
 OnPiece = Callable[[int, int, Pixels], None]
 """Called with each finished piece of the result: its top and left, and its (height, width, 3) pixels."""
 
-SMALLEST_CORE = 16
-"""A window of a network with a large halo is at least so much larger than two of them."""
 WINDOWS_AHEAD = 4
 """Windows that a job has in flight: two batches on the device and two that wait for it."""
 
@@ -40,7 +38,7 @@ class Engine:
     def __init__(self, manifest: Manifest, compute: Compute, device: DeviceThread, tile: int = TILE) -> None:
         self.manifest = manifest
         self.compute = compute
-        self._smallest_tile = 2 * max(network.margin for network in manifest.networks) + SMALLEST_CORE
+        self._smallest_tile = tiling.smallest(manifest)
         self.tile = max(tile, self._smallest_tile)
         self.on_shrink: Callable[[int], None] = lambda tile: None
         self._thread = device
