@@ -33,7 +33,8 @@ from client.protocol import (
     unreachable,
     whole,
 )
-from core.schema import Estimate, Event, JobAccepted, Result, Snapshot
+from core.api import Estimate, JobAccepted
+from core.schema import Event, Result, Snapshot
 
 
 class AsyncUpscaled(NamedTuple):

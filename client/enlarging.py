@@ -23,8 +23,9 @@ from client.remote import Remote
 from client.sdk import Client
 from client.sources import LIST, Source, expand, is_many
 from client.text import sentence, shown
+from core.api import Estimate
 from core.errors import NotAnImage, UnsupportedImage, UpresError
-from core.schema import Estimate, WantedFormat
+from core.schema import WantedFormat
 
 RETRIES = 12
 """A batch waits a minute for a server that is being restarted."""

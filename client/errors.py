@@ -10,8 +10,8 @@ UpresError (core.errors)
 └── OutputTaken           something else lies where a result would go (only the command `upres`)
 """
 
+from core.api import Problem
 from core.errors import UpresError
-from core.schema import Problem
 
 
 class ServerUnreachable(UpresError):

@@ -19,8 +19,9 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from client.errors import Refused, ServerUnreachable, StoreUnreachable
+from core.api import Estimate, JobAccepted, Problem, UploadLink
 from core.errors import UpresError
-from core.schema import Estimate, JobAccepted, Problem, Result, Snapshot, UploadLink, WantedFormat
+from core.schema import Result, Snapshot, WantedFormat
 
 Model = TypeVar("Model", bound=BaseModel)
 Answer = TypeVar("Answer")
@@ -43,7 +44,7 @@ AGAIN = {429, 502, 503, 504}
 
 
 class JobOptions(TypedDict, total=False):
-    """What a job may be told besides its image and factor; see JobRequest (core/schema.py)."""
+    """What a job may be told besides its image and factor; see JobRequest (core/api.py)."""
 
     model: str | None
     model_version: str | None
@@ -55,7 +56,7 @@ class JobOptions(TypedDict, total=False):
 
 
 class EstimateOptions(TypedDict, total=False):
-    """What an estimate may be told besides size and factor; see EstimateRequest (core/schema.py)."""
+    """What an estimate may be told besides size and factor; see EstimateRequest (core/api.py)."""
 
     bytes: int
     model: str | None

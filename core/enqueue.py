@@ -11,8 +11,9 @@ from rq import Queue
 from rq.job import Job
 
 from core import events, keys
+from core.api import JobRequest
 from core.errors import IdempotencyConflict, QueueUnavailable
-from core.schema import JobMessage, JobRequest, Queued
+from core.schema import JobMessage, Queued
 from core.script import call
 
 ENQUEUE_ATTEMPTS = 5

@@ -1,9 +1,9 @@
 """What would become of an image: its size, its tiles, its time, and whether a job would be accepted."""
 
 from core import access, catalogue, formats, rates, registry, workers
+from core.api import Estimate, EstimateRequest
 from core.catalogue import Pin
 from core.errors import UpresError
-from core.schema import Estimate, EstimateRequest
 from core.tiling import TILE, passes
 from function.access import Caller
 from function.services import Services

@@ -4,9 +4,10 @@ import re
 from typing import Any, Literal
 
 from core import events, keys, leases
+from core.api import PreviewTile, PreviewTiles
 from core.errors import FieldError, InvalidRequest, JobNotFound, NoResult, ResultNotReady
 from core.results import linked
-from core.schema import TERMINAL, Cancelled, Failed, PreviewTile, PreviewTiles, Queued, Snapshot, Succeeded, now
+from core.schema import TERMINAL, Cancelled, Failed, Queued, Snapshot, Succeeded, now
 from function.services import Services
 
 ANYBODYS = "*"

@@ -5,18 +5,17 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from core.schema import (
-    EVENT,
+from core.api import (
     Estimate,
     EstimateRequest,
     JobAccepted,
     JobRequest,
     PreviewTiles,
     Problem,
-    Snapshot,
     UploadLink,
     UploadRequest,
 )
+from core.schema import EVENT, Snapshot
 from function.models import ModelDetails, ModelList
 
 REF = "#/components/schemas/{model}"

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from core import keys
+from core.api import EstimateRequest, JobRequest, UploadRequest
 from core.errors import FieldError, InvalidJson, InvalidRequest
-from core.schema import EstimateRequest, JobRequest, Order, UploadRequest
+from core.schema import Order
 
 SHOWN = 80
 """How many characters of a rejected value are quoted back."""

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 from redis import Redis
 
 from core import access, catalogue, events, keys
+from core.api import JobAccepted, JobRequest
 from core.enqueue import Record, enqueue
 from core.errors import FieldError, InvalidRequest, TooManyBytes
-from core.schema import JobAccepted, JobMessage, JobRequest, Status, now
+from core.schema import JobMessage, Status, now
 from function.access import ANYBODY, Caller, make_token
 from function.services import Services
 

@@ -4,7 +4,8 @@ import secrets
 from datetime import timedelta
 
 from core import access, keys
-from core.schema import UploadLink, UploadRequest, now
+from core.api import UploadLink, UploadRequest
+from core.schema import now
 from function.access import Caller
 from function.services import Services
 from function.submit import too_many_bytes

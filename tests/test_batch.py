@@ -20,7 +20,8 @@ from client.batch import Batch, Ears, Made, Outcome
 from client.errors import JobFailed, Refused, ServerUnreachable
 from client.ledger import NAME, Ledger
 from client.sources import Source, expand
-from core.schema import Problem, Result
+from core.api import Problem
+from core.schema import Result
 from infra.local import Local, tool
 from tests.conftest import SAMPLES, encoded, opened
 from tests.test_client import upres

@@ -15,7 +15,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from client import Client
 from core import events, keys
-from core.schema import Cancelled, JobRequest, Problem
+from core.api import JobRequest, Problem
+from core.schema import Cancelled
 from core.storage import Store
 from function.services import Services
 from function.submit import submit

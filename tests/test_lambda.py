@@ -15,7 +15,8 @@ from redis import Redis
 
 from client import sse
 from core import events
-from core.schema import Cancelled, JobAccepted
+from core.api import JobAccepted
+from core.schema import Cancelled
 from function import stream
 from infra.local import Local
 from tests.leasing import image_key

@@ -12,8 +12,9 @@ from redis import Redis
 
 from client import Client
 from core import keys
+from core.api import PreviewTile
 from core.leases import Lease
-from core.schema import PreviewTile, Progress
+from core.schema import Progress
 from infra.local import Local
 from tests.conftest import SAMPLES, Post, encoded
 from tests.leasing import submit, taken

@@ -9,21 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from core.api import EstimateRequest, JobAccepted, JobRequest, Problem, UploadRequest
 from core.errors import InvalidJson, InvalidRequest, SettingsError, UpresError, tree
 from core.manifest import Manifest
-from core.schema import (
-    Cancelled,
-    EstimateRequest,
-    JobAccepted,
-    JobMessage,
-    JobRequest,
-    Message,
-    Order,
-    Problem,
-    Snapshot,
-    UploadRequest,
-    now,
-)
+from core.schema import Cancelled, JobMessage, Message, Order, Snapshot, now
 from core.settings import Settings
 from function.parse import CODES, EXPECTED, parse, parse_json
 from tests.conftest import ROOT

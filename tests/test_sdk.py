@@ -20,7 +20,8 @@ from client import protocol as protocol_module
 from client.errors import StoreUnreachable
 from client.protocol import MOST_PAUSE, Call, Pause, Peer
 from core import access, events
-from core.schema import Cancelled, Event, JobAccepted, Snapshot
+from core.api import JobAccepted
+from core.schema import Cancelled, Event, Snapshot
 from infra.child import free_port
 from infra.local import Local
 from tests.conftest import SAMPLES, body, http_server, opened

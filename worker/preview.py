@@ -9,8 +9,8 @@ import io
 from PIL import Image
 from redis import Redis
 
+from core.api import PreviewTile
 from core.leases import Lease
-from core.schema import PreviewTile
 from core.script import call
 from worker.engine.engine import Pixels
 
