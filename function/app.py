@@ -142,12 +142,12 @@ class OneJob(HTTPEndpoint):
 
 def job_result(request: Request) -> Response:
     """GET /v1/jobs/{id}/result → redirect to a fresh link to the enlarged image."""
-    return _redirect(jobs.link(*_job(request, by_token=False), "result"))
+    return _redirect(jobs.link(*_job(request), "result"))
 
 
 def job_original(request: Request) -> Response:
     """GET /v1/jobs/{id}/original → redirect to a fresh link to its bicubic enlargement."""
-    return _redirect(jobs.link(*_job(request, by_token=False), "original"))
+    return _redirect(jobs.link(*_job(request), "original"))
 
 
 async def job_events(request: Request) -> Response:

@@ -251,8 +251,10 @@ def _images() -> dict[str, Any]:
         "/v1/jobs/{job_id}/preview": {
             "get": _operation("readPreview", "A look at it.", preview, [JOB_ID, TOKEN, after])
         },
-        "/v1/jobs/{job_id}/result": {"get": _operation("readResult", "The enlarged image.", image, [JOB_ID])},
-        "/v1/jobs/{job_id}/original": {"get": _operation("readOriginal", "Its bicubic enlargement.", image, [JOB_ID])},
+        "/v1/jobs/{job_id}/result": {"get": _operation("readResult", "The enlarged image.", image, [JOB_ID, TOKEN])},
+        "/v1/jobs/{job_id}/original": {
+            "get": _operation("readOriginal", "Its bicubic enlargement.", image, [JOB_ID, TOKEN])
+        },
     }
 
 

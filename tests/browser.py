@@ -1,13 +1,16 @@
 """Debian's Chromium, driven by Playwright; whoever has none installs the package `chromium`."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-SECONDS = 60
+SECONDS = 30
+Draw = Callable[..., Path]
+"""Name and perhaps (width, height) → an image file, each time another."""
 
 
 @contextmanager
@@ -27,7 +30,27 @@ class Visit:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.wrong: list[str] = []
-        self.bytes: dict[str, int] = {}
         page.set_default_timeout(SECONDS * 1000)
         page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
+
+
+def choose(page: Page, *files: Path, factor: int = 4) -> None:
+    """Give the page images."""
+    page.locator(f"input[name=factor][value='{factor}']").check(force=True)
+    page.set_input_files("#files", list(files))
+
+
+def done(page: Page, index: int = 0) -> None:
+    """Until an image is done; the first is on top."""
+    expect(page.locator(".card").nth(index).locator(".done")).to_be_visible(timeout=SECONDS * 1000)
+
+
+def working(page: Page, what: str = "Enlarging") -> None:
+    """Until the image on top says so."""
+    expect(page.locator(".card .state").first).to_contain_text(what, timeout=SECONDS * 1000)
+
+
+def percent(page: Page) -> float:
+    """How far the image on top is."""
+    return float(page.locator(".card progress").first.evaluate("bar => bar.value"))

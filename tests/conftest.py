@@ -4,11 +4,12 @@ import io
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -26,6 +27,11 @@ from infra.local import Local
 from tests.chaos import images
 from tests.leasing import empty
 from worker.model import Model, open_folder
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from tests.browser import Visit
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
@@ -129,6 +135,46 @@ def png(photo: Image.Image) -> bytes:
     number = next(_numbers)
     changed.putpixel((0, 0), (number % 256, number // 256, 0))
     return encoded(changed, "PNG")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    from tests.browser import chromium  # only some tests need it
+
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def visit(browser: "Browser") -> Iterator["Visit"]:
+    """A visitor without a past; what the console complains about fails the test."""
+    from tests.browser import Visit
+
+    with browser.new_context(viewport={"width": 1100, "height": 900}) as context:
+        visiting = Visit(context.new_page())
+        yield visiting
+        assert visiting.wrong == []
+
+
+@pytest.fixture
+def page(visit: "Visit", local: Local) -> "Page":
+    visit.page.goto(local.url)
+    return visit.page
+
+
+@pytest.fixture
+def draw(tmp_path: Path) -> Callable[..., Path]:
+    """An image file of some size, each time another."""
+    numbers = iter(range(256))
+
+    def make(name: str, size: tuple[int, int] = (120, 80)) -> Path:
+        with Image.open(SAMPLES / "chelsea.png") as image:
+            photo = image.convert("RGB").resize(size)
+        photo.putpixel((0, 0), (next(numbers), 7, time.time_ns() % 256))
+        (tmp_path / name).write_bytes(encoded(photo, "PNG"))
+        return tmp_path / name
+
+    return make
 
 
 def encoded(image: Image.Image, format: str, **options: Any) -> bytes:

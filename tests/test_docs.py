@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from core import webhooks
 from core.schema import Succeeded
 from core.settings import PREFIX, Settings
 from infra.local import Local
-from tests.browser import Visit, chromium
+from tests.browser import Visit
 from tests.conftest import ROOT, SAMPLES, body, http_server
 from tests.test_batch import RESULT
 from tests.test_outages import function
@@ -101,14 +100,6 @@ def test_the_readmes_dialogue_goes_as_written(local: Local, place: Path) -> None
         assert said in told
         assert said in dialogue
     assert (place / "demo" / "chelsea_x8.png").stat().st_size > 10_000
-
-
-@pytest.fixture(scope="module")
-def visit() -> Iterator[Visit]:
-    with chromium() as browser:
-        visiting = Visit(browser.new_page())
-        yield visiting
-        assert visiting.wrong == []
 
 
 @pytest.mark.parametrize(("page", "index"), every("js"))

@@ -17,19 +17,23 @@ export class Card {
   #waits = null;
 
   /**
-   * entry: { name, factor, options, file or address, job once it was submitted, thumb, size };
-   * hooks: keep() when the entry has changed, drop() when it is removed, news(text), refused(error).
+   * entry: { name, factor, options, file or address, job once it was submitted, thumb, size, ended };
+   * hooks: keep() when the entry has changed, forget(job), drop() when it is removed, news(text), complain(text),
+   * refused(error).
    */
   constructor(upres, entry, hooks) {
     this.#upres = upres;
     this.#hooks = hooks;
     this.entry = entry;
     this.element = document.querySelector("#card").content.firstElementChild.cloneNode(true);
-    this.#find("h2").textContent = entry.name;
-    this.#find("progress").setAttribute("aria-label", `Progress of ${entry.name}`);
-    this.#find(".cancel").onclick = () => this.#cancel();
-    this.#find(".remove").onclick = () => this.#remove();
-    this.#find(".again").onclick = () => this.#again();
+    this.element.ariaLabel = entry.name;
+    Object.assign(this.#find("h2"), { textContent: entry.name, title: entry.name, tabIndex: -1 });
+    this.#find("progress").ariaLabel = `Progress of ${entry.name}`;
+    const buttons = { cancel: () => this.#cancel(), remove: () => this.#remove(), again: () => this.again() };
+    for (const [name, onclick] of Object.entries(buttons)) {
+      const button = this.#find(`.${name}`);
+      Object.assign(button, { onclick, ariaLabel: `${button.textContent} ${entry.name}` });
+    }
     this.#showInput();
   }
 
@@ -38,19 +42,24 @@ export class Card {
     const { signal } = this.#giveUp;
     try {
       if (!this.entry.job) {
+        this.sending = true;
         this.#say("Sending…");
+        const onWait = (wait) => this.#say(`The server asks to wait ${inWords(wait / 1000)}`);
         const onUpload = (sent, total) => this.#say(`Sending, ${Math.round((100 * sent) / total)} %`, (5 * sent) / total);
-        const options = { ...this.entry.options, factor: this.entry.factor, preview: true, onUpload, signal };
+        const options = { ...this.entry.options, factor: this.entry.factor, preview: true, onUpload, onWait, signal };
         this.entry.job = await this.#upres.submit(this.entry.file ?? this.entry.address, options);
+        this.sending = false;
         this.#hooks.keep();
       }
       const onConnection = (there) => there || this.#say("The connection is lost; trying again…");
-      this.#done(await this.#upres.subscribe(this.entry.job, (event) => this.#hear(event), { onConnection, signal }));
+      await this.#done(await this.#upres.subscribe(this.entry.job, (event) => this.#hear(event), { onConnection, signal }));
     } catch (error) {
       this.#fail(error);
     } finally {
       clearInterval(this.#waits);
       this.#waits = null;
+      this.sending = false;
+      this.element.classList.remove("queued");
     }
   }
 
@@ -70,8 +79,9 @@ export class Card {
       clearInterval(this.#waits);
       this.#waits = null;
     }
+    this.element.classList.toggle("queued", event.type === "queued");
     if ((event.attempt ?? this.#attempt) !== this.#attempt) this.#beginAgain(event.attempt);
-    if (event.type === "queued") this.#queue(event.position);
+    if (event.type === "queued") this.#queue(event.position, event.at);
     else if (event.type === "requeued") this.#say("Waiting for another worker; what is done is kept");
     else if (event.type === "started") this.#say(`Started on ${event.device}`, 0);
     else if (event.type === "progress") this.#progress(event);
@@ -86,11 +96,12 @@ export class Card {
     if (event.tiles_done) this.#look();
   }
 
-  #queue(position) {
+  /** A streamed event says where it was; where it is now has to be asked. */
+  #queue(position, streamed) {
     this.#say(position ? `Queued, ${position} ahead` : "Queued, next in line");
-    this.#waits ??= setInterval(async () => {
+    if (streamed) this.#waits ??= setInterval(async () => {
       const now = await this.#upres.status(this.entry.job).catch(() => null);
-      if (this.#waits && now?.status === "queued") this.#queue(now.position);
+      if (this.#waits && now?.status === "queued") this.#queue(now.position, false);
     }, POSITION_MS);
   }
 
@@ -158,7 +169,7 @@ export class Card {
   #shape(width, height) {
     const viewer = this.#find(".viewer");
     viewer.style.aspectRatio = `${width} / ${height}`;
-    viewer.style.maxWidth = `${Math.max(16, (80 * width) / height)}vh`;
+    viewer.style.maxWidth = `${(80 * width) / height}vh`;
     viewer.hidden = false;
   }
 
@@ -166,66 +177,104 @@ export class Card {
     this.#say("Loading the result…", 100);
     const [before, after] = [this.#find(".before"), this.#find(".after")];
     this.#shapeAs(result.width / this.entry.factor, result.height / this.entry.factor);
-    if (!this.entry.file || !before.naturalWidth) before.src = result.original_image_url;
+    this.entry.size = [result.width / this.entry.factor, result.height / this.entry.factor];
+    before.onload = null; // what comes now is not what came in
+    const foreign = !this.entry.file || !before.naturalWidth;
+    if (foreign) before.src = result.original_image_url;
     after.src = result.sr_image_url;
-    try {
-      await after.decode();
-    } catch {
-      this.#fail(new Error("The result cannot be shown: its link works for an hour. Submit the image again."));
-      return;
-    }
+    const shown = await after.decode().catch(() => { // links work for an hour; these make new ones
+      if (foreign) before.src = this.#upres.link(this.entry.job, "original");
+      after.src = this.#upres.link(this.entry.job);
+      return after.decode();
+    }).then(() => true, () => false);
+    this.element.classList.remove("working", "failed");
+    this.#offer(result);
     const seconds = Object.values(result.seconds).reduce((sum, one) => sum + one, 0);
-    for (const name of [".after", ".edge", ".tag.left", ".tag.right", ".controls", ".done", ".remove"]) this.#find(name).hidden = false;
-    for (const name of [".tiles", ".cancel", "progress"]) this.#find(name).hidden = true;
+    const took = seconds >= 0.1 ? ` in ${inWords(seconds)}` : "";
+    const told = `${result.width} × ${result.height}${took} by ${result.model} on ${result.device}`;
+    this.#say(shown ? told : `${told}. This browser cannot show it; download it.`, 100);
+    if (!shown) return;
+    for (const name of [".after", ".edge", ".tag.left", ".tag.right", ".controls"]) this.#find(name).hidden = false;
+    this.#find(".tiles").hidden = true;
     after.alt = `${this.entry.name}, enlarged`;
     before.alt = `${this.entry.name}, before`;
-    this.element.classList.remove("working");
     compare(this.element, result.width);
-    this.#say(`${result.width} × ${result.height} in ${inWords(seconds)} by ${result.model} on ${result.device}`, 100);
-    const link = this.#find(".download");
-    Object.assign(link, { href: result.sr_image_url, download: result.file_name, target: "_blank" });
-    link.onclick = (event) => save(event, result);
-    this.#find(".copy").onclick = ({ target }) => copy(result.sr_image_url, target);
+  }
+
+  /** What can be done with a result, whether it can be shown or not. */
+  #offer(result) {
+    this.#replace([".cancel", ".again", "progress"], [".done", ".remove"]);
+    if (!this.entry.ended) this.#hooks.news(`${this.entry.name} is done: ${result.width} by ${result.height} pixels`);
+    this.entry.ended = true;
+    this.#hooks.keep();
+    const [link, name] = [this.#find(".download"), this.entry.name];
+    Object.assign(link, { href: this.#upres.link(this.entry.job), target: "_blank", ariaLabel: `Download ${name}` });
+    link.onclick = (event) => save(event, result.file_name);
+    this.#find(".copy").onclick = ({ target }) => copy(link.href, target);
     this.#find("dl").replaceChildren(...Object.entries(result.seconds).map(([stage, took]) => {
       const row = document.createElement("div");
       row.append(Object.assign(document.createElement("dt"), { textContent: STAGES[stage] ?? stage }));
       row.append(Object.assign(document.createElement("dd"), { textContent: `${took.toFixed(2)} s` }));
       return row;
     }));
-    this.#hooks.news(`${this.entry.name} is done: ${result.width} by ${result.height} pixels`);
+  }
+
+  /** Hide some things and show others; whoever was at one of them is at one of the others. */
+  #replace(hidden, visible) {
+    const had = this.element.contains(document.activeElement);
+    for (const name of hidden) this.#find(name).hidden = true;
+    for (const name of visible) this.#find(name).hidden = false;
+    const lost = document.activeElement.hidden || document.activeElement === document.body;
+    if (had && lost) this.#find(".again:not([hidden]), .remove:not([hidden]), .cancel")?.focus();
   }
 
   #fail(error) {
     const cancelled = error.code === "cancelled" || this.#giveUp.signal.aborted;
     this.element.classList.remove("working");
     this.element.classList.add("failed");
-    this.#say(cancelled ? "Cancelled." : error.message, 0);
-    this.#find(".cancel").hidden = true;
-    this.#find(".remove").hidden = false;
-    const mayHelp = cancelled || error.retryable !== false || error.code === "unauthorized";
-    this.#find(".again").hidden = !(mayHelp && (this.entry.file ?? this.entry.address));
-    this.#hooks.news(`${this.entry.name}: ${cancelled ? "cancelled" : error.message}`);
+    this.unauthorized = error.code === "unauthorized";
+    const why = cancelled ? "Cancelled." : this.unauthorized ? "This server needs an API key; enter it above." : error.message;
+    this.#say(why, 0);
+    const mayHelp = cancelled || error.retryable !== false || this.unauthorized;
+    const again = mayHelp && (this.entry.file ?? this.entry.address) ? [".again"] : [];
+    this.#replace([".cancel"], [".remove", ...again]);
+    this.entry.ended = true;
+    this.#hooks.keep();
+    this.#hooks.news(`${this.entry.name}: ${why}`);
     this.#hooks.refused(error);
   }
 
+  /** One that cannot be cancelled goes on. */
   async #cancel() {
     if (!this.entry.job) return this.#giveUp.abort(new Error("Cancelled."));
-    await this.#upres.cancel(this.entry.job).catch((error) => this.#fail(error));
+    const button = this.#find(".cancel");
+    button.disabled = true;
+    try {
+      await this.#upres.cancel(this.entry.job);
+    } catch (error) {
+      this.#hooks.complain(`${this.entry.name} was not cancelled: ${error.message}`);
+      this.#hooks.refused(error);
+    }
+    button.disabled = false;
   }
 
   #remove() {
     this.#giveUp.abort(new Error("Removed."));
+    const next = this.element.nextElementSibling ?? this.element.previousElementSibling;
     this.element.remove();
+    (next?.querySelector("h2") ?? document.querySelector("#files")).focus();
     this.#hooks.drop();
   }
 
-  #again() {
+  /** Submit it once more. */
+  again() {
     this.element.classList.replace("failed", "working");
     this.#giveUp = new AbortController();
+    this.unauthorized = this.entry.ended = false;
+    if (this.entry.job) this.#hooks.forget(this.entry.job);
     this.entry.job = undefined;
     this.#beginAgain(0);
-    this.#find(".cancel").hidden = false;
-    for (const name of [".remove", ".again"]) this.#find(name).hidden = true;
+    this.#replace([".remove", ".again"], [".cancel"]);
     this.run();
   }
 }
@@ -246,16 +295,22 @@ function small(image) {
 }
 
 /** Under its own name, also where the store would only show it; a store that lets no page read does name it. */
-async function save(event, { sr_image_url, file_name }) {
+async function save(event, name) {
+  const link = event.currentTarget;
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
+  if (link.ariaBusy === "true") return;
+  Object.assign(link, { ariaBusy: "true", textContent: "Downloading…" });
   try {
-    const answer = await fetch(sr_image_url, { cache: "no-store" }); // the cache may hold it as unreadable
+    const answer = await fetch(link.href, { cache: "no-store" }); // the cache may hold it as unreadable
+    if (!answer.ok) throw new Error(`The store answered ${answer.status}.`);
     const href = URL.createObjectURL(await answer.blob());
-    Object.assign(document.createElement("a"), { href, download: file_name }).click();
+    Object.assign(document.createElement("a"), { href, download: name }).click();
     setTimeout(() => URL.revokeObjectURL(href), 60_000);
   } catch {
-    open(sr_image_url, "_blank", "noopener");
+    open(link.href, "_blank", "noopener");
   }
+  Object.assign(link, { ariaBusy: "false", textContent: "Download" });
 }
 
 async function copy(text, button) {

@@ -5,7 +5,8 @@ const STEP = 1.5;
 
 export function compare(card, width) {
   const find = (name) => card.querySelector(name);
-  const [viewer, layers, edge, range, shown] = [".viewer", ".layers", ".edge", ".wipe input", ".zoom output"].map(find);
+  const [viewer, layers, edge, range, shown] = [".viewer", ".layers", ".edge", ".wipe input", ".zoom .fit"].map(find);
+  const [less, more] = [".zoom .out", ".zoom .in"].map(find);
   const view = { zoom: 1, x: 0, y: 0, at: 0.5 };
 
   function draw() {
@@ -18,7 +19,11 @@ export function compare(card, width) {
     viewer.style.setProperty("--at", `${view.at * 100}%`);
     viewer.style.setProperty("--cut", `${Math.min(1, Math.max(0, cut)) * 100}%`);
     viewer.classList.toggle("zoomed", view.zoom > 1);
-    shown.value = `${Math.round((view.zoom * clientWidth * devicePixelRatio * 100) / width)} %`;
+    const percent = Math.round((view.zoom * clientWidth * devicePixelRatio * 100) / width);
+    shown.textContent = `${percent} %`;
+    shown.ariaLabel = `${percent} % of its size; ${view.zoom > 1 ? "fit into the page" : "show every pixel"}`;
+    range.ariaValueText = `${Math.round(view.at * 100)} % before`;
+    [less.disabled, more.disabled] = [view.zoom <= 1, view.zoom >= MOST_ZOOM];
   }
 
   function zoom(factor, x = viewer.clientWidth / 2, y = viewer.clientHeight / 2) {
@@ -48,22 +53,24 @@ export function compare(card, width) {
   const pointers = new Map();
 
   viewer.onpointerdown = (event) => {
-    const onEdge = event.target === edge;
-    if (event.button || (!onEdge && view.zoom === 1 && event.pointerType === "touch" && !pointers.size)) {
-      pointers.set(event.pointerId, { event, idle: true });
-      return;
-    }
+    if (event.button) return;
+    const alone = !pointers.size;
+    const onEdge = alone && (event.target === edge || view.zoom === 1);
+    const idle = onEdge && event.target !== edge && event.pointerType === "touch"; // the page may scroll
+    for (const held of pointers.values()) held.onEdge = held.idle = false; // two fingers zoom, and then one pans
+    pointers.set(event.pointerId, { event, onEdge, idle });
+    if (idle) return;
     event.preventDefault();
     viewer.setPointerCapture(event.pointerId);
-    pointers.set(event.pointerId, { event, onEdge: onEdge || view.zoom === 1 });
-    if (view.zoom === 1) wipe(place(event)[0] / viewer.clientWidth);
+    if (onEdge && view.zoom === 1) wipe(place(event)[0] / viewer.clientWidth);
   };
   viewer.onpointermove = (event) => {
     const held = pointers.get(event.pointerId);
     if (!held) return;
     if (pointers.size === 2) pinch(event);
+    else if (held.idle) return;
     else if (held.onEdge) wipe(place(event)[0] / viewer.clientWidth);
-    else if (!held.idle) pan(event.clientX - held.event.clientX, event.clientY - held.event.clientY);
+    else pan(event.clientX - held.event.clientX, event.clientY - held.event.clientY);
     held.event = event;
   };
   viewer.onpointerup = viewer.onpointercancel = (event) => pointers.delete(event.pointerId);
@@ -74,6 +81,7 @@ export function compare(card, width) {
     const other = one.pointerId === event.pointerId ? two : one;
     const moved = one.pointerId === event.pointerId ? one : two;
     const distance = (a, b) => Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+    pan((event.clientX - moved.clientX) / 2, (event.clientY - moved.clientY) / 2);
     const [x, y] = place({ clientX: (event.clientX + other.clientX) / 2, clientY: (event.clientY + other.clientY) / 2 });
     zoom(distance(event, other) / Math.max(1, distance(moved, other)), x, y);
   }
@@ -89,12 +97,14 @@ export function compare(card, width) {
       "+": () => zoom(STEP), "=": () => zoom(STEP), "-": () => zoom(1 / STEP), 0: () => zoom(1 / MOST_ZOOM),
       ArrowLeft: () => pan(40, 0), ArrowRight: () => pan(-40, 0), ArrowUp: () => pan(0, 40), ArrowDown: () => pan(0, -40),
     };
-    if (!keys[event.key]) return;
+    if (!keys[event.key] || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.key.startsWith("Arrow") && view.zoom === 1) return; // then the page scrolls
     event.preventDefault();
     keys[event.key]();
   };
-  find(".zoom .in").onclick = () => zoom(STEP);
-  find(".zoom .out").onclick = () => zoom(1 / STEP);
+  more.onclick = () => zoom(STEP);
+  less.onclick = () => zoom(1 / STEP);
+  shown.onclick = () => zoom(view.zoom > 1 ? 1 / MOST_ZOOM : width / viewer.clientWidth / devicePixelRatio);
   range.oninput = () => wipe(range.value / 100);
 
   viewer.tabIndex = 0;

@@ -11,32 +11,51 @@ const form = document.querySelector("#new");
 const files = document.querySelector("#files");
 const trouble = document.querySelector("#trouble");
 const cards = [];
+const gone = new Set();
 
 function add(entry) {
   const hooks = {
     keep,
-    drop: () => { cards.splice(cards.indexOf(card), 1); keep(); },
+    forget: (job) => { gone.add(job.job_id); },
+    drop: () => {
+      cards.splice(cards.indexOf(card), 1);
+      gone.add(entry.job?.job_id);
+      keep();
+    },
     news: (text) => { document.querySelector("#news").textContent = text; },
+    complain,
     refused,
   };
   const card = new Card(upres, entry, hooks);
   cards.push(card);
   document.querySelector("#jobs").prepend(card.element);
-  card.run();
+  return card;
 }
 
-function submit(image) {
+/** Files and addresses; the first is on top, and sent first. */
+function submit(images) {
   trouble.hidden = true;
   const options = { model: form.model.value, format: form.format.value };
   const factor = Number(form.factor.value);
-  if (typeof image !== "string") add({ file: image, name: image.name || "pasted image", factor, options });
-  else add({ address: image, name: decodeURIComponent(new URL(image).pathname.split("/").pop()) || image, factor, options });
+  const entries = images.map((image) => typeof image === "string"
+    ? { address: image, name: nameOf(image), factor, options }
+    : { file: image, name: image.name || "pasted image", factor, options });
+  entries.reverse().map(add).reverse().forEach((card) => card.run());
 }
 
 function submitAll(list) {
   const images = [...list].filter((file) => file.size);
-  if (images.length) images.forEach(submit);
+  if (images.length) submit(images);
   else complain("There is no file in that. Choose an image, or give its address.");
+}
+
+function nameOf(address) {
+  const last = new URL(address).pathname.split("/").pop();
+  try {
+    return decodeURIComponent(last) || address;
+  } catch {
+    return last;
+  }
 }
 
 function complain(text) {
@@ -45,19 +64,30 @@ function complain(text) {
 }
 
 /** An API key is asked for once it turns out that one is needed. */
-function refused({ code, message }) {
+function refused({ code }) {
   if (code !== "unauthorized") return;
   document.querySelector("#access").hidden = false;
-  form.key.focus();
-  complain(message);
+  if (!form.key.value) form.key.focus();
+  complain(form.key.value ? "The server does not know this API key." : "This server needs an API key.");
 }
 
-/** What is needed to go on after a reload; files are not kept, the server has them. */
+function useKey() {
+  const key = form.key.value.trim();
+  if (key === upres.key) return;
+  upres.key = key;
+  trouble.hidden = true;
+  listModels();
+  cards.filter((card) => card.unauthorized).forEach((card) => card.again());
+}
+
+/** What is needed to go on after a reload, of this tab and of others; files are not kept, the server has them. */
 function keep() {
-  const entries = cards.filter((card) => card.entry.job).slice(-MOST_KEPT)
-    .map(({ entry: { name, factor, options, address, job, thumb, size } }) => ({ name, factor, options, address, job, thumb, size }));
+  const mine = cards.filter((card) => card.entry.job).map(({ entry: { file, ...rest } }) => rest);
+  const known = new Set([...gone, ...mine.map((entry) => entry.job.job_id)]);
+  const all = [...kept().filter((entry) => !known.has(entry.job.job_id)), ...mine];
+  const ended = all.filter((entry) => entry.ended).slice(-MOST_KEPT);
   try {
-    localStorage.setItem(KEPT, JSON.stringify(entries));
+    localStorage.setItem(KEPT, JSON.stringify(all.filter((entry) => !entry.ended || ended.includes(entry))));
   } catch { // full, or forbidden: then a reload forgets
     localStorage.removeItem(KEPT);
   }
@@ -65,7 +95,7 @@ function keep() {
 
 function kept() {
   try {
-    return JSON.parse(localStorage.getItem(KEPT)) ?? [];
+    return JSON.parse(localStorage.getItem(KEPT)).filter((entry) => entry.job.events_url);
   } catch {
     return [];
   }
@@ -73,11 +103,11 @@ function kept() {
 
 async function listModels() {
   const models = await upres.models().catch(() => []);
+  if (models.length) form.model.replaceChildren();
   for (const model of models) {
     const option = new Option(model.default ? `${model.name} (default)` : model.name, model.name);
     option.title = model.description;
     option.dataset.factors = model.factors.join();
-    if (model.default) form.model.options[0].remove();
     form.model.add(option, model.default ? 0 : undefined);
   }
   form.model.selectedIndex = 0;
@@ -94,16 +124,13 @@ function offerFactors() {
 
 form.onsubmit = (event) => {
   event.preventDefault();
+  if (document.activeElement === form.key) return useKey();
   if (!form.url.value) return complain("Give the address of an image, or choose a file.");
-  submit(form.url.value);
+  submit([form.url.value]);
   form.url.value = "";
 };
 form.model.onchange = offerFactors;
-form.key.onchange = () => {
-  upres.key = form.key.value.trim();
-  trouble.hidden = true;
-  listModels();
-};
+form.key.onchange = useKey;
 files.onchange = () => {
   submitAll(files.files);
   files.value = "";
@@ -111,7 +138,7 @@ files.onchange = () => {
 document.addEventListener("paste", ({ clipboardData, target }) => {
   if (clipboardData.files.length) return submitAll(clipboardData.files);
   const text = clipboardData.getData("text").trim();
-  if (!target.matches("input") && /^https?:\/\/\S+$/.test(text)) submit(text);
+  if (!target.matches("input") && /^https?:\/\/\S+$/.test(text)) submit([text]);
 });
 for (const [name, inside] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
   document.addEventListener(name, (event) => {
@@ -120,10 +147,13 @@ for (const [name, inside] of [["dragover", true], ["dragleave", false], ["drop",
   });
 }
 document.addEventListener("drop", ({ dataTransfer }) => {
-  const address = dataTransfer.getData("text/uri-list");
-  if (dataTransfer.files.length) submitAll(dataTransfer.files);
-  else if (/^https?:/.test(address)) submit(address);
+  const links = dataTransfer.getData("text/uri-list").split(/\r?\n/).filter((line) => /^https?:/.test(line));
+  if (links.length && !dataTransfer.files.length) submit(links);
+  else submitAll(dataTransfer.files);
+});
+addEventListener("beforeunload", (event) => { // what is not sent yet would be lost
+  if (cards.some((card) => card.sending)) event.preventDefault();
 });
 
-kept().forEach(add);
+kept().map(add).forEach((card) => card.run());
 listModels();

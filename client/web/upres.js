@@ -14,6 +14,7 @@
 const INLINE_BYTES = 4_000_000; // Lambda takes bodies of 6 MB, and base64 makes a third more of them
 const STREAMS = 3; // HTTP/1.1 browsers open six connections to a host, for all tabs together; other jobs are polled
 const POLL_MS = 2000;
+const MOST_WAIT_MS = 60_000;
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 const LATER = new Set([429, 502, 503, 504]);
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
@@ -27,7 +28,7 @@ export class UpresError extends Error {
 
 export class Upres {
   #base;
-  #streams = 0;
+  #streams = new Set();
 
   /** A server by its address, and the API key for it, where one is needed. */
   constructor(base = new URL("..", import.meta.url).href, { key = "" } = {}) {
@@ -39,33 +40,37 @@ export class Upres {
    * Submit a File, a Blob, or the address of an image → the job.
    *
    * options: factor (2, 4, 8), model, version, format ("auto", "png", "jpeg", "webp"), preview, webhook;
-   * onUpload(sent, total) while a file of more than 4 MB is uploaded; signal to give up.
+   * onUpload(sent, total) while a file of more than 4 MB is uploaded; onWait(milliseconds) when the server asks to
+   * wait; signal to give up.
    */
   async submit(image, options = {}) {
-    const { factor = 4, model, version, format = "auto", preview = false, webhook, signal } = options;
+    const { factor = 4, model, version, format = "auto", preview = false, webhook, onWait, signal } = options;
     const fields = { upscale_factor: factor, output_format: format, preview };
     if (model) fields.model = model;
     if (version) fields.model_version = version;
     if (webhook) fields.webhook_url = webhook;
     Object.assign(fields, await this.#imageFields(image, options));
     const headers = { "Idempotency-Key": [...crypto.getRandomValues(new Uint32Array(4))].join("-") };
-    return this.#call("POST", "/v1/jobs", { body: fields, headers, signal });
+    return this.#call("POST", "/v1/jobs", { body: fields, headers, onWait, signal });
   }
 
   /**
    * Hear a job's events, from the first (or after the id `after`) to the last → its result.
    *
-   * onEvent(event, id) hears each; connection losses are bridged, and told by onConnection(true or false). Rejects
-   * with the job's own code when it fails or is cancelled; signal stops listening, and the job goes on.
+   * onEvent(event, id) hears each; connection losses are bridged, and told by onConnection(true or false). Of a job
+   * that has to wait for a stream it hears states meanwhile, without an id. Rejects with the job's own code when it
+   * fails or is cancelled, and with what onEvent throws; signal stops listening, and the job goes on.
    */
   async subscribe(job, onEvent = () => {}, { after = "", onConnection = () => {}, signal } = {}) {
     const seen = { id: after };
-    for (let failures = 0; ; ) {
+    for (let failures = 0, over = false; ; ) {
       signal?.throwIfAborted();
-      const ended = this.#streams < STREAMS
-        ? await this.#stream(job, onEvent, onConnection, seen, signal)
+      const release = over ? () => {} : await this.#slot(); // what is over is told at once, and holds no connection
+      const ended = release
+        ? await this.#stream(job, onEvent, onConnection, seen, signal).finally(release)
         : await this.#poll(job, onEvent, signal);
-      if (ended === "away") {
+      if (ended === "over") over = true;
+      else if (ended === "away") {
         onConnection(false);
         await pause(RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)], signal);
       } else {
@@ -76,32 +81,53 @@ export class Upres {
   }
 
   /** Cancel a job → the job after that; one that has ended stays as it is. */
-  cancel(job) {
-    return this.#call("DELETE", job.status_url);
+  cancel(job, { signal } = {}) {
+    return this.#call("DELETE", job.status_url, { signal });
   }
 
   /** A job now. */
-  status(job) {
-    return this.#call("GET", readable(job.status_url, job));
+  status(job, { signal } = {}) {
+    return this.#call("GET", this.#readable(job.status_url, job), { signal });
   }
 
   /** The finished tiles of a running job that was submitted with `preview`, without the first `after` of them. */
-  async preview(job, after = 0) {
-    return (await this.#call("GET", readable(`${job.status_url}/preview`, job, { after }))).tiles;
+  async preview(job, after = 0, { signal } = {}) {
+    return (await this.#call("GET", this.#readable(`${job.status_url}/preview`, job, { after }), { signal })).tiles;
+  }
+
+  /** An address of a finished job's image ("result", or "original" for the bicubic one), good for as long as it is kept. */
+  link(job, which = "result") {
+    return readable(`${job.status_url}/${which}`, job);
   }
 
   /** Which models there are. */
-  async models() {
-    return (await this.#call("GET", "/v1/models")).models;
+  async models({ signal } = {}) {
+    return (await this.#call("GET", "/v1/models", { signal })).models;
   }
 
   /** What would become of an image of this size: { width, height, upscale_factor, … }. */
-  estimate(image) {
-    return this.#call("POST", "/v1/estimate", { body: image });
+  estimate(image, { signal } = {}) {
+    return this.#call("POST", "/v1/estimate", { body: image, signal });
+  }
+
+  /** One of the streams that all tabs together may have → what gives it back; null when all are taken. */
+  async #slot() {
+    for (let number = 0; number < STREAMS; number++) {
+      const release = navigator.locks ? await lock(`upres.stream.${number}`) : this.#streams.has(number) ? null
+        : (this.#streams.add(number), () => this.#streams.delete(number)); // without https, of this tab alone
+      if (release) return release;
+    }
+    return null;
+  }
+
+  /** A key reads a job longer than its token does. */
+  #readable(address, job, query) {
+    return this.key ? readable(address, { events_url: address }, query) : readable(address, job, query);
   }
 
   async #imageFields(image, { onUpload = () => {}, signal }) {
     if (typeof image === "string" || image instanceof URL) return { image_url: String(image) };
+    if (!(image instanceof Blob)) throw unreadable();
     const name = image.name ? { image_name: image.name } : {};
     if (image.size <= INLINE_BYTES) return { image_base64: await base64(image), ...name };
     const link = await this.#call("POST", "/v1/uploads", { body: { bytes: image.size }, signal });
@@ -111,7 +137,6 @@ export class Upres {
 
   /** Until the job has ended → its last event; "away" when the connection is lost for good. */
   #stream(job, onEvent, onConnection, seen, signal) {
-    this.#streams += 1;
     const source = new EventSource(readable(job.events_url, job, seen.id ? { last_event_id: seen.id } : {}));
     return new Promise((resolve, reject) => {
       const stop = () => reject(signal.reason);
@@ -125,38 +150,37 @@ export class Upres {
       source.onmessage = ({ data, lastEventId }) => {
         const event = JSON.parse(data);
         seen.id = lastEventId;
-        onEvent(event, lastEventId);
+        try {
+          onEvent(event, lastEventId);
+        } catch (error) {
+          return end(reject, error);
+        }
         if (ENDED.has(event.type)) end(resolve, event);
       };
       source.onerror = () => {
         if (source.readyState !== EventSource.CLOSED) return onConnection(false); // the browser comes back by itself
         // An answer that is no stream: the job has ended and all was seen, nobody knows it, or the server is not well.
-        this.status(job).then(
+        this.status(job, { signal }).then(
           (now) => end(resolve, ENDED.has(now.status) ? now : "away"),
           (error) => (error.retryable ? end(resolve, "away") : end(reject, error)),
         );
       };
-    }).finally(() => {
-      source.close();
-      this.#streams -= 1;
     });
   }
 
   /** Ask how the job is, once → its last state if it has ended; "away" when nobody answers. */
   async #poll(job, onEvent, signal) {
     await pause(POLL_MS, signal);
-    try {
-      const now = await this.status(job);
-      if (ENDED.has(now.status)) return now;
-      onEvent({ ...now, type: now.status === "queued" ? "queued" : "progress" }, "");
-      return null;
-    } catch (error) {
+    const now = await this.status(job, { signal }).catch((error) => {
       if (!error.retryable) throw error;
-      return "away";
-    }
+    });
+    if (!now) return "away";
+    if (ENDED.has(now.status)) return "over"; // a stream tells the events that were missed
+    onEvent({ ...now, type: now.status === "queued" ? "queued" : "progress" }, "");
+    return null;
   }
 
-  async #call(method, path, { body, headers = {}, signal } = {}) {
+  async #call(method, path, { body, headers = {}, onWait = () => {}, signal } = {}) {
     const request = { method, signal, headers: { ...headers } };
     if (body) Object.assign(request, { body: JSON.stringify(body) });
     if (body) request.headers["Content-Type"] = "application/json";
@@ -173,11 +197,21 @@ export class Upres {
         await pause(RETRY_MS[attempt], signal);
         continue;
       }
-      if (response.ok) return response.json();
-      if (last || !LATER.has(response.status)) throw await problem(response);
-      await pause(Math.max(RETRY_MS[attempt], 1000 * Number(response.headers.get("Retry-After"))), signal);
+      if (response.ok) return response.json().catch(() => { throw strange(response); });
+      const asked = retryAfter(response);
+      if (last || !LATER.has(response.status) || asked > MOST_WAIT_MS) throw await problem(response);
+      const wait = Math.max(RETRY_MS[attempt], asked);
+      onWait(wait);
+      await pause(wait, signal);
     }
   }
+}
+
+/** A lock that all tabs share → what gives it back; null when somebody has it. */
+function lock(name) {
+  return new Promise((resolve) => {
+    navigator.locks.request(name, { ifAvailable: true }, (mine) => (mine ? new Promise(resolve) : resolve(null)));
+  });
 }
 
 /** An address with the token that reads this one job, where its events_url came with one. */
@@ -201,7 +235,19 @@ async function problem(response) {
   const told = await response.json().catch(() => null);
   const { status } = response;
   if (told?.code) return new UpresError(told.detail, { code: told.code, status, retryable: told.retryable });
-  return new UpresError(`The server answered ${status}.`, { status, retryable: LATER.has(status) });
+  return strange(response);
+}
+
+/** Something that stands between, and is not upres. */
+function strange({ status }) {
+  const text = `The server answered ${status}, and not as upres does. Try again later.`;
+  return new UpresError(text, { code: "http_error", status, retryable: LATER.has(status) });
+}
+
+/** Milliseconds that an answer asks to wait (RFC 9110, 10.2.3). */
+function retryAfter(response) {
+  const told = response.headers.get("Retry-After") ?? "";
+  return Number(told) * 1000 || Date.parse(told) - Date.now() || 0;
 }
 
 function base64(blob) {
@@ -234,7 +280,8 @@ function put(url, blob, onUpload, signal) {
 
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason)), { once: true });
+    const stop = () => (clearTimeout(timer), reject(signal.reason));
+    const timer = setTimeout(() => (signal?.removeEventListener("abort", stop), resolve()), milliseconds);
+    signal?.addEventListener("abort", stop, { once: true });
   });
 }

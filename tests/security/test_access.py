@@ -227,8 +227,9 @@ def test_whoever_has_a_jobs_token_may_look_at_it_and_no_more(guarded: str, redis
         assert requests.get(f"{accepted['status_url']}{path}?token={token}", timeout=20).ok
         assert requests.get(f"{accepted['status_url']}{path}?token={token[:-1]}", timeout=20).status_code == 401
     for path in ("/result", "/original"):
-        refused = requests.get(f"{accepted['status_url']}{path}?token={token}", timeout=20)
-        assert refused.status_code == 401
+        ended = requests.get(f"{accepted['status_url']}{path}?token={token}", timeout=20)
+        assert ended.status_code == 410  # it was cancelled
+        assert requests.get(f"{accepted['status_url']}{path}?token={token[:-1]}", timeout=20).status_code == 401
     assert requests.delete(f"{accepted['status_url']}?token={token}", timeout=20).status_code == 401
 
 
