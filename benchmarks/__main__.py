@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("quality", "entry", "codecs", "forward", "pipeline", "service", "models")
+BENCHMARKS = ("quality", "entry", "codecs", "forward", "pipeline", "service", "gateway", "batch", "models")
 
 
 def main() -> int:

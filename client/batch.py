@@ -18,6 +18,7 @@ from core.errors import UpresError
 from core.formats import EXTENSIONS
 from core.schema import Event, OutputFormat, Result
 
+UNAVAILABLE, TOO_MANY = 503, 429
 ATTEMPTS = 3
 PAUSE_SECONDS = 2.0
 """Before the second attempt; twice as long before the third."""
@@ -139,7 +140,7 @@ class Batch:
         try:
             return self._enlarge(source)
         except Exception as error:  # whatever one image brings about, the others go on; unless it is the server
-            if isinstance(error, ServerUnreachable) or _is_for_long(error):
+            if _ends_all(error):
                 self._give_up(error)
             return Outcome(source, "failed", error=error)
 
@@ -175,10 +176,10 @@ class Batch:
             try:
                 return save(self.enlarger.enlarge(source.image, ears))
             except UpresError as error:
-                patience = error.retry_after if isinstance(error, Refused) else 0.0
-                attempt += not patience  # who is told to wait has not failed
-                if isinstance(error, ServerUnreachable) or not error.retryable or _is_for_long(error):
+                if _ends_all(error) or not error.retryable:
                     raise
+                patience = error.retry_after if isinstance(error, Refused) and error.status == TOO_MANY else 0.0
+                attempt += not patience  # who is told to wait has not failed
                 if attempt == ATTEMPTS or self._stop.wait(patience or PAUSE_SECONDS * attempt):
                     raise
 
@@ -215,6 +216,7 @@ class Batch:
         self._stop.set()
 
 
-def _is_for_long(error: Exception) -> bool:
-    """Whether the server asks to come back so late that all others would be told the same."""
-    return isinstance(error, Refused) and error.retry_after > MOST_PAUSE
+def _ends_all(error: Exception) -> bool:
+    """Whether all other images would be told the same: nobody is there, nobody is ready, or not for long."""
+    away = isinstance(error, Refused) and (error.status == UNAVAILABLE or error.retry_after > MOST_PAUSE)
+    return away or isinstance(error, ServerUnreachable)

@@ -14,7 +14,7 @@ from string import Formatter
 import click
 import imagesize
 
-from client.batch import Batch, Enlarger
+from client.batch import UNAVAILABLE, Batch, Enlarger
 from client.display import Display
 from client.errors import ServerUnreachable
 from client.ledger import Ledger
@@ -204,4 +204,4 @@ def _summarise(wanted: Wanted, batch: Batch, seconds: float, *first: str) -> Non
 
 def _complain(error: Exception) -> int:
     print(shown(sentence(error), sys.stderr), file=sys.stderr)
-    return UNREACHABLE if isinstance(error, ServerUnreachable) else FAILED
+    return UNREACHABLE if isinstance(error, UpresError) and error.status == UNAVAILABLE else FAILED

@@ -193,17 +193,18 @@ def test_whatever_breaks_beside_the_images_is_not_passed_over(tmp_path: Path, ou
 
 
 def test_who_is_told_to_wait_waits_and_who_is_sent_away_leaves(tmp_path: Path, out: Path) -> None:
-    def told(seconds: float) -> Refused:
-        problem = Problem(type="t", title="t", status=429, detail="Later.", code="rate_limited", retryable=True)
+    def told(seconds: float, status: int = 429) -> Refused:
+        problem = Problem(type="t", title="t", status=status, detail="Later.", code="rate_limited", retryable=True)
         return Refused(problem, seconds)
 
     sources = files(tmp_path / "in", *(f"{number}.png" for number in range(5)))
     patient = Fake({"0.png": [told(0.01) for _ in range(10)]})
     assert run(patient, sources, out)[0].counts == {"enlarged": 5}
-    away = Fake({"0.png": [told(80_000)]})
-    batch, _ = run(away, sources, out, at_once=1, force=True)
-    assert isinstance(batch.lost, Refused)
-    assert away.seen == ["0.png"]
+    for error in (told(80_000), told(5, 503)):
+        away = Fake({"0.png": [error]})
+        batch, _ = run(away, sources, out, at_once=1, force=True)
+        assert isinstance(batch.lost, Refused)
+        assert away.seen == ["0.png"]
 
 
 def test_what_may_pass_is_tried_again(tmp_path: Path, out: Path) -> None:
