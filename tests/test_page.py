@@ -143,7 +143,7 @@ def test_the_page_is_light_and_needs_nobody_else(visit: Visit, local: Local) -> 
     visit.page.on("response", lambda answer: asked.append((answer.url, len(answer.body()))))
     visit.page.goto(local.url, wait_until="networkidle")
     own = [size for url, size in asked if "/v1/" not in url]
-    assert len(own) == 6
+    assert len(own) == 7
     assert sum(own) <= PAGE_BYTES
     assert all(url.startswith(local.url) for url, _ in asked)
 

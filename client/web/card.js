@@ -1,6 +1,7 @@
 /** One image on the page: sent, waiting, in the works with its finished tiles in place, done or failed. */
 
 import { compare } from "./compare.js";
+import { copy, save, small } from "./files.js";
 
 const LOOK_MS = 700; // between two looks at finished tiles
 const POSITION_MS = 3000;
@@ -282,47 +283,4 @@ export class Card {
 function inWords(seconds) {
   if (seconds >= 90) return `${Math.round(seconds / 60)} min`;
   return seconds >= 10 ? `${Math.round(seconds)} s` : `${seconds.toFixed(1)} s`;
-}
-
-/** A small copy of an image as a data: URL, to be seen again after a reload. */
-function small(image) {
-  const scale = Math.min(1, 480 / Math.max(image.naturalWidth, image.naturalHeight));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, image.naturalWidth * scale);
-  canvas.height = Math.max(1, image.naturalHeight * scale);
-  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-  return canvas.toDataURL("image/jpeg", 0.7);
-}
-
-/** Under its own name, also where the store would only show it; a store that lets no page read does name it. */
-async function save(event, name) {
-  const link = event.currentTarget;
-  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-  event.preventDefault();
-  if (link.ariaBusy === "true") return;
-  Object.assign(link, { ariaBusy: "true", textContent: "Downloading…" });
-  try {
-    const answer = await fetch(link.href, { cache: "no-store" }); // the cache may hold it as unreadable
-    if (!answer.ok) throw new Error(`The store answered ${answer.status}.`);
-    const href = URL.createObjectURL(await answer.blob());
-    Object.assign(document.createElement("a"), { href, download: name }).click();
-    setTimeout(() => URL.revokeObjectURL(href), 60_000);
-  } catch {
-    open(link.href, "_blank", "noopener");
-  }
-  Object.assign(link, { ariaBusy: "false", textContent: "Download" });
-}
-
-async function copy(text, button) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch { // no permission, or no https
-    const field = Object.assign(document.createElement("textarea"), { value: text });
-    button.after(field);
-    field.select();
-    document.execCommand("copy");
-    field.remove();
-  }
-  button.textContent = "Copied";
-  setTimeout(() => (button.textContent = "Copy link"), 1500);
 }

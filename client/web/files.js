@@ -1,0 +1,45 @@
+/** What a browser does with images besides showing them: small copies, saving, copying links. */
+
+/** A small copy of an image as a data: URL, to be seen again after a reload. */
+export function small(image) {
+  const scale = Math.min(1, 480 / Math.max(image.naturalWidth, image.naturalHeight));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, image.naturalWidth * scale);
+  canvas.height = Math.max(1, image.naturalHeight * scale);
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return canvas.toDataURL("image/jpeg", 0.7);
+}
+
+/** Under its own name, also where the store would only show it; a store that lets no page read does name it. */
+export async function save(event, name) {
+  const link = event.currentTarget;
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  if (link.ariaBusy === "true") return;
+  Object.assign(link, { ariaBusy: "true", textContent: "Downloading…" });
+  try {
+    const answer = await fetch(link.href, { cache: "no-store" }); // the cache may hold it as unreadable
+    if (!answer.ok) throw new Error(`The store answered ${answer.status}.`);
+    const href = URL.createObjectURL(await answer.blob());
+    Object.assign(document.createElement("a"), { href, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(href), 60_000);
+  } catch {
+    open(link.href, "_blank", "noopener");
+  }
+  Object.assign(link, { ariaBusy: "false", textContent: "Download" });
+}
+
+/** A text into the clipboard; the button says that it is there. */
+export async function copy(text, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // no permission, or no https
+    const field = Object.assign(document.createElement("textarea"), { value: text });
+    button.after(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+  button.textContent = "Copied";
+  setTimeout(() => (button.textContent = "Copy link"), 1500);
+}
