@@ -88,7 +88,10 @@ def command(local: Local, folder: Path) -> float:
 
 def main() -> int:
     """Print the figure."""
-    argparse.ArgumentParser(prog="python -m benchmarks.batch", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.batch", description=__doc__)
+    parser.parse_args()
+    if not hasattr(os, "sched_setaffinity") or not os.sched_getaffinity(0) >= WORKERS | OTHERS:
+        parser.error("this wants Linux and two cores, one of them for the worker alone.")
     with Local() as local, connect(local.settings) as redis, tempfile.TemporaryDirectory() as folder:
         for name in ("redis", "s3", "function"):
             local.children[name].process.cpu_affinity(list(OTHERS))

@@ -140,7 +140,7 @@ class Batch:
         try:
             return self._enlarge(source)
         except Exception as error:  # whatever one image brings about, the others go on; unless it is the server
-            if _ends_all(error):
+            if ends_all(error):
                 self._give_up(error)
             return Outcome(source, "failed", error=error)
 
@@ -176,7 +176,7 @@ class Batch:
             try:
                 return save(self.enlarger.enlarge(source.image, ears))
             except UpresError as error:
-                if _ends_all(error) or not error.retryable:
+                if ends_all(error) or not error.retryable:
                     raise
                 patience = error.retry_after if isinstance(error, Refused) and error.status == TOO_MANY else 0.0
                 attempt += not patience  # who is told to wait has not failed
@@ -216,7 +216,7 @@ class Batch:
         self._stop.set()
 
 
-def _ends_all(error: Exception) -> bool:
+def ends_all(error: Exception) -> bool:
     """Whether all other images would be told the same: nobody is there, nobody is ready, or not for long."""
     away = isinstance(error, Refused) and (error.status == UNAVAILABLE or error.retry_after > MOST_PAUSE)
     return away or isinstance(error, ServerUnreachable)

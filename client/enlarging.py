@@ -14,7 +14,7 @@ from string import Formatter
 import click
 import imagesize
 
-from client.batch import UNAVAILABLE, Batch, Enlarger
+from client.batch import UNAVAILABLE, Batch, Enlarger, ends_all
 from client.display import Display
 from client.errors import ServerUnreachable
 from client.ledger import Ledger
@@ -139,8 +139,8 @@ def estimate(wanted: Wanted) -> int:
                 try:
                     _tell(wanted, source, _estimate(wanted, client, source))
                 except (UpresError, OSError) as error:
-                    if isinstance(error, ServerUnreachable):
-                        raise
+                    if ends_all(error):
+                        return _complain(error)
                     print(shown(f"{source.name}: {sentence(error)}", sys.stderr), file=sys.stderr)
                     failed = True
         except ServerUnreachable as error:

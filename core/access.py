@@ -9,7 +9,7 @@ import hmac
 import re
 import secrets
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field
 from redis import Redis
@@ -52,6 +52,13 @@ def find(connection: Redis, text: str) -> ApiKey | None:
     key = ApiKey.model_validate_json(known) if known else None
     right = hmac.compare_digest(_digest(match[2]), key.digest if key else "0" * 64)
     return key if right else None
+
+
+def shared_secret(connection: Redis, name: str) -> bytes:
+    """32 random bytes that all processes know; who first needs them makes them."""
+    if not connection.exists(name):
+        connection.set(name, secrets.token_bytes(32), nx=True)
+    return cast(bytes, connection.get(name))
 
 
 def listing(connection: Redis) -> list[ApiKey]:

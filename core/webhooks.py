@@ -9,12 +9,13 @@ import base64
 import hmac
 import json
 import secrets
-from typing import NamedTuple, cast
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from redis import Redis
 
 from core import keys
+from core.access import shared_secret
 from core.schema import Event
 from core.script import call
 
@@ -83,7 +84,5 @@ def secret(connection: Redis, owner: str | None) -> str:
 
     Made from one secret by HMAC-SHA256 (RFC 2104), so that owners know nothing of each other's.
     """
-    if not connection.exists(keys.WEBHOOK_SECRET):
-        connection.set(keys.WEBHOOK_SECRET, secrets.token_bytes(32), nx=True)
-    root = cast(bytes, connection.get(keys.WEBHOOK_SECRET))
+    root = shared_secret(connection, keys.SIGNS_WEBHOOKS)
     return "whsec_" + base64.b64encode(hmac.digest(root, (owner or "").encode(), "sha256")).decode()

@@ -35,8 +35,6 @@ BASE64 = 1.4
 """How much larger an image is in base64: a third, and a little more when its lines are wrapped."""
 BODY_SLACK = 64 * 1024
 """What a request may need besides the image: field names, a long URL, a file name."""
-
-
 FULL_COLLECTION = 200
 """Garbage of all ages is collected after so many collections of younger garbage; Python's own number is 10."""
 

@@ -108,45 +108,31 @@ def _accepting(name: str, summary: str, *parameters: dict[str, Any]) -> dict[str
 
 
 def _uploads() -> dict[str, Any]:
-    return {
-        "/v1/uploads": {
-            "post": _operation(
-                "createUpload",
-                "Get a link to put an image file to, for a job's image_key.",
-                {
-                    "201": _answer("UploadLink", "PUT the file there."),
-                    **_refused(),
-                    "400": _problem("Not a JSON object."),
-                    "413": _problem("Too many bytes."),
-                    "422": _problem("The size is none."),
-                    "429": _problem("The API key has asked too often."),
-                    "503": _problem("Redis or the store is away."),
-                },
-                requestBody={"required": True, "content": _json("UploadRequest")},
-            )
-        }
-    }
+    answer = {"201": _answer("UploadLink", "PUT the file there.")}
+    return _asking(
+        "/v1/uploads", "createUpload", "Get a link for an image file and its image_key.", answer, "UploadRequest"
+    )
 
 
 def _estimate() -> dict[str, Any]:
-    return {
-        "/v1/estimate": {
-            "post": _operation(
-                "createEstimate",
-                "Ask what would become of an image: size, tiles, seconds, and whether it would be accepted.",
-                {
-                    "200": _answer("Estimate", "By the latest jobs of that model and factor."),
-                    **_refused(),
-                    "400": _problem("Not a JSON object."),
-                    "413": _problem("Too many bytes."),
-                    "422": _problem("A field is wrong; the code says which."),
-                    "429": _problem("The API key has asked too often."),
-                    "503": _problem("Redis or the store is away."),
-                },
-                requestBody={"required": True, "content": _json("EstimateRequest")},
-            )
-        }
+    summary = "Ask what would become of an image: size, tiles, seconds, and whether it would be accepted."
+    answer = {"200": _answer("Estimate", "By the latest jobs of that model and factor.")}
+    return _asking("/v1/estimate", "createEstimate", summary, answer, "EstimateRequest")
+
+
+def _asking(path: str, name: str, summary: str, answer: dict[str, Any], request: str) -> dict[str, Any]:
+    """A POST that starts no job."""
+    answers = {
+        **answer,
+        **_refused(),
+        "400": _problem("Not a JSON object."),
+        "413": _problem("Too many bytes."),
+        "422": _problem("A field is wrong; the code says which."),
+        "429": _problem("The API key has asked too often."),
+        "503": _problem("Redis or the store is away."),
     }
+    body = {"required": True, "content": _json(request)}
+    return {path: {"post": _operation(name, summary, answers, requestBody=body)}}
 
 
 def _webhooks() -> dict[str, Any]:

@@ -11,7 +11,7 @@ STALLED_SECONDS = 30.0
 class PatientProtocol(HttpToolsProtocol):
     """Drops a connection whose reader has stalled.
 
-    A stalled reader costs what asyncio and the kernel hold back for it, some hundred KB, but for ever: TCP itself
+    A stalled reader costs what asyncio and the kernel hold back for it, less than a MiB, but for ever: TCP itself
     keeps a connection alive whose other end acknowledges and takes nothing.
     """
 

@@ -1,13 +1,11 @@
 """What the entry function holds on to between requests: settings, Redis, the queue, the store."""
 
-import secrets
 from functools import cached_property
-from typing import cast
 
 from redis import Redis
 from rq import Queue
 
-from core import keys
+from core import access, keys
 from core.queue import connect_quickly, open_queue
 from core.settings import Settings
 from core.storage import Store
@@ -28,10 +26,8 @@ class Services:
 
     @cached_property
     def token_secret(self) -> bytes:
-        """What tokens are signed with: the same for all processes of the function; the first makes it."""
-        if not self.redis.exists(keys.TOKEN_SECRET):
-            self.redis.set(keys.TOKEN_SECRET, secrets.token_bytes(32), nx=True)
-        return cast(bytes, self.redis.get(keys.TOKEN_SECRET))
+        """What tokens are signed with: the same for all processes of the function."""
+        return access.shared_secret(self.redis, keys.SIGNS_TOKENS)
 
     @cached_property
     def queue(self) -> Queue:

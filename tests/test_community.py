@@ -15,16 +15,18 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
-import tests.spandrel_on_cpu  # noqa: F401 before spandrel
 from client import Client
 from core import registry
 from core.errors import ModelError
 from core.manifest import Sides
 from infra.local import Local
 from models import community, probe
+from tests import spandrel_on_cpu
 from worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact
 from worker.model import Model, open_folder
 from worker.service import prepare
+
+spandrel_on_cpu.declare()
 
 ABOUT = {"name": "theirs", "version": "1", "licence": "MIT", "description": "A test."}
 

@@ -10,9 +10,10 @@ from PIL import Image
 from redis import Redis
 
 from client import Client
-from core import access, rates
+from core import access, keys, rates, registry
 from core.rates import Rate
 from core.schema import Event, Progress
+from core.storage import Store
 from infra.local import Local
 from tests.conftest import SAMPLES, encoded
 from tests.test_outages import function
@@ -22,7 +23,11 @@ def ask(url: str, headers: dict[str, str] | None = None, **fields: Any) -> reque
     return requests.post(f"{url}/v1/estimate", json=fields, headers=headers, timeout=20)
 
 
-def test_size_and_tiles_are_what_the_job_will_have(local: Local, client: Client) -> None:
+def test_size_tiles_and_seconds_are_what_such_a_job_had(
+    local: Local, client: Client, redis: Redis, store: Store
+) -> None:
+    _, digest = registry.manifest(store, "faithful", "1")
+    redis.delete(keys.rate(digest, 8))
     with Image.open(SAMPLES / "chelsea.png") as image:
         photo = encoded(image.convert("RGB").resize((430, 290)), "PNG")
     seen: list[Event] = []
@@ -31,7 +36,7 @@ def test_size_and_tiles_are_what_the_job_will_have(local: Local, client: Client)
     assert (answer["width"], answer["height"]) == (done.result.width, done.result.height)
     assert answer["tiles"] == max(event.tiles_total for event in seen if isinstance(event, Progress))
     assert answer["accepted"] is True
-    assert answer["seconds"] > 0  # how well that is foreseen, the lines below say
+    assert answer["seconds"] == pytest.approx(sum(done.result.seconds.values()), rel=0.01)
     assert answer["slots"] > 0
 
 

@@ -140,12 +140,17 @@ def _make(
         checkpoints.drop()
     if not report.resumed:
         rates.note(parts.connection, job.model_digest, factor, size, sum(report.seconds.values()), engine.tile)
-    made = Result(
+    uris = {"sr_image_uri": parts.store.uri(sr_key), "original_image_uri": parts.store.uri(original_key)}
+    return _own(job, parts, _made(job, parts.device, uris, size, format), report.seconds)
+
+
+def _made(job: JobMessage, device: str, uris: dict[str, str], size: tuple[int, int], format: OutputFormat) -> Result:
+    """A result of (width, height) pixels, without what is a job's own (see _own)."""
+    return Result(
+        **uris,
         sr_image_url="",
-        sr_image_uri=parts.store.uri(sr_key),
         original_image_url="",
-        original_image_uri=parts.store.uri(original_key),
-        upscale_factor=factor,
+        upscale_factor=job.upscale_factor,
         width=size[0],
         height=size[1],
         format=format,
@@ -153,10 +158,9 @@ def _make(
         model=job.model,
         model_version=job.model_version,
         model_digest=job.model_digest,
-        device=parts.device,
+        device=device,
         seconds={},
     )
-    return _own(job, parts, made, report.seconds)
 
 
 def _enlarged(

@@ -1,6 +1,6 @@
 """What is finished of a result, small, for whoever watches: pieces as JPEG files, in Redis while the job runs.
 
-All pieces together have at most SIDE × SIDE pixels, whatever the size of the result: some 200 KB.
+All pieces together have at most SIDE × SIDE pixels, whatever the size of the result.
 """
 
 import base64

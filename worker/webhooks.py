@@ -78,8 +78,9 @@ class Bell:
         try:
             status = post(due.url, body.encode(), self._headers(due, body), self._reach)
         except UrlRefused as error:
-            status, why = GONE, str(error)
-            log.warning("job %s: its webhook is given up: %s", due.job_id, why)
+            log.warning("job %s: its webhook is given up: %s", due.job_id, error)
+            webhooks.done(self._connection, due)
+            return
         except FetchError as error:
             status, why = 0, str(error)
         else:

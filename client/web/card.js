@@ -263,6 +263,7 @@ export class Card {
     this.#giveUp.abort(new Error("Removed."));
     const next = this.element.nextElementSibling ?? this.element.previousElementSibling;
     this.element.remove();
+    URL.revokeObjectURL(this.#find(".before").src);
     (next?.querySelector("h2") ?? document.querySelector("#files")).focus();
     this.#hooks.drop();
   }

@@ -210,7 +210,8 @@ export class Upres {
 /** A lock that all tabs share → what gives it back; null when somebody has it. */
 function lock(name) {
   return new Promise((resolve) => {
-    navigator.locks.request(name, { ifAvailable: true }, (mine) => (mine ? new Promise(resolve) : resolve(null)));
+    const held = (mine) => (mine ? new Promise(resolve) : resolve(null));
+    navigator.locks.request(name, { ifAvailable: true }, held).catch(() => resolve(null)); // a frame that may not
   });
 }
 

@@ -236,7 +236,7 @@ def test_whoever_has_a_jobs_token_may_look_at_it_and_no_more(guarded: str, redis
 def test_ten_thousand_wrong_tokens_show_nothing(guarded: str, redis: Redis, key: Key) -> None:
     accepted = post(guarded, key[1]).json()
     job_id, token = accepted["job_id"], accepted["events_url"].partition("?token=")[2]
-    secret = redis.get(keys.TOKEN_SECRET)
+    secret = redis.get(keys.SIGNS_TOKENS)
     assert isinstance(secret, bytes)
     assert check_token(secret, job_id, token)
     other = make_token(secret, secrets.token_hex(16))
