@@ -58,7 +58,7 @@ package: $(INSTALLED)
 $(INSTALLED): pyproject.toml $(wildcard *requirements*.txt */requirements.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "upres needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -e ".[community,onnx]"
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -e ".[community,onnx,tracing]"
 	touch $@
 
 # What finds barriers in the page (needs Node; the browser is Debian's chromium).

@@ -87,6 +87,12 @@ local function ring(id, url, owner, data)
     redis.call('ZADD', WEBHOOKS, milliseconds(), id)
 end
 
+-- Counted here, since a job may also end where no worker is, and since workers come and go.
+local function count_end(model, type, data)
+    local code = type == 'failed' and cjson.decode(data).code or ''
+    redis.call('HINCRBY', ENDED, model .. '|' .. type .. '|' .. code, 1)
+end
+
 local function finish(id, type, data, dead)
     release_work(id, type, data, dead)
     -- A job with a lease is nowhere else, unless it was popped only; one without may be anywhere.
@@ -94,9 +100,10 @@ local function finish(id, type, data, dead)
         redis.call('LREM', QUEUE, 1, id)
         redis.call('LREM', POPPED, 1, id)
     end
-    local owner, url = unpack(redis.call('HMGET', run_of(id), 'owner', 'webhook'))
+    local owner, url, model = unpack(redis.call('HMGET', run_of(id), 'owner', 'webhook', 'model'))
     if owner then redis.call('ZREM', 'upres:key:' .. owner .. ':jobs', id) end
     if url and data then ring(id, url, owner, data) end
+    if model and data then count_end(model, type, data) end
     redis.call('ZREM', LEASES, id)
     redis.call('ZREM', DEADLINES, id)
     redis.call('DEL', run_of(id), preview_of(id))
@@ -149,9 +156,10 @@ end
 
 -- From now on, until it ends, the job has so many seconds; an owner, unless that is nobody; and an address that is told
 -- how it ended, unless that is none.
-function operations.begin(id, seconds, owner, webhook)
+function operations.begin(id, seconds, model, owner, webhook)
     local deadline = milliseconds() + math.floor(seconds * 1000)
     redis.call('ZADD', DEADLINES, deadline, id)
+    redis.call('HSET', run_of(id), 'model', model)
     if owner ~= '' then
         redis.call('HSET', run_of(id), 'owner', owner)
         redis.call('ZADD', 'upres:key:' .. owner .. ':jobs', deadline, id)

@@ -62,6 +62,9 @@ class JobMessage(Order):
     owner: str | None = Field(None, description="Id of the API key that it was submitted with.")
     webhook_url: str | None = Field(None, description="Address that is told how the job ended.")
     preview: bool = Field(False, description="Whether finished tiles are shown.")
+    traceparent: str | None = Field(
+        None, max_length=55, description="The trace that it belongs to (W3C Trace Context)."
+    )
 
     @model_validator(mode="after")
     def _one_image(self) -> Self:

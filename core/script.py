@@ -13,6 +13,7 @@ _CONSTANTS: dict[str, str | int] = {
     "LEASES": keys.LEASES,
     "DEADLINES": keys.DEADLINES,
     "DEAD": keys.DEAD,
+    "ENDED": keys.ENDED,
     "WORKERS": keys.WORKERS,
     "LOOKED": keys.LOOKED,
     "EVENTS_SECONDS": keys.EVENTS_SECONDS,

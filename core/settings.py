@@ -39,6 +39,9 @@ class Settings(BaseModel):
         "redis://127.0.0.1:6379/0", description="redis://, rediss:// (TLS) or unix:// address of Redis."
     )
     s3_endpoint_url: str | None = Field(None, description="Object store other than AWS's own S3.")
+    s3_public_url: str | None = Field(
+        None, description="How clients reach the object store, when that differs from s3_endpoint_url."
+    )
     s3_bucket: str = Field("upres", min_length=1, description="Bucket for uploads, results and models.")
     model: ModelName = Field("faithful", description="The model that workers preload and requests get.")
     preload: Annotated[tuple[ModelName, ...], BeforeValidator(_list)] = Field(
@@ -80,6 +83,15 @@ class Settings(BaseModel):
         (),
         description="When given, the only hosts (comma-separated; .example.org: all below it) for image_url and "
         "webhook_url.",
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Where function and worker serve /metrics, and the worker /healthz and /readyz, to this network.",
+    )
+    logs: Literal["auto", "text", "json"] = Field(
+        "auto", description="auto: text on a terminal, else one JSON object per line."
     )
     cache_dir: Path = Field(Path("~/.cache/upres"), description="Where a worker keeps model files between starts.")
 

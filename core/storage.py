@@ -1,10 +1,11 @@
 """The object store: put, get, presign. The only file that knows boto3, and it loads it when first used."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from core import keys
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("upres.store")
+
+Failure = Literal["refused", "no_answer"]
 
 
 class ObjectNotFound(UpresError):
@@ -39,9 +42,19 @@ class Store:
         self._attempts = attempts
         self.bucket = settings.s3_bucket
         self._endpoint = settings.s3_endpoint_url
+        self._public = settings.s3_public_url or self._endpoint
+        self.failures: Counter[Failure] = Counter()
 
     @cached_property
     def _client(self) -> "S3Client":
+        return self._open(self._endpoint)
+
+    @cached_property
+    def _signer(self) -> "S3Client":
+        """Makes links: a signature is good for one host only."""
+        return self._client if self._public == self._endpoint else self._open(self._public)
+
+    def _open(self, endpoint: str | None) -> "S3Client":
         # Importing boto3 and making a client takes 0.2 s: more than all the rest of the entry function.
         import boto3
         from botocore.config import Config
@@ -52,10 +65,10 @@ class Store:
             retries={"mode": "standard", "total_max_attempts": self._attempts},
             signature_version="s3v4",
             # «virtual» also makes links to the region's own host; the default would be the global one.
-            s3={"addressing_style": "path" if self._endpoint else "virtual"},
+            s3={"addressing_style": "path" if endpoint else "virtual"},
         )
         session = self._session or boto3.session.Session()
-        return session.client("s3", endpoint_url=self._endpoint, config=config)
+        return session.client("s3", endpoint_url=endpoint, config=config)
 
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> str:
         """Store bytes under a key; returns the s3:// address."""
@@ -99,13 +112,13 @@ class Store:
         disposition = f"inline; filename*=UTF-8''{quote(file_name, safe='')}"
         parameters = {"Bucket": self.bucket, "Key": key, "ResponseContentDisposition": disposition}
         with self._mapped(key):
-            return self._client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
+            return self._signer.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
 
     def presign_put(self, key: str, size: int, seconds: int = keys.UPLOAD_LINK_SECONDS) -> str:
         """A link that takes one object of exactly `size` bytes under the key; makes no request."""
         parameters = {"Bucket": self.bucket, "Key": key, "ContentLength": size}
         with self._mapped(key):
-            return self._client.generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
+            return self._signer.generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless the bucket answers."""
@@ -131,10 +144,12 @@ class Store:
             code = str(error.response.get("Error", {}).get("Code"))
             if key and code in ("NoSuchKey", "404"):
                 raise ObjectNotFound(f"There is no object {self.uri(key)}.") from error
+            self.failures["refused"] += 1
             log.warning("object store: %s", error)
             raise StoreUnavailable(f"The object store refused a request ({code}); try again later.") from error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise SettingsError("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: credentials are missing") from error
         except BotoCoreError as error:
+            self.failures["no_answer"] += 1
             log.warning("object store: %s", error)
             raise StoreUnavailable("The object store does not answer; try again in a few seconds.") from error

@@ -5,9 +5,13 @@ import sys
 from ipaddress import ip_address
 
 import uvicorn
+from starlette.applications import Starlette
 
+from core import logs, tracing
 from core.errors import AccessUndecided, UpresError
 from core.settings import Settings
+from function.app import create_app
+from function.metrics import measuring
 from function.patience import PatientProtocol
 
 STREAM_SECONDS = 2
@@ -26,21 +30,32 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
     options = parser.parse_args()
     try:
-        check(Settings.from_environment(), options.host)
+        settings = Settings.from_environment()
+        check(settings, options.host)
+        logs.begin(settings)
+        tracing.begin("function")
+        app = create_app(settings)
+        with measuring(app.state):
+            serve(app, options.host, options.port)
     except UpresError as error:
         print(f"function: {error} [{error.code}]", file=sys.stderr)
         return 1
+    return 0
+
+
+def serve(app: Starlette, host: str, port: int) -> None:
+    """Until told to stop."""
     uvicorn.run(
-        "function.app:create_app",
-        factory=True,
-        host=options.host,
-        port=options.port,
+        app,
+        host=host,
+        port=port,
         http=PatientProtocol,
+        log_config=None,
         server_header=False,
         access_log=False,  # it would write down tokens; proxies and gateways keep their own
         timeout_graceful_shutdown=STREAM_SECONDS,
     )
-    return 0
+    tracing.end()
 
 
 def check(settings: Settings, host: str) -> None:

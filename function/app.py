@@ -17,14 +17,14 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from core import events, webhooks
+from core import events, tracing, webhooks
 from core.errors import BodyTooLarge, QueueUnavailable, Unauthorized
 from core.schema import Message
 from core.settings import Settings
 from function import jobs, models, problems, stream, uploads
 from function.access import caller, check_token
 from function.estimate import estimate
-from function.headers import SafeHeaders
+from function.middleware import Measured, SafeHeaders
 from function.parse import parse_estimate, parse_json, parse_upload, preferred_wait
 from function.services import Services
 from function.submit import submit
@@ -52,7 +52,7 @@ class App(Starlette):
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"],
             expose_headers=["Location", "Preference-Applied", "Retry-After"],
         )
-        return SafeHeaders(cors)
+        return Measured(SafeHeaders(cors))
 
 
 def create_app(settings: Settings | None = None) -> Starlette:
@@ -89,7 +89,9 @@ async def create_job(request: Request) -> Response:
     job_request = await run_in_threadpool(parse_json, body, request.path_params.get("model"))
     base_url = services.settings.public_url or str(request.base_url)
     key = request.headers.get("Idempotency-Key")
-    accepted = await run_in_threadpool(submit, services, job_request, base_url, key, who)
+    traceparent = request.headers.get("traceparent")
+    with tracing.span("POST /v1/jobs", "server", traceparent, url__path=request.url.path):
+        accepted = await run_in_threadpool(submit, services, job_request, base_url, key, who)
     headers = {"Location": accepted.status_url}
     if seconds := preferred_wait(request.headers.get("Prefer")):
         headers["Preference-Applied"] = f"wait={seconds:g}"
@@ -212,9 +214,11 @@ def readyz(request: Request) -> Response:
 def metrics(request: Request) -> Response:
     """GET /metrics → Prometheus text."""
     caller(_services(request), request)
-    from function.metrics import render
+    from function.metrics import Metrics
 
-    return Response(*render(_services(request)))
+    state = request.app.state
+    measured: Metrics = getattr(state, "metrics", None) or Metrics(state)
+    return Response(*measured.render())
 
 
 def openapi(request: Request) -> Response:

@@ -1,14 +1,18 @@
 """Questions about a job that exists: how far it is, cancel it, where its images are."""
 
+import logging
 import re
 from typing import Any, Literal
 
 from core import events, keys, leases
 from core.api import PreviewTile, PreviewTiles
 from core.errors import FieldError, InvalidRequest, JobNotFound, NoResult, ResultNotReady
+from core.logs import JobLog
 from core.results import linked
 from core.schema import TERMINAL, Cancelled, Failed, Queued, Snapshot, Succeeded, now
 from function.services import Services
+
+log = logging.getLogger("upres.function")
 
 ANYBODYS = "*"
 """Stands for the owner of a job whose token was shown; no key has this id."""
@@ -67,7 +71,8 @@ def cancel(services: Services, job_id: str, owner: str | None) -> Snapshot:
     Cancelling a job that has ended changes nothing. Raises JobNotFound.
     """
     snapshot(services, job_id, owner)
-    events.append(services.redis, Cancelled(job_id=job_id))
+    if events.append(services.redis, Cancelled(job_id=job_id)):
+        JobLog(log, job_id).info("cancelled", extra={"event": "cancelled"})
     return snapshot(services, job_id, owner)
 
 

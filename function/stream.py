@@ -113,6 +113,11 @@ class Hub:
         self._published = 0
         self._reads: dict[tuple[str, str, int], asyncio.Task[list[Frame]]] = {}
 
+    @property
+    def subscribers(self) -> int:
+        """Open streams."""
+        return sum(map(len, list(self._followers.values())))
+
     async def follow(self, job_id: str, after: str) -> AsyncGenerator[str, None]:
         """Frames of the job's events after an id, comments while nothing happens; ends with the job."""
         self._begin_to_listen()

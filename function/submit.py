@@ -2,19 +2,23 @@
 
 import base64
 import binascii
+import logging
 import secrets
 from datetime import timedelta
 from urllib.parse import urlsplit
 
 from redis import Redis
 
-from core import access, catalogue, events, keys
+from core import access, catalogue, events, keys, tracing
 from core.api import JobAccepted, JobRequest
 from core.enqueue import Record, enqueue
 from core.errors import FieldError, InvalidRequest, TooManyBytes
+from core.logs import JobLog
 from core.schema import JobMessage, Status, now
 from function.access import ANYBODY, Caller, make_token
 from function.services import Services
+
+log = logging.getLogger("upres.function")
 
 MAX_KEY = 255
 """Longest Idempotency-Key in characters."""
@@ -37,10 +41,27 @@ def submit(
     job_id = record.find(services.redis) if record else None
     if job_id is None:
         message = _message(services, request, caller)
-        job_id = enqueue(services.queue, message, high=request.priority == "high", record=record)
+        job_id = _enqueue(services, message, request.priority == "high", record)
         if job_id == message.job_id:
             return _accepted(services, job_id, base_url, caller)
     return _accepted(services, job_id, base_url, caller, _status(services.redis, job_id))
+
+
+def _enqueue(services: Services, message: JobMessage, high: bool, record: Record | None) -> str:
+    with tracing.span(
+        f"send {keys.QUEUE}",
+        "producer",
+        messaging__system="rq",
+        messaging__destination__name=keys.QUEUE,
+        messaging__operation__type="send",
+        messaging__message__id=message.job_id,
+    ):
+        message = message.model_copy(update={"traceparent": tracing.traceparent()})
+        job_id = enqueue(services.queue, message, high=high, record=record)
+    if job_id == message.job_id:
+        told = {"event": "queued", "model": message.model, "upscale_factor": message.upscale_factor}
+        JobLog(log, job_id).info("queued", extra=told)
+    return job_id
 
 
 def _accepted(services: Services, job_id: str, base_url: str, caller: Caller, status: Status = "queued") -> JobAccepted:

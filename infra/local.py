@@ -111,6 +111,7 @@ class Local:
             "AWS_ACCESS_KEY_ID": secrets.token_hex(10),
             "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
             "AWS_DEFAULT_REGION": "us-east-1",
+            "UPRES_LOGS": "text",
             **self._overrides,
         }
         self._start_redis()

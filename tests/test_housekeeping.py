@@ -19,7 +19,10 @@ from tests.conftest import ROOT
 from tests.waiting import wait_until
 
 JOBS = 2000
-LASTING = {name.encode() for name in ("rq:queues", keys.WORKERS, keys.API_KEYS, keys.SIGNS_TOKENS, keys.SIGNS_WEBHOOKS)}
+LASTING = {
+    name.encode()
+    for name in ("rq:queues", keys.WORKERS, keys.API_KEYS, keys.SIGNS_TOKENS, keys.SIGNS_WEBHOOKS, keys.ENDED)
+}
 """Of a size that does not depend on the number of jobs."""
 
 

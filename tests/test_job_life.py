@@ -1,5 +1,6 @@
 """The life of a job as a property: whatever workers do, late and twice, it ends once and leaves nothing."""
 
+from collections import Counter
 from typing import TypeVar, cast
 
 from hypothesis import HealthCheck, given, settings
@@ -155,5 +156,8 @@ def test_whatever_happens_every_job_ends_once_and_leaves_nothing(apart: Redis, s
         assert [type for type in told if type in TERMINAL] == [told[-1]]
         assert apart.exists(keys.record(job_id)) == (job_id in letters)
     left = everything(apart) - {name(job_id) for job_id in world.ids for name in (keys.events, keys.record)}
-    assert left <= {"rq:queues", WORK, OTHER, keys.DEAD, keys.LOOKED}
-    assert all(apart.ttl(name) > 0 for name in left - {"rq:queues"})
+    assert left <= {"rq:queues", WORK, OTHER, keys.DEAD, keys.LOOKED, keys.ENDED}
+    counted = cast("dict[bytes, bytes]", apart.hgetall(keys.ENDED))
+    ends = Counter(types(apart, job_id)[-1] for job_id in world.ids)
+    assert ends == sum((Counter({field.decode().split("|")[1]: int(n)}) for field, n in counted.items()), Counter())
+    assert all(apart.ttl(name) > 0 for name in left - {"rq:queues", keys.ENDED})

@@ -182,7 +182,7 @@ def test_cancelling_takes_a_job_out_of_wherever_it_is(apart: Redis, where: str) 
     if where == "given back":
         leases.give_back(apart, lease, "worker_stopping")
     assert events.append(apart, Cancelled(job_id=job_id))
-    assert everything(apart) <= {keys.events(job_id), keys.LOOKED, "rq:queues"}
+    assert everything(apart) <= {keys.events(job_id), keys.LOOKED, keys.ENDED, "rq:queues"}
 
 
 def test_a_deadline_ends_a_job_that_nobody_takes(apart: Redis) -> None:

@@ -1,9 +1,9 @@
 """`python -m worker`: one worker process."""
 
 import argparse
-import logging
 import sys
 
+from core import logs, tracing
 from core.errors import UpresError
 from core.settings import Settings
 from worker.service import serve
@@ -17,10 +17,11 @@ def main() -> int:
         "Settings come from UPRES_* variables (see core/settings.py) and AWS's own credential variables.",
     )
     parser.parse_args()
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s")
-    logging.getLogger("upres").setLevel(logging.INFO)
     try:
-        return serve(Settings.from_environment())
+        settings = Settings.from_environment()
+        logs.begin(settings)
+        tracing.begin("worker")
+        return serve(settings)
     except UpresError as error:
         print(f"worker: {error} [{error.code}]", file=sys.stderr)
         return 1

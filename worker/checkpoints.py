@@ -16,6 +16,7 @@ from redis import Redis
 from core import keys
 from core.errors import ImageError, StoreUnavailable
 from core.leases import Lease
+from core.logs import JobLog
 from core.script import call
 from core.storage import ObjectNotFound, Store
 from worker.imaging import images
@@ -70,7 +71,7 @@ class Checkpoints:
             try:
                 band = images.decode(self._store.get(self._key(rows)), MOST_PIXELS).pixels
             except (ObjectNotFound, StoreUnavailable, ImageError) as error:
-                log.warning("job %s: checkpoint %s is lost (%s)", self._lease.job_id, rows, error)
+                JobLog(log, self._lease.job_id).warning("checkpoint %s is lost (%s)", rows, error)
                 return
             self._kept.append(rows)
             yield band
@@ -86,7 +87,7 @@ class Checkpoints:
     def wait(self) -> None:
         """Until what is being stored is stored. Losing a checkpoint is no reason to fail."""
         if self._keeping and (error := self._keeping.exception()):
-            log.warning("job %s: a checkpoint could not be kept (%s)", self._lease.job_id, error)
+            JobLog(log, self._lease.job_id).warning("a checkpoint could not be kept (%s)", error)
         self._keeping = None
 
     def drop(self) -> None:
@@ -95,7 +96,7 @@ class Checkpoints:
         try:
             self._store.delete([self._key(rows) for rows in self._kept])
         except StoreUnavailable as error:
-            log.warning("job %s: checkpoints are left (%s)", self._lease.job_id, error)
+            JobLog(log, self._lease.job_id).warning("checkpoints are left (%s)", error)
 
     def _put(self, rows: Rows, band: Pixels, parts: str) -> None:
         self._store.put(self._key(rows), self._encoders.png(band), "image/png")

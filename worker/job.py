@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from redis import Redis
 from redis.exceptions import RedisError
 
-from core import access, coalescing, events, formats, keys, leases, rates
+from core import access, coalescing, events, formats, keys, leases, rates, tracing
 from core.catalogue import Pin
 from core.errors import (
     DeviceLost,
@@ -23,11 +23,14 @@ from core.errors import (
     UpresError,
 )
 from core.leases import Lease
+from core.logs import JobLog
 from core.results import linked
 from core.schema import JobMessage, OutputFormat, Result, Stage, Succeeded, now
 from core.settings import Settings
 from core.storage import ObjectNotFound, Store
+from worker import metrics
 from worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
+from worker.engine.device import Device
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine, OnPiece
 from worker.fetch import TOTAL_SECONDS, Reach, fetch
@@ -53,7 +56,7 @@ class Parts(NamedTuple):
     decoders: Decoders
     encoders: Encoders
     settings: Settings
-    device: str
+    device: Device
 
 
 def run(parts: Parts, job: JobMessage, lease: Lease) -> None:
@@ -61,17 +64,31 @@ def run(parts: Parts, job: JobMessage, lease: Lease) -> None:
 
     Raises when that could not be told, or when the device is lost: then another attempt has to follow.
     """
+    with tracing.span(
+        f"process {keys.QUEUE}",
+        "consumer",
+        job.traceparent,
+        messaging__system="rq",
+        messaging__destination__name=keys.QUEUE,
+        messaging__operation__type="process",
+        messaging__message__id=job.job_id,
+    ):
+        _run(parts, job, lease)
+
+
+def _run(parts: Parts, job: JobMessage, lease: Lease) -> None:
     try:
-        result = _process(job, parts, Report(job, parts.connection, parts.device, lease))
+        result = _process(job, parts, Report(job, parts.connection, parts.device.name, lease))
     except JobEnded:
-        log.info("job %s ended, or goes on elsewhere", job.job_id)
+        JobLog(log, job.job_id).info("ended, or goes on elsewhere", extra={"event": "let_go"})
     except (DeviceLost, RedisError):
         raise
     except Exception as error:
         _fail(job, parts, lease, error)
     else:
         if events.append(parts.connection, Succeeded(job_id=job.job_id, result=result), lease.holder):
-            log.info("job %s succeeded: %d×%d", job.job_id, result.width, result.height)
+            told = {"event": "succeeded", "model": job.model, "seconds": result.seconds}
+            JobLog(log, job.job_id).info("succeeded: %d×%d", result.width, result.height, extra=told)
             parts.watcher.count(job.model, job.model_digest, well=True)
 
 
@@ -141,7 +158,7 @@ def _make(
     if not report.resumed:
         rates.note(parts.connection, job.model_digest, factor, size, sum(report.seconds.values()), engine.tile)
     uris = {"sr_image_uri": parts.store.uri(sr_key), "original_image_uri": parts.store.uri(original_key)}
-    return _own(job, parts, _made(job, parts.device, uris, size, format), report.seconds)
+    return _own(job, parts, _made(job, parts.device.name, uris, size, format), report.seconds)
 
 
 def _made(job: JobMessage, device: str, uris: dict[str, str], size: tuple[int, int], format: OutputFormat) -> Result:
@@ -214,9 +231,12 @@ def _fail(job: JobMessage, parts: Parts, lease: Lease, error: Exception) -> None
     """Say why the job failed; what nobody foresaw goes into the log and to the dead letters, not to the user."""
     unforeseen = not isinstance(error, UpresError)
     if not isinstance(error, UpresError):
-        log.error("job %s failed", job.job_id, exc_info=error)
+        JobLog(log, job.job_id).error("nobody foresaw this", exc_info=error)
         error = UpresError("Something went wrong inside upres; the operator finds it in the worker's log.")
-    log.info("job %s failed: %s", job.job_id, error.code)
+    tracing.failed(error.code)
+    JobLog(log, job.job_id).info("failed: %s", error.code, extra={"event": "failed", "code": error.code})
+    if isinstance(error, FetchError):
+        metrics.FETCH_ERRORS.labels(error.code).inc()
     if not isinstance(error, (RequestError, ImageError, FetchError, Unavailable)):
         parts.watcher.count(job.model, job.model_digest, well=False)
     events.append(parts.connection, leases.failure(job.job_id, error), lease.holder, dead=unforeseen)

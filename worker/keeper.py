@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from core import events, keys, leases, workers
 from core.errors import DeadlineExceeded, TimedOut
 from core.leases import Lease
+from core.logs import JobLog
 from core.queue import connect_quickly
 from core.settings import Settings
 from core.workers import Worker
@@ -28,6 +29,8 @@ STUCK_SECONDS = 300
 storing, and every repetition take."""
 DEVICE_SECONDS = 120
 """No batch of tiles takes so long."""
+SILENT_SECONDS = 60
+"""A beat is over by then, even if Redis does not answer."""
 
 
 class Keeper(threading.Thread):
@@ -42,13 +45,14 @@ class Keeper(threading.Thread):
         self._hands = hands
         self._describe = describe
         self._closed = threading.Event()
+        self._beaten = time.monotonic()
         self.stuck = False
 
     def run(self) -> None:
         """Beat."""
         wait = 0.0
         while not self._closed.wait(wait):
-            begin = time.monotonic()
+            begin = self._beaten = time.monotonic()
             try:
                 self.beat()
                 wait = max(0.0, keys.BEAT_SECONDS - (time.monotonic() - begin))
@@ -63,7 +67,7 @@ class Keeper(threading.Thread):
         """One round of everything. Raises redis-py's errors."""
         held = self._hands.held()
         for job_id in leases.renew(self._connection, [hold.lease for hold in held]):
-            log.info("job %s is not ours any more; it stops at its next event", job_id)
+            JobLog(log, job_id).info("not ours any more; it stops at its next event", extra={"event": "lost"})
         for hold in held:
             self._watch(hold)
         if self._in_call() > DEVICE_SECONDS:
@@ -71,7 +75,16 @@ class Keeper(threading.Thread):
             self.stuck = True
         self.tell()
         for job_id, outcome in leases.recover(self._connection):
-            log.warning("job %s was without a worker, or late: %s", job_id, outcome)
+            JobLog(log, job_id).warning("was without a worker, or late: %s", outcome, extra={"event": outcome})
+
+    def hangs(self) -> str | None:
+        """What does not get on, if anything: the device, a job, or this thread itself."""
+        if self._in_call() > DEVICE_SECONDS:
+            return "a call of the device does not return"
+        if self.stuck:
+            return "a job hangs"
+        silent = time.monotonic() - self._beaten
+        return f"no beat for {silent:.0f} s" if self.is_alive() and silent > SILENT_SECONDS else None
 
     def tell(self) -> None:
         """Say how the worker is. Raises redis-py's errors."""
@@ -88,10 +101,12 @@ class Keeper(threading.Thread):
         now = time.monotonic()
         if hold.failed_at is None and now > hold.until:
             failed = leases.failure(hold.lease.job_id, _lateness(hold.lease))
-            events.append(self._connection, failed, hold.lease.holder)
+            if events.append(self._connection, failed, hold.lease.holder):
+                told = {"event": "failed", "code": failed.code}
+                JobLog(log, hold.lease.job_id).warning("failed: %s", failed.code, extra=told)
             hold.failed_at = now
         if hold.failed_at is not None and now > hold.failed_at + STUCK_SECONDS:
-            log.error("job %s hangs", hold.lease.job_id)
+            JobLog(log, hold.lease.job_id).error("hangs")
             self.stuck = True
 
 

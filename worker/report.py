@@ -1,5 +1,6 @@
 """Tells how far a job is, as events; the first that is refused ends the work."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -7,10 +8,14 @@ from contextlib import contextmanager
 
 from redis import Redis
 
-from core import events
+from core import events, tracing
 from core.leases import Lease
+from core.logs import JobLog
 from core.schema import Event, JobMessage, Progress, Stage, Started, now
+from worker import metrics
 from worker.engine.engine import Engine
+
+log = logging.getLogger("upres.worker")
 
 PERCENT: dict[Stage, float] = {"fetch": 0, "decode": 3, "upscale": 5, "encode": 85, "store": 97}
 """Where each stage begins on the way to 100; upscaling fills its part tile by tile."""
@@ -49,6 +54,9 @@ class Report:
     def started(self) -> None:
         """The job was taken; `attempt` counts how often that happened."""
         job = self._job
+        waited = max(0.0, (now() - job.submitted_at).total_seconds())
+        metrics.ATTEMPTS.labels(job.model).inc()
+        metrics.WAIT_SECONDS.observe(waited)
         self._append(
             Started(
                 job_id=job.job_id,
@@ -58,9 +66,11 @@ class Report:
                 model_version=job.model_version,
                 model_digest=job.model_digest,
                 attempt=self.lease.attempt,
-                waited_seconds=max(0.0, (now() - job.submitted_at).total_seconds()),
+                waited_seconds=waited,
             )
         )
+        told = {"event": "started", "attempt": self.lease.attempt, "waited_seconds": round(waited, 3)}
+        JobLog(log, job.job_id).info("started, attempt %d", self.lease.attempt, extra=told)
 
     def enlarged_by(self, engine: Engine) -> None:
         """Tiles are about to come from there."""
@@ -75,8 +85,10 @@ class Report:
         """Announce a stage and measure how long its block takes."""
         self._progress(stage, PERCENT[stage])
         self._stage_began = time.perf_counter()
-        yield
+        with tracing.span(stage):
+            yield
         self.seconds[stage] = round(time.perf_counter() - self._stage_began, 4)
+        metrics.STAGE_SECONDS.labels(stage, self._job.model).observe(self.seconds[stage])
 
     def tile(self, done: int, total: int) -> None:
         """A tile is finished; the rest of the job is expected to go on at the same pace per percent."""
@@ -114,3 +126,4 @@ class Report:
     def _append(self, event: Event) -> None:
         if events.append(self._connection, event, self.lease.holder) is None:
             raise JobEnded
+        metrics.EVENTS.labels(event.type).inc()

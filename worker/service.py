@@ -12,15 +12,17 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
+import psutil
 from redis.exceptions import RedisError
 
-from core import leases
+from core import leases, tracing
 from core.errors import QueueUnavailable
+from core.logs import JobLog
 from core.queue import connect, connect_quickly
 from core.settings import Settings
 from core.storage import Store
 from core.workers import Worker
-from worker import job
+from worker import job, metrics
 from worker.engine.device import choose
 from worker.engine.device_thread import DeviceThread
 from worker.imaging.decoding import Decoders
@@ -28,6 +30,7 @@ from worker.imaging.encode import Encoders
 from worker.keeper import Keeper
 from worker.model import prune
 from worker.models import Models
+from worker.probes import Health, Probes
 from worker.slots import Hands, Slot
 from worker.watcher import Watcher
 from worker.webhooks import Bell
@@ -47,36 +50,78 @@ def serve(settings: Settings) -> int:
     Then the jobs in hand have `stop_seconds` to be finished; what is left is put back into the queue. The exit
     code: STOPPED or RESTART.
     """
-    parts = prepare(settings)
-    hands = Hands()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop_loading)
+    health = Health()
+    with Probes(settings.metrics_port, health):
+        parts = prepare(settings)
+        crew = Crew(settings, parts, health)
+        return _work(settings, crew, parts, health)
+
+
+def _stop_loading(number: int, frame: FrameType | None) -> NoReturn:
+    """As a container's first process, a worker would not even hear of it otherwise."""
+    raise SystemExit(STOPPED)
+
+
+class Crew:
+    """The threads of a worker, and what they share."""
+
+    def __init__(self, settings: Settings, parts: job.Parts, health: Health) -> None:
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self.hands = Hands()
+        self.slots = [Slot(f"{self.name}-{number}", settings, self.hands, parts) for number in range(settings.slots)]
+        describe = partial(_describe, self.name, parts, self.hands)
+        self.keeper = Keeper(settings, self.hands, describe, parts.thread.seconds_in_call)
+        self.bell = Bell(settings, parts.store)
+        self.watcher = parts.watcher
+        self.threads = (self.keeper, self.watcher, *self.bell.threads, *self.slots)
+        health.hangs = self.keeper.hangs
+        metrics.REGISTRY.register(metrics.WorkerCollector(parts, self.hands))
+
+    def start(self) -> None:
+        """Take jobs."""
+        for thread in self.threads:
+            thread.start()
+
+    def is_well(self) -> bool:
+        """Whether all of them go on."""
+        return not (self.hands.closed or self.keeper.stuck) and all(thread.is_alive() for thread in self.threads)
+
+    def close(self) -> None:
+        """Take no more."""
+        self.hands.close()
+        self.watcher.close()
+        self.bell.close()
+
+
+def _work(settings: Settings, crew: Crew, parts: job.Parts, health: Health) -> int:
     signals = Signals()
-    name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-    slots = [Slot(f"{name}-{number}", settings, hands, parts) for number in range(settings.slots)]
-    keeper = Keeper(settings, hands, partial(_describe, name, parts, hands), parts.thread.seconds_in_call)
-    bell = Bell(settings, parts.store)
-    threads = (keeper, parts.watcher, *bell.threads, *slots)
-    for thread in threads:
-        thread.start()
-    log.info("%s takes jobs, %d at a time", name, len(slots))
+    crew.start()
+    health.enter("ready")
+    cold = time.time() - psutil.Process().create_time()
+    metrics.COLD_START_SECONDS.set(cold)
+    told = {"event": "ready", "worker": crew.name, "device": parts.device.name, "cold_start_seconds": round(cold, 3)}
+    log.info("%s takes jobs, %d at a time, %.1f s after its start", crew.name, len(crew.slots), cold, extra=told)
     well = True
     while well and not signals.stop.wait(WATCH_SECONDS):
-        well = not (hands.closed or keeper.stuck) and all(thread.is_alive() for thread in threads)
-    hands.close()
-    parts.watcher.close()
-    bell.close()
-    log.info("stopping after the jobs in hand; once more to give them back at once")
+        well = crew.is_well()
+    crew.close()
+    health.enter("stopping")
+    log.info("stopping after the jobs in hand; once more to give them back at once", extra={"event": "stopping"})
     with suppress(RedisError):
-        keeper.tell()
-    _finish(slots, keeper, signals, settings.stop_seconds)
-    left = _give_back(settings, hands)
+        crew.keeper.tell()
+    _finish(crew.slots, crew.keeper, signals, settings.stop_seconds)
+    left = _give_back(settings, crew.hands)
     with suppress(RedisError):
-        keeper.close()
+        crew.keeper.close()
     stats = parts.thread.stats
     log.info(
         "stopped; %d tiles in %d batches, device busy %.0f %%", stats.tiles, stats.batches, 100 * stats.busy_share()
     )
-    code = STOPPED if well and not keeper.stuck and not parts.thread.lost else RESTART
-    if left or any(slot.is_alive() for slot in slots):
+    tracing.end()
+    code = STOPPED if well and not crew.keeper.stuck and not parts.thread.lost else RESTART
+    if left or any(slot.is_alive() for slot in crew.slots):
         _leave(code)
     return code
 
@@ -95,7 +140,7 @@ def _give_back(settings: Settings, hands: Hands) -> bool:
     left = hands.held()
     with suppress(RedisError), connect_quickly(settings, GIVE_BACK_SECONDS).pipeline(transaction=False) as pipeline:
         for hold in left:
-            log.info("job %s goes back into the queue", hold.lease.job_id)
+            JobLog(log, hold.lease.job_id).info("goes back into the queue", extra={"event": "requeued"})
             leases.give_back(pipeline, hold.lease, "worker_stopping")
         pipeline.execute()
     return bool(left)
@@ -113,7 +158,7 @@ def _describe(name: str, parts: job.Parts, hands: Hands) -> Worker:
     return Worker(
         name=name,
         state="stopping" if hands.closed else "ready",
-        device=parts.device,
+        device=parts.device.name,
         models=tuple(map(str, ready)),
         digests=tuple(model.digest for model in ready),
         slots=parts.settings.slots,
@@ -149,7 +194,7 @@ def prepare(settings: Settings) -> job.Parts:
         decoders=decoders,
         encoders=Encoders(settings.slots),
         settings=settings,
-        device=device.name,
+        device=device,
     )
 
 

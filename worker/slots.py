@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from core import events, keys, leases
 from core.errors import DeviceLost, JobRefused
 from core.leases import Lease
+from core.logs import JobLog
 from core.queue import connect, connect_quickly, read_message
 from core.settings import Settings
 from worker import job
@@ -133,7 +134,7 @@ class Slot(threading.Thread):
             else:
                 job.run(self._parts, read_message(lease.job_id, lease.record), lease)
         except JobRefused as error:
-            log.error("job %s: %s", lease.job_id, error)
+            JobLog(log, lease.job_id).error("%s", error, extra={"event": "failed", "code": error.code})
             events.append(self._connection, leases.failure(lease.job_id, error), lease.holder, dead=True)
         except DeviceLost:
             self._hands.close()

@@ -10,6 +10,7 @@ from standardwebhooks import Webhook
 
 from core import webhooks
 from core.errors import FetchError, UrlRefused
+from core.logs import JobLog
 from core.queue import connect_quickly
 from core.results import linked
 from core.schema import EVENT, Succeeded
@@ -78,7 +79,7 @@ class Bell:
         try:
             status = post(due.url, body.encode(), self._headers(due, body), self._reach)
         except UrlRefused as error:
-            log.warning("job %s: its webhook is given up: %s", due.job_id, error)
+            JobLog(log, due.job_id).warning("its webhook is given up: %s", error)
             webhooks.done(self._connection, due)
             return
         except FetchError as error:
@@ -90,7 +91,7 @@ class Bell:
             return
         pause = webhooks.again(self._connection, due)
         then = f"again in {pause:.0f} s" if pause else "given up"
-        log.warning("job %s: its webhook was not delivered, %s: %s", due.job_id, why, then)
+        JobLog(log, due.job_id).warning("its webhook was not delivered, %s: %s", why, then)
 
     def _body(self, due: Due) -> str:
         """The event; links work for an hour, so those of a late attempt are new."""

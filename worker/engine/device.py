@@ -35,10 +35,18 @@ def choose(wanted: Literal["auto"] | Kind) -> Device:
         raise SettingsError(f"UPRES_DEVICE: {kind} is not available here; usable: auto, {', '.join(available)}")
     if kind == "cuda":
         return _cuda()
-    # Apple's GPU shares the machine's memory.
-    memory = psutil.virtual_memory()
     name = f"{_processor()}, {psutil.cpu_count()} threads" if kind == "cpu" else f"{_processor()} GPU"
-    return Device(kind, name, memory.total, memory.available)
+    free, total = memory(kind)
+    return Device(kind, name, total, free)
+
+
+def memory(kind: Kind) -> tuple[int, int]:
+    """Free and total bytes of the device's memory now."""
+    if kind == "cuda":
+        device = _cuda()
+        return device.memory_free, device.memory_total
+    machine = psutil.virtual_memory()  # Apple's GPU shares it
+    return machine.available, machine.total
 
 
 GPUS = tuple(map(Path, ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")))

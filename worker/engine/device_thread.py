@@ -5,10 +5,10 @@ While the device works on one batch, the host prepares the next and hands out th
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -52,10 +52,20 @@ class Stats:
     Busy is the time in which at least one batch was on it or on its way there or back.
     """
 
-    batches: int = 0
-    tiles: int = 0
+    sizes: Counter[int] = field(default_factory=Counter)
+    """How many batches of how many tiles."""
     busy_seconds: float = 0.0
     since: float = 0.0
+
+    @property
+    def batches(self) -> int:
+        """How many there were."""
+        return self.sizes.total()
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles they had."""
+        return sum(size * count for size, count in list(self.sizes.items()))
 
     def busy_share(self) -> float:
         """Share of the time since the start that the device was in use, 0 to 1."""
@@ -143,8 +153,7 @@ class DeviceThread:
 
     def _start(self, batch: list[Window]) -> Finish | None:
         """Begin with a batch; None when it failed, and everyone in it was told."""
-        self.stats.batches += 1
-        self.stats.tiles += len(batch)
+        self.stats.sizes[len(batch)] += 1
         try:
             shape = batch[0].shape
             return shape.compute.start(shape.factor, [window.pixels for window in batch])

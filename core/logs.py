@@ -1,0 +1,47 @@
+"""Logs: for people on a terminal, else one JSON object per line (at, level, logger, message, and what it is about)."""
+
+import logging
+import sys
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from core.settings import Settings
+from core.tracing import current
+
+TEXT = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+def begin(settings: Settings) -> None:
+    """Write this process's log to standard error; ours from INFO up, of libraries only warnings."""
+    as_text = sys.stderr.isatty() if settings.logs == "auto" else settings.logs == "text"
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(TEXT) if as_text else _json())
+    logging.basicConfig(handlers=[handler], force=True)
+    logging.getLogger("upres").setLevel(logging.INFO)
+
+
+def _json() -> logging.Formatter:
+    from pythonjsonlogger.json import JsonFormatter
+
+    formatter = JsonFormatter(
+        "%(asctime)s %(levelname)s %(name)s %(message)s",
+        rename_fields={"asctime": "at", "levelname": "level", "name": "logger"},
+        json_ensure_ascii=False,
+    )
+    formatter.converter = time.gmtime
+    formatter.default_time_format, formatter.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
+    return formatter
+
+
+class JobLog(logging.LoggerAdapter[logging.Logger]):
+    """Log lines about one job: each begins with its id, and as JSON has it, and the trace, as fields."""
+
+    def __init__(self, log: logging.Logger, job_id: str) -> None:
+        super().__init__(log, {"job_id": job_id})
+        self._job_id = job_id
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """See logging.LoggerAdapter."""
+        fields = {"job_id": self._job_id, **current(), **(kwargs.get("extra") or {})}
+        return f"job {self._job_id}: {msg}", {**kwargs, "extra": fields}

@@ -1,0 +1,125 @@
+"""What Prometheus sees of a worker, and what its probes say."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import requests
+from redis import Redis
+
+from client import Client
+from client.errors import JobFailed
+from core import events
+from core.schema import Progress, Started
+from infra.child import accepts, free_port
+from infra.local import Local
+from tests.conftest import body, http_server
+from tests.scraping import scrape
+from tests.waiting import wait_until
+from tests.workers import MAIN, worker
+from worker.keeper import Keeper
+from worker.probes import Health
+from worker.slots import Hands
+
+pytestmark = pytest.mark.usefixtures("held")
+
+LOADS_LONG = "import worker.service, time; worker.service.prepare = lambda settings: time.sleep(600)"
+
+
+@pytest.fixture(scope="module")
+def measured(local: Local, held: None) -> Iterator[str]:
+    """The address of a worker with a port for its metrics."""
+    port = free_port()
+    with worker(local, UPRES_METRICS_PORT=str(port), UPRES_SLOTS="3"):
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_a_worker_tells_what_it_did(measured: str, client: Client, redis: Redis, png: bytes) -> None:
+    before = scrape(measured)
+    with http_server(body(b"", 404)) as url, pytest.raises(JobFailed):
+        client.upscale(f"{url}/cat.png")
+    result = client.upscale(png, 2)
+    after = scrape(measured)
+    told = [event for _, event in events.read(redis, result.job_id)]
+
+    def more(name: str, **labels: str) -> float:
+        return after.get(name, **labels) - before.get(name, **labels)
+
+    assert more("upres_attempts_total", model="faithful") == 2
+    assert more("upres_fetch_errors_total", code="url_answered_error") == 1
+    assert more("upres_stage_seconds_count", stage="upscale", model="faithful") == 1
+    assert more("upres_stage_seconds_sum", stage="upscale", model="faithful") == result.result.seconds["upscale"]
+    assert more("upres_wait_seconds_count") == 2
+    [waited] = [event.waited_seconds for event in told if isinstance(event, Started)]
+    assert more("upres_wait_seconds_sum") >= waited
+    [*_, last] = [event for event in told if isinstance(event, Progress)]
+    assert more("upres_tiles_total") == last.tiles_total
+    assert more("upres_batch_tiles_sum") == last.tiles_total
+    mine = sum(isinstance(event, Progress) for event in told)
+    assert more("upres_events_published_total", type="progress") >= mine
+    assert more("upres_device_busy_seconds_total") > 0
+    assert after.get("upres_slots") == 3
+    assert after.get("upres_slots_busy") == 0
+
+
+def test_a_worker_tells_what_it_is(measured: str, client: Client, png: bytes) -> None:
+    told = scrape(measured)
+    result = client.upscale(png, 2).result
+    assert told.labels("upres_model_info") == [
+        {"model": "faithful", "version": result.model_version, "digest": result.model_digest[:12]}
+    ]
+    assert told.labels("upres_device_info") == [{"kind": "cpu", "name": result.device}]
+    assert told.get("upres_device_memory_bytes", state="used") > 1e8
+    assert 0.1 < told.get("upres_cold_start_seconds") < 60
+    assert told.get("process_resident_memory_bytes") > 1e7
+
+
+def test_a_ready_worker_is_well(measured: str) -> None:
+    for path in ("healthz", "readyz"):
+        answer = requests.get(f"{measured}/{path}", timeout=10)
+        assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    assert requests.get(f"{measured}/elsewhere", timeout=10).status_code == 404
+
+
+def test_one_that_loads_is_well_and_not_ready(local: Local) -> None:
+    port = free_port()
+    with starting(local, LOADS_LONG, port) as url:
+        healthy, ready = requests.get(f"{url}/healthz", timeout=10), requests.get(f"{url}/readyz", timeout=10)
+        assert (healthy.status_code, healthy.json()["status"]) == (200, "loading")
+        assert (ready.status_code, ready.json()["status"]) == (503, "loading")
+
+
+def test_one_that_loads_for_ever_is_stuck(local: Local) -> None:
+    port = free_port()
+    with starting(local, f"{LOADS_LONG}; import worker.probes; worker.probes.LOADING_SECONDS = 0.01", port) as url:
+        wait_until(lambda: requests.get(f"{url}/healthz", timeout=10).status_code == 503)
+        told = requests.get(f"{url}/healthz", timeout=10).json()
+        assert told["status"] == "stuck"
+        assert "loading" in told["detail"]
+
+
+def test_whoever_does_not_get_on_is_stuck(local: Local) -> None:
+    health = Health()
+    keeper = Keeper(local.settings, Hands(), lambda: pytest.fail("not started"), lambda: 1e6)
+    health.hangs = keeper.hangs
+    health.enter("ready")
+    assert health.report()["status"] == "stuck"
+    assert "device" in health.report()["detail"]
+
+
+@contextmanager
+def starting(local: Local, patch: str, port: int) -> Iterator[str]:
+    """A worker that answers on its port, and may never take jobs."""
+    environment = {**os.environ, **local.environment, "UPRES_METRICS_PORT": str(port)}
+    process = subprocess.Popen([sys.executable, "-c", MAIN.format(patch=patch)], env=environment)
+    try:
+        wait_until(lambda: accepts(port))
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
