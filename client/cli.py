@@ -18,6 +18,8 @@ LATER = {
     "jobs": "client.jobs:jobs",
     "keys": "client.keys:keys",
     "models": "models.commands:models",
+    "workers": "client.workers:show",
+    "doctor": "client.doctor.commands:doctor",
 }
 """Commands for operators: they need more than a client has, and are loaded when they are asked for."""
 AT_ONCE = 8

@@ -2,14 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import click
 from redis import Redis
 
 from client.terminal import connection, print_table, row, table
 from client.text import printable
-from core import deadletters, events, keys, workers
+from core import backlog, deadletters, events, keys
 from core.errors import JobNotFound, UpresError
 
 HELP = """Look after jobs: what waits, what runs, what died.
@@ -17,7 +16,7 @@ HELP = """Look after jobs: what waits, what runs, what died.
 Without a command: how it stands. Needs access to Redis (UPRES_REDIS_URL)."""
 EPILOG = """\b
 Examples:
-  upres jobs                 the queue, the workers, and what they are at
+  upres jobs                 how many wait, run, and died
   upres jobs dead            what died, and why
   upres jobs show JOB_ID     everything that happened to a job
   upres jobs replay --all    try again what died
@@ -101,15 +100,9 @@ def _each(job_ids: Iterable[str], everything: bool, do: Callable[[Redis, str], o
 
 
 def _overview(redis: Redis) -> None:
-    running: Any = redis.zrange(keys.LEASES, 0, -1)
-    print(f"waiting  {redis.llen(keys.WAITING)}")
-    print(f"running  {len(running)}")
-    print(f"dead     {redis.zcard(keys.DEAD)}")
-    listed = table("worker", "state", "device", "models", "jobs")
-    for worker in workers.listing(redis):
-        hands = f"{len(worker.jobs)} of {worker.slots}"
-        row(
-            listed, worker.name, worker.state, worker.device, "\n".join(worker.models), "\n".join([hands, *worker.jobs])
-        )
-    print()
-    print_table(listed, "No worker is there.")
+    now = backlog.read(redis)
+    since = f", the oldest for {now.oldest_seconds:.0f} s" if now.waiting else ""
+    print(f"waiting  {now.waiting}{since}")
+    print(f"running  {now.running}")
+    print(f"dead     {now.dead}")
+    print(f"workers  {now.workers}, with {now.slots} slots (upres workers)")

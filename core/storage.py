@@ -120,6 +120,20 @@ class Store:
         with self._mapped(key):
             return self._signer.generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
 
+    def expiring(self) -> list[str] | None:
+        """Prefixes under which objects are deleted some day; None when the store does not tell."""
+        from botocore.exceptions import ClientError
+
+        try:
+            answer = self._client.get_bucket_lifecycle_configuration(Bucket=self.bucket)
+        except ClientError as error:
+            missing = error.response.get("Error", {}).get("Code") == "NoSuchLifecycleConfiguration"
+            return [] if missing else None
+        if "Rules" not in answer:  # some stores answer with something else
+            return None
+        rules = [rule for rule in answer["Rules"] if rule["Status"] == "Enabled" and "Expiration" in rule]
+        return [rule.get("Filter", {}).get("Prefix", rule.get("Prefix", "")) for rule in rules]
+
     def ping(self) -> None:
         """Raise StoreUnavailable unless the bucket answers."""
         with self._mapped(""):

@@ -51,14 +51,13 @@ def test_how_it_stands(local: Local, redis: Redis, letter: str) -> None:
     waiting = submit(redis)
     empty = upres(local).stdout
     assert "waiting  1" in empty
-    assert "No worker is there." in empty
+    assert "workers  0, with 0 slots" in empty
     events.append(redis, Cancelled(job_id=waiting))
     with worker(local, UPRES_SLOTS="3"):
         told = upres(local).stdout
     assert "waiting  0" in told
     assert "dead     1" in told
-    assert "0 of 3" in told
-    assert "faithful 1" in told
+    assert "workers  1, with 3 slots" in told
 
 
 def test_dead_letters_are_listed_and_shown(local: Local, letter: str) -> None:

@@ -1,6 +1,7 @@
 """Images that go straight into the store, and answers that wait for the job."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,3 +119,17 @@ def test_what_takes_longer_is_accepted(local: Local, client: Client) -> None:
     assert (answer.status_code, answer.json()["status"]) == (202, "queued")
     assert answer.headers["Location"] == answer.json()["status_url"]
     client.cancel(answer.json()["job_id"])
+
+
+def test_links_are_for_where_clients_reach_the_store(local: Local, tmp_path: Path, png: bytes) -> None:
+    public = local.environment["UPRES_S3_ENDPOINT_URL"].replace("127.0.0.1", "localhost")
+    for url in function(local, tmp_path, UPRES_S3_PUBLIC_URL=public):
+        link = requests.post(f"{url}/v1/uploads", json={"bytes": len(png)}, timeout=10).json()
+        assert link["upload_url"].startswith(f"{public}/")
+        assert requests.put(link["upload_url"], data=png, timeout=10).ok
+        job = requests.post(f"{url}/v1/jobs", json={"image_key": link["image_key"]}, timeout=10).json()
+        with Client(url) as client:
+            client.wait(job["job_id"])
+        result = requests.get(f"{url}/v1/jobs/{job['job_id']}/result", timeout=10, allow_redirects=False)
+        assert result.headers["Location"].startswith(f"{public}/")
+        assert requests.get(result.headers["Location"], timeout=10).ok

@@ -23,7 +23,7 @@ from core.settings import Settings
 from core.storage import Store
 from core.workers import Worker
 from worker import job, metrics
-from worker.engine.device import choose
+from worker.engine.device import choose, memory
 from worker.engine.device_thread import DeviceThread
 from worker.imaging.decoding import Decoders
 from worker.imaging.encode import Encoders
@@ -155,10 +155,14 @@ def _leave(code: int) -> NoReturn:
 
 def _describe(name: str, parts: job.Parts, hands: Hands) -> Worker:
     ready = parts.models.ready()
+    free, total = memory(parts.device.kind)
     return Worker(
         name=name,
         state="stopping" if hands.closed else "ready",
         device=parts.device.name,
+        kind=parts.device.kind,
+        memory_used=total - free,
+        memory_total=total,
         models=tuple(map(str, ready)),
         digests=tuple(model.digest for model in ready),
         slots=parts.settings.slots,

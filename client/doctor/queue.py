@@ -1,0 +1,167 @@
+"""Redis, as the queue needs it: it keeps what it was given, forgets nothing, and lets upres do what it does."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis import Redis
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from client.doctor.finding import Finding, doubtful, well, wrong
+from core import backlog, keys, leases
+from core.script import call
+
+OLDEST = (6, 2)
+"""BLMOVE, by which no job is lost between the queue and a worker."""
+PINGS = 5
+SLOW_MILLISECONDS = 20
+"""A job takes a dozen round trips."""
+NOBODYS_JOB = "0" * 32
+AWAY_SECONDS = 1.0
+FULL = 0.8
+WAITING_SECONDS = 600
+
+
+def look(redis: Redis, url: str) -> Iterator[Finding]:
+    """Everything about it, as far as one gets; with one that does not answer that is not far."""
+    try:
+        redis.ping()
+    except AuthenticationError as error:
+        yield wrong("Redis", f"refuses the password ({error})", "Put user and password into UPRES_REDIS_URL.")
+        return
+    except RedisError as error:
+        yield wrong(
+            "Redis",
+            f"does not answer at {_shown(url)} ({error})",
+            "Start it, or say in UPRES_REDIS_URL where it is, and let this machine through to it.",
+        )
+        return
+    yield from _server(redis, url)
+    for check in (_rights, _speed, _clock, _jobs):
+        try:
+            yield check(redis)
+        except RedisError as error:
+            yield wrong("Redis", f"did not do what it was asked ({error})", "See its log.")
+
+
+def _server(redis: Redis, url: str) -> Iterator[Finding]:
+    """What it says of itself."""
+    try:
+        told: Any = redis.info()
+    except NoPermissionError:
+        mend = "Look with a user that may ask INFO, like `operator` in infra/redis/users.acl."
+        yield doubtful("Redis", "does not let this user ask how it is set up", mend)
+        return
+    yield _version(told, url)
+    yield _keeps(told)
+    yield _evicts(told)
+    yield from _memory(told)
+    if told.get("cluster_enabled"):
+        yield wrong("Redis mode", "cluster", "Use one primary, with replicas if you like: RQ cannot use a cluster.")
+
+
+def _version(told: Any, url: str) -> Finding:
+    version = str(told.get("valkey_version") or told["redis_version"])
+    name = "Valkey" if "valkey_version" in told else "Redis"
+    at = f"{name} {version} at {_shown(url)}"
+    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+        return wrong("Redis", at, "Use Redis 6.2 or newer, or Valkey.")
+    return well("Redis", at)
+
+
+def _keeps(told: Any) -> Finding:
+    """Whether accepted jobs survive its restart."""
+    what = "Redis persistence"
+    if told.get("aof_enabled"):
+        if told.get("aof_last_write_status") != "ok":
+            return wrong(what, "the append-only file cannot be written", "See Redis's log; its disk may be full.")
+        return well(what, "append-only file")
+    if told.get("connected_slaves"):
+        mend = "With appendonly yes accepted jobs also survive the loss of all of them."
+        return doubtful(what, "replicas only, no append-only file", mend)
+    mend = "Accepted jobs are lost when it restarts: set appendonly yes (CONFIG SET appendonly yes, CONFIG REWRITE)."
+    return wrong(what, "no append-only file", mend)
+
+
+def _evicts(told: Any) -> Finding:
+    policy = told.get("maxmemory_policy", "unknown")
+    if policy == "noeviction":
+        return well("Redis eviction", "noeviction")
+    mend = "When memory gets short, jobs would vanish: set maxmemory-policy noeviction."
+    return wrong("Redis eviction", policy, mend)
+
+
+def _memory(told: Any) -> Iterator[Finding]:
+    used, most = told["used_memory"], told.get("maxmemory") or 0
+    if not most:
+        yield well("Redis memory", f"{used / 1e6:.0f} MB, no limit of its own")
+    elif used > FULL * most:
+        mend = "Give it more memory; when it is full, nothing is accepted any more."
+        yield doubtful("Redis memory", f"{used / 1e6:.0f} of {most / 1e6:.0f} MB", mend)
+    else:
+        yield well("Redis memory", f"{used / 1e6:.0f} of {most / 1e6:.0f} MB")
+
+
+def _rights(redis: Redis) -> Finding:
+    """Whether this user may do what upres does; with a job that nobody has, so that nothing happens."""
+    tries: dict[str, Callable[[], object]] = {
+        "look into the queue": lambda: redis.llen(keys.WAITING),
+        "read events": lambda: redis.xrange(keys.events(NOBODYS_JOB), count=1),
+        "run the script": lambda: call(redis, "expire", NOBODYS_JOB, "", ""),
+        "renew leases": lambda: leases.renew(redis, [leases.Lease(NOBODYS_JOB, "nobody", 1, 0, {})]),
+        "publish": lambda: redis.publish(keys.channel(NOBODYS_JOB), ""),
+    }
+    for what, attempt in tries.items():
+        try:
+            attempt()
+        except NoPermissionError as error:
+            mend = "Give the user what infra/redis/users.acl gives to its part."
+            return wrong("Redis rights", f"may not {what} ({error})", mend)
+    return well("Redis rights", "all that upres does")
+
+
+def _speed(redis: Redis) -> Finding:
+    times = []
+    for _ in range(PINGS):
+        begin = time.perf_counter()
+        redis.ping()
+        times.append((time.perf_counter() - begin) * 1000)
+    found = f"{statistics.median(times):.1f} ms for a round trip"
+    if statistics.median(times) > SLOW_MILLISECONDS:
+        return doubtful("Redis speed", found, "Run function and workers nearer to it: a job takes a dozen of them.")
+    return well("Redis speed", found)
+
+
+def _clock(redis: Redis) -> Finding:
+    seconds, microseconds = redis.time()
+    return apart("clock of Redis", seconds + microseconds / 1e6 - time.time())
+
+
+def apart(what: str, seconds: float) -> Finding:
+    """How far a clock is ahead of this machine's."""
+    found = f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'} this machine's"
+    if abs(seconds) > 60:
+        mend = "Set both by NTP: links would be refused, and deadlines missed."
+        return wrong(what, found, mend)
+    if abs(seconds) > AWAY_SECONDS * 2:
+        return doubtful(what, found, "Set both by NTP.")
+    return well(what, "as this machine's")
+
+
+def _jobs(redis: Redis) -> Finding:
+    now = backlog.read(redis)
+    found = f"{now.waiting} waiting, {now.running} running, {now.dead} dead"
+    if now.dead:
+        return doubtful("jobs", found, "`upres jobs dead` says what died, and `upres jobs replay` tries it again.")
+    if now.oldest_seconds > WAITING_SECONDS:
+        found += f"; the oldest waits for {now.oldest_seconds / 60:.0f} minutes"
+        return doubtful("jobs", found, "Add workers, or see in their logs why they take none.")
+    return well("jobs", found)
+
+
+def _shown(url: str) -> str:
+    """An address without its password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

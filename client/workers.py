@@ -1,0 +1,52 @@
+"""`upres workers`: who is there, on what, with which models, and at which jobs."""
+
+from typing import Any
+
+import click
+from redis import Redis
+
+from client.terminal import connection, print_table, row, table
+from core import events, keys, workers
+from core.schema import Progress
+from core.workers import Worker
+
+HELP = """Show the workers: their devices and memory, their models, and how far their jobs are.
+
+A worker says how it is every two seconds. Needs access to Redis (UPRES_REDIS_URL)."""
+EPILOG = """\b
+Exit codes: 0 done · 1 it was not · 2 wrong usage
+"""
+
+
+@click.command("workers", help=HELP, epilog=EPILOG)
+def show() -> None:
+    """See HELP."""
+    listed = table("worker", "state", "device", "memory", "models", "slots", "jobs")
+    with connection() as redis:
+        for worker in workers.listing(redis):
+            slots = f"{len(worker.jobs)} of {worker.slots}"
+            row(
+                listed,
+                *(worker.name, worker.state, worker.device, _memory(worker)),
+                *("\n".join(worker.models), slots, "\n".join(_jobs(redis, worker))),
+            )
+    print_table(listed, "No worker is there.")
+
+
+def _memory(worker: Worker) -> str:
+    return f"{worker.memory_used / 1e9:.1f} of {worker.memory_total / 1e9:.1f} GB" if worker.memory_total else ""
+
+
+def _jobs(redis: Redis, worker: Worker) -> list[str]:
+    """Each with what it is at."""
+    with redis.pipeline(transaction=False) as pipeline:
+        for job_id in worker.jobs:
+            pipeline.xrevrange(keys.events(job_id), count=1)
+        last: list[Any] = pipeline.execute()
+    return [f"{job_id} {_stage(entries)}".rstrip() for job_id, entries in zip(worker.jobs, last, strict=True)]
+
+
+def _stage(entries: Any) -> str:
+    told = events.parse(entries)
+    event = told[0][1] if told else None
+    return f"{event.stage} {event.percent:.0f} %" if isinstance(event, Progress) else ""
