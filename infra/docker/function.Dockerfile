@@ -1,18 +1,34 @@
-# The entry function as a container: docker build -f infra/docker/function.Dockerfile -t upres-function .
-FROM python:3.13-slim
+# The entry function, and the command for operators, as containers. From the root of the repository:
+#
+#   docker build -f infra/docker/function.Dockerfile -t upres-function:0.1.0 .
+#   docker build -f infra/docker/function.Dockerfile -t upres-operator:0.1.0 --target operator .
+#
+# Digests were looked up in other projects' published files, because no registry could be reached from where this was
+# written; `docker buildx imagetools inspect python:3.13.15-slim-trixie` says what is behind a tag now.
+FROM python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS python
 
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /upres
 COPY function/requirements.txt function/requirements.txt
 RUN pip install --no-cache-dir -r function/requirements.txt
 COPY core core
+
+# `upres keys`, `upres jobs`, `upres models push models/faithful/1`.
+FROM python AS operator
+COPY client/requirements.txt client/requirements.txt
+RUN pip install --no-cache-dir -r client/requirements.txt
+COPY client client
+COPY models models
+USER 10001:10001
+ENTRYPOINT ["python", "-c", "from client.cli import main; main(prog_name='upres')"]
+CMD ["--help"]
+
+FROM python AS function
 COPY function function
 COPY client/web client/web
-
-RUN useradd --system upres
-USER upres
+USER 10001:10001
 # It writes nothing: run it with --read-only.
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-EXPOSE 8000
+EXPOSE 8000 9464
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
 # It does not start before UPRES_ACCESS says who may use it.

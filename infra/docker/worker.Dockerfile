@@ -1,20 +1,70 @@
-# A GPU worker: docker build -f infra/docker/worker.Dockerfile -t upres-worker .
-# Run it with --gpus all. torch's wheel brings the CUDA libraries; the driver comes from the host.
-FROM python:3.13-slim
+# A worker as a container, for NVIDIA GPUs or for CPUs. From the root of the repository:
+#
+#   docker build -f infra/docker/worker.Dockerfile -t upres-worker:0.1.0-cuda .
+#   docker build -f infra/docker/worker.Dockerfile -t upres-worker:0.1.0-cpu --build-arg DEVICE=cpu .
+#
+# With --build-arg WEIGHTS=baked the bundled model lies in the image, under its digests, and is checked like any other;
+# then mount nothing at /cache. Without, models are pulled from the bucket into /cache: a volume there keeps them.
+ARG DEVICE=cuda
+ARG WEIGHTS=pulled
 
-# Confines the decoders (worker/imaging/decoder.py).
-RUN apt-get update && apt-get install -y --no-install-recommends libseccomp2 && rm -rf /var/lib/apt/lists/*
+# The smallest of NVIDIA's: torch's wheels bring CUDA 13.0.3 themselves. This adds what says that the host's driver is
+# too old (NVIDIA_REQUIRE_CUDA), and what makes somewhat older ones of data centres do (cuda-compat). For where the
+# digests are from, see function.Dockerfile.
+FROM nvidia/cuda:13.0.3-base-ubuntu24.04@sha256:7c7413a56200486f71f181cad9310f6fd31b6bb21816ade15fc9c1e1e927a5c1 AS cuda
+FROM ubuntu:24.04@sha256:008173c23f95b170204355c12626cb5a965d779a7e1283b09e9cffbb1bf33ca3 AS cpu
+
+FROM ${DEVICE} AS python
 WORKDIR /upres
+# libseccomp confines the decoders (worker/imaging/decoder.py); with ca-certificates, Redis is reached over TLS.
+# Not pinned, because Ubuntu's archive keeps only the newest build of a package.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates libseccomp2 python3 \
+    && rm -rf /var/lib/apt/lists/*
+
+FROM python AS packages
+ARG DEVICE
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3-pip python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv --without-pip /opt/upres
 COPY worker/requirements.txt worker/requirements.txt
-RUN pip install --no-cache-dir -r worker/requirements.txt
+# What PyPI has under this name brings gigabytes of CUDA; the same version without has an index of its own.
+RUN if [ "$DEVICE" = cpu ]; then \
+        pip --python /opt/upres install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu \
+            "$(grep '^torch==' worker/requirements.txt)"; \
+    fi
+RUN pip --python /opt/upres install --no-cache-dir -r worker/requirements.txt
+
+FROM python AS pulled
+RUN mkdir -p /cache/models
+
+FROM python AS baked
+COPY models/faithful/1 /faithful
+# As worker/model.py names what it has pulled.
+RUN mkdir -p /cache/models \
+    && for file in /faithful/*; do \
+        digest=$(sha256sum "$file") && cp "$file" "/cache/models/${digest%% *}.${file##*.}" || exit 1; \
+    done
+
+FROM ${WEIGHTS} AS cache
+
+FROM python AS worker
+RUN useradd --no-log-init --uid 10001 --create-home upres
+COPY --from=packages /opt/upres /opt/upres
+COPY --from=cache --chown=10001:10001 /cache /cache
 COPY core core
 COPY worker worker
-
-RUN useradd --system --create-home upres
-USER upres
-# It writes to ~/.cache/upres and /tmp only: run it with --read-only and volumes or tmpfs there.
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# The model is pulled from the bucket into ~/.cache/upres; mount a volume there to keep it.
-# Ready when `upres jobs` lists it. SIGTERM finishes the jobs in hand within UPRES_STOP_SECONDS (30): stop it with -t 40.
+USER 10001:10001
+# It writes to /cache and /tmp only: run it with --read-only and --tmpfs /tmp. Confining the decoders takes no
+# privileges.
+ENV PATH=/opt/upres/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    UPRES_CACHE_DIR=/cache UPRES_METRICS_PORT=9464
+EXPOSE 9464
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9464/healthz', timeout=2)"]
+# It finishes the jobs in hand within UPRES_STOP_SECONDS (30): stop it with -t 40.
 STOPSIGNAL SIGTERM
 CMD ["python", "-m", "worker"]

@@ -1,0 +1,191 @@
+"""The Grafana dashboard, as code: `python -m infra.dashboard` writes infra/grafana/upres.json.
+
+What Redis knows is told by every function alike, hence `max`; what processes know of themselves is summed.
+"""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from grafana_foundation_sdk.builders.common import VizLegendOptions
+from grafana_foundation_sdk.builders.dashboard import Dashboard, DatasourceVariable, Row
+from grafana_foundation_sdk.builders.prometheus import Dataquery
+from grafana_foundation_sdk.builders.timeseries import Panel
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement
+from grafana_foundation_sdk.models.dashboard import DataSourceRef
+
+FILE = Path(__file__).parent / "grafana" / "upres.json"
+SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
+WIDTH, HEIGHT = 8, 7
+"""Of a panel, in Grafana's grid of 24 columns."""
+
+
+class Graph(NamedTuple):
+    """One panel: what it is about, in which unit, and what is drawn under which legend."""
+
+    title: str
+    about: str
+    unit: str
+    lines: dict[str, str]
+
+
+def quantiles(metric: str, by: str = "", legend: str = "") -> dict[str, str]:
+    """The median and the 95th percentile of a histogram."""
+    labels = f"le, {by}" if by else "le"
+    return {
+        f"{legend} p{percent}".strip(): f"histogram_quantile({percent / 100}, sum by ({labels}) "
+        f"(rate({metric}_bucket[$__rate_interval])))"
+        for percent in (50, 95)
+    }
+
+
+JOBS = (
+    Graph(
+        "Jobs ended",
+        "By outcome. A failure is mostly somebody's bad image; «Failures» says which.",
+        "cpm",
+        {
+            "{{outcome}}": "60 * sum by (outcome) "
+            "(max by (model, outcome, code) (rate(upres_jobs_total[$__rate_interval])))"
+        },
+    ),
+    Graph(
+        "Queue",
+        "Jobs that wait, and that workers have in hand.",
+        "short",
+        {"waiting": "max(upres_queue_jobs)", "running": "max(upres_running_jobs)"},
+    ),
+    Graph("Oldest waiting job", "Since it was accepted.", "s", {"oldest": "max(upres_queue_oldest_seconds)"}),
+    Graph("Waiting time", "From acceptance until a worker took the job.", "s", quantiles("upres_wait_seconds")),
+    Graph(
+        "Workers",
+        "That take jobs, and how many at once.",
+        "short",
+        {"workers": "max(upres_workers)", "slots": "max(upres_worker_slots)", "busy slots": "sum(upres_slots_busy)"},
+    ),
+    Graph(
+        "Failures",
+        "A minute, by the code of the error.",
+        "cpm",
+        {
+            "{{code}}": "60 * sum by (code) (max by (model, outcome, code) "
+            '(rate(upres_jobs_total{outcome="failed"}[$__rate_interval])))',
+            "dead letters": "max(upres_dead_letters)",
+        },
+    ),
+)
+WORKERS = (
+    Graph(
+        "Device busy",
+        "Share of the time in which it had work. Low while jobs wait: the worker is held up by something else.",
+        "percentunit",
+        {"{{instance}}": "rate(upres_device_busy_seconds_total[$__rate_interval])"},
+    ),
+    Graph(
+        "Time per stage",
+        "Mean of each job.",
+        "s",
+        {
+            "{{stage}}": "sum by (stage) (rate(upres_stage_seconds_sum[$__rate_interval])) / "
+            "sum by (stage) (rate(upres_stage_seconds_count[$__rate_interval]))"
+        },
+    ),
+    Graph(
+        "Slowest stages", "95th percentile.", "s", {"{{stage}} p95": quantiles("upres_stage_seconds", "stage")["p95"]}
+    ),
+    Graph(
+        "Tiles",
+        "A second, and how many of them the device gets at once.",
+        "short",
+        {
+            "tiles": "sum(rate(upres_tiles_total[$__rate_interval]))",
+            "tiles in a batch": "sum(rate(upres_batch_tiles_sum[$__rate_interval])) / "
+            "sum(rate(upres_batch_tiles_count[$__rate_interval]))",
+        },
+    ),
+    Graph(
+        "Device memory",
+        "Used by anybody.",
+        "bytes",
+        {"{{instance}}": 'upres_device_memory_bytes{state="used"}'},
+    ),
+    Graph(
+        "Cold start",
+        "From the start of the process until it took jobs.",
+        "s",
+        {"{{instance}}": "upres_cold_start_seconds"},
+    ),
+    Graph(
+        "Model versions",
+        "How many workers have which ready.",
+        "short",
+        {"{{model}} {{version}}": "sum by (model, version) (upres_model_info)"},
+    ),
+    Graph(
+        "Fetching",
+        "Images that could not be fetched, a minute.",
+        "cpm",
+        {"{{code}}": "60 * sum by (code) (rate(upres_fetch_errors_total[$__rate_interval]))"},
+    ),
+    Graph(
+        "Events",
+        "Told a second.",
+        "short",
+        {"{{type}}": "sum by (type) (rate(upres_events_published_total[$__rate_interval]))"},
+    ),
+)
+FUNCTION = (
+    Graph(
+        "Requests",
+        "A second, by answer.",
+        "reqps",
+        {"{{status}}": "sum by (status) (rate(upres_http_request_seconds_count[$__rate_interval]))"},
+    ),
+    Graph(
+        "Answers",
+        "Until they begin, 95th percentile of each route.",
+        "s",
+        {"{{route}}": quantiles("upres_http_request_seconds", "route")["p95"]},
+    ),
+    Graph("Event streams", "Open.", "short", {"{{instance}}": "upres_sse_subscribers"}),
+    Graph(
+        "Store",
+        "Requests that the object store failed, a minute.",
+        "cpm",
+        {"{{kind}}": "60 * sum by (kind) (rate(upres_store_errors_total[$__rate_interval]))"},
+    ),
+    Graph("Redis", "1 while it answers.", "short", {"{{instance}}": "upres_redis_up"}),
+    Graph(
+        "Memory",
+        "Of the processes.",
+        "bytes",
+        {"{{job}} {{instance}}": "process_resident_memory_bytes"},
+    ),
+)
+
+
+def panel(graph: Graph) -> Panel:
+    """One graph."""
+    legend = VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM).show_legend(True)
+    built = Panel().title(graph.title).description(graph.about).unit(graph.unit).span(WIDTH).height(HEIGHT).min(0)
+    built = built.datasource(SOURCE).legend(legend)
+    for number, (name, expression) in enumerate(graph.lines.items()):
+        built = built.with_target(Dataquery().ref_id(chr(ord("A") + number)).expr(expression).legend_format(name))
+    return built
+
+
+def dashboard() -> str:
+    """The whole of it, as Grafana imports it."""
+    built = Dashboard("upres").uid("upres").tags(["upres"]).refresh("30s").time("now-3h", "now").timezone("browser")
+    built = built.with_variable(DatasourceVariable("source").label("Prometheus").type("prometheus"))
+    for title, graphs in (("Jobs", JOBS), ("Workers", WORKERS), ("Function", FUNCTION)):
+        built = built.with_row(Row(title))
+        for graph in graphs:
+            built = built.with_panel(panel(graph))
+    return JSONEncoder(sort_keys=True, indent=2).encode(built.build()) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(dashboard())
+    sys.stdout.write(f"{FILE.name} written\n")
