@@ -14,6 +14,8 @@ from function.app import create_app
 from function.metrics import measuring
 from function.patience import PatientProtocol
 
+KEEP_ALIVE_SECONDS = 75
+"""Longer than load balancers keep a quiet connection (60 s): else they send into one that is being closed."""
 STREAM_SECONDS = 2
 """At the end, event streams, which may be open for ever, are given so long."""
 
@@ -50,6 +52,7 @@ def serve(app: Starlette, host: str, port: int) -> None:
         host=host,
         port=port,
         http=PatientProtocol,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         log_config=None,
         server_header=False,
         access_log=False,  # it would write down tokens; proxies and gateways keep their own

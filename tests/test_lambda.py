@@ -1,13 +1,11 @@
-"""The function as Lambda calls it: HTTP API events, buffered event streams, and direct invokes."""
+"""The function as Lambda's runtime calls it: HTTP API events, buffered event streams, and direct invokes."""
 
-import asyncio
 import base64
-import importlib
 import json
 import secrets
-import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,28 +15,26 @@ from client import sse
 from core import events
 from core.api import JobAccepted
 from core.schema import Cancelled
-from function import stream
 from infra.local import Local
+from tests.aws.runtime import running
 from tests.leasing import image_key
 from tests.test_events import queued
 
-Handler = Callable[[dict[str, Any], object], dict[str, Any]]
+Handler = Callable[[object], dict[str, Any]]
 URL = "https://example.org/a.png"
+IMPATIENT = "from function import stream; stream.POLL_SECONDS = 0.1; from function.handler import handler"
 pytestmark = pytest.mark.usefixtures("held")
 
 
-@pytest.fixture
-def handler(local: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handler]:
-    """function.handler, imported with the environment that Lambda would set."""
-    for name, value in local.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("UPRES_ACCESS", "open")
-    loop = asyncio.new_event_loop()  # Lambda's runtime has one
-    asyncio.set_event_loop(loop)
-    yield importlib.import_module("function.handler").handler
-    del sys.modules["function.handler"]
-    asyncio.set_event_loop(None)
-    loop.close()
+@pytest.fixture(scope="module")
+def environment(local: Local) -> dict[str, str]:
+    return {**local.environment, "UPRES_ACCESS": "open"}
+
+
+@pytest.fixture(scope="module")
+def handler(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handler]:
+    with running("function.handler.handler", environment, tmp_path_factory.mktemp("lambda")) as function:
+        yield function.invoke
 
 
 def http(method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> dict[str, Any]:
@@ -59,16 +55,16 @@ def http(method: str, path: str, body: object = None, headers: dict[str, str] | 
 
 
 def test_a_request_through_the_gateway(handler: Handler) -> None:
-    answer = handler(http("POST", "/v1/jobs", {"image_url": URL, "upscale_factor": "2"}), None)
+    answer = handler(http("POST", "/v1/jobs", {"image_url": URL, "upscale_factor": "2"}))
     assert answer["statusCode"] == 202
     accepted = JobAccepted.model_validate_json(answer["body"])
     assert accepted.status_url == f"https://api.example.org/v1/jobs/{accepted.job_id}"
-    status = handler(http("GET", f"/v1/jobs/{accepted.job_id}"), None)
+    status = handler(http("GET", f"/v1/jobs/{accepted.job_id}"))
     assert json.loads(status["body"])["upscale_factor"] == 2
 
 
 def test_a_problem_through_the_gateway(handler: Handler) -> None:
-    answer = handler(http("POST", "/v1/jobs", {"image_url": URL, "upscale_factor": 3}), None)
+    answer = handler(http("POST", "/v1/jobs", {"image_url": URL, "upscale_factor": 3}))
     assert answer["statusCode"] == 422
     assert answer["headers"]["content-type"] == "application/problem+json"
     assert answer["isBase64Encoded"] is False
@@ -76,17 +72,17 @@ def test_a_problem_through_the_gateway(handler: Handler) -> None:
 
 
 def test_an_image_through_the_gateway(handler: Handler, png: bytes, local: Local, redis: Redis) -> None:
-    answer = handler(http("POST", "/v1/jobs", {"image_base64": base64.b64encode(png).decode()}), None)
+    answer = handler(http("POST", "/v1/jobs", {"image_base64": base64.b64encode(png).decode()}))
     job_id = json.loads(answer["body"])["job_id"]
     assert local.store.get(image_key(redis, job_id)) == png
 
 
 def test_a_direct_invoke_gives_the_same_answer(handler: Handler, redis: Redis) -> None:
-    answer = handler({"image_url": URL, "upscale_factor": "4", "idempotency_key": "direct"}, None)
+    answer = handler({"image_url": URL, "upscale_factor": "4", "idempotency_key": "direct"})
     accepted = JobAccepted.model_validate(answer)
     assert accepted.status_url == f"/v1/jobs/{accepted.job_id}"
     assert events.read(redis, accepted.job_id)
-    again = handler({"image_url": URL, "upscale_factor": "4", "idempotency_key": "direct"}, None)
+    again = handler({"image_url": URL, "upscale_factor": "4", "idempotency_key": "direct"})
     assert again == answer
 
 
@@ -99,17 +95,17 @@ def test_a_direct_invoke_gives_the_same_answer(handler: Handler, redis: Redis) -
     ],
 )
 def test_a_bad_direct_invoke_is_a_problem(handler: Handler, event: dict[str, Any], code: str) -> None:
-    answer = handler(event, None)
+    answer = handler(event)
     assert (answer["code"], answer["status"]) == (code, 422)
 
 
 @pytest.mark.parametrize("event", [None, [], "text", 7])
 def test_an_event_that_is_no_object_is_a_problem(handler: Handler, event: Any) -> None:
-    assert handler(event, None)["code"] == "invalid_json"
+    assert handler(event)["code"] == "invalid_json"
 
 
 def test_a_key_that_is_no_text_is_a_problem(handler: Handler) -> None:
-    assert handler({"image_url": URL, "idempotency_key": 7}, None)["code"] == "invalid_idempotency_key"
+    assert handler({"image_url": URL, "idempotency_key": 7})["code"] == "invalid_idempotency_key"
 
 
 def read(answer: dict[str, Any]) -> list[sse.ServerSentEvent]:
@@ -124,31 +120,29 @@ def test_events_come_in_pieces_behind_a_gateway(handler: Handler, redis: Redis) 
     job_id = secrets.token_hex(16)
     events.append(redis, queued(job_id))
     path = f"/v1/jobs/{job_id}/events"
-    [first] = read(handler(http("GET", path), None))
+    [first] = read(handler(http("GET", path)))
     assert json.loads(first.data)["type"] == "queued"
 
     later = threading.Timer(0.3, events.append, (redis, Cancelled(job_id=job_id)))
     later.start()
-    [last] = read(handler(http("GET", path, headers={"last-event-id": first.id}), None))
+    [last] = read(handler(http("GET", path, headers={"last-event-id": first.id})))
     later.join()
     assert json.loads(last.data)["type"] == "cancelled"
-    assert handler(http("GET", path, headers={"last-event-id": last.id}), None)["statusCode"] == 204
+    assert handler(http("GET", path, headers={"last-event-id": last.id}))["statusCode"] == 204
 
 
-def test_a_quiet_stream_is_answered_in_time(handler: Handler, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "POLL_SECONDS", 0.1)
+def test_a_quiet_stream_is_answered_in_time(environment: dict[str, str], tmp_path: Path, redis: Redis) -> None:
     job_id = secrets.token_hex(16)
     event_id = events.append(redis, queued(job_id))
     assert event_id
-    answer = handler(http("GET", f"/v1/jobs/{job_id}/events", headers={"last-event-id": event_id}), None)
-    assert read(answer) == []
+    request = http("GET", f"/v1/jobs/{job_id}/events", headers={"last-event-id": event_id})
+    with running("around.handler", environment, tmp_path, IMPATIENT) as function:
+        assert read(function.invoke(request)) == []
 
 
-def test_a_request_that_waits_through_the_gateway(
-    handler: Handler, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_request_that_waits_through_the_gateway(handler: Handler, redis: Redis) -> None:
     body = {"image_url": URL}
-    late = handler(http("POST", "/v1/jobs", body, {"prefer": "wait=1"}), None)
+    late = handler(http("POST", "/v1/jobs", body, {"prefer": "wait=1"}))
     assert (late["statusCode"], late["headers"]["preference-applied"]) == (202, "wait=1")
 
     def cancel() -> None:
@@ -162,6 +156,6 @@ def test_a_request_that_waits_through_the_gateway(
         if job_id != json.loads(late["body"])["job_id"]:
             events.append(redis, Cancelled(job_id=job_id))
     timer.start()
-    soon = handler(http("POST", "/v1/jobs", body, {"prefer": "wait=20"}), None)
+    soon = handler(http("POST", "/v1/jobs", body, {"prefer": "wait=20"}))
     timer.join()
     assert (soon["statusCode"], json.loads(soon["body"])["status"]) == (200, "cancelled")

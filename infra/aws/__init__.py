@@ -1,1 +1,1 @@
-"""The entry function on AWS."""
+"""Everything of upres that runs on AWS."""

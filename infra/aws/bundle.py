@@ -23,12 +23,17 @@ def main() -> None:
     folder = BUILD / "function"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(dependencies(), folder)
+    copy_sources(folder)
+    shutil.make_archive(str(folder), "zip", folder)
+
+
+def copy_sources(folder: Path) -> None:
+    """What of upres itself the function is."""
     for pattern in OURS:
         for source in ROOT.glob(pattern):
             target = folder / source.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
-    shutil.make_archive(str(folder), "zip", folder)
 
 
 def dependencies() -> Path:

@@ -1,0 +1,1 @@
+"""The deployment on AWS, as far as it can be tried without AWS."""
