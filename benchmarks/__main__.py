@@ -3,7 +3,19 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("quality", "entry", "codecs", "forward", "pipeline", "service", "gateway", "batch", "models")
+BENCHMARKS = (
+    "quality",
+    "entry",
+    "codecs",
+    "forward",
+    "pipeline",
+    "service",
+    "gateway",
+    "batch",
+    "models",
+    "observing",
+    "scaling",
+)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
--- What an API key may do; the second part of the script that begins in jobs.lua.
+-- What an API key may do; the last part of the script that begins in jobs.lua.
 
 -- 0, or in how many milliseconds the next request may come: GCRA (ATM Forum 1996) with a minute's burst.
 local function pace(name, per_minute, now)

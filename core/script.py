@@ -1,4 +1,4 @@
-"""The one script (jobs.lua, limits.lua) that changes a job's state; each operation is atomic and one round trip."""
+"""The one script (jobs.lua and its other parts) that changes a job; each operation is atomic and one round trip."""
 
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def _literal(value: str | int) -> str:
 _SOURCE = "\n".join(
     [
         *(f"local {name} = {_literal(value)}" for name, value in _CONSTANTS.items()),
-        *((Path(__file__).parent / part).read_text() for part in ("jobs.lua", "limits.lua")),
+        *((Path(__file__).parent / part).read_text() for part in ("jobs.lua", "telling.lua", "limits.lua")),
     ]
 )
 

@@ -4,6 +4,8 @@ from typing import Any
 
 from mangum import Mangum
 
+from core import logs
+from core.settings import Settings
 from function import problems
 from function.access import ANYBODY, holder
 from function.app import create_app
@@ -11,7 +13,9 @@ from function.parse import parse
 from function.services import Services
 from function.submit import submit
 
-_app = create_app()
+_settings = Settings.from_environment()
+logs.begin(_settings)
+_app = create_app(_settings)
 _services: Services = _app.state.services
 _http = Mangum(_app, lifespan="off", text_mime_types=["text/", "application/json", "application/problem+json"])
 

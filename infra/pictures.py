@@ -4,6 +4,7 @@ docs/before-after.png   a detail eight times enlarged, by bicubic interpolation 
 docs/models.png         a detail four times enlarged by several models
 docs/page.jpg           the page while an image is being enlarged
 docs/terminal.svg       the command, as it looks in a terminal
+docs/doctor.svg         what operators see there
 """
 
 import argparse
@@ -27,6 +28,7 @@ from rich.console import Console
 from rich.text import Text
 
 from client import Client
+from core.schema import Progress
 from infra.demo import FACTOR, ROOT, side_by_side
 from infra.local import Local, tool
 
@@ -43,14 +45,18 @@ COMMANDS = (
     "upres photos --factor 2 --out big",
     "upres --estimate photos --factor 2",
 )
+FOR_OPERATORS = ("upres doctor", "upres jobs", "upres workers")
 COLUMNS, LINES = 92, 40
+WIDE = 132
 
 
 def main() -> int:
     """Make them all."""
     argparse.ArgumentParser(prog="python -m infra.pictures", description=__doc__).parse_args()
     with Local() as local, Client(local.url) as client, tempfile.TemporaryDirectory() as folder:
-        (DOCS / "terminal.svg").write_text(terminal(local, Path(folder)))
+        (Path(folder) / "photos").symlink_to(SAMPLES)
+        (DOCS / "terminal.svg").write_text(terminal(local, Path(folder), COMMANDS, COLUMNS))
+        (DOCS / "doctor.svg").write_text(at_work(local, client, Path(folder)))
         before_after(client).save(DOCS / "before-after.png", optimize=True)
         models(local, client).save(DOCS / "models.png", optimize=True)
         page(local).save(DOCS / "page.jpg", quality=85)
@@ -104,16 +110,15 @@ def page(local: Local) -> Image.Image:
     return Image.open(io.BytesIO(shot)).convert("RGB")
 
 
-def terminal(local: Local, folder: Path) -> str:
+def terminal(local: Local, folder: Path, commands: Sequence[str], columns: int) -> str:
     """Some commands and what they print, as SVG."""
-    screen = pyte.Screen(COLUMNS, LINES)
+    screen = pyte.Screen(columns, LINES)
     stream = pyte.ByteStream(screen)
-    (folder / "photos").symlink_to(SAMPLES)
-    for command in COMMANDS:
+    for command in commands:
         stream.feed(f"\x1b[1m$ {command}\x1b[0m\r\n".encode())
         name, *arguments = command.split()
-        stream.feed(_in_a_terminal([tool(name), *arguments], local, folder) + b"\r\n")
-    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+        stream.feed(_in_a_terminal([tool(name), *arguments], local, folder, columns) + b"\r\n")
+    console = Console(record=True, width=columns, file=io.StringIO(), force_terminal=True)
     lines = [_line(screen, number) for number in range(LINES)]
     while not lines[-1].plain.strip():
         lines.pop()
@@ -126,13 +131,24 @@ def terminal(local: Local, folder: Path) -> str:
     return console.export_svg(title="upres", code_format=plain)
 
 
-def _in_a_terminal(command: list[str], local: Local, folder: Path) -> bytes:
+def at_work(local: Local, client: Client, folder: Path) -> str:
+    """What operators see while a job runs."""
+    job = client.submit(SAMPLES / "coffee.png", FACTOR)
+    for event in client.events(job.job_id):
+        if isinstance(event, Progress) and event.tiles_done == TILES:
+            break
+    shown = terminal(local, folder, FOR_OPERATORS, WIDE)
+    client.cancel(job.job_id)
+    return shown
+
+
+def _in_a_terminal(command: list[str], local: Local, folder: Path, columns: int) -> bytes:
     """What a command writes to a terminal."""
     ours, theirs = pty.openpty()
     environment = {
         **os.environ,
         **local.environment,
-        "COLUMNS": str(COLUMNS),
+        "COLUMNS": str(columns),
         "LINES": str(LINES),
         "TERM": "xterm-256color",
     }
@@ -152,7 +168,7 @@ def _in_a_terminal(command: list[str], local: Local, folder: Path) -> bytes:
 def _line(screen: pyte.Screen, number: int) -> Text:
     """One line of the screen, with its colours."""
     line = Text()
-    for column in range(COLUMNS):
+    for column in range(screen.columns):
         cell = screen.buffer[number][column]
         colour = f"#{cell.fg}" if re.fullmatch(r"[0-9a-f]{6}", cell.fg) else cell.fg.replace("brown", "yellow")
         line.append(cell.data, f"{'bold ' if cell.bold else ''}{colour if colour != 'default' else ''}")

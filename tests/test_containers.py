@@ -211,9 +211,11 @@ def test_keda_counts_and_does_nothing_else(secrets: dict[str, dict[str, str]], r
     scaler, (host, port) = secrets["upres-scaler"], redis.split(":")
     with connected(secrets, "function", redis) as function:
         function.lpush(keys.WAITING, "a", "b")
+        function.zadd(keys.LEASES, {"c": 1})
         function.zadd(keys.DEADLINES, {"a": 1, "b": 2, "c": 3})
     with Redis(host, int(port), username=scaler["username"], password=scaler["password"], protocol=3) as keda:
         assert keda.eval(COUNTING, 1, keys.WAITING) == 2
+        assert keda.eval(COUNTING, 1, keys.LEASES) == 1
         assert keda.eval(COUNTING, 1, keys.DEADLINES) == 3
         refused: list[tuple[Any, ...]] = [("DEL", keys.WAITING), ("LPUSH", keys.WAITING, "x"), ("TYPE", keys.API_KEYS)]
         for command in refused:

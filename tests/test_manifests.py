@@ -180,7 +180,10 @@ def test_the_settings_can_be_used(objects: list[Document]) -> None:
 
 def test_keda_scales_workers_by_the_queue(objects: list[Document]) -> None:
     [scaled], [trusted] = every(objects, "ScaledObject"), every(objects, "TriggerAuthentication")
-    assert [trigger["metadata"]["listName"] for trigger in scaled["spec"]["triggers"]] == [keys.WAITING, keys.DEADLINES]
+    triggers = {one["metadata"]["listName"]: one["metadata"]["listLength"] for one in scaled["spec"]["triggers"]}
+    assert list(triggers) == [keys.WAITING, keys.LEASES, keys.DEADLINES]
+    [settings] = every(objects, "ConfigMap")
+    assert triggers[keys.LEASES] == settings["data"]["UPRES_SLOTS"]
     assert {trigger["authenticationRef"]["name"] for trigger in scaled["spec"]["triggers"]} == {"upres-scaler"}
     assert trusted["metadata"]["name"] == "upres-scaler"
     assert scaled["spec"]["minReplicaCount"] == 0

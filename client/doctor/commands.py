@@ -46,7 +46,7 @@ def look(server: str) -> Iterator[Finding]:
         settings = Settings.from_environment()
         redis = connect_quickly(settings)
     except SettingsError as error:
-        yield wrong("settings", str(error), "Set the variable right; docs/operators.md lists them all.")
+        yield wrong("settings", str(error), "Set the variable right; docs/operations.md lists them all.")
         return
     with redis:
         yield from queue.look(redis, settings.redis_url)

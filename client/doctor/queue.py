@@ -128,7 +128,7 @@ def _speed(redis: Redis) -> Finding:
         begin = time.perf_counter()
         redis.ping()
         times.append((time.perf_counter() - begin) * 1000)
-    found = f"{statistics.median(times):.1f} ms for a round trip"
+    found = f"{statistics.median(times):.2f} ms for a round trip"
     if statistics.median(times) > SLOW_MILLISECONDS:
         return doubtful("Redis speed", found, "Run function and workers nearer to it: a job takes a dozen of them.")
     return well("Redis speed", found)

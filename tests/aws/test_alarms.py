@@ -12,7 +12,7 @@ from tests.aws.metric_math import fires
 from tests.conftest import ROOT
 
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:upres-alarms"
-SCALE = {"FirstAlarm", "LastAlarm"}
+SCALE = {"FirstAlarm", "EaseAlarm", "LastAlarm"}
 """These call workers, and nobody else."""
 
 

@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def entry(local: Local, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lambda]:
-    environment = {**local.environment, "UPRES_ACCESS": "open"}
+    environment = {**local.environment, "UPRES_ACCESS": "open", "UPRES_LOGS": "auto"}
     with running("function.handler.handler", environment, tmp_path_factory.mktemp("entry")) as function:
         yield function
 
@@ -31,7 +31,10 @@ def test_a_job_from_request_to_image(entry: Lambda, png: bytes) -> None:
     image = base64.b64encode(png).decode()
     answer = entry.invoke(http("POST", "/v1/jobs", {"image_base64": image, "upscale_factor": 2}))
     assert answer["statusCode"] == 202
-    job = f"/v1/jobs/{json.loads(answer['body'])['job_id']}"
+    job_id = json.loads(answer["body"])["job_id"]
+    told = [json.loads(line) for line in entry.log() if job_id in line]
+    assert [(line["job_id"], line["event"]) for line in told] == [(job_id, "queued")]
+    job = f"/v1/jobs/{job_id}"
     wait_until(lambda: body(entry.invoke(http("GET", job)))["status"] == "succeeded")
     redirect = entry.invoke(http("GET", f"{job}/result"))
     assert redirect["statusCode"] == 302

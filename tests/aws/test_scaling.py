@@ -68,19 +68,49 @@ def test_the_last_goes_after_a_quarter_of_an_hour(template: Template) -> None:
     assert steps["StepAdjustments"] == [{"MetricIntervalUpperBound": 0, "ScalingAdjustment": 0}]
 
 
-@pytest.mark.parametrize(
-    ("waiting", "running", "needed"), [(0, 0, 1), (0, 6, 1), (54, 6, 1), (55, 6, 2), (600, 24, 11)]
-)
+@pytest.mark.parametrize(("waiting", "running", "needed"), [(24, 6, 1), (25, 6, 2), (300, 24, 11)])
 @pytest.mark.parametrize("wanted", [1, 2, 4, 20])
 def test_the_backlog_alone_says_how_many(
     template: Template, waiting: float, running: float, needed: int, wanted: int
 ) -> None:
-    """However many are wanted already, ready or not; and never none."""
+    """However many are wanted already, ready or not."""
     tracking = properties(template, "KeepUp")["TargetTrackingScalingPolicyConfiguration"]
     given: Given = {"waiting": waiting, "running": running, "wanted": wanted}
     per_worker = value(tracking["CustomizedMetricSpecification"]["Metrics"], given)
     assert per_worker is not None
     assert math.ceil(round(wanted * per_worker / tracking["TargetValue"], 9)) == needed
+
+
+def test_target_tracking_sends_nobody_home(template: Template) -> None:
+    assert properties(template, "KeepUp")["TargetTrackingScalingPolicyConfiguration"]["DisableScaleIn"] is True
+
+
+@pytest.mark.parametrize(
+    ("waiting", "running", "wanted", "eases"),
+    [
+        (0, 0, 2, True),
+        (0, 7, 2, True),
+        (0, 8, 2, False),  # all have their hands full
+        (1, 0, 2, False),
+        (0, 0, 1, False),  # the last one is another alarm's
+        (0, 0, 0, False),
+        (0, 100, 40, True),
+        (None, None, None, False),
+    ],
+)
+def test_some_go_when_fewer_would_do(
+    template: Template, waiting: float, running: float, wanted: float, eases: bool
+) -> None:
+    given: Given = {"waiting": waiting, "running": running, "wanted": wanted}
+    assert fires(properties(template, "EaseAlarm"), given) == eases
+
+
+def test_a_tenth_goes_at_a_time(template: Template) -> None:
+    alarm, steps = properties(template, "EaseAlarm"), properties(template, "Ease")["StepScalingPolicyConfiguration"]
+    assert (alarm["EvaluationPeriods"], alarm["AlarmActions"]) == (5, ["Ease"])
+    assert steps["AdjustmentType"] == "PercentChangeInCapacity"
+    assert steps["StepAdjustments"] == [{"MetricIntervalLowerBound": 0, "ScalingAdjustment": -10}]
+    assert steps["MinAdjustmentMagnitude"] == 1
 
 
 def test_without_workers_nothing_is_tracked(template: Template) -> None:
@@ -97,7 +127,7 @@ def test_aws_takes_the_policies(aws: Aws, stack: dict[str, str], template: Templ
     target = resolved(template["Resources"]["WorkerScaling"]["Properties"], known)
     scaling.register_scalable_target(**target)
     place = {name: target[name] for name in ("ServiceNamespace", "ResourceId", "ScalableDimension")}
-    for name in ("KeepUp", "First", "Last"):
+    for name in ("KeepUp", "Ease", "First", "Last"):
         policy = resolved(template["Resources"][name]["Properties"], known)
         assert policy.pop("ScalingTargetId") == "WorkerScaling"
         scaling.put_scaling_policy(**place, **policy)
@@ -105,4 +135,4 @@ def test_aws_takes_the_policies(aws: Aws, stack: dict[str, str], template: Templ
     assert (made["MinCapacity"], made["MaxCapacity"]) == (0, 4)
     policies = scaling.describe_scaling_policies(ServiceNamespace="ecs")["ScalingPolicies"]
     assert {one["PolicyType"] for one in policies} == {"TargetTrackingScaling", "StepScaling"}
-    assert len(policies) == 3
+    assert len(policies) == 4

@@ -1,0 +1,128 @@
+"""What being watched costs: metrics and logs of a job, and a scrape after 10,000 of them.
+
+    python -m benchmarks.observing
+
+The share of throughput is computed, because on a shared machine no two runs are within a hundredth of each other: what
+metrics and log lines of a job take, alone and many times, over what a small job takes a worker that has many waiting.
+"""
+
+import argparse
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import requests
+
+from benchmarks.report import emit
+from benchmarks.scaling.local import SIDES, Bench
+from core import events, keys, logs
+from core.enqueue import enqueue
+from core.logs import JobLog
+from core.queue import open_queue
+from core.schema import Cancelled, JobMessage, Started, Succeeded, now
+from core.settings import Settings
+from infra.child import Child, accepts, free_port
+from worker import metrics
+
+SMALL = 300
+TIMES = 5_000
+DONE = 10_000
+SCRAPES = 20
+STAGES = ("fetch", "decode", "upscale", "encode", "store")
+
+
+def watched(job_id: str, log: logging.Logger) -> None:
+    """All that a job of one tile counts, measures and says in a worker."""
+    metrics.ATTEMPTS.labels("faithful").inc()
+    metrics.WAIT_SECONDS.observe(0.1)
+    metrics.EVENTS.labels("started").inc()
+    told = {"event": "started", "attempt": 1, "waited_seconds": 0.1}
+    JobLog(log, job_id).info("started, attempt %d", 1, extra=told)
+    for stage in STAGES:
+        metrics.STAGE_SECONDS.labels(stage, "faithful").observe(0.01)
+        metrics.EVENTS.labels("progress").inc()
+    metrics.EVENTS.labels("progress").inc()  # the tile's own
+    done = {"event": "succeeded", "model": "faithful", "seconds": dict.fromkeys(STAGES, 0.01)}
+    JobLog(log, job_id).info("succeeded: %d×%d", 256, 256, extra=done)
+
+
+def cost() -> float:
+    """Seconds of that, with logs as JSON into a file."""
+    with tempfile.TemporaryFile("w") as file:
+        stderr, sys.stderr = sys.stderr, file
+        logs.begin(Settings(logs="json"))
+        log = logging.getLogger("upres.worker")
+        begin = time.perf_counter()
+        for number in range(TIMES):
+            watched(f"{number:032x}", log)
+        seconds = (time.perf_counter() - begin) / TIMES
+        sys.stderr = stderr
+    logging.basicConfig(force=True)
+    return seconds
+
+
+def small_job(bench: Bench) -> float:
+    """Seconds between the ends of small jobs of a worker that has many waiting."""
+    waiting = bench.submit([SIDES[0]] * SMALL)
+    [worker], _ = bench.start(1, 4)
+    told = bench.finish(waiting)
+    worker.stop()
+    begin = min(event.at for one in told for event in one if isinstance(event, Started))
+    end = max(event.at for one in told for event in one if isinstance(event, Succeeded))
+    return (end - begin).total_seconds() / SMALL
+
+
+def fill(bench: Bench) -> None:
+    """So many jobs that have ended."""
+    queue = open_queue(bench.redis)
+    for number in range(DONE):
+        job_id = f"{number:032x}"
+        message = JobMessage(
+            job_id=job_id,
+            image_key=keys.upload("a"),
+            upscale_factor=4,
+            model="faithful",
+            model_version="1",
+            model_digest="d",
+            output_format="auto",
+            submitted_at=now(),
+            deadline=now() + timedelta(days=1),
+        )
+        enqueue(queue, message)
+        events.append(bench.redis, Cancelled(job_id=job_id))
+
+
+def scrape(url: str) -> float:
+    """Seconds, the median of some."""
+    times = []
+    for _ in range(SCRAPES):
+        begin = time.perf_counter()
+        requests.get(f"{url}/metrics", timeout=10).raise_for_status()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def main() -> int:
+    """Print the figures."""
+    argparse.ArgumentParser(prog="python -m benchmarks.observing", description=__doc__.partition("\n")[0]).parse_args()
+    with Bench() as bench, tempfile.TemporaryDirectory() as folder:
+        alone, port = small_job(bench), free_port()
+        emit("metrics and logs of a job", 1000 * cost(), "ms", "a small job of a busy worker", 1000 * alone)
+        empty = scrape(bench.local.url)
+        fill(bench)
+        full = scrape(bench.local.url)
+        emit(f"scrape of the function, {DONE} jobs done", 1000 * full, "ms", "none done", 1000 * empty)
+        environment = {**bench.local.environment, "UPRES_METRICS_PORT": str(port)}
+        worker = Child("worker", [sys.executable, "-m", "worker"], environment, Path(folder))
+        worker.wait_ready(lambda: accepts(port) and requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).ok)
+        emit("scrape of a worker", 1000 * scrape(f"http://127.0.0.1:{port}"), "ms", "of the function", 1000 * empty)
+        worker.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
