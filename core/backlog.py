@@ -24,7 +24,7 @@ class Backlog(NamedTuple):
 
 
 def read(connection: Redis) -> Backlog:
-    """Two round trips, whatever the length of the queue. Raises redis-py's errors."""
+    """Four round trips at most, whatever the length of the queue. Raises redis-py's errors."""
     with connection.pipeline(transaction=False) as pipeline:
         pipeline.llen(keys.WAITING)
         pipeline.zcard(keys.LEASES)

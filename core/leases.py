@@ -6,6 +6,7 @@ can neither tell nor overwrite anything (Kleppmann 2016, «How to do distributed
 Redis alone.
 """
 
+import logging
 import secrets
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
@@ -15,8 +16,11 @@ from redis.client import Pipeline
 
 from core import keys
 from core.errors import DeadlineExceeded, UpresError, WorkerLost
+from core.logs import JobLog
 from core.schema import Event, Failed, Requeued
 from core.script import call
+
+log = logging.getLogger("upres.leases")
 
 Reason = Literal["worker_lost", "worker_stopping", "device_lost", "identical_job"]
 
@@ -93,7 +97,11 @@ def recover(connection: Redis) -> list[Recovered]:
 
 def expire(connection: Redis, job_id: str) -> bool:
     """Fail a job if its deadline passed and it has not ended; whether that was so."""
-    return bool(call(connection, "expire", job_id, secrets.token_hex(8), _late()))
+    late = bool(call(connection, "expire", job_id, secrets.token_hex(8), _late()))
+    if late:
+        told = {"event": "failed", "code": DeadlineExceeded.code}
+        JobLog(log, job_id).info("failed: %s", DeadlineExceeded.code, extra=told)
+    return late
 
 
 def failure(job_id: str, error: UpresError) -> Failed:

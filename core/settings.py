@@ -15,6 +15,7 @@ from core.errors import SettingsError
 from core.schema import ModelName
 
 PREFIX = "UPRES_"
+ADDRESS = "^https?://"
 
 
 def _list(value: object) -> object:
@@ -38,9 +39,9 @@ class Settings(BaseModel):
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0", description="redis://, rediss:// (TLS) or unix:// address of Redis."
     )
-    s3_endpoint_url: str | None = Field(None, description="Object store other than AWS's own S3.")
+    s3_endpoint_url: str | None = Field(None, pattern=ADDRESS, description="Object store other than AWS's own S3.")
     s3_public_url: str | None = Field(
-        None, description="How clients reach the object store, when that differs from s3_endpoint_url."
+        None, pattern=ADDRESS, description="How clients reach the object store, when that differs from s3_endpoint_url."
     )
     s3_bucket: str = Field("upres", min_length=1, description="Bucket for uploads, results and models.")
     model: ModelName = Field("faithful", description="The model that workers preload and requests get.")

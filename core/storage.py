@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from core import keys
@@ -122,17 +122,22 @@ class Store:
 
     def expiring(self) -> list[str] | None:
         """Prefixes under which objects are deleted some day; None when the store does not tell."""
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            answer = self._client.get_bucket_lifecycle_configuration(Bucket=self.bucket)
+            answer: Any = self._client.get_bucket_lifecycle_configuration(Bucket=self.bucket)
         except ClientError as error:
             missing = error.response.get("Error", {}).get("Code") == "NoSuchLifecycleConfiguration"
             return [] if missing else None
+        except BotoCoreError:
+            return None
         if "Rules" not in answer:  # some stores answer with something else
             return None
         rules = [rule for rule in answer["Rules"] if rule["Status"] == "Enabled" and "Expiration" in rule]
-        return [rule.get("Filter", {}).get("Prefix", rule.get("Prefix", "")) for rule in rules]
+        narrow = {"Tag", "Tags", "ObjectSizeGreaterThan", "ObjectSizeLessThan"}
+        filters = [{"Prefix": rule.get("Prefix", ""), **rule.get("Filter", {})} for rule in rules]
+        filters = [{**one, **one.get("And", {})} for one in filters]
+        return [one["Prefix"] for one in filters if not narrow & one.keys()]
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless the bucket answers."""

@@ -58,7 +58,6 @@ def serve(app: Starlette, host: str, port: int) -> None:
         access_log=False,  # it would write down tokens; proxies and gateways keep their own
         timeout_graceful_shutdown=STREAM_SECONDS,
     )
-    tracing.end()
 
 
 def check(settings: Settings, host: str) -> None:

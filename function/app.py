@@ -65,6 +65,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         _collect_rarely()
         yield
         await app.state.hub.close()
+        await run_in_threadpool(tracing.end)  # uvicorn does not come back from a signal
 
     app = App(routes=ROUTES, exception_handlers=problems.HANDLERS, lifespan=lifespan)
     app.state.services = services
@@ -198,8 +199,8 @@ def read_model(request: Request) -> Response:
     return _json(models.details(_services(request), request.path_params["model"]))
 
 
-def healthz(request: Request) -> Response:
-    """GET /healthz → 200 while the process answers."""
+async def healthz(request: Request) -> Response:
+    """GET /healthz → 200 while the process answers; waits for nobody who waits for Redis or the store."""
     return JSONResponse({"status": "ok"})
 
 

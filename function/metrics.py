@@ -17,7 +17,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from redis.exceptions import RedisError
+from redis import Redis
+from redis.exceptions import NoPermissionError, RedisError
 from starlette.datastructures import State
 
 from core import backlog, keys
@@ -91,6 +92,7 @@ class QueueCollector(Collector):
             yield GaugeMetricFamily("upres_redis_up", "Whether Redis answers.", value=0)
             return
         yield GaugeMetricFamily("upres_redis_up", "Whether Redis answers.", value=1)
+        yield from _memory(self._services.redis)
         yield from _queue(now)
         jobs = CounterMetricFamily("upres_jobs", "Jobs that ended.", labels=["model", "outcome", "code"])
         for field, count in ended.items():
@@ -100,6 +102,17 @@ class QueueCollector(Collector):
     def describe(self) -> Iterable[Metric]:
         """Nothing: else registering would ask Redis."""
         return ()
+
+
+def _memory(redis: Redis) -> Iterable[Metric]:
+    """Of Redis, as far as its user may ask."""
+    try:
+        told: Any = redis.info("memory")
+    except NoPermissionError:
+        return
+    used, most = told["used_memory"], told.get("maxmemory") or 0
+    yield GaugeMetricFamily("upres_redis_memory_bytes", "What Redis has in use.", value=used)
+    yield GaugeMetricFamily("upres_redis_memory_limit_bytes", "What it may have; 0: what there is.", value=most)
 
 
 def _queue(now: backlog.Backlog) -> Iterable[Metric]:

@@ -66,6 +66,7 @@ class Measured:
 
 
 def _route(scope: Scope) -> str:
-    """The path as it was declared; those that nobody declared are all the same."""
+    """The path as it was declared; those that nobody declared are all the same. Who asked to wait is told apart."""
+    waits = " (wait)" if any(name == b"prefer" for name, _ in scope["headers"]) else ""
     candidates = (route for route in scope["app"].routes if route.endpoint is scope.get("endpoint"))
-    return next((route.path for route in candidates if route.path_regex.match(scope["path"])), "none")
+    return next((route.path + waits for route in candidates if route.path_regex.match(scope["path"])), "none")

@@ -35,6 +35,8 @@ sys.argv = ["worker"]
 sys.exit(main())
 """
 LOST = "raise RuntimeError('CUDA error: an illegal memory access was encountered')"
+SILENT = "from worker.engine import device; device._memory = None; import time; time.sleep(3); " + LOST
+"""The driver does not tell of its memory any more either, and workers have asked since."""
 TIGHT = "if sum(w.shape[0] * w.shape[1] for w in windows) > 150 * 150: raise compute.OutOfMemory('pretended')"
 
 
@@ -44,11 +46,14 @@ def faulty(local: Local, fault: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", code], env=environment)
 
 
-def test_a_lost_device_ends_the_worker_and_gives_its_jobs_back(local: Local, redis: Redis, png: bytes) -> None:
+@pytest.mark.parametrize("fault", [LOST, SILENT])
+def test_a_lost_device_ends_the_worker_and_gives_its_jobs_back(
+    local: Local, redis: Redis, png: bytes, fault: str
+) -> None:
     local.stop("worker")
     with Client(local.url) as client:
         job_id = client.submit(png, 2).job_id
-        with faulty(local, LOST) as worker:
+        with faulty(local, fault) as worker:
             assert worker.wait(60) == RESTART
         assert redis.lpos("rq:queue:upres", job_id) is not None
         local.start("worker")

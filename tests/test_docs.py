@@ -122,7 +122,11 @@ def test_javascript_runs(local: Local, visit: Visit, tmp_path: Path, png: bytes,
 
 
 @pytest.mark.parametrize(
-    "page", [*PAGES, *(ROOT / name for name in ("ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md"))]
+    "page",
+    [
+        *PAGES,
+        *(ROOT / name for name in ("ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "infra/kubernetes/README.md")),
+    ],
 )
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):

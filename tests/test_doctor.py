@@ -18,7 +18,7 @@ from client import Client
 from core import keys, leases, registry
 from infra.child import Child, accepts, free_port
 from infra.local import Local, redis_server, tool
-from tests.conftest import ROOT, encoded, http_server
+from tests.conftest import ROOT, body, encoded, http_server
 from tests.leasing import run_out, submit, taken
 from tests.waiting import wait_until
 
@@ -86,6 +86,28 @@ def test_a_redis_that_forgets_and_evicts(local: Local, tmp_path: Path) -> None:
     assert told["workers"][0] == "!"
 
 
+def test_a_replica(local: Local, tmp_path: Path) -> None:
+    options = ("--appendonly", "yes", "--replicaof", "127.0.0.1", str(local.redis_port))
+    with server(tmp_path, *options) as url:
+        told = found(local, UPRES_REDIS_URL=url)
+    assert told["Redis role"][0] == "✗"
+    assert "read only replica" in told["Redis"][1]
+
+
+def test_a_redis_that_is_full(local: Local, tmp_path: Path) -> None:
+    with server(tmp_path, "--appendonly", "yes", "--maxmemory", "1b", "--maxmemory-policy", "noeviction") as url:
+        assert found(local, UPRES_REDIS_URL=url)["Redis memory"][0] == "✗"
+
+
+def test_jobs_that_nobody_will_take(local: Local, tmp_path: Path) -> None:
+    with server(tmp_path, "--appendonly", "yes") as url, Redis.from_url(url) as redis:
+        long_ago = int(time.time() - 3600) * 1000
+        redis.rpush(keys.WAITING, "0" * 32)
+        redis.xadd(keys.events("0" * 32), {"type": "queued"}, id=f"{long_ago}-0")
+        mark, text = found(local, UPRES_REDIS_URL=url)["jobs"]
+    assert (mark, "60 minutes" in text, "no worker" in text) == ("✗", True, True)
+
+
 def test_a_redis_in_cluster_mode(local: Local, tmp_path: Path) -> None:
     with server(tmp_path, "--cluster-enabled", "yes", "--appendonly", "yes") as url:
         assert found(local, UPRES_REDIS_URL=url)["Redis mode"][0] == "✗"
@@ -128,8 +150,20 @@ def test_credentials_that_are_missing(local: Local) -> None:
 
 
 def test_links_that_lead_nowhere(local: Local) -> None:
+    """They may well lead somewhere for clients."""
     mark, text = found(local, UPRES_S3_PUBLIC_URL=f"http://127.0.0.1:{free_port()}")["store links"]
-    assert (mark, "UPRES_S3_PUBLIC_URL" in text) == ("✗", True)
+    assert (mark, "Look from where clients are" in text) == ("!", True)
+
+
+def test_links_that_are_answered_by_somebody_else(local: Local) -> None:
+    with http_server(body(b"", 404), "127.0.0.1") as url:
+        mark, text = found(local, UPRES_S3_PUBLIC_URL=url)["store links"]
+    assert (mark, "answers 404" in text) == ("✗", True)
+
+
+@pytest.mark.parametrize("name", ["UPRES_S3_ENDPOINT_URL", "UPRES_S3_PUBLIC_URL"])
+def test_addresses_that_are_none(local: Local, name: str) -> None:
+    assert name in found(local, **{name: "localhost:9000"})["settings"][1]
 
 
 def test_a_clock_that_is_wrong(local: Local) -> None:
@@ -189,7 +223,7 @@ def test_dead_letters(local: Local, tmp_path: Path) -> None:
             assert taken(redis).job_id == job_id
             run_out(redis, job_id)
             leases.recover(redis)
-        assert "upres jobs dead" in found(local, UPRES_REDIS_URL=url)["jobs"][1]
+        assert "upres jobs dead" in found(local, UPRES_REDIS_URL=url)["dead letters"][1]
 
 
 @pytest.mark.parametrize("answer", ["nothing", "not ready", "something else"])

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from core import events
 from core.schema import Cancelled, now
 from infra.child import free_port
 from infra.local import Local
-from tests.conftest import body, http_server
+from tests.chaos.proxy import FaultProxy
+from tests.conftest import Post, body, http_server
 from tests.leasing import submit
 from tests.scraping import scrape
 from tests.test_outages import function
@@ -77,6 +80,34 @@ def test_requests_and_streams_are_told(local: Local, redis: Redis) -> None:
         assert during.get(name, **found) == before.get(name, **found) + 1
     events.append(redis, Cancelled(job_id=job_id))
     wait_until(lambda: scrape(local.url).get("upres_sse_subscribers") == before.get("upres_sse_subscribers"))
+
+
+def test_who_asked_to_wait_is_told_apart(local: Local, post: Post) -> None:
+    name, labels = "upres_http_request_seconds_count", {"method": "POST", "status": "202"}
+    before = scrape(local.url)
+    post(image_url="https://example.invalid/a.png")
+    post({"Prefer": "wait=0.1"}, image_url="https://example.invalid/a.png")
+    after = scrape(local.url)
+    for route in ("/v1/jobs", "/v1/jobs (wait)"):
+        assert after.get(name, route=route, **labels) == before.get(name, route=route, **labels) + 1
+    assert after.get("upres_redis_memory_bytes") > 0
+
+
+def test_the_process_answers_while_all_threads_wait(local: Local, tmp_path: Path) -> None:
+    with FaultProxy(local.redis_port) as proxy:
+        for url in function(local, tmp_path, UPRES_REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0"):
+            assert requests.get(f"{url}/readyz", timeout=20).ok
+            with proxy.partition(), ThreadPoolExecutor(60) as pool:
+                asked = threading.Barrier(61, timeout=20)
+                waiting = [pool.submit(_ask, asked, f"{url}/readyz") for _ in range(60)]
+                asked.wait()
+                assert requests.get(f"{url}/healthz", timeout=1).ok
+                assert not all(one.done() for one in waiting)
+
+
+def _ask(asked: threading.Barrier, url: str) -> None:
+    asked.wait()
+    requests.get(url, timeout=60)
 
 
 def test_the_functions_own_port_wants_no_key(local: Local, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from client import Client
 from client.errors import JobFailed
 from core import errors
 from core.errors import FetchError, ImageError, RequestError, UpresError
-from infra import dashboard
+from infra import monitoring
 from infra.child import Child, accepts, free_port
 from infra.local import Local, tool
 from tests.conftest import ROOT, body, http_server
@@ -25,7 +25,7 @@ from tests.test_outages import function
 from tests.waiting import wait_until
 from tests.workers import worker
 
-RULES = ROOT / "infra/prometheus/rules.yml"
+RULES = monitoring.RULES
 RARE = {"Store", "Failures", "Fetching"}
 """Graphs that are empty as long as nothing fails."""
 
@@ -38,12 +38,16 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def graphs() -> list[dict[str, Any]]:
-    return [panel for panel in json.loads(dashboard.FILE.read_text())["panels"] if panel["type"] != "row"]
+    return [panel for panel in json.loads(monitoring.DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
 
 
 def test_the_dashboard_is_what_its_code_says() -> None:
-    assert dashboard.FILE.read_text() == dashboard.dashboard(), "run: python -m infra.dashboard"
+    assert monitoring.DASHBOARD.read_text() == monitoring.dashboard(), "run: python -m infra.monitoring"
     assert len(graphs()) == 21
+
+
+def test_kubernetes_has_the_same_alerts() -> None:
+    assert monitoring.OPERATORS_RULES.read_text() == monitoring.operators_rules(), "run: python -m infra.monitoring"
 
 
 def test_the_rules_do_what_they_should() -> None:
@@ -69,7 +73,7 @@ def test_each_alert_has_an_entry_in_the_runbook() -> None:
 
 def test_failures_are_those_that_nobody_but_the_operator_can_mend() -> None:
     [rule] = [alert for alert in alerts() if alert["alert"] == "UpresJobsFail"]
-    [pattern] = re.findall(r'code=~"([^"]+)"', rule["expr"])
+    [pattern] = set(re.findall(r'code=~"([^"]+)"', rule["expr"]))
     theirs = (RequestError, ImageError, FetchError)
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, UpresError) and kind not in theirs:

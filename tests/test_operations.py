@@ -37,7 +37,9 @@ BLOCKS = [Block(*found) for found in re.findall(r"((?:[^\n]+\n)+)\n```sh\n(.*?)`
 
 def test_there_are_commands_and_some_cannot_be_run() -> None:
     assert len(BLOCKS) == TEXT.count("```sh")
-    assert [block.commands.split()[0] for block in BLOCKS if not block.is_run] == ["for", "kubectl", "npx"]
+    assert [block.commands.split()[0] for block in BLOCKS if not block.is_run] == [
+        *("sudo", "for", "kubectl", "npx", "git"),
+    ]
 
 
 @pytest.fixture
@@ -52,7 +54,8 @@ def clone(tmp_path: Path) -> Iterator[Path]:
             shutil.copy2(ROOT / name, folder / name)
     (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "redis-server").symlink_to(redis_server())
+    for name in ("redis-server", "redis-cli"):
+        (tmp_path / "bin" / name).symlink_to(Path(redis_server()).with_name(name))
     yield folder
     with suppress(OSError, ValueError):
         os.kill(int((folder / "data/redis.pid").read_text()), signal.SIGKILL)
@@ -85,3 +88,15 @@ def test_whoever_follows_it_has_a_running_system(clone: Path) -> None:
     assert told.count("✗") == 0
     assert (clone / "data/chelsea_x2.png").exists()
     assert "url_unreachable" in told
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
+@pytest.mark.parametrize("name", ["upres-function.service", "upres-worker.service"])
+def test_systemd_understands_its_units(tmp_path: Path, name: str) -> None:
+    unit = (ROOT / "infra/systemd" / name).read_text().replace("/opt/upres/.venv/bin/python", sys.executable)
+    (tmp_path / name).write_text(unit)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(tmp_path / name)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert name not in done.stderr

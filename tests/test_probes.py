@@ -1,8 +1,10 @@
 """What Prometheus sees of a worker, and what its probes say."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -60,6 +62,8 @@ def test_a_worker_tells_what_it_did(measured: str, client: Client, redis: Redis,
     assert more("upres_batch_tiles_sum") == last.tiles_total
     mine = sum(isinstance(event, Progress) for event in told)
     assert more("upres_events_published_total", type="progress") >= mine
+    assert more("upres_events_published_total", type="succeeded") == 1
+    assert more("upres_events_published_total", type="failed") == 1
     assert more("upres_device_busy_seconds_total") > 0
     assert after.get("upres_slots") == 3
     assert after.get("upres_slots_busy") == 0
@@ -108,6 +112,15 @@ def test_whoever_does_not_get_on_is_stuck(local: Local) -> None:
     health.enter("ready")
     assert health.report()["status"] == "stuck"
     assert "device" in health.report()["detail"]
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.4, 0.8, 1.0, 1.2])
+def test_one_that_is_told_to_stop_while_it_loads_does_so(local: Local, seconds: float) -> None:
+    process = subprocess.Popen([sys.executable, "-m", "worker"], env={**os.environ, **local.environment})
+    time.sleep(seconds)  # wherever it is by then
+    process.terminate()
+    code = process.wait(20)
+    assert code == 0 or (code == -signal.SIGTERM and seconds == 0.1)  # Python itself was still starting
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from core.storage import Store
 from core.workers import Worker
 from infra.local import Local
 from tests.pushing import Pushed
+from worker.engine.device import Memory, choose
 from worker.model import Model, open_folder
 from worker.models import Models
 from worker.watcher import Watcher
@@ -54,7 +55,7 @@ class One:
         self.shelf = Shelf(cannot)
         self.name, self.model, self.redis = f"w-{secrets.token_hex(3)}", name, redis
         settings = local.settings.model_copy(update={"model": name, "redis_url": f"{local.settings.redis_url[:-1]}1"})
-        self.watcher = Watcher(settings, store, cast(Models, self.shelf))
+        self.watcher = Watcher(settings, store, cast(Models, self.shelf), Memory(choose("cpu")))
         self.state = "ready"
 
     def refresh(self) -> None:

@@ -1,12 +1,13 @@
 """`python -m worker`: one worker process."""
 
 import argparse
+import os
+import signal
 import sys
 
 from core import logs, tracing
 from core.errors import UpresError
 from core.settings import Settings
-from worker.service import serve
 
 
 def main() -> int:
@@ -17,6 +18,10 @@ def main() -> int:
         "Settings come from UPRES_* variables (see core/settings.py) and AWS's own credential variables.",
     )
     parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))  # a container's first process would not even hear of it
+    from worker.service import serve  # half a second
+
     try:
         settings = Settings.from_environment()
         logs.begin(settings)

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from redis import Redis
 from redis.exceptions import RedisError
 
-from core import access, coalescing, events, formats, keys, leases, rates, tracing
+from core import access, coalescing, formats, keys, rates, tracing
 from core.catalogue import Pin
 from core.errors import (
     DeviceLost,
@@ -30,7 +30,7 @@ from core.settings import Settings
 from core.storage import ObjectNotFound, Store
 from worker import metrics
 from worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
-from worker.engine.device import Device
+from worker.engine.device import Device, Memory
 from worker.engine.device_thread import DeviceThread
 from worker.engine.engine import Engine, OnPiece
 from worker.fetch import TOTAL_SECONDS, Reach, fetch
@@ -39,7 +39,7 @@ from worker.imaging.encode import Encoders
 from worker.imaging.images import Picture
 from worker.models import Models, Served
 from worker.preview import Preview
-from worker.report import JobEnded, Report
+from worker.report import JobEnded, Report, fail, tell
 from worker.watcher import Watcher
 
 log = logging.getLogger("upres.worker")
@@ -57,6 +57,7 @@ class Parts(NamedTuple):
     encoders: Encoders
     settings: Settings
     device: Device
+    memory: Memory
 
 
 def run(parts: Parts, job: JobMessage, lease: Lease) -> None:
@@ -86,7 +87,7 @@ def _run(parts: Parts, job: JobMessage, lease: Lease) -> None:
     except Exception as error:
         _fail(job, parts, lease, error)
     else:
-        if events.append(parts.connection, Succeeded(job_id=job.job_id, result=result), lease.holder):
+        if tell(parts.connection, Succeeded(job_id=job.job_id, result=result), lease):
             told = {"event": "succeeded", "model": job.model, "seconds": result.seconds}
             JobLog(log, job.job_id).info("succeeded: %d×%d", result.width, result.height, extra=told)
             parts.watcher.count(job.model, job.model_digest, well=True)
@@ -233,10 +234,8 @@ def _fail(job: JobMessage, parts: Parts, lease: Lease, error: Exception) -> None
     if not isinstance(error, UpresError):
         JobLog(log, job.job_id).error("nobody foresaw this", exc_info=error)
         error = UpresError("Something went wrong inside upres; the operator finds it in the worker's log.")
-    tracing.failed(error.code)
-    JobLog(log, job.job_id).info("failed: %s", error.code, extra={"event": "failed", "code": error.code})
     if isinstance(error, FetchError):
         metrics.FETCH_ERRORS.labels(error.code).inc()
     if not isinstance(error, (RequestError, ImageError, FetchError, Unavailable)):
         parts.watcher.count(job.model, job.model_digest, well=False)
-    events.append(parts.connection, leases.failure(job.job_id, error), lease.holder, dead=unforeseen)
+    fail(parts.connection, lease, error, dead=unforeseen)

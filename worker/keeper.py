@@ -11,13 +11,14 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from core import events, keys, leases, workers
+from core import keys, leases, workers
 from core.errors import DeadlineExceeded, TimedOut
 from core.leases import Lease
 from core.logs import JobLog
 from core.queue import connect_quickly
 from core.settings import Settings
 from core.workers import Worker
+from worker.report import fail
 from worker.slots import Hands, Hold
 
 log = logging.getLogger("upres.worker")
@@ -100,10 +101,7 @@ class Keeper(threading.Thread):
         """Tell the end of a job that took too long, even while a call in it hangs; notice that it hangs."""
         now = time.monotonic()
         if hold.failed_at is None and now > hold.until:
-            failed = leases.failure(hold.lease.job_id, _lateness(hold.lease))
-            if events.append(self._connection, failed, hold.lease.holder):
-                told = {"event": "failed", "code": failed.code}
-                JobLog(log, hold.lease.job_id).warning("failed: %s", failed.code, extra=told)
+            fail(self._connection, hold.lease, _lateness(hold.lease))
             hold.failed_at = now
         if hold.failed_at is not None and now > hold.failed_at + STUCK_SECONDS:
             JobLog(log, hold.lease.job_id).error("hangs")

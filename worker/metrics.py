@@ -12,8 +12,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from worker.engine.device import memory
-
 if TYPE_CHECKING:
     from worker.job import Parts
     from worker.slots import Hands
@@ -43,6 +41,7 @@ class WorkerCollector(Collector):
 
     def __init__(self, parts: "Parts", hands: "Hands") -> None:
         self._device, self._stats, self._models = parts.device, parts.thread.stats, parts.models
+        self._memory = parts.memory
         self._store, self._slots, self._hands = parts.store, parts.settings.slots, hands
 
     def collect(self) -> Iterable[Metric]:
@@ -63,10 +62,9 @@ class WorkerCollector(Collector):
 
     def _device_metrics(self) -> Iterable[Metric]:
         yield InfoMetricFamily("upres_device", "The processor.", {"kind": self._device.kind, "name": self._device.name})
-        free, total = memory(self._device.kind)
         bytes_ = GaugeMetricFamily("upres_device_memory_bytes", "Memory of the device.", labels=["state"])
-        bytes_.add_metric(["used"], total - free)
-        bytes_.add_metric(["free"], free)
+        bytes_.add_metric(["used"], self._memory.used)
+        bytes_.add_metric(["free"], self._memory.total - self._memory.used)
         yield bytes_
         busy = "Time in which the device had work; its rate is the busy share."
         yield CounterMetricFamily("upres_device_busy_seconds", busy, value=self._stats.busy_seconds)

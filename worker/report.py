@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from redis import Redis
 
-from core import events, tracing
+from core import events, leases, tracing
+from core.errors import UpresError
 from core.leases import Lease
 from core.logs import JobLog
 from core.schema import Event, JobMessage, Progress, Stage, Started, now
@@ -23,6 +24,21 @@ PERCENT: dict[Stage, float] = {"fetch": 0, "decode": 3, "upscale": 5, "encode": 
 
 class JobEnded(Exception):
     """The job is not this worker's any more: it has ended, another attempt goes on with it, or it waits."""
+
+
+def tell(connection: Redis, event: Event, lease: Lease, dead: bool = False) -> bool:
+    """Append an event of a job in hand; whether it still is that (see core/events.py)."""
+    if events.append(connection, event, lease.holder, dead) is None:
+        return False
+    metrics.EVENTS.labels(event.type).inc()
+    return True
+
+
+def fail(connection: Redis, lease: Lease, error: UpresError, dead: bool = False) -> None:
+    """End a job in hand with an error, and say so."""
+    if tell(connection, leases.failure(lease.job_id, error), lease, dead):
+        tracing.failed(error.code)
+        JobLog(log, lease.job_id).info("failed: %s", error.code, extra={"event": "failed", "code": error.code})
 
 
 class Report:
@@ -124,6 +140,5 @@ class Report:
         )
 
     def _append(self, event: Event) -> None:
-        if events.append(self._connection, event, self.lease.holder) is None:
+        if not tell(self._connection, event, self.lease):
             raise JobEnded
-        metrics.EVENTS.labels(event.type).inc()

@@ -23,7 +23,7 @@ from core.settings import Settings
 from core.storage import Store
 from core.workers import Worker
 from worker import job, metrics
-from worker.engine.device import choose, memory
+from worker.engine.device import Memory, choose
 from worker.engine.device_thread import DeviceThread
 from worker.imaging.decoding import Decoders
 from worker.imaging.encode import Encoders
@@ -61,7 +61,7 @@ def serve(settings: Settings) -> int:
 
 def _stop_loading(number: int, frame: FrameType | None) -> NoReturn:
     """As a container's first process, a worker would not even hear of it otherwise."""
-    raise SystemExit(STOPPED)
+    _leave(STOPPED)  # whatever loads cannot be interrupted in order
 
 
 class Crew:
@@ -155,14 +155,13 @@ def _leave(code: int) -> NoReturn:
 
 def _describe(name: str, parts: job.Parts, hands: Hands) -> Worker:
     ready = parts.models.ready()
-    free, total = memory(parts.device.kind)
     return Worker(
         name=name,
         state="stopping" if hands.closed else "ready",
         device=parts.device.name,
         kind=parts.device.kind,
-        memory_used=total - free,
-        memory_total=total,
+        memory_used=parts.memory.used,
+        memory_total=parts.memory.total,
         models=tuple(map(str, ready)),
         digests=tuple(model.digest for model in ready),
         slots=parts.settings.slots,
@@ -182,7 +181,8 @@ def prepare(settings: Settings) -> job.Parts:
     models = Models(settings, store, device, thread)
     decoders = Decoders(min(settings.slots, os.cpu_count() or 1), settings.max_input_pixels(2))
     decoders.start()
-    watcher = Watcher(settings, store, models)
+    memory = Memory(device)
+    watcher = Watcher(settings, store, models, memory)
     prune(settings.cache_dir)
     try:
         for name in settings.preloaded:
@@ -199,6 +199,7 @@ def prepare(settings: Settings) -> job.Parts:
         encoders=Encoders(settings.slots),
         settings=settings,
         device=device,
+        memory=memory,
     )
 
 

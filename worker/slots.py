@@ -14,13 +14,14 @@ from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
-from core import events, keys, leases
+from core import keys, leases
 from core.errors import DeviceLost, JobRefused
 from core.leases import Lease
 from core.logs import JobLog
 from core.queue import connect, connect_quickly, read_message
 from core.settings import Settings
 from worker import job
+from worker.report import fail
 
 log = logging.getLogger("upres.worker")
 
@@ -134,11 +135,12 @@ class Slot(threading.Thread):
             else:
                 job.run(self._parts, read_message(lease.job_id, lease.record), lease)
         except JobRefused as error:
-            JobLog(log, lease.job_id).error("%s", error, extra={"event": "failed", "code": error.code})
-            events.append(self._connection, leases.failure(lease.job_id, error), lease.holder, dead=True)
+            JobLog(log, lease.job_id).error("%s", error)
+            fail(self._connection, lease, error, dead=True)
         except DeviceLost:
             self._hands.close()
             self._hands.wait_still()  # so that no other slot of this process takes the job again
+            JobLog(log, lease.job_id).warning("goes back into the queue", extra={"event": "requeued"})
             leases.give_back(self._connection, lease, "device_lost")
         finally:
             self._hands.put_down(hold)

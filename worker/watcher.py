@@ -19,6 +19,7 @@ from core.queue import connect_quickly
 from core.registry import CANARY, STABLE
 from core.settings import Settings
 from core.storage import Store
+from worker.engine.device import Memory
 from worker.models import Models
 
 log = logging.getLogger("upres.worker")
@@ -33,12 +34,13 @@ REFUSALS = (ModelError, ModelNotFound, ModelUnavailable)
 class Watcher(threading.Thread):
     """Looks after the labels of all models that are in memory, until it is closed."""
 
-    def __init__(self, settings: Settings, store: Store, models: Models) -> None:
+    def __init__(self, settings: Settings, store: Store, models: Models, memory: Memory) -> None:
         super().__init__(name="watcher", daemon=True)
         self._settings = settings
         self._connection = connect_quickly(settings)
         self._store = store
         self._models = models
+        self._memory = memory
         self._pins: dict[tuple[str, str], Pin] = {}
         self._offered: dict[str, Offer] = {}
         self._needed: dict[str, set[str]] = {}
@@ -48,6 +50,7 @@ class Watcher(threading.Thread):
     def run(self) -> None:
         """Watch."""
         while not self._closed.wait(WATCH_SECONDS):
+            self._memory.look()
             for name in {model.manifest.name for model in self._models.ready()}:
                 try:
                     self.refresh(name)

@@ -31,8 +31,8 @@ def look(store: Store, settings: Settings) -> Iterator[Finding]:
         yield wrong("store", f"{where}: {error}", _help(store))
         return
     yield well("store", where)
-    yield from _files(store)
-    yield _forgets(store)
+    yield from _files(store, settings)
+    yield look_at_rules(store)
     yield _model(store, settings.model)
 
 
@@ -43,7 +43,7 @@ def _help(store: Store) -> str:
     return "Make the bucket named in UPRES_S3_BUCKET, and let these credentials list, read and write it."
 
 
-def _files(store: Store) -> Iterator[Finding]:
+def _files(store: Store, settings: Settings) -> Iterator[Finding]:
     key = keys.upload(f"doctor-{secrets.token_hex(8)}")
     try:
         store.put(key, DATA)
@@ -51,7 +51,7 @@ def _files(store: Store) -> Iterator[Finding]:
             yield wrong("store files", "another file came back than was put there", "Use a store that is consistent.")
             return
         yield well("store files", "put and got one")
-        yield from _link(store, key)
+        yield from _link(store, key, settings)
     except UpresError as error:
         mend = "Let these credentials put, get and delete objects under uploads/ and results/."
         yield wrong("store files", str(error), mend)
@@ -59,7 +59,7 @@ def _files(store: Store) -> Iterator[Finding]:
         _clear(store, key)
 
 
-def _link(store: Store, key: str) -> Iterator[Finding]:
+def _link(store: Store, key: str, settings: Settings) -> Iterator[Finding]:
     """Whether a link works as clients would use it; the answer also says what time it is there."""
     link = store.presign(key, "doctor.txt")
     host = httpx.URL(link).copy_with(path="/", query=None)
@@ -67,7 +67,11 @@ def _link(store: Store, key: str) -> Iterator[Finding]:
     try:
         answer = httpx.get(link, timeout=LINK_TIMEOUT)
     except httpx.HTTPError as error:
-        yield wrong("store links", f"{host} does not answer ({error})", mend)
+        if settings.s3_public_url not in (None, settings.s3_endpoint_url):
+            mend = "Look from where clients are: UPRES_S3_PUBLIC_URL is for them."
+            yield doubtful("store links", f"{host} does not answer this machine ({error})", mend)
+        else:
+            yield wrong("store links", f"{host} does not answer ({error})", mend)
         return
     if "Date" in answer.headers:
         yield apart("clock of the store", parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time() + 0.5)
@@ -77,10 +81,14 @@ def _link(store: Store, key: str) -> Iterator[Finding]:
         yield wrong("store links", f"{host} answers {answer.status_code}", mend)
 
 
-def _forgets(store: Store) -> Finding:
+def look_at_rules(store: Store) -> Finding:
+    """Whether old files are deleted, and only those."""
     ruled = store.expiring()
     if ruled is None:
         return doubtful("store lifecycle", "the store tells no rules", f"Delete what is older than {_ages()}.")
+    if any("models/".startswith(one) for one in ruled):
+        mend = "Rules as in infra/aws/bucket.yml delete under uploads/, results/ and checkpoints/ only."
+        return wrong("store lifecycle", "models are deleted some day, too", mend)
     missing = [prefix for prefix in PREFIXES if not any(prefix.startswith(one) for one in ruled)]
     if missing:
         mend = f"Rules as in infra/aws/bucket.yml delete what is older than {_ages()}."

@@ -39,7 +39,7 @@ def look(redis: Redis, url: str) -> Iterator[Finding]:
         )
         return
     yield from _server(redis, url)
-    for check in (_rights, _speed, _clock, _jobs):
+    for check in (_rights, _speed, _clock, _dead, _waiting):
         try:
             yield check(redis)
         except RedisError as error:
@@ -55,6 +55,9 @@ def _server(redis: Redis, url: str) -> Iterator[Finding]:
         yield doubtful("Redis", "does not let this user ask how it is set up", mend)
         return
     yield _version(told, url)
+    if told.get("role") != "master":
+        mend = "Give UPRES_REDIS_URL the address of the primary: a replica takes no jobs."
+        yield wrong("Redis role", "a replica, which can only be read", mend)
     yield _keeps(told)
     yield _evicts(told)
     yield from _memory(told)
@@ -97,6 +100,8 @@ def _memory(told: Any) -> Iterator[Finding]:
     used, most = told["used_memory"], told.get("maxmemory") or 0
     if not most:
         yield well("Redis memory", f"{used / 1e6:.0f} MB, no limit of its own")
+    elif used >= most:
+        yield wrong("Redis memory", f"full: {used / 1e6:.0f} of {most / 1e6:.0f} MB", "Give it more: it takes no jobs.")
     elif used > FULL * most:
         mend = "Give it more memory; when it is full, nothing is accepted any more."
         yield doubtful("Redis memory", f"{used / 1e6:.0f} of {most / 1e6:.0f} MB", mend)
@@ -111,6 +116,7 @@ def _rights(redis: Redis) -> Finding:
         "read events": lambda: redis.xrange(keys.events(NOBODYS_JOB), count=1),
         "run the script": lambda: call(redis, "expire", NOBODYS_JOB, "", ""),
         "renew leases": lambda: leases.renew(redis, [leases.Lease(NOBODYS_JOB, "nobody", 1, 0, {})]),
+        "write": lambda: (redis.hset(keys.run(NOBODYS_JOB), "doctor", "1"), redis.delete(keys.run(NOBODYS_JOB))),
         "publish": lambda: redis.publish(keys.channel(NOBODYS_JOB), ""),
     }
     for what, attempt in tries.items():
@@ -150,13 +156,21 @@ def apart(what: str, seconds: float) -> Finding:
     return well(what, "as this machine's")
 
 
-def _jobs(redis: Redis) -> Finding:
+def _dead(redis: Redis) -> Finding:
+    count = backlog.read(redis).dead
+    if count:
+        mend = "`upres jobs dead` says what died, and `upres jobs replay` tries it again."
+        return doubtful("dead letters", str(count), mend)
+    return well("dead letters", "none")
+
+
+def _waiting(redis: Redis) -> Finding:
     now = backlog.read(redis)
-    found = f"{now.waiting} waiting, {now.running} running, {now.dead} dead"
-    if now.dead:
-        return doubtful("jobs", found, "`upres jobs dead` says what died, and `upres jobs replay` tries it again.")
+    found = f"{now.waiting} waiting, {now.running} running"
     if now.oldest_seconds > WAITING_SECONDS:
-        found += f"; the oldest waits for {now.oldest_seconds / 60:.0f} minutes"
+        found += f"; the oldest has waited for {now.oldest_seconds / 60:.0f} minutes"
+        if not now.workers:
+            return wrong("jobs", f"{found}, and no worker is there", "Start one: python -m worker")
         return doubtful("jobs", found, "Add workers, or see in their logs why they take none.")
     return well("jobs", found)
 

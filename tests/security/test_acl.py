@@ -66,6 +66,16 @@ def test_every_part_does_its_work(
             assert "upres_worker_slots" in metrics.text
 
 
+@pytest.mark.parametrize("user", ["function", "worker", "operator"])
+def test_the_doctor_may_look(local: Local, urls: dict[str, str], user: str) -> None:
+    environment = {**os.environ, **local.environment, "UPRES_REDIS_URL": urls[user]}
+    command = [str(Path(sys.executable).parent / "upres"), "doctor"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout
+    assert "✓ Redis rights       all that upres does" in told
+    assert "✗ Redis persistence" in told  # this one has no append-only file
+    assert told.count("✗") == 1
+
+
 def test_a_gateway_serves_streams_and_nothing_else(
     local: Local, urls: dict[str, str], tmp_path: Path, operator: Redis
 ) -> None:

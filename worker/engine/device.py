@@ -1,5 +1,6 @@
 """Which processor the worker runs on, and what it is."""
 
+import logging
 import platform
 import subprocess
 import sys
@@ -11,7 +12,12 @@ import psutil
 
 from core.errors import SettingsError
 
+log = logging.getLogger("upres.worker")
+
 Kind = Literal["cuda", "mps", "cpu"]
+CGROUP = Path("/sys/fs/cgroup")
+"""Where a container finds its limits (Linux, control group v2)."""
+DRIVER_SECONDS = 10
 
 
 class Device(NamedTuple):
@@ -36,17 +42,48 @@ def choose(wanted: Literal["auto"] | Kind) -> Device:
     if kind == "cuda":
         return _cuda()
     name = f"{_processor()}, {psutil.cpu_count()} threads" if kind == "cpu" else f"{_processor()} GPU"
-    free, total = memory(kind)
+    free, total = _memory(kind)
     return Device(kind, name, total, free)
 
 
-def memory(kind: Kind) -> tuple[int, int]:
-    """Free and total bytes of the device's memory now."""
+class Memory:
+    """The bytes of a device's memory that somebody uses, when last asked.
+
+    The driver is asked by whoever may wait for it: it may not answer, and cannot once the device is lost.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._kind = device.kind
+        self.used, self.total = device.memory_total - device.memory_free, device.memory_total
+
+    def look(self) -> None:
+        """Ask; without an answer it is as before."""
+        try:
+            free, self.total = _memory(self._kind)
+        except Exception as error:
+            log.warning("the device does not tell how much memory it has (%s)", error)
+        else:
+            self.used = self.total - free
+
+
+def _memory(kind: Kind) -> tuple[int, int]:
+    """Free and total bytes now: of the GPU, else of the container or the machine (Apple's GPU shares it)."""
     if kind == "cuda":
         device = _cuda()
         return device.memory_free, device.memory_total
-    machine = psutil.virtual_memory()  # Apple's GPU shares it
-    return machine.available, machine.total
+    machine = psutil.virtual_memory()
+    limit, current = (_number(CGROUP / name) for name in ("memory.max", "memory.current"))
+    if limit is None or current is None or limit >= machine.total:
+        return machine.available, machine.total
+    return max(0, limit - current), limit
+
+
+def _number(file: Path) -> int | None:
+    """What a file of the kernel says; None when it says nothing, or «max»."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 GPUS = tuple(map(Path, ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")))
@@ -80,8 +117,8 @@ def _cuda() -> Device:
         free, total = torch.cuda.mem_get_info()
         return Device("cuda", torch.cuda.get_device_name(), total, free)
     query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
-    line = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    name, *mebibytes = line.split(", ")
+    told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=DRIVER_SECONDS).stdout
+    name, *mebibytes = told.splitlines()[0].split(", ")
     return Device("cuda", name, *(int(one) << 20 for one in mebibytes))
 
 

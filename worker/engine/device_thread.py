@@ -3,6 +3,7 @@
 While the device works on one batch, the host prepares the next and hands out the one before.
 """
 
+import logging
 import threading
 import time
 from collections import Counter, deque
@@ -19,6 +20,8 @@ from core.errors import DeviceLost, DeviceOutOfMemory
 from worker.engine import tiles
 from worker.engine.batching import Batcher
 from worker.engine.compute import Compute, Finish, OutOfMemory
+
+log = logging.getLogger("upres.worker")
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -173,6 +176,7 @@ class DeviceThread:
     def _recover(self, batch: list[Window], error: Exception) -> None:
         """One by one: what fails alone is guilty, the others never know. A lost device fails all."""
         if is_sticky(error):
+            log.error("the device broke down", exc_info=error)
             self.lost = DeviceLost(f"The device broke down ({error}); the job is tried again elsewhere.")
         for window in batch:
             try:

@@ -1,12 +1,15 @@
-"""The Grafana dashboard, as code: `python -m infra.dashboard` writes infra/grafana/upres.json.
+"""What watches upres, as code: `python -m infra.monitoring` writes it where it is used.
+
+    infra/grafana/upres.json             the dashboard, from below
+    infra/kubernetes/base/alerts.yaml    infra/prometheus/rules.yml for the Prometheus Operator
 
 What Redis knows is told by every function alike, hence `max`; what processes know of themselves is summed.
 """
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from grafana_foundation_sdk.builders.common import VizLegendOptions
 from grafana_foundation_sdk.builders.dashboard import Dashboard, DatasourceVariable, Row
 from grafana_foundation_sdk.builders.prometheus import Dataquery
@@ -15,7 +18,10 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 
-FILE = Path(__file__).parent / "grafana" / "upres.json"
+INFRA = Path(__file__).parent
+DASHBOARD = INFRA / "grafana" / "upres.json"
+RULES = INFRA / "prometheus" / "rules.yml"
+OPERATORS_RULES = INFRA / "kubernetes" / "base" / "alerts.yaml"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
 WIDTH, HEIGHT = 8, 7
 """Of a panel, in Grafana's grid of 24 columns."""
@@ -186,6 +192,17 @@ def dashboard() -> str:
     return JSONEncoder(sort_keys=True, indent=2).encode(built.build()) + "\n"
 
 
+def operators_rules() -> str:
+    """The alerts as the Prometheus Operator wants them."""
+    rule = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "upres"},
+        "spec": yaml.safe_load(RULES.read_text()),
+    }
+    return "# Written by infra/monitoring.py.\n" + yaml.safe_dump(rule, sort_keys=False, width=110)
+
+
 if __name__ == "__main__":
-    FILE.write_text(dashboard())
-    sys.stdout.write(f"{FILE.name} written\n")
+    DASHBOARD.write_text(dashboard())
+    OPERATORS_RULES.write_text(operators_rules())
