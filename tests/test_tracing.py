@@ -76,7 +76,7 @@ def lines(folder: Path, name: str, job_id: str) -> list[dict[str, Any]]:
 def test_one_trace_from_the_request_to_each_stage(local: Local, redis: Redis, tmp_path: Path, png: bytes) -> None:
     spans: list[tuple[str, Span]] = []
     with collector(spans) as endpoint, http_server(body(png)) as image:
-        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100", "UPRES_LOGS": "json"}
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "60000", "UPRES_LOGS": "json"}
         with parts(local, redis, tmp_path, **settings) as url, Client(url) as client:
             headers = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
             job = requests.post(
