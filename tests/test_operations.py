@@ -87,6 +87,7 @@ def test_whoever_follows_it_has_a_running_system(clone: Path) -> None:
     assert told.endswith("all done\n")
     assert told.count("✗") == 0
     assert (clone / "data/chelsea_x2.png").exists()
+    assert (clone / "data/again/chelsea_x2.png").exists()
     assert "url_unreachable" in told
 
 
