@@ -64,6 +64,8 @@ class Store:
             read_timeout=self._patience,
             retries={"mode": "standard", "total_max_attempts": self._attempts},
             signature_version="s3v4",
+            # Where others than AWS answer an error with a checksum, botocore would end in an error of its own.
+            response_checksum_validation="when_required" if endpoint else "when_supported",
             # «virtual» also makes links to the region's own host; the default would be the global one.
             s3={"addressing_style": "path" if endpoint else "virtual"},
         )

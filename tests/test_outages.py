@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import pytest
 import requests
 from PIL import Image
 
 from client import Client
+from core.errors import StoreUnavailable
 from core.schema import Event, Failed, Progress
+from core.storage import Store
 from infra.child import Child, accepts, free_port
 from infra.local import Local
 from tests.chaos.proxy import FaultProxy
-from tests.conftest import SAMPLES, encoded
+from tests.conftest import SAMPLES, body, encoded, http_server
 
 
 def function(local: Local, folder: Path, **changed: str) -> Iterator[str]:
@@ -172,3 +175,12 @@ def test_a_worker_without_redis_says_why(local: Local) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr, done.stderr
     assert time.monotonic() - begin < 30
+
+
+def test_a_store_that_fails_with_a_checksum_only_fails(local: Local) -> None:
+    wrong = body(b"out of order", 500, {"x-amz-checksum-crc32": "AAAAAA=="})
+    with http_server(wrong, "127.0.0.1") as url:
+        settings = local.settings.model_copy(update={"s3_endpoint_url": url})
+        store = Store(settings, boto3.session.Session("id", "secret", region_name="us-east-1"), attempts=1)
+        with pytest.raises(StoreUnavailable):
+            store.get("a")
