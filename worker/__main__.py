@@ -19,7 +19,9 @@ def main() -> int:
     )
     parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))  # a container's first process would not even hear of it
+        # Until jobs are taken. A container's first process would not hear of it otherwise, and whatever loads cannot be
+        # interrupted in order.
+        signal.signal(number, lambda *_: os._exit(0))
     from worker.service import serve  # half a second
 
     try:

@@ -50,18 +50,11 @@ def serve(settings: Settings) -> int:
     Then the jobs in hand have `stop_seconds` to be finished; what is left is put back into the queue. The exit
     code: STOPPED or RESTART.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop_loading)
     health = Health()
     with Probes(settings.metrics_port, health):
         parts = prepare(settings)
         crew = Crew(settings, parts, health)
         return _work(settings, crew, parts, health)
-
-
-def _stop_loading(number: int, frame: FrameType | None) -> NoReturn:
-    """As a container's first process, a worker would not even hear of it otherwise."""
-    _leave(STOPPED)  # whatever loads cannot be interrupted in order
 
 
 class Crew:
