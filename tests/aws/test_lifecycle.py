@@ -1,14 +1,16 @@
 """What the doctor hears of a bucket's rules, from S3's own API (in moto)."""
 
+import secrets
 from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from client.doctor.objects import look_at_rules
 from core.settings import Settings
 from core.storage import Store
+from tests.aws.conftest import ACCESS_KEY, SECRET_KEY, Aws
+from tests.aws.intrinsics import REGION
 
 
 def rule(**filter: Any) -> dict[str, Any]:
@@ -26,12 +28,11 @@ def rule(**filter: Any) -> dict[str, Any]:
         ([rule(Tag={"Key": "a", "Value": "b"})], "doubtful", "uploads/"),
     ],
 )
-def test_rules_are_understood(rules: list[dict[str, Any]], grade: str, says: str) -> None:
-    with mock_aws():
-        session = boto3.session.Session("id", "secret", region_name="us-east-1")
-        s3: Any = session.client("s3")
-        s3.create_bucket(Bucket="upres")
-        if rules:
-            s3.put_bucket_lifecycle_configuration(Bucket="upres", LifecycleConfiguration={"Rules": rules})
-        finding = look_at_rules(Store(Settings(), session))
+def test_rules_are_understood(aws: Aws, rules: list[dict[str, Any]], grade: str, says: str) -> None:
+    bucket, s3 = f"rules-{secrets.token_hex(6)}", aws.client("s3")
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    if rules:
+        s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+    session = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
+    finding = look_at_rules(Store(Settings(s3_bucket=bucket, s3_endpoint_url=aws.url), session))
     assert (finding.grade, says in finding.found) == (grade, True), finding
