@@ -1,5 +1,6 @@
 """The networks that models are made of, as torch modules."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from core.manifest import Network
 from worker.model import Model
 
 
-class Enlarger(nn.Module):
+class Enlarger(nn.Module, ABC):
     """Base of all networks: RGB in [0, 1], (batch, 3, height, width) → (batch, 3, height·factor, width·factor).
 
     The result is the nearest-neighbour enlargement plus what `detail` adds, or where `adds_to_image` is false
@@ -33,9 +34,9 @@ class Enlarger(nn.Module):
             return detail
         return detail + functional.interpolate(image, scale_factor=float(self.factor), mode="nearest")
 
+    @abstractmethod
     def detail(self, image: Tensor) -> Tensor:
         """What the network computes, in the precision of its weights."""
-        raise NotImplementedError
 
 
 def conv(channels: int, result: int) -> nn.Conv2d:
