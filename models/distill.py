@@ -60,7 +60,7 @@ class Distillation:
     def step(self, small: Tensor, done: float) -> Tensor:
         """One step of all of them; the distance to the teacher's pixels."""
         goal = self.goal(small)
-        with torch.autocast(self._on.type, torch.bfloat16):
+        with training.bfloat16(self._on):
             made = self._run(small)
         made = made.float()
         pixels = training.charbonnier(made, goal)
@@ -79,7 +79,7 @@ class Distillation:
 
     def _deceive(self, made: Tensor, goal: Tensor) -> Tensor:
         self._critic.requires_grad_(False)
-        with torch.autocast(self._on.type, torch.bfloat16):
+        with training.bfloat16(self._on):
             found = self._critic(made)
             with torch.no_grad():
                 wanted = self._critic(goal)
@@ -88,7 +88,7 @@ class Distillation:
         return MATCHING_WEIGHT * matching(found.features, wanted.features) + ADVERSARY_WEIGHT * fooled
 
     def _learn_to_tell(self, made: Tensor, goal: Tensor) -> None:
-        with torch.autocast(self._on.type, torch.bfloat16):
+        with training.bfloat16(self._on):
             real, fake = self._critic(goal).logits, self._critic(made).logits
         loss = functional.softplus(-real.float()).mean() + functional.softplus(fake.float()).mean()
         training.descend(loss, self._critics)

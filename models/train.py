@@ -65,7 +65,7 @@ def train(photos: Photos, factor: int, seconds: float, tensors: dict[str, Tensor
     told, count = time.monotonic(), 0
     for done in training.steps(optimiser, RATE, seconds):
         small, large = photos.pairs(options.batch, options.patch, factor)
-        with torch.autocast(on.type, torch.bfloat16):
+        with training.bfloat16(on):
             made = forward(small)
         loss = training.charbonnier(made.float(), large)
         training.descend(loss, optimiser)

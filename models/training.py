@@ -80,6 +80,12 @@ def compiled(network: nn.Module, on: torch.device) -> nn.Module:
     return cast(nn.Module, torch.compile(network)) if on.type == "cuda" else network
 
 
+def bfloat16(on: torch.device) -> torch.autocast:
+    """Half precision for a forward pass, where the processor computes in it: emulated, it is several times slower."""
+    native = on.type != "cpu" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.autocast(on.type, torch.bfloat16, enabled=native)
+
+
 def steps(optimiser: torch.optim.Optimizer, rate: float, seconds: float) -> Iterator[float]:
     """Shares of the time that are over, once per step; sets the learning rate: a warm-up, then a cosine.
 

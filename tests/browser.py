@@ -9,6 +9,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SECONDS = 30
+ENLARGING_SECONDS = 150
+"""Processors without bfloat16 take six times as long for an image."""
 Draw = Callable[..., Path]
 """Name and perhaps (width, height) → an image file, each time another."""
 
@@ -43,7 +45,7 @@ def choose(page: Page, *files: Path, factor: int = 4) -> None:
 
 def done(page: Page, index: int = 0) -> None:
     """Until an image is done; the first is on top."""
-    expect(page.locator(".card").nth(index).locator(".done")).to_be_visible(timeout=SECONDS * 1000)
+    expect(page.locator(".card").nth(index).locator(".done")).to_be_visible(timeout=ENLARGING_SECONDS * 1000)
 
 
 def working(page: Page, what: str = "Enlarging") -> None:

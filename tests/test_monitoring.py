@@ -114,6 +114,11 @@ def _at_work(client: Client, url: str) -> Iterator[str]:
     yield url
 
 
+def _rules(url: str) -> list[dict[str, Any]]:
+    [group] = requests.get(f"{url}/api/v1/rules", timeout=10).json()["data"]["groups"]
+    return list(group["rules"])
+
+
 def _shows(url: str, expression: str) -> bool:
     return _value(url, expression) is not None
 
@@ -133,6 +138,5 @@ def test_every_graph_shows_something(prometheus: str, local: Local) -> None:
                 _value(prometheus, expression)
             else:
                 wait_until(partial(_shows, prometheus, expression), 10)
-    told = requests.get(f"{prometheus}/api/v1/rules", timeout=10).json()["data"]["groups"][0]["rules"]
-    assert [rule["name"] for rule in told if rule["health"] == "err"] == []
-    assert [rule["name"] for rule in told if rule["state"] != "inactive"] == []
+    assert [rule["name"] for rule in _rules(prometheus) if rule["health"] == "err"] == []
+    wait_until(lambda: all(rule["state"] == "inactive" for rule in _rules(prometheus)), 10)

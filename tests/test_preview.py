@@ -67,7 +67,7 @@ def test_a_later_attempt_begins_anew_and_an_overtaken_one_shows_nothing(apart: R
 
 def test_tiles_are_seen_while_the_job_runs_and_gone_at_its_end(local: Local, client: Client, post: Post) -> None:
     with Image.open(SAMPLES / "chelsea.png") as image:
-        photo = encoded(image.convert("RGB").resize((440, 300)), "PNG")
+        photo = encoded(image.convert("RGB").resize((300, 200)), "PNG")
     job = post(image_base64=base64.b64encode(photo).decode(), upscale_factor=8, preview=True).json()
     seen = 0
     for event in client.events(job["job_id"]):

@@ -1,24 +1,13 @@
-"""What a worker measures, in Prometheus's terms; shown by worker/probes.py. Labels have few values: stages, models,
-kinds of events, codes of errors.
+"""What a worker counts while it works, in Prometheus's terms; shown by worker/probes.py, with what worker/collector.py
+reads. Labels have few values: stages, models, kinds of events, codes of errors.
 
 How jobs ended is not counted here, but in Redis (core/jobs.lua), and shown by the function: workers come and go.
 """
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
-
-if TYPE_CHECKING:
-    from worker.job import Parts
-    from worker.slots import Hands
 
 REGISTRY = CollectorRegistry()
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 STAGE_SECONDS = Histogram(
     "upres_stage_seconds", "Time of each stage of a job.", ["stage", "model"], buckets=SECONDS, registry=REGISTRY
@@ -34,50 +23,5 @@ FETCH_ERRORS = Counter("upres_fetch_errors", "Images that could not be fetched."
 COLD_START_SECONDS = Gauge(
     "upres_cold_start_seconds", "From the start of the process until it took jobs.", registry=REGISTRY
 )
-
-
-class WorkerCollector(Collector):
-    """Reads at the moment of the scrape what the parts of a worker know of themselves."""
-
-    def __init__(self, parts: "Parts", hands: "Hands") -> None:
-        self._device, self._stats, self._models = parts.device, parts.thread.stats, parts.models
-        self._memory = parts.memory
-        self._store, self._slots, self._hands = parts.store, parts.settings.slots, hands
-
-    def collect(self) -> Iterable[Metric]:
-        """See prometheus_client."""
-        yield from self._device_metrics()
-        yield GaugeMetricFamily("upres_slots", "Jobs that it takes at once.", value=self._slots)
-        yield GaugeMetricFamily("upres_slots_busy", "Jobs in hand.", value=len(self._hands.held()))
-        errors = CounterMetricFamily("upres_store_errors", "Requests that the object store failed.", labels=["kind"])
-        for kind, count in self._store.failures.items():
-            errors.add_metric([kind], count)
-        yield errors
-        served = GaugeMetricFamily(
-            "upres_model_info", "Models that it has ready.", labels=["model", "version", "digest"]
-        )
-        for model in self._models.ready():
-            served.add_metric([model.manifest.name, model.manifest.version, model.digest[:12]], 1)
-        yield served
-
-    def _device_metrics(self) -> Iterable[Metric]:
-        yield InfoMetricFamily("upres_device", "The processor.", {"kind": self._device.kind, "name": self._device.name})
-        bytes_ = GaugeMetricFamily("upres_device_memory_bytes", "Memory of the device.", labels=["state"])
-        bytes_.add_metric(["used"], self._memory.used)
-        bytes_.add_metric(["free"], self._memory.total - self._memory.used)
-        yield bytes_
-        busy = "Time in which the device had work; its rate is the busy share."
-        yield CounterMetricFamily("upres_device_busy_seconds", busy, value=self._stats.busy_seconds)
-        yield CounterMetricFamily("upres_tiles", "Tiles enlarged.", value=self._stats.tiles)
-        yield self._batches()
-
-    def _batches(self) -> HistogramMetricFamily:
-        sizes = dict(self._stats.sizes)
-        buckets = [(str(most), sum(n for size, n in sizes.items() if size <= most)) for most in BATCHES]
-        buckets.append(("+Inf", sum(sizes.values())))
-        total = sum(size * n for size, n in sizes.items())
-        return HistogramMetricFamily("upres_batch_tiles", "Tiles in each batch.", buckets=buckets, sum_value=total)
-
-
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)

@@ -23,6 +23,7 @@ from core.settings import Settings
 from core.storage import Store
 from core.workers import Worker
 from worker import job, metrics
+from worker.collector import WorkerCollector
 from worker.engine.device import Memory, choose
 from worker.engine.device_thread import DeviceThread
 from worker.imaging.decoding import Decoders
@@ -70,7 +71,7 @@ class Crew:
         self.watcher = parts.watcher
         self.threads = (self.keeper, self.watcher, *self.bell.threads, *self.slots)
         health.hangs = self.keeper.hangs
-        metrics.REGISTRY.register(metrics.WorkerCollector(parts, self.hands))
+        metrics.REGISTRY.register(WorkerCollector(parts, self.hands))
 
     def start(self) -> None:
         """Take jobs."""
