@@ -1,6 +1,7 @@
 """The whole service, over HTTP: how long a tiny job takes, and what slots bring.
 
     python -m benchmarks.service
+    python -m benchmarks.service --docs     and the plot of benchmarks/RESULTS.md
 
 A 16×16 image from POST to the terminal event on its stream, against a bare round trip through an RQ
 worker in a thread; jobs a second with 1, 2, 4 and 8 slots; and what telling a tile costs.
@@ -34,6 +35,7 @@ from core.queue import connect
 from core.schema import Progress, Queued, now
 from infra.local import Local
 
+DOCS = Path(__file__).parent.parent / "docs"
 ROUNDS = 50
 JOBS = 40
 
@@ -98,8 +100,8 @@ def latency() -> None:
         emit("latency.tiny_job.p50", ours, "ms", "bare RQ round trip", bare_rq(local))
 
 
-def slots(plot: Path) -> None:
-    """Small photos, all submitted at once, with so many slots against one."""
+def slots() -> dict[str, float]:
+    """Small photos, all submitted at once, with so many slots against one: jobs a second."""
     sides = np.random.default_rng(0).integers(128, 257, (JOBS, 2))
     files = [photo(int(width), int(height)) for width, height in sides]
     rates: dict[str, float] = {}
@@ -114,7 +116,7 @@ def slots(plot: Path) -> None:
                 client.close()
         rates[str(count)] = rate
         emit(f"slots.{count}", rate, "jobs/s", "one slot", rates["1"])
-    plot.write_text(bars("Jobs a second by slots, one worker", rates))
+    return rates
 
 
 def telling() -> None:
@@ -142,11 +144,13 @@ def _append(redis: Redis) -> float:
 
 def main() -> int:
     """One JSON line per figure."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__)
-    parser.add_argument("--plot", type=Path, default=Path("docs/slots.svg"), help="where the plot of the slots goes")
-    plot: Path = parser.parse_args().plot
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__.partition("\n")[0])
+    parser.add_argument("--docs", action="store_true", help="write the plot of benchmarks/RESULTS.md")
+    options = parser.parse_args()
     latency()
-    slots(plot)
+    rates = slots()
+    if options.docs:
+        (DOCS / "slots.svg").write_text(bars("Jobs a second by slots, one worker", rates))
     telling()
     return 0
 

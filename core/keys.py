@@ -8,7 +8,7 @@ Redis
     upres:deadlines                sorted set: jobs that have not ended, by their deadline
     upres:dead                     sorted set: dead letters, by the time of their death; their records are kept
     upres:looked                   when a worker last looked for jobs to recover
-    upres:ended                    hash: how many jobs ended, by model, outcome and code of the error
+    upres:ended                    hash: how many jobs ever ended, by model, outcome and code of the error
     upres:workers                  sorted set: names of workers, by their last sign of life
     upres:worker:{name}            what a worker last said of itself
     upres:job:{id}:events          stream: all events of one job, the truth about it

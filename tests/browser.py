@@ -9,8 +9,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SECONDS = 30
-ENLARGING_SECONDS = 150
-"""Processors without bfloat16 take six times as long for an image."""
+ENLARGING_SECONDS = 90
+"""Two cores without bfloat16 take over half a minute for the larger images of these tests."""
 Draw = Callable[..., Path]
 """Name and perhaps (width, height) → an image file, each time another."""
 

@@ -3,18 +3,15 @@
 import re
 from pathlib import Path
 
-import pytest
 import requests
 from playwright.sync_api import Page, expect
 from redis import Redis
 
 from core import access
 from infra.local import Local
-from tests.browser import ENLARGING_SECONDS, SECONDS, Draw, Visit, choose, done, percent, working
+from tests.browser import SECONDS, Draw, Visit, choose, done, percent, working
 from tests.conftest import body, http_server, opened
 from tests.test_outages import function
-
-pytestmark = pytest.mark.timeout(2 * ENLARGING_SECONDS)
 
 
 def test_from_a_file_to_a_download(page: Page, draw: Draw) -> None:
