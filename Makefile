@@ -25,7 +25,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m infra.demo
 
 up: $(INSTALLED)
-	$(BIN)/python -m infra.local
+	$(BIN)/upres up
 
 test: $(INSTALLED) $(AXE) $(KUBECTL)
 	$(BIN)/python -m pytest
@@ -37,8 +37,8 @@ portable: $(INSTALLED) .venv-onnx/installed .venv-tensorflow/installed
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/python -m infra.source_tree
+	cd .venv/source && ../bin/mypy --config-file ../../pyproject.toml && ../bin/lint-imports ../../pyproject.toml
 	$(BIN)/python -m infra.audit
 
 chaos: $(INSTALLED)

@@ -24,11 +24,11 @@ from PIL import Image
 from redis import Redis
 
 from benchmarks.report import emit
-from client import Client
-from core import events
-from core.queue import connect
-from core.schema import Started, Succeeded
-from infra.local import Local, tool
+from upres.client import Client
+from upres.core import events
+from upres.core.queue import connect
+from upres.core.schema import Started, Succeeded
+from upres.embedded.stack import Local, tool
 
 IMAGES = 500
 SIDE = 128

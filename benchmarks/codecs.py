@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.report import emit
-from worker.imaging.png import PngWriter
+from upres.worker.imaging.png import PngWriter
 
 PHOTO = Path(__file__).parent.parent / "samples" / "chelsea.png"
 BANDS = 8

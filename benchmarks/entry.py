@@ -13,14 +13,14 @@ import sys
 import time
 
 from benchmarks.report import emit
-from core import access
-from core.queue import connect
-from infra.local import Local
+from upres.core import access
+from upres.core.queue import connect
+from upres.embedded.stack import Local
 
 PEER = "import rq, redis, pydantic, boto3"
 ENTRY = """
 import json, os
-from function.handler import handler
+from upres.function.handler import handler
 event = {
     "version": "2.0", "rawPath": "/v1/jobs", "rawQueryString": "",
     "headers": {"host": "api.example.org", "content-type": "application/json",

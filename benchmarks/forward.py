@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from benchmarks import roofline
 from benchmarks.report import emit
 from benchmarks.timing import best
-from worker.engine.device import Device
-from worker.engine.device import choose as choose_device
-from worker.engine.networks import Enlarger, load
-from worker.engine.runtimes import choose
-from worker.engine.torch_compute import TorchCompute, place
-from worker.model import Model, open_folder
+from upres.worker.engine.device import Device
+from upres.worker.engine.device import choose as choose_device
+from upres.worker.engine.networks import Enlarger, load
+from upres.worker.engine.runtimes import choose
+from upres.worker.engine.torch_compute import TorchCompute, place
+from upres.worker.model import Model, open_folder
 
 MODEL = Path(__file__).parent.parent / "models" / "faithful" / "1"
 FACTOR = 4

@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 from redis import Redis
 
 from benchmarks.report import emit
-from core import events, keys
-from core.queue import connect
-from core.schema import Progress
-from infra.local import Local
 from tests.leasing import submit
+from upres.core import events, keys
+from upres.core.queue import connect
+from upres.core.schema import Progress
+from upres.embedded.stack import Local
 
 SUBSCRIBERS = 2000
 SECONDS = 10

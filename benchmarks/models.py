@@ -19,19 +19,19 @@ import requests
 from PIL import Image
 
 from benchmarks.report import emit
-from client import Client
-from core import keys, registry
-from core.catalogue import published
-from core.queue import connect
-from core.storage import Store
-from infra.local import Local
-from models import export
-from worker.engine.compute import Compute
-from worker.engine.device import choose
-from worker.engine.onnx_compute import OnnxCompute
-from worker.engine.openvino_compute import OpenVinoCompute
-from worker.engine.torch_compute import TorchCompute
-from worker.model import open_folder
+from upres.client import Client
+from upres.core import keys, registry
+from upres.core.catalogue import published
+from upres.core.queue import connect
+from upres.core.storage import Store
+from upres.embedded.stack import Local
+from upres.models import export
+from upres.worker.engine.compute import Compute
+from upres.worker.engine.device import choose
+from upres.worker.engine.onnx_compute import OnnxCompute
+from upres.worker.engine.openvino_compute import OpenVinoCompute
+from upres.worker.engine.torch_compute import TorchCompute
+from upres.worker.model import open_folder
 
 BUNDLED = Path(__file__).parent.parent / "models" / "faithful" / "1"
 IN_FLIGHT, STEADY_SECONDS = 20, 15
@@ -41,8 +41,8 @@ import time, numpy as np
 begin = time.perf_counter()
 import torch
 from pathlib import Path
-from worker.engine.networks import ByteNetwork, load
-from worker.model import open_folder
+from upres.worker.engine.networks import ByteNetwork, load
+from upres.worker.model import open_folder
 model = open_folder(Path({folder!r}))
 with torch.inference_mode():
     ByteNetwork(load(model.manifest.networks[0], model))(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
@@ -100,7 +100,9 @@ def cold() -> None:
             job = client.submit(_picture(np.random.default_rng(0)), 2)
             begin = time.perf_counter()
             worker = subprocess.Popen(
-                [sys.executable, "-m", "worker"], env={**os.environ, **local.environment}, stderr=subprocess.DEVNULL
+                [sys.executable, "-m", "upres.worker"],
+                env={**os.environ, **local.environment},
+                stderr=subprocess.DEVNULL,
             )
             list(client.events(job.job_id))
             took = time.perf_counter() - begin

@@ -19,14 +19,14 @@ import requests
 
 from benchmarks.report import emit
 from benchmarks.scaling.local import SIDES, Bench
-from core import events, keys, logs
-from core.enqueue import enqueue
-from core.logs import JobLog
-from core.queue import open_queue
-from core.schema import Cancelled, JobMessage, Started, Succeeded, now
-from core.settings import Settings
-from infra.child import Child, accepts, free_port
-from worker import metrics
+from upres.core import events, keys, logs
+from upres.core.enqueue import enqueue
+from upres.core.logs import JobLog
+from upres.core.queue import open_queue
+from upres.core.schema import Cancelled, JobMessage, Started, Succeeded, now
+from upres.core.settings import Settings
+from upres.embedded.child import Child, accepts, free_port
+from upres.worker import metrics
 
 SMALL = 300
 TIMES = 5_000
@@ -117,7 +117,7 @@ def main() -> int:
         full = scrape(bench.local.url)
         emit(f"scrape of the function, {DONE} jobs done", 1000 * full, "ms", "none done", 1000 * empty)
         environment = {**bench.local.environment, "UPRES_METRICS_PORT": str(port)}
-        worker = Child("worker", [sys.executable, "-m", "worker"], environment, Path(folder))
+        worker = Child("worker", [sys.executable, "-m", "upres.worker"], environment, Path(folder))
         worker.wait_ready(lambda: accepts(port) and requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).ok)
         emit("scrape of a worker", 1000 * scrape(f"http://127.0.0.1:{port}"), "ms", "of the function", 1000 * empty)
         worker.stop()

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from core import tiling
-from worker.engine import tiles
-from worker.engine.networks import load
-from worker.model import Model
+from upres.core import tiling
+from upres.worker.engine import tiles
+from upres.worker.engine.networks import load
+from upres.worker.model import Model
 
 TILE = 256
 """Real-ESRGAN's and others' usual choice."""

@@ -23,14 +23,14 @@ from PIL import Image
 
 from benchmarks.obvious import Obvious
 from benchmarks.report import emit
-from core.settings import Settings
-from worker.engine import device
-from worker.engine.device_thread import DeviceThread
-from worker.engine.engine import Engine
-from worker.engine.runtimes import choose
-from worker.imaging import images
-from worker.imaging.encode import Encoders
-from worker.model import open_folder
+from upres.core.settings import Settings
+from upres.worker.engine import device
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.engine import Engine
+from upres.worker.engine.runtimes import choose
+from upres.worker.imaging import images
+from upres.worker.imaging.encode import Encoders
+from upres.worker.model import open_folder
 
 ROOT = Path(__file__).parent.parent
 MODEL = open_folder(ROOT / "models" / "faithful" / "1")

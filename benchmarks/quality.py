@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 from benchmarks.report import emit
-from models import pairs
-from worker.engine.device import choose as choose_device
-from worker.engine.device_thread import DeviceThread
-from worker.engine.engine import Engine
-from worker.engine.runtimes import choose
-from worker.model import open_folder
+from upres.models import pairs
+from upres.worker.engine.device import choose as choose_device
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.engine import Engine
+from upres.worker.engine.runtimes import choose
+from upres.worker.model import open_folder
 
 PAIRS = Path("../shared/benchmarks")
 MODEL = Path(__file__).parent.parent / "models" / "faithful" / "1"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.timing import best
-from worker.engine.networks import Enlarger
+from upres.worker.engine.networks import Enlarger
 
 
 class Ceilings(NamedTuple):

@@ -29,11 +29,11 @@ from rq.worker import SimpleWorker
 from benchmarks.pipeline import photo
 from benchmarks.plot import bars
 from benchmarks.report import emit
-from client import Client
-from core import events
-from core.queue import connect
-from core.schema import Progress, Queued, now
-from infra.local import Local
+from upres.client import Client
+from upres.core import events
+from upres.core.queue import connect
+from upres.core.schema import Progress, Queued, now
+from upres.embedded.stack import Local
 
 DOCS = Path(__file__).parent.parent / "docs"
 ROUNDS = 50

@@ -1,8 +1,8 @@
-"""The SDK: `from client import Client`, or AsyncClient."""
+"""The SDK: `from upres import Client`, or AsyncClient."""
 
-from client.asynchronous import AsyncClient, AsyncUpscaled
-from client.errors import JobCancelled, JobFailed, NotInTime, Refused, ServerUnreachable, StoreUnreachable
-from client.sdk import Client, Upscaled
+from upres.client.asynchronous import AsyncClient, AsyncUpscaled
+from upres.client.errors import JobCancelled, JobFailed, NotInTime, Refused, ServerUnreachable, StoreUnreachable
+from upres.client.sdk import Client, Upscaled
 
 __all__ = [
     "AsyncClient",

@@ -1,6 +1,6 @@
 """Use upres from a program with asyncio:
 
-from client import AsyncClient
+from upres.client import AsyncClient
 
 async with AsyncClient("http://127.0.0.1:8000") as client:
     upscaled = await client.upscale("photo.jpg", factor=4)
@@ -16,8 +16,8 @@ from typing import NamedTuple, Self, Unpack, overload
 
 import httpx
 
-from client.following import Following, result_of
-from client.protocol import (
+from upres.client.following import Following, result_of
+from upres.client.protocol import (
     PIECE_BYTES,
     Answer,
     Call,
@@ -33,8 +33,8 @@ from client.protocol import (
     unreachable,
     whole,
 )
-from core.api import Estimate, JobAccepted
-from core.schema import Event, Result, Snapshot
+from upres.core.api import Estimate, JobAccepted
+from upres.core.schema import Event, Result, Snapshot
 
 
 class AsyncUpscaled(NamedTuple):

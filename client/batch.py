@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
-from client.errors import OutputTaken, Refused, ServerUnreachable
-from client.ledger import Identity, Ledger
-from client.protocol import MOST_PAUSE, OnBytes
-from client.sources import Source
-from core.errors import UpresError
-from core.formats import EXTENSIONS
-from core.schema import Event, OutputFormat, Result
+from upres.client.errors import OutputTaken, Refused, ServerUnreachable
+from upres.client.ledger import Identity, Ledger
+from upres.client.protocol import MOST_PAUSE, OnBytes
+from upres.client.sources import Source
+from upres.core.errors import UpresError
+from upres.core.formats import EXTENSIONS
+from upres.core.schema import Event, OutputFormat, Result
 
 UNAVAILABLE, TOO_MANY = 503, 429
 ATTEMPTS = 3

@@ -1,27 +1,23 @@
-"""The command `upres`."""
+"""The command `upres PHOTO…`; upres/cli.py puts it together with those of the other parts."""
 
 import io
 import sys
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from client.batch import Enlarger
-from client.enlarging import INTERRUPTED, NAME, Wanted, estimate, run
-from client.protocol import DEFAULT_URL
-from client.text import sentence
-from core.errors import UpresError
+from upres.client.batch import Enlarger
+from upres.client.enlarging import INTERRUPTED, NAME, Wanted, estimate, run
+from upres.client.protocol import DEFAULT_URL
+from upres.client.text import sentence
+from upres.core.errors import UpresError
+from upres.core.schema import WantedFormat
 
-LATER = {
-    "jobs": "client.jobs:jobs",
-    "keys": "client.keys:keys",
-    "models": "models.commands:models",
-    "workers": "client.workers:show",
-    "doctor": "client.doctor.commands:doctor",
-}
-"""Commands for operators: they need more than a client has, and are loaded when they are asked for."""
+InProcess = Callable[[int, WantedFormat, str | None, str | None], Enlarger]
+"""Factor, file format, model and version → what enlarges in this process, for `--local`. Raises UpresError."""
+
 AT_ONCE = 8
 """Images on their way at the same time; how many are enlarged at the same time is the workers' business."""
 EPILOG = """\b
@@ -45,52 +41,7 @@ Exit codes: 0 all enlarged · 1 some failed · 2 wrong usage
 """
 
 
-class Upres(click.Group):
-    """What is no command is a photo."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """`upres PHOTO` is `upres enlarge PHOTO`."""
-        if not args or (args[0] not in self.list_commands(ctx) and args[0] not in ("--help", "--version")):
-            args = ["enlarge", *args]
-        return super().parse_args(ctx, args)
-
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """How to enlarge, which is what most people want, and which other commands there are."""
-        with click.Context(enlarge, info_name="upres") as inner:
-            enlarge.format_usage(inner, formatter)
-            enlarge.format_help_text(inner, formatter)
-            enlarge.format_options(inner, formatter)
-        self.format_commands(ctx, formatter)
-        self.format_epilog(ctx, formatter)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """All commands, without loading those for operators."""
-        return ["enlarge", *LATER]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A command by its name."""
-        if cmd_name not in LATER:
-            return super().get_command(ctx, cmd_name)
-        command: click.Command = later(LATER[cmd_name], f"upres {cmd_name}", "pip install redis rq boto3")
-        return command
-
-
-def later(place: str, what: str, need: str) -> Any:
-    """Something that needs more than a client has."""
-    module, _, name = place.partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except ImportError as error:
-        raise click.ClickException(f"{what} needs more than the client: {need} ({error})") from error
-
-
-@click.group(cls=Upres, epilog=EPILOG, context_settings={"max_content_width": 100})
-@click.version_option(package_name="upres")
-def main() -> None:
-    """See Upres.format_help."""
-
-
-@main.command(epilog=EPILOG)
+@click.command(epilog=EPILOG)
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 @click.option(
     "--factor", type=click.Choice(["2", "4", "8"]), default="4", show_default=True, help="Enlargement per side."
@@ -117,7 +68,8 @@ def main() -> None:
     help="Where upres runs.",
 )  # fmt: skip
 @click.option("--api-key", envvar="UPRES_API_KEY", show_envvar=True, help="Key for it, where one is needed.")
-def enlarge(**given: Any) -> None:
+@click.pass_obj
+def enlarge(in_process: InProcess, /, **given: Any) -> None:
     """Enlarge photos by super-resolution.
 
     PHOTO is a file, a folder, a pattern, an http(s) address, or - for a list of them on stdin. PNG, JPEG, WebP, AVIF,
@@ -128,17 +80,17 @@ def enlarge(**given: Any) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     try:
-        code = estimate(wanted) if wanted.estimate else run(wanted, _in_process(wanted) if wanted.local else None)
+        code = (
+            estimate(wanted) if wanted.estimate else run(wanted, _local(in_process, wanted) if wanted.local else None)
+        )
     except KeyboardInterrupt:
         code = INTERRUPTED
     sys.exit(code)
 
 
-def _in_process(wanted: Wanted) -> Enlarger:
+def _local(in_process: InProcess, wanted: Wanted) -> Enlarger:
     """The engine in this process. Raises click.ClickException."""
-    kind = later("models.inprocess:InProcess", "upres --local", "pip install -r worker/requirements.txt")
     try:
-        made: Enlarger = kind(int(wanted.factor), wanted.output_format, wanted.model, wanted.model_version)
+        return in_process(int(wanted.factor), wanted.output_format, wanted.model, wanted.model_version)
     except (UpresError, OSError) as error:
         raise click.ClickException(sentence(error)) from error
-    return made

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from client.batch import Ears, Outcome
-from client.sources import Source
-from client.text import printable, sentence, shown
-from core.errors import UpresError
-from core.schema import Event, Queued, Requeued, Started, Succeeded
-from core.schema import Progress as ProgressEvent
+from upres.client.batch import Ears, Outcome
+from upres.client.sources import Source
+from upres.client.text import printable, sentence, shown
+from upres.core.errors import UpresError
+from upres.core.schema import Event, Queued, Requeued, Started, Succeeded
+from upres.core.schema import Progress as ProgressEvent
 
 MOST_FINISHED = 4
 """Bars of finished images that stay; with more images, those before them make room."""

@@ -14,18 +14,18 @@ from string import Formatter
 import click
 import imagesize
 
-from client.batch import UNAVAILABLE, Batch, Enlarger, ends_all
-from client.display import Display
-from client.errors import ServerUnreachable
-from client.ledger import Ledger
-from client.protocol import EstimateOptions, JobOptions
-from client.remote import Remote
-from client.sdk import Client
-from client.sources import LIST, Source, expand, is_many
-from client.text import sentence, shown
-from core.api import Estimate
-from core.errors import NotAnImage, UnsupportedImage, UpresError
-from core.schema import WantedFormat
+from upres.client.batch import UNAVAILABLE, Batch, Enlarger, ends_all
+from upres.client.display import Display
+from upres.client.errors import ServerUnreachable
+from upres.client.ledger import Ledger
+from upres.client.protocol import EstimateOptions, JobOptions
+from upres.client.remote import Remote
+from upres.client.sdk import Client
+from upres.client.sources import LIST, Source, expand, is_many
+from upres.client.text import sentence, shown
+from upres.core.api import Estimate
+from upres.core.errors import NotAnImage, UnsupportedImage, UpresError
+from upres.core.schema import WantedFormat
 
 RETRIES = 12
 """A batch waits a minute for a server that is being restarted."""

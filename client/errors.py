@@ -10,8 +10,8 @@ UpresError (core.errors)
 └── OutputTaken           something else lies where a result would go (only the command `upres`)
 """
 
-from core.api import Problem
-from core.errors import UpresError
+from upres.core.api import Problem
+from upres.core.errors import UpresError
 
 
 class ServerUnreachable(UpresError):

@@ -5,10 +5,10 @@ import time
 
 import httpx
 
-from client.errors import JobCancelled, JobFailed, NotInTime, ServerUnreachable
-from client.protocol import RECONNECT_SECONDS
-from client.sse import Decoder
-from core.schema import EVENT, TERMINAL, Cancelled, Event, Failed, Result, Snapshot, Succeeded
+from upres.client.errors import JobCancelled, JobFailed, NotInTime, ServerUnreachable
+from upres.client.protocol import RECONNECT_SECONDS
+from upres.client.sse import Decoder
+from upres.core.schema import EVENT, TERMINAL, Cancelled, Event, Failed, Result, Snapshot, Succeeded
 
 QUIET_SECONDS = 45.0
 """The server says something every 15 s (20 s behind a gateway); three times that is a dead connection."""

@@ -18,10 +18,10 @@ from typing import IO, Any, Literal, NamedTuple, TypedDict, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from client.errors import Refused, ServerUnreachable, StoreUnreachable
-from core.api import Estimate, JobAccepted, Problem, UploadLink
-from core.errors import UpresError
-from core.schema import Result, Snapshot, WantedFormat
+from upres.client.errors import Refused, ServerUnreachable, StoreUnreachable
+from upres.core.api import Estimate, JobAccepted, Problem, UploadLink
+from upres.core.errors import UpresError
+from upres.core.schema import Result, Snapshot, WantedFormat
 
 Model = TypeVar("Model", bound=BaseModel)
 Answer = TypeVar("Answer")

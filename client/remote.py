@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from client.batch import Ears, Made
-from client.following import result_of
-from client.protocol import JobOptions
-from client.sdk import Client
-from core.errors import UpresError
-from core.schema import Event, Snapshot
+from upres.client.batch import Ears, Made
+from upres.client.following import result_of
+from upres.client.protocol import JobOptions
+from upres.client.sdk import Client
+from upres.core.errors import UpresError
+from upres.core.schema import Event, Snapshot
 
 QUICK_SECONDS = 1
 """What takes no longer is answered at once: one request instead of three, and nobody needs progress."""

@@ -1,6 +1,6 @@
 """Use upres from a program:
 
-from client import Client
+from upres.client import Client
 
 upscaled = Client("http://127.0.0.1:8000").upscale("photo.jpg", factor=4)
 upscaled.save("photo_x4.jpg")
@@ -15,8 +15,8 @@ from typing import NamedTuple, Self, Unpack, overload
 
 import httpx
 
-from client.following import Following, result_of
-from client.protocol import (
+from upres.client.following import Following, result_of
+from upres.client.protocol import (
     PIECE_BYTES,
     Answer,
     Call,
@@ -32,8 +32,8 @@ from client.protocol import (
     unreachable,
     whole,
 )
-from core.api import Estimate, JobAccepted
-from core.schema import Event, Result, Snapshot
+from upres.core.api import Estimate, JobAccepted
+from upres.core.schema import Event, Result, Snapshot
 
 
 class Upscaled(NamedTuple):

@@ -2,7 +2,7 @@
 
 from typing import IO
 
-from core.errors import UpresError
+from upres.core.errors import UpresError
 
 
 def printable(text: str) -> str:

@@ -14,11 +14,11 @@ from typing import Any, cast
 from pydantic import Field
 from redis import Redis
 
-from core import keys
-from core.errors import KeyNotFound, LimitReached, QuotaExceeded, RateLimited, TooManyJobs
-from core.leases import Lease
-from core.schema import Message, now
-from core.script import call
+from upres.core import keys
+from upres.core.errors import KeyNotFound, LimitReached, QuotaExceeded, RateLimited, TooManyJobs
+from upres.core.leases import Lease
+from upres.core.schema import Message, now
+from upres.core.script import call
 
 _TEXT = re.compile(r"upres_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 

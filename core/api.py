@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from core import keys
-from core.schema import FACTORS, UPLOAD_KEY, Message, ModelName, Order, Status, VersionName, WantedFormat
+from upres.core import keys
+from upres.core.schema import FACTORS, UPLOAD_KEY, Message, ModelName, Order, Status, VersionName, WantedFormat
 
 
 def _factor(value: object) -> object:

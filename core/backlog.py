@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 
-from core import keys, workers
+from upres.core import keys, workers
 
 LOOKED_AT = 64
 """Jobs at the head of the queue of which the oldest is looked for: those with high priority are in front of older."""

@@ -10,12 +10,12 @@ from typing import Any
 from pydantic import Field
 from redis import Redis
 
-from core import keys, registry
-from core.errors import ModelNotFound, UnknownModel
-from core.manifest import Labels, Rule
-from core.registry import CANARY, STABLE
-from core.schema import Message
-from core.storage import Store
+from upres.core import keys, registry
+from upres.core.errors import ModelNotFound, UnknownModel
+from upres.core.manifest import Labels, Rule
+from upres.core.registry import CANARY, STABLE
+from upres.core.schema import Message
+from upres.core.storage import Store
 
 
 class Pin(Message):

@@ -5,9 +5,9 @@ from typing import Literal
 
 from redis import Redis
 
-from core.leases import Lease, requeued
-from core.schema import EVENT, Result, Succeeded
-from core.script import call
+from upres.core.leases import Lease, requeued
+from upres.core.schema import EVENT, Result, Succeeded
+from upres.core.script import call
 
 Claim = Result | Literal["do it", "wait"]
 

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 
-from core import events, keys
-from core.enqueue import enqueue
-from core.errors import JobNotFound
-from core.queue import open_queue, read_message
-from core.schema import Failed, JobMessage, now
+from upres.core import events, keys
+from upres.core.enqueue import enqueue
+from upres.core.errors import JobNotFound
+from upres.core.queue import open_queue, read_message
+from upres.core.schema import Failed, JobMessage, now
 
 
 class DeadLetter(NamedTuple):

@@ -10,11 +10,11 @@ from redis.client import Pipeline
 from rq import Queue
 from rq.job import Job
 
-from core import events, keys
-from core.api import JobRequest
-from core.errors import IdempotencyConflict, QueueUnavailable
-from core.schema import JobMessage, Queued
-from core.script import call
+from upres.core import events, keys
+from upres.core.api import JobRequest
+from upres.core.errors import IdempotencyConflict, QueueUnavailable
+from upres.core.schema import JobMessage, Queued
+from upres.core.script import call
 
 ENQUEUE_ATTEMPTS = 5
 """A transaction is tried again when a key it watches changed, or its connection broke."""

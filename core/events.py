@@ -8,8 +8,8 @@ import secrets
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from core import keys
-from core.schema import (
+from upres.core import keys
+from upres.core.schema import (
     EVENT,
     TERMINAL,
     Cancelled,
@@ -24,7 +24,7 @@ from core.schema import (
     Status,
     Succeeded,
 )
-from core.script import call
+from upres.core.script import call
 
 if TYPE_CHECKING:
     import redis

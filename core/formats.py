@@ -1,7 +1,7 @@
 """What image files may be: names and limits of their formats, and how many pixels are taken."""
 
-from core.errors import FormatLimit, TooManyPixels
-from core.schema import OutputFormat
+from upres.core.errors import FormatLimit, TooManyPixels
+from upres.core.schema import OutputFormat
 
 CONTENT_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 EXTENSIONS: dict[OutputFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}

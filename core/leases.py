@@ -14,11 +14,11 @@ from typing import Any, Literal, NamedTuple
 from redis import Redis
 from redis.client import Pipeline
 
-from core import keys
-from core.errors import DeadlineExceeded, UpresError, WorkerLost
-from core.logs import JobLog
-from core.schema import Event, Failed, Requeued
-from core.script import call
+from upres.core import keys
+from upres.core.errors import DeadlineExceeded, UpresError, WorkerLost
+from upres.core.logs import JobLog
+from upres.core.schema import Event, Failed, Requeued
+from upres.core.script import call
 
 log = logging.getLogger("upres.leases")
 

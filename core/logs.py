@@ -6,8 +6,8 @@ import time
 from collections.abc import MutableMapping
 from typing import Any
 
-from core.settings import Settings
-from core.tracing import current
+from upres.core.settings import Settings
+from upres.core.tracing import current
 
 TEXT = "%(asctime)s %(levelname)-7s %(message)s"
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from core.schema import ModelName, Order, VersionName
+from upres.core.schema import ModelName, Order, VersionName
 
 SCHEMA_VERSION = 2
 GRAPH_INPUT, GRAPH_OUTPUT = "image", "enlarged"

@@ -12,10 +12,10 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from core import keys
-from core.errors import JobRefused, SettingsError
-from core.schema import JobMessage
-from core.settings import Settings
+from upres.core import keys
+from upres.core.errors import JobRefused, SettingsError
+from upres.core.schema import JobMessage
+from upres.core.settings import Settings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis as AsyncRedis

@@ -9,8 +9,8 @@ from typing import Any, Self
 from pydantic import Field
 from redis import Redis
 
-from core import keys
-from core.schema import Message
+from upres.core import keys
+from upres.core.schema import Message
 
 FADE = 0.95
 """What a job before the last counts less: after fourteen jobs half."""

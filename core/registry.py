@@ -16,11 +16,11 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from core import keys
-from core.errors import ModelError, ModelNotFound
-from core.manifest import SCHEMA_VERSION, Labels, Manifest, Rule
-from core.schema import Message
-from core.storage import ObjectNotFound, Store
+from upres.core import keys
+from upres.core.errors import ModelError, ModelNotFound
+from upres.core.manifest import SCHEMA_VERSION, Labels, Manifest, Rule
+from upres.core.schema import Message
+from upres.core.storage import ObjectNotFound, Store
 
 log = logging.getLogger("upres.registry")
 

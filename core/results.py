@@ -1,7 +1,7 @@
 """Results as people get them: with links that work for an hour from now."""
 
-from core.schema import Result
-from core.storage import Store
+from upres.core.schema import Result
+from upres.core.storage import Store
 
 
 def linked(store: Store, result: Result) -> Result:

@@ -5,7 +5,7 @@ from typing import Any
 
 import redis
 
-from core import keys
+from upres.core import keys
 
 _CONSTANTS: dict[str, str | int] = {
     "QUEUE": keys.WAITING,

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from core.errors import SettingsError
-from core.schema import ModelName
+from upres.core.errors import SettingsError
+from upres.core.schema import ModelName
 
 PREFIX = "UPRES_"
 ADDRESS = "^https?://"

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from core import keys
-from core.errors import SettingsError, StoreUnavailable, UpresError
-from core.settings import Settings
+from upres.core import keys
+from upres.core.errors import SettingsError, StoreUnavailable, UpresError
+from upres.core.settings import Settings
 
 if TYPE_CHECKING:
     from boto3.session import Session

@@ -9,8 +9,8 @@ the tiles of different images can share a batch, and the last of a row or column
 
 from typing import NamedTuple
 
-from core.errors import ModelError
-from core.manifest import Manifest, Network
+from upres.core.errors import ModelError
+from upres.core.manifest import Manifest, Network
 
 TILE = 640
 """Side of a window in input pixels: with a halo of 35, at most 1.3 pixels are computed for one that is kept."""

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 
-from core import keys
-from core.access import shared_secret
-from core.schema import Event
-from core.script import call
+from upres.core import keys
+from upres.core.access import shared_secret
+from upres.core.schema import Event
+from upres.core.script import call
 
 PAUSES = (5, 60, 5 * 60, 30 * 60, 2 * 3600, 8 * 3600, 24 * 3600)
 """Seconds before the second, third, … attempt; after the last it is given up."""

@@ -5,9 +5,9 @@ from typing import Any, Literal
 from pydantic import Field
 from redis import Redis
 
-from core import keys
-from core.schema import Message
-from core.script import call
+from upres.core import keys
+from upres.core.schema import Message
+from upres.core.script import call
 
 
 class Worker(Message):

@@ -1,4 +1,4 @@
-"""`python -m function`: the entry function under uvicorn."""
+"""`python -m upres.function`: the entry function under uvicorn."""
 
 import argparse
 import sys
@@ -7,12 +7,12 @@ from ipaddress import ip_address
 import uvicorn
 from starlette.applications import Starlette
 
-from core import logs, tracing
-from core.errors import AccessUndecided, UpresError
-from core.settings import Settings
-from function.app import create_app
-from function.metrics import measuring
-from function.patience import PatientProtocol
+from upres.core import logs, tracing
+from upres.core.errors import AccessUndecided, UpresError
+from upres.core.settings import Settings
+from upres.function.app import create_app
+from upres.function.metrics import measuring
+from upres.function.patience import PatientProtocol
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep a quiet connection (60 s): else they send into one that is being closed."""
@@ -23,7 +23,7 @@ STREAM_SECONDS = 2
 def main() -> int:
     """Serve until told to stop; 1 and one clear line when it may not or cannot start."""
     parser = argparse.ArgumentParser(
-        prog="python -m function",
+        prog="python -m upres.function",
         description="Serve the HTTP API and the page. Settings come from UPRES_* variables (see core/settings.py) and "
         "AWS's own credential variables. Reached from outside, it wants to be told who may use it: "
         "UPRES_ACCESS=keys (made with `upres keys create`), or UPRES_ACCESS=open for everybody.",

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
-from core import access, keys
-from core.access import ApiKey
-from core.errors import AccessUndecided, Unauthorized
-from core.settings import Settings
-from function.services import Services
+from upres.core import access, keys
+from upres.core.access import ApiKey
+from upres.core.errors import AccessUndecided, Unauthorized
+from upres.core.settings import Settings
+from upres.function.services import Services
 
 EXPIRY_BYTES = 6
 """Seconds since 1970, in whole base64 digits."""

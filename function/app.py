@@ -17,17 +17,17 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from core import events, tracing, webhooks
-from core.errors import BodyTooLarge, QueueUnavailable, Unauthorized
-from core.schema import Message
-from core.settings import Settings
-from function import jobs, models, problems, stream, uploads
-from function.access import caller, check_token
-from function.estimate import estimate
-from function.middleware import Measured, SafeHeaders
-from function.parse import parse_estimate, parse_json, parse_upload, preferred_wait
-from function.services import Services
-from function.submit import submit
+from upres.core import events, tracing, webhooks
+from upres.core.errors import BodyTooLarge, QueueUnavailable, Unauthorized
+from upres.core.schema import Message
+from upres.core.settings import Settings
+from upres.function import jobs, models, problems, stream, uploads
+from upres.function.access import caller, check_token
+from upres.function.estimate import estimate
+from upres.function.middleware import Measured, SafeHeaders
+from upres.function.parse import parse_estimate, parse_json, parse_upload, preferred_wait
+from upres.function.services import Services
+from upres.function.submit import submit
 
 WEB = Path(__file__).parent.parent / "client" / "web"
 WEB_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
@@ -215,7 +215,7 @@ def readyz(request: Request) -> Response:
 def metrics(request: Request) -> Response:
     """GET /metrics → Prometheus text."""
     caller(_services(request), request)
-    from function.metrics import Metrics
+    from upres.function.metrics import Metrics
 
     state = request.app.state
     measured: Metrics = getattr(state, "metrics", None) or Metrics(state)
@@ -224,7 +224,7 @@ def metrics(request: Request) -> Response:
 
 def openapi(request: Request) -> Response:
     """GET /openapi.json → the description of all this."""
-    from function.openapi import document
+    from upres.function.openapi import document
 
     return JSONResponse(document())
 

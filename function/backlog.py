@@ -7,9 +7,9 @@ import json
 import time
 from typing import Any
 
-from core import backlog, keys
-from core.queue import connect_quickly
-from core.settings import Settings
+from upres.core import backlog, keys
+from upres.core.queue import connect_quickly
+from upres.core.settings import Settings
 
 UNITS = {
     "JobsWaiting": "Count",

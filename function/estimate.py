@@ -1,13 +1,13 @@
 """What would become of an image: its size, its tiles, its time, and whether a job would be accepted."""
 
-from core import access, catalogue, formats, rates, registry, workers
-from core.api import Estimate, EstimateRequest
-from core.catalogue import Pin
-from core.errors import UpresError
-from core.tiling import TILE, passes
-from function.access import Caller
-from function.services import Services
-from function.submit import check_factor, too_many_bytes
+from upres.core import access, catalogue, formats, rates, registry, workers
+from upres.core.api import Estimate, EstimateRequest
+from upres.core.catalogue import Pin
+from upres.core.errors import UpresError
+from upres.core.tiling import TILE, passes
+from upres.function.access import Caller
+from upres.function.services import Services
+from upres.function.submit import check_factor, too_many_bytes
 
 ANY_JOB = "0" * 32
 

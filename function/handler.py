@@ -4,14 +4,14 @@ from typing import Any
 
 from mangum import Mangum
 
-from core import logs
-from core.settings import Settings
-from function import problems
-from function.access import ANYBODY, holder
-from function.app import create_app
-from function.parse import parse
-from function.services import Services
-from function.submit import submit
+from upres.core import logs
+from upres.core.settings import Settings
+from upres.function import problems
+from upres.function.access import ANYBODY, holder
+from upres.function.app import create_app
+from upres.function.parse import parse
+from upres.function.services import Services
+from upres.function.submit import submit
 
 _settings = Settings.from_environment()
 logs.begin(_settings)

@@ -4,13 +4,13 @@ import logging
 import re
 from typing import Any, Literal
 
-from core import events, keys, leases
-from core.api import PreviewTile, PreviewTiles
-from core.errors import FieldError, InvalidRequest, JobNotFound, NoResult, ResultNotReady
-from core.logs import JobLog
-from core.results import linked
-from core.schema import TERMINAL, Cancelled, Failed, Queued, Snapshot, Succeeded, now
-from function.services import Services
+from upres.core import events, keys, leases
+from upres.core.api import PreviewTile, PreviewTiles
+from upres.core.errors import FieldError, InvalidRequest, JobNotFound, NoResult, ResultNotReady
+from upres.core.logs import JobLog
+from upres.core.results import linked
+from upres.core.schema import TERMINAL, Cancelled, Failed, Queued, Snapshot, Succeeded, now
+from upres.function.services import Services
 
 log = logging.getLogger("upres.function")
 

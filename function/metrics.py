@@ -21,12 +21,12 @@ from redis import Redis
 from redis.exceptions import NoPermissionError, RedisError
 from starlette.datastructures import State
 
-from core import backlog, keys
-from core.errors import SettingsError
-from function.services import Services
+from upres.core import backlog, keys
+from upres.core.errors import SettingsError
+from upres.function.services import Services
 
 if TYPE_CHECKING:
-    from function.stream import Hub
+    from upres.function.stream import Hub
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 

@@ -2,11 +2,11 @@
 
 from pydantic import Field
 
-from core import registry
-from core.errors import ModelNotFound
-from core.registry import Entry
-from core.schema import Message
-from function.services import Services
+from upres.core import registry
+from upres.core.errors import ModelNotFound
+from upres.core.registry import Entry
+from upres.core.schema import Message
+from upres.function.services import Services
 
 
 class ModelSummary(Message):

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from core.api import (
+from upres.core.api import (
     Estimate,
     EstimateRequest,
     JobAccepted,
@@ -15,8 +15,8 @@ from core.api import (
     UploadLink,
     UploadRequest,
 )
-from core.schema import EVENT, Snapshot
-from function.models import ModelDetails, ModelList
+from upres.core.schema import EVENT, Snapshot
+from upres.function.models import ModelDetails, ModelList
 
 REF = "#/components/schemas/{model}"
 JOB_ID: dict[str, Any] = {

@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from core import keys
-from core.api import EstimateRequest, JobRequest, UploadRequest
-from core.errors import FieldError, InvalidJson, InvalidRequest
-from core.schema import Order
+from upres.core import keys
+from upres.core.api import EstimateRequest, JobRequest, UploadRequest
+from upres.core.errors import FieldError, InvalidJson, InvalidRequest
+from upres.core.schema import Order
 
 SHOWN = 80
 """How many characters of a rejected value are quoted back."""

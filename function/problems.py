@@ -8,8 +8,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from core.api import Problem
-from core.errors import BodyTooLarge, InvalidRequest, LimitReached, QueueUnavailable, Unauthorized, UpresError
+from upres.core.api import Problem
+from upres.core.errors import BodyTooLarge, InvalidRequest, LimitReached, QueueUnavailable, Unauthorized, UpresError
 
 RETRY_AFTER_SECONDS = 5
 log = logging.getLogger("upres.function")

@@ -5,10 +5,10 @@ from functools import cached_property
 from redis import Redis
 from rq import Queue
 
-from core import access, keys
-from core.queue import connect_quickly, open_queue
-from core.settings import Settings
-from core.storage import Store
+from upres.core import access, keys
+from upres.core.queue import connect_quickly, open_queue
+from upres.core.settings import Settings
+from upres.core.storage import Store
 
 
 class Services:

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
-from core import events, keys, leases
-from core.errors import InvalidEventId, QueueUnavailable
-from core.queue import connect_async, connect_quickly
-from core.schema import TERMINAL
-from core.settings import Settings
+from upres.core import events, keys, leases
+from upres.core.errors import InvalidEventId, QueueUnavailable
+from upres.core.queue import connect_async, connect_quickly
+from upres.core.schema import TERMINAL
+from upres.core.settings import Settings
 
 log = logging.getLogger("upres.function")
 

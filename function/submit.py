@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 
-from core import access, catalogue, events, keys, tracing
-from core.api import JobAccepted, JobRequest
-from core.enqueue import Record, enqueue
-from core.errors import FieldError, InvalidRequest, TooManyBytes
-from core.logs import JobLog
-from core.schema import JobMessage, Status, now
-from function.access import ANYBODY, Caller, make_token
-from function.services import Services
+from upres.core import access, catalogue, events, keys, tracing
+from upres.core.api import JobAccepted, JobRequest
+from upres.core.enqueue import Record, enqueue
+from upres.core.errors import FieldError, InvalidRequest, TooManyBytes
+from upres.core.logs import JobLog
+from upres.core.schema import JobMessage, Status, now
+from upres.function.access import ANYBODY, Caller, make_token
+from upres.function.services import Services
 
 log = logging.getLogger("upres.function")
 

@@ -3,12 +3,12 @@
 import secrets
 from datetime import timedelta
 
-from core import access, keys
-from core.api import UploadLink, UploadRequest
-from core.schema import now
-from function.access import Caller
-from function.services import Services
-from function.submit import too_many_bytes
+from upres.core import access, keys
+from upres.core.api import UploadLink, UploadRequest
+from upres.core.schema import now
+from upres.function.access import Caller
+from upres.function.services import Services
+from upres.function.submit import too_many_bytes
 
 
 def create(services: Services, request: UploadRequest, caller: Caller) -> UploadLink:

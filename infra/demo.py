@@ -9,13 +9,13 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
-from client import Client
-from core import keys
-from core.errors import UpresError
-from core.queue import connect
-from core.schema import EVENT, TERMINAL, Event, Failed, Succeeded
-from infra.child import ChildDied
-from infra.local import Local
+from upres.client import Client
+from upres.core import keys
+from upres.core.errors import UpresError
+from upres.core.queue import connect
+from upres.core.schema import EVENT, TERMINAL, Event, Failed, Succeeded
+from upres.embedded.child import ChildDied
+from upres.embedded.stack import Local
 
 ROOT = Path(__file__).parent.parent
 PHOTO = ROOT / "samples" / "chelsea.png"

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import kubernetes_validate
 import yaml
 
-from core.settings import PREFIX, Settings
+from upres.core.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / ".venv" / "manifests"

@@ -27,10 +27,10 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
-from client import Client
-from core.schema import Progress
 from infra.demo import FACTOR, ROOT, side_by_side
-from infra.local import Local, tool
+from upres.client import Client
+from upres.core.schema import Progress
+from upres.embedded.stack import Local, tool
 
 DOCS = ROOT / "docs"
 SAMPLES = ROOT / "samples"

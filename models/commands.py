@@ -2,17 +2,19 @@
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from client.terminal import connection, print_table, row, table
-from core import catalogue, registry
-from core.catalogue import Offer
-from core.manifest import Labels, Rule
-from core.registry import CANARY
-from models import making
-from models.opened import store
+from upres.console.terminal import connection, print_table, row, table
+from upres.core import registry
+from upres.core.manifest import Labels, Rule
+from upres.core.registry import CANARY
+from upres.models import bundled, making
+from upres.models.opened import store
+
+if TYPE_CHECKING:
+    from upres.core.catalogue import Offer
 
 HELP = """Look after models: versions, and which of them is served.
 
@@ -72,7 +74,7 @@ def show(name: str) -> None:
     if CANARY in labels.labels:
         print(f"canary   {labels.canary_percent:g} % of the jobs{_rule(labels)}")
     print(f"served   {offer}\n" if isinstance(offer, str) else f"served   {_served(offer)}\n")
-    for version, reason in (offer.refused if isinstance(offer, Offer) else {}).items():
+    for version, reason in (offer.refused if offer and not isinstance(offer, str) else {}).items():
         print(f"refused  {version}: {reason}")
     listed = table("version", "created", "factors", "licence", "digest", "what for")
     for one in known.versions if known else ():
@@ -86,11 +88,12 @@ def show(name: str) -> None:
 def push(folders: tuple[Path, ...]) -> None:
     """Put versions into the registry.
 
-    The first one of a model becomes its stable one.
+    FOLDER holds a version, or is the name of a bundled model: faithful. The first version of a model becomes its
+    stable one.
     """
     with store() as opened:
         for folder in folders:
-            manifest = registry.push(opened, folder)
+            manifest = registry.push(opened, _pushed(folder))
             print(f"{manifest.name} {manifest.version} is in the registry")
 
 
@@ -151,13 +154,21 @@ def reindex() -> None:
         print(f"{len(registry.reindex(opened).models)} models")
 
 
+def _pushed(folder: Path) -> Path:
+    """The folder of a version: the one given, or the latest of the bundled model that is named so."""
+    known = bundled.versions(folder.name) if len(folder.parts) == 1 and not folder.exists() else {}
+    return list(known.values())[-1] if known else folder
+
+
 def meant(labels: Labels) -> str:
     """Labels in a line."""
     return ", ".join(f"{label}={version}" for label, version in labels.labels.items())
 
 
-def _offer(name: str) -> Offer | str | None:
+def _offer(name: str) -> "Offer | str | None":
     """What workers say; in a sentence why that is not known."""
+    from upres.core import catalogue
+
     try:
         with connection() as redis:
             return catalogue.published(redis, name)
@@ -165,7 +176,7 @@ def _offer(name: str) -> Offer | str | None:
         return f"not known: {error.message}"
 
 
-def _served(offer: Offer | None) -> str:
+def _served(offer: "Offer | None") -> str:
     if offer is None:
         return "by no worker now; one loads it with the next job"
     return ", ".join(f"{label}={pin.version}" for label, pin in offer.labels.items())

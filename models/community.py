@@ -11,12 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core.errors import ModelError
-from core.manifest import SCHEMA_VERSION, Manifest, Network
-from models import folder, probe
-from models.folder import Made
-from worker.engine.networks import Enlarger, Recognised, build
-from worker.model import Model
+from upres.core.errors import ModelError
+from upres.core.manifest import SCHEMA_VERSION, Manifest, Network
+from upres.models import folder, probe
+from upres.models.folder import Made
+from upres.worker.engine.networks import Enlarger, Recognised, build
+from upres.worker.model import Model
 
 FACTORS = (2, 4, 8)
 ANY = {

@@ -1,7 +1,7 @@
 """Distil Real-ESRGAN x4plus into the small bundled network: `photo`, sharp, at a fourteenth of its teacher's cost.
 
     upres models pull realesrgan-x4plus --out teacher
-    python -m models.distill --teacher teacher --start models/faithful/1 --photos FOLDER --out photo --version 1
+    python -m upres.models.distill --teacher teacher --start models/faithful/1 --photos FOLDER --out photo --version 1
 
 The teacher sees small patches as users send them (models/degrade.py). The student first learns its pixels, then also
 to deceive a discriminator whose real images are the teacher's. For factor 2 the teacher's result is halved.
@@ -19,15 +19,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from core.errors import ModelError
-from models import folder, training
-from models.degrade import degrade
-from models.discriminator import Discriminator, matching
-from models.folder import Made, photo
-from models.photos import Photos
-from models.training import Average
-from worker.engine.networks import EDSR, Enlarger, load
-from worker.model import Model, open_folder
+from upres.core.errors import ModelError
+from upres.models import folder, training
+from upres.models.degrade import degrade
+from upres.models.discriminator import Discriminator, matching
+from upres.models.folder import Made, photo
+from upres.models.photos import Photos
+from upres.models.training import Average
+from upres.worker.engine.networks import EDSR, Enlarger, load
+from upres.worker.model import Model, open_folder
 
 WIDTH, DEPTH, TEACHERS_FACTOR = 64, 16, 4
 RATE, CRITICS_RATE = 5e-4, 2e-4
@@ -160,7 +160,7 @@ def _made(student: Enlarger, factor: int) -> Made:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m models.distill", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m upres.models.distill", description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", type=Path, required=True, help="folder of a version of realesrgan-x4plus")
     parser.add_argument("--start", type=Path, required=True, help="folder of a version to begin with, like faithful")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of how it stands")

@@ -20,13 +20,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from core.errors import ModelError
-from core.manifest import GRAPH_INPUT, GRAPH_OUTPUT
-from models import folder
-from models.folder import photo
-from worker.engine.networks import ByteNetwork, Enlarger, load
-from worker.golden import psnr
-from worker.model import Model
+from upres.core.errors import ModelError
+from upres.core.manifest import GRAPH_INPUT, GRAPH_OUTPUT
+from upres.models import folder
+from upres.models.folder import photo
+from upres.worker.engine.networks import ByteNetwork, Enlarger, load
+from upres.worker.golden import psnr
+from upres.worker.model import Model
 
 Pixels = npt.NDArray[np.uint8]
 Outputs = tuple[Pixels, npt.NDArray[np.float32]]

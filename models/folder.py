@@ -13,14 +13,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core import registry
-from core.manifest import SCHEMA_VERSION, Golden, Manifest
-from worker import golden
-from worker.engine.compute import Compute
-from worker.engine.device_thread import DeviceThread
-from worker.engine.engine import Engine
-from worker.engine.torch_compute import TorchCompute
-from worker.model import Model, open_folder
+from upres.core import registry
+from upres.core.manifest import SCHEMA_VERSION, Golden, Manifest
+from upres.worker import golden
+from upres.worker.engine.compute import Compute
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.engine import Engine
+from upres.worker.engine.torch_compute import TorchCompute
+from upres.worker.model import Model, open_folder
 
 PICTURE = Path(__file__).parent / "golden.png"
 """96×96 pixels of a photo, with hair, an eye and blur."""

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import httpx
 
-from client.batch import Ears, Made
-from client.protocol import whole
-from core import formats
-from core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
-from core.schema import Event, Progress, Result, WantedFormat
-from worker.engine import runtimes
-from worker.engine.device import choose
-from worker.engine.device_thread import DeviceThread
-from worker.engine.engine import Engine, OnTile
-from worker.imaging import images
-from worker.imaging.encode import Encoders
-from worker.imaging.images import Picture
-from worker.model import open_folder
+from upres.client.batch import Ears, Made
+from upres.client.protocol import whole
+from upres.core import formats
+from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
+from upres.core.schema import Event, Progress, Result, WantedFormat
+from upres.models import bundled
+from upres.worker.engine import runtimes
+from upres.worker.engine.device import choose
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.engine import Engine, OnTile
+from upres.worker.imaging import images
+from upres.worker.imaging.encode import Encoders
+from upres.worker.imaging.images import Picture
+from upres.worker.model import open_folder
 
-BUNDLED = Path(__file__).parent
 DEFAULT = "faithful"
 MOST_PIXELS = 178_000_000
 """As many as a server may be set to take; of factor 8 a quarter, as there."""
@@ -96,14 +96,13 @@ def _folder(model: str, version: str | None) -> Path:
     """Where a version lies: a folder itself, or one that upres brings along, by default the latest."""
     if "/" in model:
         return Path(model)
-    found = [path.parent for path in (BUNDLED / model).glob("*/manifest.json")]
-    versions = sorted(found, key=lambda path: (len(path.name), path.name))  # 10 comes after 9
-    wanted = next((one for one in reversed(versions) if version in (None, "stable", one.name)), None)
-    if wanted is None:
+    found = bundled.versions(model)
+    wanted = list(found.values())[-1:] if version in (None, "stable") else [found[version]] if version in found else []
+    if not wanted:
         raise ModelNotFound(
             f"There is no model {model!r} {version or ''} here; give the folder of a version, ./{model}."
         )
-    return wanted
+    return wanted[0]
 
 
 def _read(image: str) -> bytes:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from client.terminal import print_table, row, table
-from core import registry
-from core.errors import ModelError, ModelNotFound
-from core.registry import STABLE
-from models.opened import explained, fresh, store
+from upres.console.terminal import print_table, row, table
+from upres.core import registry
+from upres.core.errors import ModelError, ModelNotFound
+from upres.core.registry import STABLE
+from upres.models.opened import explained, fresh, store
 
 FORMS = ["onnx", "torchscript", "exported-program", "savedmodel"]
 
@@ -26,7 +26,7 @@ def pull(name: str, version: str | None, out: Path | None) -> None:
     realesrgan-x4plus (photos), realesrgan-x4plus-anime (drawings), realesr-animevideov3 (drawn films, small). They are
     converted, checked by digest, and get golden images.
     """
-    from models import realesrgan
+    from upres.models import realesrgan
 
     with store() as opened, tempfile.TemporaryDirectory() as temporary:
         if name in realesrgan.PUBLISHED and version is None:
@@ -60,7 +60,7 @@ def import_file(file: Path, name: str, version: str, licence: str, description: 
     .safetensors, or .pth, which is read without running anything in it. The architecture is recognised by spandrel
     (pip install "upres[community]"). How far it sees is measured.
     """
-    from models import community
+    from upres.models import community
 
     folder = fresh(out or Path(name))
     about = {"name": name, "version": version, "licence": licence, "description": description or f"From {file.name}."}
@@ -88,8 +88,8 @@ def export(name: str, form: str, version: str | None, out: Path | None, python: 
     From bytes to bytes, and compared with torch in its own runtime. onnx makes a version that can be pushed, and
     served by workers without torch (requirements-onnx.txt).
     """
-    from models import export as portable
-    from models.measure import pulled
+    from upres.models import export as portable
+    from upres.models.measure import pulled
 
     with store() as opened:
         model = pulled(opened, name, version)
@@ -114,8 +114,8 @@ def variant(name: str, precision: str, photos: Path, version: str | None, out: P
     One that loses more than 0.1 dB cannot be stable. float16: weights of half the size. int8: an ONNX graph with
     convolutions in int8, ranges taken from the photos.
     """
-    from models import variants
-    from models.measure import pulled
+    from upres.models import variants
+    from upres.models.measure import pulled
 
     with store() as opened:
         model = pulled(opened, name, version)
@@ -134,7 +134,7 @@ def verify(name: str, versions: tuple[str, ...]) -> None:
 
     Of all versions by default; the golden images are enlarged on this machine.
     """
-    from models.measure import verify as check
+    from upres.models.measure import verify as check
 
     bad = False
     with store() as opened:
@@ -156,7 +156,7 @@ def compare(name: str) -> None:
 
     PSNR on golden images, and latency, on this machine.
     """
-    from models.measure import compare as measured
+    from upres.models.measure import compare as measured
 
     with store() as opened:
         listed = table("label", "version", "golden", "256×256 pixels", "size")

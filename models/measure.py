@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from core import registry
-from core.errors import ModelError
-from core.registry import CANARY, STABLE
-from core.settings import Settings
-from core.storage import Store
-from worker import golden
-from worker.engine import runtimes
-from worker.engine.device import choose
-from worker.engine.device_thread import DeviceThread
-from worker.engine.engine import Engine
-from worker.model import Model, pull
+from upres.core import registry
+from upres.core.errors import ModelError
+from upres.core.registry import CANARY, STABLE
+from upres.core.settings import Settings
+from upres.core.storage import Store
+from upres.worker import golden
+from upres.worker.engine import runtimes
+from upres.worker.engine.device import choose
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.engine import Engine
+from upres.worker.model import Model, pull
 
 SIDE = 256
 RUNS = 5

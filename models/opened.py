@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from core import registry
-from core.errors import UpresError
-from core.settings import Settings
-from core.storage import Store
+from upres.core import registry
+from upres.core.errors import UpresError
+from upres.core.settings import Settings
+from upres.core.storage import Store
 
 
 def fresh(folder: Path) -> Path:

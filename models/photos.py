@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from core.errors import ModelError
+from upres.core.errors import ModelError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 SMALLEST = 300

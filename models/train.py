@@ -1,6 +1,6 @@
 """Train the bundled network on pixels: `faithful`.
 
-    python -m models.train --photos FOLDER --pairs FOLDER --out FOLDER --version 2 --factors 4,2 --seconds 1500,600
+    python -m upres.models.train --photos FOLDER --pairs FOLDER --out FOLDER --version 2 --factors 4,2 --seconds 900,600
 
 The first factor is trained from scratch, or from --start; each further one begins with the trunk of the one before.
 Writes a version for the registry, with its PSNR on the pairs (folders Set5_x4, Set5_x2, …) in the manifest.
@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.errors import ModelError
-from models import folder, pairs, training
-from models.folder import Made
-from models.photos import Photos
-from models.training import Average
-from worker.engine.networks import EDSR
-from worker.model import open_folder
+from upres.core.errors import ModelError
+from upres.models import folder, pairs, training
+from upres.models.folder import Made
+from upres.models.photos import Photos
+from upres.models.training import Average
+from upres.worker.engine.networks import EDSR
+from upres.worker.model import open_folder
 
 WIDTH, DEPTH = 64, 16
 RATE = 6e-4
@@ -112,7 +112,7 @@ def _tensors(start: Path) -> dict[str, Tensor]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m models.train", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m upres.models.train", description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=Path, required=True, help="folder with Set5_x4 and the like, to measure on")
     parser.add_argument("--start", type=Path, help="folder of a version to begin with")
     parser.add_argument("--batch", type=int, default=64, help="patches in a step")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from models.pairs import Pixels
-from worker.engine.networks import ByteNetwork, Enlarger
+from upres.models.pairs import Pixels
+from upres.worker.engine.networks import ByteNetwork, Enlarger
 
 Network = TypeVar("Network", bound=nn.Module)
 LONGEST_GRADIENT = 0.5

@@ -13,15 +13,15 @@ import numpy.typing as npt
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from core.errors import ModelError
-from core.manifest import GRAPH_INPUT, Network
-from models import export, folder
-from models.measure import running, seconds
-from worker import golden
-from worker.engine.device_thread import DeviceThread
-from worker.engine.networks import load
-from worker.golden import psnr
-from worker.model import Model, open_folder
+from upres.core.errors import ModelError
+from upres.core.manifest import GRAPH_INPUT, Network
+from upres.models import export, folder
+from upres.models.measure import running, seconds
+from upres.worker import golden
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.networks import load
+from upres.worker.golden import psnr
+from upres.worker.model import Model, open_folder
 
 Pixels = npt.NDArray[np.uint8]
 MOST_PHOTOS = 24

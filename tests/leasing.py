@@ -7,11 +7,11 @@ from typing import Any, cast
 
 from redis import Redis
 
-from core import events, keys, leases, registry
-from core.enqueue import enqueue
-from core.leases import Lease
-from core.queue import open_queue, read_message
-from core.schema import JobMessage, now
+from upres.core import events, keys, leases, registry
+from upres.core.enqueue import enqueue
+from upres.core.leases import Lease
+from upres.core.queue import open_queue, read_message
+from upres.core.schema import JobMessage, now
 
 MODEL = Path(__file__).parent.parent / "models" / "faithful" / "1"
 WORK, OTHER = "upres:work:x", "upres:work:y"

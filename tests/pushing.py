@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from core import keys, registry
-from core.storage import Store
 from tests.conftest import ROOT
-from worker.model import Model, pull
+from upres.core import keys, registry
+from upres.core.storage import Store
+from upres.worker.model import Model, pull
 
 FOLDER = ROOT / "models" / "faithful" / "1"
 

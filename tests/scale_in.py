@@ -17,13 +17,13 @@ from typing import NamedTuple
 from redis import Redis
 
 from benchmarks.scaling.local import Photos
-from client import Client
-from core import events, workers
-from core.queue import connect
-from core.schema import Requeued, Started, Succeeded
-from infra.child import Child
-from infra.local import Local
 from tests.waiting import wait_until
+from upres.client import Client
+from upres.core import events, workers
+from upres.core.queue import connect
+from upres.core.schema import Requeued, Started, Succeeded
+from upres.embedded.child import Child
+from upres.embedded.stack import Local
 
 SIDES = (48, 96, 200)
 AHEAD = 12
@@ -83,7 +83,7 @@ class Scaler:
         before = len(workers.listing(self._redis))
         environment = {**self._local.environment, "UPRES_SLOTS": "2", "UPRES_STOP_SECONDS": str(STOP_SECONDS)}
         for _ in range(count):
-            name, command = f"worker{next(self._numbers)}", [sys.executable, "-m", "worker"]
+            name, command = f"worker{next(self._numbers)}", [sys.executable, "-m", "upres.worker"]
             self._there.append(Child(name, command, environment, self._local.folder, grace=STOP_SECONDS + 10))
         wait_until(lambda: len(workers.listing(self._redis)) >= before + count, 60)
 

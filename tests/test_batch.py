@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import batch as batch_module
-from client.batch import Batch, Ears, Made, Outcome
-from client.errors import JobFailed, Refused, ServerUnreachable
-from client.ledger import Ledger
-from client.sources import Source, expand
-from core.api import Problem
-from core.schema import Result
+from upres.client import batch as batch_module
+from upres.client.batch import Batch, Ears, Made, Outcome
+from upres.client.errors import JobFailed, Refused, ServerUnreachable
+from upres.client.ledger import Ledger
+from upres.client.sources import Source, expand
+from upres.core.api import Problem
+from upres.core.schema import Result
 
 RESULT = Result(
     sr_image_url="", sr_image_uri="", original_image_url="", original_image_uri="", upscale_factor=4, width=8, height=8,

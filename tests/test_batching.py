@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import DeviceLost, DeviceOutOfMemory
-from worker.engine.batching import Batcher
-from worker.engine.compute import Compute, Finish, OutOfMemory, Pixels
-from worker.engine.device_thread import DeviceThread, Shape, Window
-from worker.engine.engine import Engine
-from worker.engine.torch_compute import TorchCompute
-from worker.model import Model
+from upres.core.errors import DeviceLost, DeviceOutOfMemory
+from upres.worker.engine.batching import Batcher
+from upres.worker.engine.compute import Compute, Finish, OutOfMemory, Pixels
+from upres.worker.engine.device_thread import DeviceThread, Shape, Window
+from upres.worker.engine.engine import Engine
+from upres.worker.engine.torch_compute import TorchCompute
+from upres.worker.model import Model
 
 items = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=60)
 

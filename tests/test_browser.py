@@ -7,11 +7,11 @@ import requests
 from playwright.sync_api import Page, expect
 from redis import Redis
 
-from core import access
-from infra.local import Local
 from tests.browser import SECONDS, Draw, Visit, choose, done, percent, working
 from tests.conftest import body, http_server, opened
 from tests.test_outages import function
+from upres.core import access
+from upres.embedded.stack import Local
 
 
 def test_from_a_file_to_a_download(page: Page, draw: Draw) -> None:

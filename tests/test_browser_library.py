@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from infra.local import Local
 from tests.browser import Visit
 from tests.conftest import body, http_server
 from tests.test_outages import function
+from upres.embedded.stack import Local
 
 PAGE_ELSEWHERE = """<!doctype html><title>elsewhere</title><script type="module">
 import {{ Upres, UpresError }} from "{url}/web/upres.js";

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from core.schema import Event, Failed, Progress, Requeued, Started, now
-from infra.local import Local
 from tests.chaos import scenarios
 from tests.chaos.__main__ import cut_off
 from tests.chaos.invariants import Kill, broken, overtaken, run_twice
 from tests.test_events import queued
+from upres.core.schema import Event, Failed, Progress, Requeued, Started, now
+from upres.embedded.stack import Local
 
 
 @pytest.fixture

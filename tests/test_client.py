@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from client import Client, Refused, ServerUnreachable
-from core import keys
-from core.schema import EVENT, Progress
-from infra.child import free_port
-from infra.local import Local, tool
 from tests.conftest import SAMPLES, body, http_server
+from upres.client import Client, Refused, ServerUnreachable
+from upres.core import keys
+from upres.core.schema import EVENT, Progress
+from upres.embedded.child import free_port
+from upres.embedded.stack import Local, tool
 
 Run = subprocess.CompletedProcess[str]
 
@@ -134,8 +134,9 @@ def test_help_teaches() -> None:
         assert word in done.stdout
 
 
-def test_the_worker_and_the_local_runner_have_help_too() -> None:
-    for module in ("worker", "infra.local", "infra.demo", "benchmarks.quality", "benchmarks.entry"):
+def test_the_other_programs_have_help_too() -> None:
+    assert "[-- COMMAND...]" in upres(None, "up", "--help").stdout
+    for module in ("upres.worker", "upres.function", "infra.demo", "benchmarks.quality", "benchmarks.entry"):
         done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0
         assert f"usage: python -m {module}" in done.stdout

@@ -3,11 +3,11 @@
 import pytest
 from redis import Redis
 
-from core import coalescing, events, keys, leases
-from core.schema import Cancelled, Failed, Succeeded
-from core.script import call
 from tests.leasing import OTHER, WORK, run_out, submit, taken, waiting
 from tests.test_events import RESULT
+from upres.core import coalescing, events, keys, leases
+from upres.core.schema import Cancelled, Failed, Succeeded
+from upres.core.script import call
 
 
 def test_identical_work_is_done_once_and_shared(apart: Redis) -> None:

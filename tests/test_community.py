@@ -15,16 +15,16 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
-from client import Client
-from core import registry
-from core.errors import ModelError
-from core.manifest import Sides
-from infra.local import Local
-from models import community, probe
 from tests import spandrel_on_cpu
-from worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact
-from worker.model import Model, open_folder
-from worker.service import prepare
+from upres.client import Client
+from upres.core import registry
+from upres.core.errors import ModelError
+from upres.core.manifest import Sides
+from upres.embedded.stack import Local
+from upres.models import community, probe
+from upres.worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact
+from upres.worker.model import Model, open_folder
+from upres.worker.service import prepare
 
 spandrel_on_cpu.declare()
 
@@ -212,6 +212,6 @@ def test_a_recognised_one_is_served_too(local: Local, tmp_path: Path, monkeypatc
 
 
 def _pin(model: Model) -> Any:
-    from core.catalogue import Pin
+    from upres.core.catalogue import Pin
 
     return Pin(version=model.manifest.version, digest=model.digest, factors=model.manifest.factors)

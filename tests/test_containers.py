@@ -19,13 +19,13 @@ import yaml
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from client import Client
-from core import keys
-from infra.child import Child, accepts, free_port
 from infra.manifests import TOOLS, rendered, stages
 from tests.conftest import ROOT
 from tests.containers import DOCKER, PASSWORD, VALKEY, Composed, confined
 from tests.waiting import wait_until
+from upres.client import Client
+from upres.core import keys
+from upres.embedded.child import Child, accepts, free_port
 
 KUBERNETES = ROOT / "infra/kubernetes"
 FAITHFUL = ROOT / "models/faithful/1"
@@ -97,14 +97,14 @@ def test_redis_keeps_what_it_was_told(composed: Composed) -> None:
 @pytest.mark.parametrize(
     ("service", "code"),
     [
-        ("function", "import worker"),
+        ("function", "import upres.worker"),
         ("function", "import torch"),
-        ("function", "import client.sdk"),
-        ("worker", "import function"),
+        ("function", "import upres.client.sdk"),
+        ("worker", "import upres.function"),
         ("operator", "import torch"),
         ("operator", "import infra"),
         ("function", "open('written', 'w')"),
-        ("worker", "open('core/written', 'w')"),
+        ("worker", "open('upres/core/written', 'w')"),
         ("worker", "import os; os.chown('/proc/self', 1, 1)"),
     ],
 )

@@ -7,17 +7,17 @@ import sys
 import pytest
 from redis import Redis
 
-from client import Client
-from core import keys
-from core.schema import Progress, Started
-from infra.local import Local
-from worker.service import RESTART
+from upres.client import Client
+from upres.core import keys
+from upres.core.schema import Progress, Started
+from upres.embedded.stack import Local
+from upres.worker.service import RESTART
 
 FAULTY = """
 import sys
-from worker.engine import compute, runtimes, torch_compute
-from worker import service
-from worker.__main__ import main
+from upres.worker.engine import compute, runtimes, torch_compute
+from upres.worker import service
+from upres.worker.__main__ import main
 
 class Faulty(torch_compute.TorchCompute):
     def __init__(self, model, device, cache):
@@ -35,7 +35,7 @@ sys.argv = ["worker"]
 sys.exit(main())
 """
 LOST = "raise RuntimeError('CUDA error: an illegal memory access was encountered')"
-SILENT = "from worker.engine import device; device._memory = None; import time; time.sleep(3); " + LOST
+SILENT = "from upres.worker.engine import device; device._memory = None; import time; time.sleep(3); " + LOST
 """The driver does not tell of its memory any more either, and workers have asked since."""
 TIGHT = "if sum(w.shape[0] * w.shape[1] for w in windows) > 150 * 150: raise compute.OutOfMemory('pretended')"
 

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 from standardwebhooks import Webhook
 
-from core import webhooks
-from core.schema import Succeeded
-from core.settings import PREFIX, Settings
-from infra.local import Local
 from tests.browser import Visit
 from tests.conftest import ROOT, SAMPLES, body, http_server
 from tests.test_batch import RESULT
 from tests.test_outages import function
+from upres.core import webhooks
+from upres.core.schema import Succeeded
+from upres.core.settings import PREFIX, Settings
+from upres.embedded.stack import Local
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ADDRESS = "http://127.0.0.1:8000"

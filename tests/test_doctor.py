@@ -14,13 +14,13 @@ import requests
 from PIL import Image
 from redis import Redis
 
-from client import Client
-from core import keys, leases, registry
-from infra.child import Child, accepts, free_port
-from infra.local import Local, redis_server, tool
 from tests.conftest import ROOT, body, encoded, http_server
 from tests.leasing import run_out, submit, taken
 from tests.waiting import wait_until
+from upres.client import Client
+from upres.core import keys, leases, registry
+from upres.embedded.child import Child, accepts, free_port
+from upres.embedded.stack import Local, redis_server, tool
 
 
 def upres(local: Local, *arguments: str, **changed: str) -> "subprocess.CompletedProcess[str]":
@@ -209,7 +209,7 @@ def test_no_worker(local: Local) -> None:
     local.stop("worker")
     try:
         mark, text = found(local)["workers"]
-        assert (mark, "python -m worker" in text) == ("!", True)
+        assert (mark, "python -m upres.worker" in text) == ("!", True)
         assert "No worker is there." in upres(local, "workers").stdout
     finally:
         local.start("worker")

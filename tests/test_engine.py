@@ -10,17 +10,17 @@ import pytest
 from PIL import Image
 
 from benchmarks.quality import PAIRS
-from core import tiling
-from core.errors import ModelError
-from models.pairs import measure
 from tests.conftest import SAMPLES
-from worker.engine.compute import Compute
-from worker.engine.device import choose as choose_device
-from worker.engine.device_thread import DeviceThread
-from worker.engine.engine import Engine
-from worker.engine.runtimes import choose
-from worker.engine.torch_compute import TorchCompute
-from worker.model import Model
+from upres.core import tiling
+from upres.core.errors import ModelError
+from upres.models.pairs import measure
+from upres.worker.engine.compute import Compute
+from upres.worker.engine.device import choose as choose_device
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.engine import Engine
+from upres.worker.engine.runtimes import choose
+from upres.worker.engine.torch_compute import TorchCompute
+from upres.worker.model import Model
 
 CPU = choose_device("cpu")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from client.ledger import NAME
-from infra.local import Local, tool
 from tests.conftest import SAMPLES, encoded, opened
 from tests.test_client import upres
 from tests.waiting import wait_until
+from upres.client.ledger import NAME
+from upres.embedded.stack import Local, tool
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from redis import Redis
 
-from client import Client
-from core import access, keys, rates, registry
-from core.rates import Rate
-from core.schema import Event, Progress
-from core.storage import Store
-from infra.local import Local
 from tests.conftest import SAMPLES, encoded
 from tests.test_outages import function
+from upres.client import Client
+from upres.core import access, keys, rates, registry
+from upres.core.rates import Rate
+from upres.core.schema import Event, Progress
+from upres.core.storage import Store
+from upres.embedded.stack import Local
 
 
 def ask(url: str, headers: dict[str, str] | None = None, **fields: Any) -> requests.Response:

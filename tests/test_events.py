@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
-from core import events, keys
-from core.schema import (
+from upres.core import events, keys
+from upres.core.schema import (
     EVENT,
     Cancelled,
     Event,

@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from client import Client
-from core import registry
-from core.errors import ModelError
-from core.manifest import Manifest
-from core.storage import Store
-from infra.local import Local
-from models import export, folder, variants
 from tests.conftest import ROOT, SAMPLES
 from tests.pushing import Pushed
-from worker.engine import runtimes
-from worker.engine.compute import OutOfMemory
-from worker.engine.device import choose
-from worker.engine.networks import EDSR
-from worker.engine.onnx_compute import OnnxCompute
-from worker.engine.torch_compute import TorchCompute
-from worker.model import Model, open_folder
+from upres.client import Client
+from upres.core import registry
+from upres.core.errors import ModelError
+from upres.core.manifest import Manifest
+from upres.core.storage import Store
+from upres.embedded.stack import Local
+from upres.models import export, folder, variants
+from upres.worker.engine import runtimes
+from upres.worker.engine.compute import OutOfMemory
+from upres.worker.engine.device import choose
+from upres.worker.engine.networks import EDSR
+from upres.worker.engine.onnx_compute import OnnxCompute
+from upres.worker.engine.torch_compute import TorchCompute
+from upres.worker.model import Model, open_folder
 
 CPU = choose("cpu")
 

@@ -7,10 +7,10 @@ from ipaddress import ip_network
 
 import pytest
 
-from core.errors import TooManyBytes, UrlAnsweredError, UrlRefused, UrlUnreachable
 from tests.conftest import IMAGE_HOST, body, http_server
-from worker.addresses import REFUSED, why_refused
-from worker.fetch import Reach, fetch
+from upres.core.errors import TooManyBytes, UrlAnsweredError, UrlRefused, UrlUnreachable
+from upres.worker.addresses import REFUSED, why_refused
+from upres.worker.fetch import Reach, fetch
 
 ALLOWED = Reach((ip_network(f"{IMAGE_HOST}/32"),))
 

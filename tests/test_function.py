@@ -13,16 +13,16 @@ from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from client import Client
-from core import events, keys
-from core.api import JobRequest, Problem
-from core.schema import Cancelled
-from core.storage import Store
-from function.services import Services
-from function.submit import submit
-from infra.local import Local
 from tests.conftest import Post
 from tests.leasing import image_key
+from upres.client import Client
+from upres.core import events, keys
+from upres.core.api import JobRequest, Problem
+from upres.core.schema import Cancelled
+from upres.core.storage import Store
+from upres.embedded.stack import Local
+from upres.function.services import Services
+from upres.function.submit import submit
 
 URL = "https://example.org/a.png"
 pytestmark = pytest.mark.usefixtures("held")

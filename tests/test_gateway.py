@@ -15,19 +15,19 @@ import pytest
 from redis import Redis
 
 from benchmarks.gateway import Subscribers
-from core import events, keys
-from core.schema import Cancelled, Progress
-from infra.child import Child, accepts, free_port
-from infra.local import Local
 from tests.leasing import submit
 from tests.test_stream import follow, frames
+from upres.core import events, keys
+from upres.core.schema import Cancelled, Progress
+from upres.embedded.child import Child, accepts, free_port
+from upres.embedded.stack import Local
 
 MANY = 2000
 STALLED_SECONDS = 2
 IMPATIENT = f"""
 import sys
-from function import patience
-from function.__main__ import main
+from upres.function import patience
+from upres.function.__main__ import main
 patience.STALLED_SECONDS = {STALLED_SECONDS}
 sys.exit(main())
 """

@@ -12,11 +12,11 @@ import psutil
 from PIL import Image
 from redis import Redis
 
-from client import Client
-from core import keys
-from infra.local import Local
 from tests.conftest import ROOT
 from tests.waiting import wait_until
+from upres.client import Client
+from upres.core import keys
+from upres.embedded.stack import Local
 
 JOBS = 2000
 LASTING = {
@@ -75,7 +75,7 @@ def done(redis: Redis) -> bool:
 
 def worker_pid(local: Local) -> int:
     children = psutil.Process().children(recursive=True)
-    [worker] = [child for child in children if child.cmdline()[1:] == ["-m", "worker"]]
+    [worker] = [child for child in children if child.cmdline()[1:] == ["-m", "upres.worker"]]
     return worker.pid
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from core import formats
-from core.errors import FormatLimit, NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
-from core.schema import OutputFormat
 from tests.conftest import SAMPLES, encoded, opened, psnr
-from worker.imaging import images
-from worker.imaging.encode import Encoders, bicubic
+from upres.core import formats
+from upres.core.errors import FormatLimit, NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
+from upres.core.schema import OutputFormat
+from upres.worker.imaging import images
+from upres.worker.imaging.encode import Encoders, bicubic
 
 LIMIT = 1_000_000
 ENCODERS = Encoders(jobs=1)

@@ -7,8 +7,8 @@ import sys
 from redis import Redis
 
 from benchmarks.entry import ENTRY
-from core import access
-from infra.local import Local
+from upres.core import access
+from upres.embedded.stack import Local
 
 HEAVY = ("torch", "PIL", "numpy", "worker", "client", "infra", "boto3", "botocore", "requests", "prometheus_client")
 

@@ -7,12 +7,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from core import coalescing, events, keys, leases
-from core.leases import Lease
-from core.schema import TERMINAL, Cancelled, Failed, Progress, Result, Succeeded
-from core.script import call
 from tests.leasing import OTHER, WORK, empty, everything, run_out, submit, types
 from tests.test_events import RESULT
+from upres.core import coalescing, events, keys, leases
+from upres.core.leases import Lease
+from upres.core.schema import TERMINAL, Cancelled, Failed, Progress, Result, Succeeded
+from upres.core.script import call
 
 
 class World:

@@ -9,15 +9,15 @@ import pytest
 import requests
 from PIL import Image
 
-from client import Client, JobFailed
-from core.schema import Event, Failed, Progress, Snapshot, Started, Succeeded, WantedFormat
-from infra.local import Local
 from tests.conftest import SAMPLES, body, encoded, http_server, opened, psnr
-from worker.engine.device import choose as choose_device
-from worker.engine.device_thread import DeviceThread
-from worker.engine.engine import Engine
-from worker.engine.runtimes import choose
-from worker.model import Model
+from upres.client import Client, JobFailed
+from upres.core.schema import Event, Failed, Progress, Snapshot, Started, Succeeded, WantedFormat
+from upres.embedded.stack import Local
+from upres.worker.engine.device import choose as choose_device
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.engine import Engine
+from upres.worker.engine.runtimes import choose
+from upres.worker.model import Model
 
 
 def test_a_job_from_end_to_end(client: Client, local: Local, png: bytes, photo: Image.Image, model: Model) -> None:

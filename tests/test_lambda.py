@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from client import sse
-from core import events
-from core.api import JobAccepted
-from core.schema import Cancelled
-from infra.local import Local
 from tests.aws.runtime import running
 from tests.leasing import image_key
 from tests.test_events import queued
+from upres.client import sse
+from upres.core import events
+from upres.core.api import JobAccepted
+from upres.core.schema import Cancelled
+from upres.embedded.stack import Local
 
 Handler = Callable[[object], dict[str, Any]]
 URL = "https://example.org/a.png"
-IMPATIENT = "from function import stream; stream.POLL_SECONDS = 0.1; from function.handler import handler"
+IMPATIENT = "from upres.function import stream; stream.POLL_SECONDS = 0.1; from upres.function.handler import handler"
 pytestmark = pytest.mark.usefixtures("held")
 
 
@@ -33,7 +33,7 @@ def environment(local: Local) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def handler(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handler]:
-    with running("function.handler.handler", environment, tmp_path_factory.mktemp("lambda")) as function:
+    with running("upres.function.handler.handler", environment, tmp_path_factory.mktemp("lambda")) as function:
         yield function.invoke
 
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from core import coalescing, events, keys, leases
-from core.leases import Lease
-from core.queue import read_message
-from core.schema import Cancelled, Failed, Progress, Requeued, Succeeded
-from core.script import call
 from tests.leasing import WORK, everything, run_out, submit, taken, types, waiting
 from tests.test_events import RESULT
+from upres.core import coalescing, events, keys, leases
+from upres.core.leases import Lease
+from upres.core.queue import read_message
+from upres.core.schema import Cancelled, Failed, Progress, Requeued, Succeeded
+from upres.core.script import call
 
 
 def test_a_popped_job_is_taken_once_with_what_it_needs(apart: Redis) -> None:

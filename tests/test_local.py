@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.child import Child, ChildDied, accepts, free_port
 from tests.waiting import wait_until
+from upres.embedded.child import Child, ChildDied, accepts, free_port
 
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
 
@@ -21,8 +21,8 @@ PARTS = ("redis-server", "rclone", "function", "worker")
 
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """`python -m infra.local`, ready."""
-    command = [sys.executable, "-m", "infra.local", "--port", "0"]
+    """`upres up`, ready."""
+    command = [sys.executable, "-m", "upres", "up", "--port", "0"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -57,7 +57,7 @@ def test_nothing_is_left_when_it_is_stopped(
 
 def test_a_dying_part_ends_the_rest_and_shows_its_log(serving: "subprocess.Popen[str]") -> None:
     children = descendants(serving)
-    [worker] = [child for child in children if child.cmdline()[1:] == ["-m", "worker"]]
+    [worker] = [child for child in children if child.cmdline()[1:] == ["-m", "upres.worker"]]
     worker.kill()
     assert serving.wait(30) == 1
     gone(children)
@@ -69,7 +69,7 @@ def test_a_dying_part_ends_the_rest_and_shows_its_log(serving: "subprocess.Popen
 
 def test_a_command_runs_with_the_settings_and_gives_its_code() -> None:
     code = "import os, sys; print(os.environ['UPRES_URL'], os.environ['UPRES_REDIS_URL']); sys.exit(7)"
-    command = [sys.executable, "-m", "infra.local", "--port", "0", "--", sys.executable, "-c", code]
+    command = [sys.executable, "-m", "upres", "up", "--port", "0", "--", sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 7
     assert done.stdout.startswith("http://127.0.0.1:")
@@ -78,8 +78,8 @@ def test_a_command_runs_with_the_settings_and_gives_its_code() -> None:
 
 @pytest.fixture
 def sleeping() -> Iterator["subprocess.Popen[str]"]:
-    """`python -m infra.local -- sleep 321`, sleeping."""
-    command = [sys.executable, "-m", "infra.local", "--port", "0", "--", "sleep", "321"]
+    """`upres up -- sleep 321`, sleeping."""
+    command = [sys.executable, "-m", "upres", "up", "--port", "0", "--", "sleep", "321"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             wait_until(lambda: "sleep 321" in lines(process), 60)
@@ -105,7 +105,7 @@ def test_a_command_does_not_outlive_a_killed_parent(sleeping: "subprocess.Popen[
 
 def test_a_part_that_dies_under_a_command_ends_it(sleeping: "subprocess.Popen[str]") -> None:
     children = psutil.Process(sleeping.pid).children(recursive=True)
-    next(child for child in children if child.cmdline()[1:] == ["-m", "worker"]).kill()
+    next(child for child in children if child.cmdline()[1:] == ["-m", "upres.worker"]).kill()
     assert sleeping.wait(30) == 1
     assert sleeping.stderr is not None
     assert "worker ended with code 137" in sleeping.stderr.read()
@@ -113,7 +113,7 @@ def test_a_part_that_dies_under_a_command_ends_it(sleeping: "subprocess.Popen[st
 
 
 def test_a_command_that_is_not_there() -> None:
-    command = [sys.executable, "-m", "infra.local", "--port", "0", "--", "no-such-command"]
+    command = [sys.executable, "-m", "upres", "up", "--port", "0", "--", "no-such-command"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 127
     assert done.stderr == "no-such-command: there is no such command\n"

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from core import keys
-from core.settings import Settings
 from infra.manifests import Document, Looked, compose, dockerfile, main, overlay, rendered, variables
 from tests.conftest import ROOT
+from upres.core import keys
+from upres.core.settings import Settings
 
 OVERLAYS = ROOT / "infra/kubernetes/overlays"
 PLACES: dict[str, Callable[[Path], Iterable[Looked]]] = {
@@ -48,7 +48,7 @@ PLANTED = [
     ("cpu", "components/redis/redis.yaml", "(9.1.2)@sha256:[0-9a-f]+", r"\1", "valkey/valkey:9.1.2 is not pinned"),
     ("docker", "worker.Dockerfile", "(:24.04)@sha256:[0-9a-f]+", r"\1", "ubuntu:24.04 is not pinned"),
     ("docker", "worker.Dockerfile", "ARG DEVICE=cuda", "ARG DEVICE=tpu", "tpu is not pinned"),
-    ("docker", "worker.Dockerfile", "COPY worker worker", "COPY wroker worker", "wroker is not there"),
+    ("docker", "worker.Dockerfile", "COPY worker upres/worker", "COPY wroker upres/worker", "wroker is not there"),
     ("docker", ".dockerignore", "!models/faithful", "!models/other", "models/faithful/1 is not there"),
     ("docker", "worker.Dockerfile", "--no-install-recommends", "", "DL3015"),
     ("docker", "worker.Dockerfile", "USER 10001:10001", "USERS 10001", "missing whitespace"),

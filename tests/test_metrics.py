@@ -12,11 +12,6 @@ import pytest
 import requests
 from redis import Redis
 
-from client import Client
-from core import events
-from core.schema import Cancelled, now
-from infra.child import free_port
-from infra.local import Local
 from tests.chaos.proxy import FaultProxy
 from tests.conftest import Post, body, http_server
 from tests.leasing import submit
@@ -24,6 +19,11 @@ from tests.scraping import scrape
 from tests.test_outages import function
 from tests.waiting import wait_until
 from tests.workers import worker
+from upres.client import Client
+from upres.core import events
+from upres.core.schema import Cancelled, now
+from upres.embedded.child import free_port
+from upres.embedded.stack import Local
 
 pytestmark = pytest.mark.usefixtures("held")
 

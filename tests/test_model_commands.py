@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from core import registry
-from infra.local import Local
 from tests.pushing import Pushed
+from upres.core import registry
+from upres.embedded.stack import Local
 
 Done = subprocess.CompletedProcess[str]
 

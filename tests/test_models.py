@@ -14,19 +14,19 @@ import requests
 from PIL import Image
 from redis import Redis
 
-from client import Client
-from client.errors import Refused
-from core import catalogue, keys, registry, workers
-from core.catalogue import Offer, Pin
-from core.errors import UnknownModel
-from core.manifest import Rule
-from core.schema import Progress, Queued, Started, Succeeded
-from core.storage import Store
-from infra.local import Local
 from tests.conftest import encoded
 from tests.pushing import FOLDER, Pushed
 from tests.waiting import wait_until
 from tests.workers import worker
+from upres.client import Client
+from upres.client.errors import Refused
+from upres.core import catalogue, keys, registry, workers
+from upres.core.catalogue import Offer, Pin
+from upres.core.errors import UnknownModel
+from upres.core.manifest import Rule
+from upres.core.schema import Progress, Queued, Started, Succeeded
+from upres.core.storage import Store
+from upres.embedded.stack import Local
 
 NAME = "changing"
 

@@ -14,17 +14,17 @@ import pytest
 import requests
 import yaml
 
-from client import Client
-from client.errors import JobFailed
-from core import errors
-from core.errors import FetchError, ImageError, RequestError, UpresError
 from infra import monitoring
-from infra.child import Child, accepts, free_port
-from infra.local import Local, tool
 from tests.conftest import ROOT, body, http_server
 from tests.test_outages import function
 from tests.waiting import wait_until
 from tests.workers import worker
+from upres.client import Client
+from upres.client.errors import JobFailed
+from upres.core import errors
+from upres.core.errors import FetchError, ImageError, RequestError, UpresError
+from upres.embedded.child import Child, accepts, free_port
+from upres.embedded.stack import Local, tool
 
 RULES = monitoring.RULES
 RARE = {"Store", "Failures", "Fetching"}

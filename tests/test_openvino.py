@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.engine.openvino_compute import OpenVinoCompute
-from worker.model import Model
+from upres.worker.engine.openvino_compute import OpenVinoCompute
+from upres.worker.model import Model
 
 
 def test_a_cached_network_is_the_same_and_a_damaged_one_is_made_again(weights: Model, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import pytest
 
-from infra.child import free_port
-from infra.local import redis_server
 from tests.conftest import ROOT
+from upres.embedded.child import free_port
+from upres.embedded.stack import redis_server
 
 TEXT = (ROOT / "docs/operations.md").read_text()
 PORTS = ("6379", "9000", "8000", "9464", "9465")

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from client import Client
-from core import events, keys, leases
-from core.errors import WorkerLost
-from core.schema import Cancelled, Failed
-from infra.child import free_port
-from infra.local import Local
 from tests.leasing import run_out, submit, taken
 from tests.workers import worker
+from upres.client import Client
+from upres.core import events, keys, leases
+from upres.core.errors import WorkerLost
+from upres.core.schema import Cancelled, Failed
+from upres.embedded.child import free_port
+from upres.embedded.stack import Local
 
 pytestmark = pytest.mark.usefixtures("held")
 

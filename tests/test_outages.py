@@ -14,20 +14,20 @@ import pytest
 import requests
 from PIL import Image
 
-from client import Client
-from core.errors import StoreUnavailable
-from core.schema import Event, Failed, Progress
-from core.storage import Store
-from infra.child import Child, accepts, free_port
-from infra.local import Local
 from tests.chaos.proxy import FaultProxy
 from tests.conftest import SAMPLES, body, encoded, http_server
+from upres.client import Client
+from upres.core.errors import StoreUnavailable
+from upres.core.schema import Event, Failed, Progress
+from upres.core.storage import Store
+from upres.embedded.child import Child, accepts, free_port
+from upres.embedded.stack import Local
 
 
 def function(local: Local, folder: Path, **changed: str) -> Iterator[str]:
     """A function of its own, with other settings."""
     port = free_port()
-    command = [sys.executable, "-m", "function", "--port", str(port)]
+    command = [sys.executable, "-m", "upres.function", "--port", str(port)]
     child = Child("function", command, {**local.environment, **changed}, folder)
     child.wait_ready(lambda: accepts(port))
     try:
@@ -149,7 +149,9 @@ def test_a_bucket_that_is_not_there(wrong_bucket: str) -> None:
 
 def start_worker(local: Local, **changed: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, **local.environment, **changed}
-    return subprocess.run([sys.executable, "-m", "worker"], env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-m", "upres.worker"], env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import requests
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from infra.local import Local
 from tests.browser import SECONDS, Draw, Visit, choose, done
 from tests.conftest import ROOT
+from upres.embedded.stack import Local
 
 AXE = ROOT / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 PAGE_BYTES = 60_000

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import SAMPLES, encoded
-from worker.imaging.png import PngWriter
+from upres.worker.imaging.png import PngWriter
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 POOL = ThreadPoolExecutor(2)

@@ -10,15 +10,15 @@ import requests
 from PIL import Image
 from redis import Redis
 
-from client import Client
-from core import keys
-from core.api import PreviewTile
-from core.leases import Lease
-from core.schema import Progress
-from infra.local import Local
 from tests.conftest import SAMPLES, Post, encoded
 from tests.leasing import submit, taken
-from worker.preview import SIDE, Preview
+from upres.client import Client
+from upres.core import keys
+from upres.core.api import PreviewTile
+from upres.core.leases import Lease
+from upres.core.schema import Progress
+from upres.embedded.stack import Local
+from upres.worker.preview import SIDE, Preview
 
 
 @pytest.fixture

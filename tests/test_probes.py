@@ -12,23 +12,23 @@ import pytest
 import requests
 from redis import Redis
 
-from client import Client
-from client.errors import JobFailed
-from core import events
-from core.schema import Progress, Started
-from infra.child import accepts, free_port
-from infra.local import Local
 from tests.conftest import body, http_server
 from tests.scraping import scrape
 from tests.waiting import wait_until
 from tests.workers import MAIN, worker
-from worker.keeper import Keeper
-from worker.probes import Health
-from worker.slots import Hands
+from upres.client import Client
+from upres.client.errors import JobFailed
+from upres.core import events
+from upres.core.schema import Progress, Started
+from upres.embedded.child import accepts, free_port
+from upres.embedded.stack import Local
+from upres.worker.keeper import Keeper
+from upres.worker.probes import Health
+from upres.worker.slots import Hands
 
 pytestmark = pytest.mark.usefixtures("held")
 
-LOADS_LONG = "import worker.service, time; worker.service.prepare = lambda settings: time.sleep(600)"
+LOADS_LONG = "import upres.worker.service, time; upres.worker.service.prepare = lambda settings: time.sleep(600)"
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,9 @@ def test_one_that_loads_is_well_and_not_ready(local: Local) -> None:
 
 def test_one_that_loads_for_ever_is_stuck(local: Local) -> None:
     port = free_port()
-    with starting(local, f"{LOADS_LONG}; import worker.probes; worker.probes.LOADING_SECONDS = 0.01", port) as url:
+    with starting(
+        local, f"{LOADS_LONG}; import upres.worker.probes; upres.worker.probes.LOADING_SECONDS = 0.01", port
+    ) as url:
         wait_until(lambda: requests.get(f"{url}/healthz", timeout=10).status_code == 503)
         told = requests.get(f"{url}/healthz", timeout=10).json()
         assert told["status"] == "stuck"
@@ -116,7 +118,7 @@ def test_whoever_does_not_get_on_is_stuck(local: Local) -> None:
 
 @pytest.mark.parametrize("seconds", [0.1, 0.4, 0.8, 1.0, 1.2])
 def test_one_that_is_told_to_stop_while_it_loads_does_so(local: Local, seconds: float) -> None:
-    process = subprocess.Popen([sys.executable, "-m", "worker"], env={**os.environ, **local.environment})
+    process = subprocess.Popen([sys.executable, "-m", "upres.worker"], env={**os.environ, **local.environment})
     time.sleep(seconds)  # wherever it is by then
     process.terminate()
     code = process.wait(20)

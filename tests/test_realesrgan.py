@@ -9,11 +9,11 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
-from core.errors import ModelError
-from models import probe, realesrgan
-from models.realesrgan import HALF, PUBLISHED, WHOLE, read
 from tests.conftest import ROOT
-from worker.engine.networks import Enlarger, RRDBNet, SRVGGNetCompact, build, load
+from upres.core.errors import ModelError
+from upres.models import probe, realesrgan
+from upres.models.realesrgan import HALF, PUBLISHED, WHOLE, read
+from upres.worker.engine.networks import Enlarger, RRDBNet, SRVGGNetCompact, build, load
 
 
 def packed(network: Enlarger, flag: bytes) -> bytes:

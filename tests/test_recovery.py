@@ -15,19 +15,19 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from client import Client
-from core import events, keys, workers
-from core.schema import TERMINAL, Event, Failed, Progress, Requeued, Started, Succeeded
-from infra.local import Local
 from tests.conftest import SAMPLES, encoded, http_server, opened
 from tests.test_worker import ended
 from tests.waiting import wait_until
 from tests.workers import SHORT_LEASES, worker
-from worker.service import RESTART, STOPPED
+from upres.client import Client
+from upres.core import events, keys, workers
+from upres.core.schema import TERMINAL, Event, Failed, Progress, Requeued, Started, Succeeded
+from upres.embedded.stack import Local
+from upres.worker.service import RESTART, STOPPED
 
-SMALL_TILES = "from worker import models; models.TILE = 96"
+SMALL_TILES = "from upres.worker import models; models.TILE = 96"
 """Many tiles in many bands, from a photo of ordinary size."""
-KEPT = "from worker import job; job.LONG_SECONDS = 0.01"
+KEPT = "from upres.worker import job; job.LONG_SECONDS = 0.01"
 """Every job counts as a long one."""
 
 
@@ -151,8 +151,8 @@ def test_a_stopping_worker_takes_no_more_and_says_so(local: Local, client: Clien
 
 
 HANGS = """
-from worker.engine import compute, runtimes, torch_compute
-from worker import keeper
+from upres.worker.engine import compute, runtimes, torch_compute
+from upres.worker import keeper
 import threading
 keeper.DEVICE_SECONDS = 3
 class Hanging(torch_compute.TorchCompute):
@@ -213,7 +213,7 @@ def numbered(path: str) -> bytes:
 
 def test_jobs_much_longer_than_a_lease_run_once(local: Local, client: Client) -> None:
     """A hundred of them, twenty seconds each, with leases of two."""
-    patient = "from worker import job; job.TOTAL_SECONDS = 60"
+    patient = "from upres.worker import job; job.TOTAL_SECONDS = 60"
     fifty = partial(worker, local, f"{SHORT_LEASES}; {patient}", UPRES_SLOTS="50")
     with http_server(slow(20, numbered)) as url, fifty(), fifty(), ThreadPoolExecutor(10) as pool:
         ids = [client.submit(f"{url}/{number}", 2).job_id for number in range(100)]

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from core import keys, registry
-from core.errors import ModelError, ModelNotFound, ModelUnavailable
-from core.manifest import Labels, Rule
-from core.storage import Store
 from tests.pushing import FOLDER, Pushed
-from worker.model import open_folder, pull
+from upres.core import keys, registry
+from upres.core.errors import ModelError, ModelNotFound, ModelUnavailable
+from upres.core.manifest import Labels, Rule
+from upres.core.storage import Store
+from upres.worker.model import open_folder, pull
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from core.api import EstimateRequest, JobAccepted, JobRequest, Problem, UploadRequest
-from core.errors import InvalidJson, InvalidRequest, SettingsError, UpresError, tree
-from core.manifest import Manifest
-from core.schema import Cancelled, JobMessage, Message, Order, Snapshot, now
-from core.settings import Settings
-from function.parse import CODES, EXPECTED, parse, parse_json
 from tests.conftest import ROOT
 from tests.test_events import RESULT
+from upres.core.api import EstimateRequest, JobAccepted, JobRequest, Problem, UploadRequest
+from upres.core.errors import InvalidJson, InvalidRequest, SettingsError, UpresError, tree
+from upres.core.manifest import Manifest
+from upres.core.schema import Cancelled, JobMessage, Message, Order, Snapshot, now
+from upres.core.settings import Settings
+from upres.function.parse import CODES, EXPECTED, parse, parse_json
 
 URL = {"image_url": "https://example.org/a.png"}
 
@@ -168,18 +168,18 @@ def test_half_a_character_is_a_problem(field: str) -> None:
 
 
 def test_error_codes_are_stable_and_in_the_docstring() -> None:
-    import core.errors
+    import upres.core.errors
 
-    codes = {kind.code: kind for kind in tree() if kind.__module__ == "core.errors" and "code" in vars(kind)}
+    codes = {kind.code: kind for kind in tree() if kind.__module__ == "upres.core.errors" and "code" in vars(kind)}
     assert len(codes) > 20
     for code, kind in codes.items():
-        assert f"{kind.__name__} " in (core.errors.__doc__ or ""), kind
-        assert code in (core.errors.__doc__ or "") or kind.__name__ == "InvalidRequest"
+        assert f"{kind.__name__} " in (upres.core.errors.__doc__ or ""), kind
+        assert code in (upres.core.errors.__doc__ or "") or kind.__name__ == "InvalidRequest"
         assert 400 <= kind.status < 600
 
 
 def test_only_what_may_pass_is_retryable() -> None:
-    retryable = {kind.code for kind in tree() if kind.retryable and kind.__module__ == "core.errors"} - {
+    retryable = {kind.code for kind in tree() if kind.retryable and kind.__module__ == "upres.core.errors"} - {
         UpresError.code
     }
     unavailable = {"result_not_ready", "queue_unavailable", "store_unavailable", "model_unavailable"}

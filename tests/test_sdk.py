@@ -15,18 +15,18 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from client import AsyncClient, Client, JobCancelled, JobFailed, NotInTime, Refused, ServerUnreachable
-from client import protocol as protocol_module
-from client.errors import StoreUnreachable
-from client.protocol import MOST_PAUSE, Call, Pause, Peer
-from core import access, events
-from core.api import JobAccepted
-from core.schema import Cancelled, Event, Snapshot
-from infra.child import free_port
-from infra.local import Local
 from tests.conftest import SAMPLES, body, http_server, opened
 from tests.leasing import submit
 from tests.test_outages import function
+from upres.client import AsyncClient, Client, JobCancelled, JobFailed, NotInTime, Refused, ServerUnreachable
+from upres.client import protocol as protocol_module
+from upres.client.errors import StoreUnreachable
+from upres.client.protocol import MOST_PAUSE, Call, Pause, Peer
+from upres.core import access, events
+from upres.core.api import JobAccepted
+from upres.core.schema import Cancelled, Event, Snapshot
+from upres.embedded.child import free_port
+from upres.embedded.stack import Local
 
 
 def surface(kind: type) -> dict[str, list[str]]:
@@ -182,7 +182,7 @@ def test_what_stands_between_refuses_one_image_and_the_store_is_another_matter()
 def test_a_download_that_breaks_off_is_begun_again(
     client: Client, png: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.sdk.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("upres.client.sdk.time.sleep", lambda seconds: None)
     job_id, tries = client.upscale(png, 2).job_id, iter([1, 2])
     whole_stream = client._stream
 
@@ -208,7 +208,7 @@ def test_an_uploaded_image_may_be_submitted_again_with_its_key(
 
 def test_retry_after_is_respected_on_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("client.sdk.time.sleep", slept.append)
+    monkeypatch.setattr("upres.client.sdk.time.sleep", slept.append)
     heard = iter([(429, {"Retry-After": "3"}), (200, {})])
 
     def reply(handler: BaseHTTPRequestHandler) -> None:

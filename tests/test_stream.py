@@ -10,12 +10,12 @@ import pytest
 import requests
 from redis import Redis
 
-from client import sse
-from core import events, keys
-from core.schema import Cancelled, Event, Progress
-from function import stream
-from infra.local import Local
 from tests.test_events import queued, started
+from upres.client import sse
+from upres.core import events, keys
+from upres.core.schema import Cancelled, Event, Progress
+from upres.embedded.stack import Local
+from upres.function import stream
 
 Frames = list[sse.ServerSentEvent]
 

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import tiling
-from core.tiling import TILE
-from worker.engine import networks, tiles
-from worker.model import Model
+from upres.core import tiling
+from upres.core.tiling import TILE
+from upres.worker.engine import networks, tiles
+from upres.worker.model import Model
 
 sides = st.integers(1, 200)
 sizes_and_halos = st.integers(0, 12).flatmap(lambda halo: st.tuples(st.integers(2 * halo + 1, 90), st.just(halo)))

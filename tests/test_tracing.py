@@ -17,13 +17,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from redis import Redis
 
-from client import Client
-from core import workers
-from infra.child import Child, accepts, free_port
-from infra.local import Local
 from tests.conftest import body, http_server
 from tests.waiting import wait_until
 from tests.workers import MAIN
+from upres.client import Client
+from upres.core import workers
+from upres.embedded.child import Child, accepts, free_port
+from upres.embedded.stack import Local
 
 pytestmark = pytest.mark.usefixtures("held")
 
@@ -59,8 +59,8 @@ def collector(spans: list[tuple[str, Span]]) -> Iterator[str]:
 def parts(local: Local, redis: Redis, folder: Path, **changed: str) -> Iterator[str]:
     """A function and a worker of their own, with logs in the folder; both end by being told to."""
     environment, port = {**local.environment, **changed}, free_port()
-    function = Child("function", [sys.executable, "-m", "function", "--port", str(port)], environment, folder)
-    worker = Child("worker", [sys.executable, "-m", "worker"], environment, folder)
+    function = Child("function", [sys.executable, "-m", "upres.function", "--port", str(port)], environment, folder)
+    worker = Child("worker", [sys.executable, "-m", "upres.worker"], environment, folder)
     function.wait_ready(lambda: accepts(port))
     worker.wait_ready(lambda: bool(workers.listing(redis)))
     yield f"http://127.0.0.1:{port}"

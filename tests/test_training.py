@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from models import training
-from models.degrade import degrade, jpeg
-from models.discriminator import Discriminator
-from models.distill import Distillation
-from models.photos import Photos
 from tests.conftest import ROOT, SAMPLES
 from tests.test_engine import pairs
-from worker.engine.networks import EDSR, RRDBNet
-from worker.model import Model, open_folder
+from upres.models import training
+from upres.models.degrade import degrade, jpeg
+from upres.models.discriminator import Discriminator
+from upres.models.distill import Distillation
+from upres.models.photos import Photos
+from upres.worker.engine.networks import EDSR, RRDBNet
+from upres.worker.model import Model, open_folder
 
 CPU = torch.device("cpu")
 
@@ -95,8 +95,8 @@ def test_the_critic_learns_to_tell(photos: Photos) -> None:
 
 
 def test_a_student_comes_nearer_to_its_teacher(photos: Photos, tmp_path: Path) -> None:
-    from models import folder
-    from models.folder import Made
+    from upres.models import folder
+    from upres.models.folder import Made
 
     torch.manual_seed(0)
     network = RRDBNet(4, 8, 1, 4)
@@ -138,7 +138,7 @@ def model_tensors(model: Model) -> dict[str, torch.Tensor]:
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     options = ["--out", str(tmp_path / "out"), "--version", "1", "--pairs", str(tmp_path)]
-    line = [sys.executable, "-m", "models.train", "--photos", str(tmp_path), *options]
+    line = [sys.executable, "-m", "upres.models.train", "--photos", str(tmp_path), *options]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "no photos of at least" in done.stderr

@@ -8,14 +8,14 @@ import pytest
 import requests
 from redis import Redis
 
-from client import Client
-from client import protocol as client_module
-from core import access, keys
-from core.storage import Store
-from function.parse import MOST_WAIT, preferred_wait
-from infra.local import Local
 from tests.conftest import SAMPLES
 from tests.test_outages import function
+from upres.client import Client
+from upres.client import protocol as client_module
+from upres.core import access, keys
+from upres.core.storage import Store
+from upres.embedded.stack import Local
+from upres.function.parse import MOST_WAIT, preferred_wait
 
 
 def link(url: str, size: Any, **headers: str) -> requests.Response:

@@ -9,18 +9,18 @@ from typing import Any, cast
 import pytest
 from redis import Redis
 
-from core import catalogue, keys, registry, workers
-from core.catalogue import Pin
-from core.errors import ModelError, ModelUnavailable
-from core.manifest import Rule
-from core.storage import Store
-from core.workers import Worker
-from infra.local import Local
 from tests.pushing import Pushed
-from worker.engine.device import Memory, choose
-from worker.model import Model, open_folder
-from worker.models import Models
-from worker.watcher import Watcher
+from upres.core import catalogue, keys, registry, workers
+from upres.core.catalogue import Pin
+from upres.core.errors import ModelError, ModelUnavailable
+from upres.core.manifest import Rule
+from upres.core.storage import Store
+from upres.core.workers import Worker
+from upres.embedded.stack import Local
+from upres.worker.engine.device import Memory, choose
+from upres.worker.model import Model, open_folder
+from upres.worker.models import Models
+from upres.worker.watcher import Watcher
 
 
 class Shelf:
@@ -211,7 +211,7 @@ def test_old_files_leave_the_cache(tmp_path: Path, model: Pushed) -> None:
     import os
     import time
 
-    from worker.model import prune
+    from upres.worker.model import prune
 
     kept = model.pull(tmp_path)
     old = [tmp_path / "models" / "old.safetensors", tmp_path / "openvino" / "old"]

@@ -16,18 +16,18 @@ import requests
 from redis import Redis
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from client import Client
-from core import events, keys, webhooks
-from core.errors import UrlRefused
-from core.schema import Cancelled, Succeeded
-from infra.local import Local
 from tests.conftest import IMAGE_HOST, SAMPLES, Post
 from tests.leasing import submit
 from tests.test_outages import function
 from tests.waiting import wait_until
-from worker.fetch import Reach
-from worker.fetch import post as deliver
-from worker.webhooks import Bell
+from upres.client import Client
+from upres.core import events, keys, webhooks
+from upres.core.errors import UrlRefused
+from upres.core.schema import Cancelled, Succeeded
+from upres.embedded.stack import Local
+from upres.worker.fetch import Reach
+from upres.worker.fetch import post as deliver
+from upres.worker.webhooks import Bell
 
 
 class Receiver:

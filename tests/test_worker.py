@@ -9,15 +9,15 @@ import pytest
 from redis import Redis
 from rq import Callback
 
-from client import Client
-from core import events, keys
-from core.queue import open_queue
-from core.schema import Failed, now
-from infra.local import Local
 from tests.conftest import SAMPLES
 from tests.leasing import message
 from tests.test_events import queued
 from tests.waiting import wait_until
+from upres.client import Client
+from upres.core import events, keys
+from upres.core.queue import open_queue
+from upres.core.schema import Failed, now
+from upres.embedded.stack import Local
 
 
 def ended(redis: Redis, job_id: str) -> Failed:

@@ -8,19 +8,19 @@ from contextlib import contextmanager
 
 from redis import Redis
 
-from core import workers
-from core.queue import connect
-from infra.local import Local
 from tests.waiting import wait_until
+from upres.core import workers
+from upres.core.queue import connect
+from upres.embedded.stack import Local
 
 MAIN = """
 import sys
 {patch}
-from worker.__main__ import main
+from upres.worker.__main__ import main
 sys.argv = ["worker"]
 sys.exit(main())
 """
-SHORT_LEASES = "from core import keys; keys.LEASE_SECONDS = 2; keys.BEAT_SECONDS = 0.3"
+SHORT_LEASES = "from upres.core import keys; keys.LEASE_SECONDS = 2; keys.BEAT_SECONDS = 0.3"
 """A killed worker's jobs are free after two seconds instead of twelve."""
 
 

@@ -1,19 +1,19 @@
-"""`python -m worker`: one worker process."""
+"""`python -m upres.worker`: one worker process."""
 
 import argparse
 import os
 import signal
 import sys
 
-from core import logs, tracing
-from core.errors import UpresError
-from core.settings import Settings
+from upres.core import logs, tracing
+from upres.core.errors import UpresError
+from upres.core.settings import Settings
 
 
 def main() -> int:
     """Serve until told to stop; 1 and one clear line when the worker cannot start, else see `serve`."""
     parser = argparse.ArgumentParser(
-        prog="python -m worker",
+        prog="python -m upres.worker",
         description="Take jobs from the queue and enlarge their images. "
         "Settings come from UPRES_* variables (see core/settings.py) and AWS's own credential variables.",
     )
@@ -22,7 +22,7 @@ def main() -> int:
         # Until jobs are taken. A container's first process would not hear of it otherwise, and whatever loads cannot be
         # interrupted in order.
         signal.signal(number, lambda *_: os._exit(0))
-    from worker.service import serve  # half a second
+    from upres.worker.service import serve  # half a second
 
     try:
         settings = Settings.from_environment()

@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from redis import Redis
 
-from core import keys
-from core.errors import ImageError, StoreUnavailable
-from core.leases import Lease
-from core.logs import JobLog
-from core.script import call
-from core.storage import ObjectNotFound, Store
-from worker.imaging import images
-from worker.imaging.encode import Encoders
+from upres.core import keys
+from upres.core.errors import ImageError, StoreUnavailable
+from upres.core.leases import Lease
+from upres.core.logs import JobLog
+from upres.core.script import call
+from upres.core.storage import ObjectNotFound, Store
+from upres.worker.imaging import images
+from upres.worker.imaging.encode import Encoders
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -6,8 +6,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from worker.job import Parts
-from worker.slots import Hands
+from upres.worker.job import Parts
+from upres.worker.slots import Hands
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 

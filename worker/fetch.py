@@ -22,9 +22,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
-from core.errors import TooManyBytes, UrlAnsweredError, UrlRefused, UrlUnreachable
-from core.settings import is_among
-from worker.addresses import Network, why_refused
+from upres.core.errors import TooManyBytes, UrlAnsweredError, UrlRefused, UrlUnreachable
+from upres.core.settings import is_among
+from upres.worker.addresses import Network, why_refused
 
 log = logging.getLogger("upres.worker")
 

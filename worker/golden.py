@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from core.errors import ModelRefused
-from core.manifest import Golden
-from worker.engine.engine import Engine
-from worker.model import Model
+from upres.core.errors import ModelRefused
+from upres.core.manifest import Golden
+from upres.worker.engine.engine import Engine
+from upres.worker.model import Model
 
 Pixels = npt.NDArray[np.uint8]
 

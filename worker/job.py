@@ -10,9 +10,9 @@ from urllib.parse import unquote, urlsplit
 from redis import Redis
 from redis.exceptions import RedisError
 
-from core import access, coalescing, formats, keys, rates, tracing
-from core.catalogue import Pin
-from core.errors import (
+from upres.core import access, coalescing, formats, keys, rates, tracing
+from upres.core.catalogue import Pin
+from upres.core.errors import (
     DeviceLost,
     FetchError,
     ImageError,
@@ -22,25 +22,25 @@ from core.errors import (
     UploadNotFound,
     UpresError,
 )
-from core.leases import Lease
-from core.logs import JobLog
-from core.results import linked
-from core.schema import JobMessage, OutputFormat, Result, Stage, Succeeded, now
-from core.settings import Settings
-from core.storage import ObjectNotFound, Store
-from worker import metrics
-from worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
-from worker.engine.device import Device, Memory
-from worker.engine.device_thread import DeviceThread
-from worker.engine.engine import Engine, OnPiece
-from worker.fetch import TOTAL_SECONDS, Reach, fetch
-from worker.imaging.decoding import Decoders
-from worker.imaging.encode import Encoders
-from worker.imaging.images import Picture
-from worker.models import Models, Served
-from worker.preview import Preview
-from worker.report import JobEnded, Report, fail, tell
-from worker.watcher import Watcher
+from upres.core.leases import Lease
+from upres.core.logs import JobLog
+from upres.core.results import linked
+from upres.core.schema import JobMessage, OutputFormat, Result, Stage, Succeeded, now
+from upres.core.settings import Settings
+from upres.core.storage import ObjectNotFound, Store
+from upres.worker import metrics
+from upres.worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
+from upres.worker.engine.device import Device, Memory
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.engine import Engine, OnPiece
+from upres.worker.fetch import TOTAL_SECONDS, Reach, fetch
+from upres.worker.imaging.decoding import Decoders
+from upres.worker.imaging.encode import Encoders
+from upres.worker.imaging.images import Picture
+from upres.worker.models import Models, Served
+from upres.worker.preview import Preview
+from upres.worker.report import JobEnded, Report, fail, tell
+from upres.worker.watcher import Watcher
 
 log = logging.getLogger("upres.worker")
 

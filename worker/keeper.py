@@ -11,15 +11,15 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from core import keys, leases, workers
-from core.errors import DeadlineExceeded, TimedOut
-from core.leases import Lease
-from core.logs import JobLog
-from core.queue import connect_quickly
-from core.settings import Settings
-from core.workers import Worker
-from worker.report import fail
-from worker.slots import Hands, Hold
+from upres.core import keys, leases, workers
+from upres.core.errors import DeadlineExceeded, TimedOut
+from upres.core.leases import Lease
+from upres.core.logs import JobLog
+from upres.core.queue import connect_quickly
+from upres.core.settings import Settings
+from upres.core.workers import Worker
+from upres.worker.report import fail
+from upres.worker.slots import Hands, Hold
 
 log = logging.getLogger("upres.worker")
 

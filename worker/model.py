@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from core import keys, registry
-from core.errors import ModelError, ModelUnavailable
-from core.manifest import File, Manifest
-from core.storage import ObjectNotFound, Store
+from upres.core import keys, registry
+from upres.core.errors import ModelError, ModelUnavailable
+from upres.core.manifest import File, Manifest
+from upres.core.storage import ObjectNotFound, Store
 
 log = logging.getLogger("upres.worker")
 

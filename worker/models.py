@@ -11,19 +11,19 @@ from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
-from core import keys
-from core.catalogue import Pin
-from core.errors import ModelError, ModelUnavailable, UpresError
-from core.queue import connect_quickly
-from core.settings import Settings
-from core.storage import Store
-from core.tiling import TILE
-from worker import golden
-from worker.engine import runtimes
-from worker.engine.device import Device
-from worker.engine.device_thread import DeviceThread
-from worker.engine.engine import Engine
-from worker.model import Model, pull
+from upres.core import keys
+from upres.core.catalogue import Pin
+from upres.core.errors import ModelError, ModelUnavailable, UpresError
+from upres.core.queue import connect_quickly
+from upres.core.settings import Settings
+from upres.core.storage import Store
+from upres.core.tiling import TILE
+from upres.worker import golden
+from upres.worker.engine import runtimes
+from upres.worker.engine.device import Device
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.engine import Engine
+from upres.worker.model import Model, pull
 
 log = logging.getLogger("upres.worker")
 

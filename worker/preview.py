@@ -9,10 +9,10 @@ import io
 from PIL import Image
 from redis import Redis
 
-from core.api import PreviewTile
-from core.leases import Lease
-from core.script import call
-from worker.engine.engine import Pixels
+from upres.core.api import PreviewTile
+from upres.core.leases import Lease
+from upres.core.script import call
+from upres.worker.engine.engine import Pixels
 
 SIDE = 1024
 """Pixels of the longer side: sharp on a screen beside other things."""

@@ -13,8 +13,8 @@ from typing import Any, Literal, Self
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from core.errors import SettingsError
-from worker.metrics import REGISTRY
+from upres.core.errors import SettingsError
+from upres.worker.metrics import REGISTRY
 
 State = Literal["loading", "ready", "stopping", "stuck"]
 

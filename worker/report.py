@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 from redis import Redis
 
-from core import events, leases, tracing
-from core.errors import UpresError
-from core.leases import Lease
-from core.logs import JobLog
-from core.schema import Event, JobMessage, Progress, Stage, Started, now
-from worker import metrics
-from worker.engine.engine import Engine
+from upres.core import events, leases, tracing
+from upres.core.errors import UpresError
+from upres.core.leases import Lease
+from upres.core.logs import JobLog
+from upres.core.schema import Event, JobMessage, Progress, Stage, Started, now
+from upres.worker import metrics
+from upres.worker.engine.engine import Engine
 
 log = logging.getLogger("upres.worker")
 

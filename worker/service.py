@@ -15,26 +15,26 @@ from typing import NoReturn
 import psutil
 from redis.exceptions import RedisError
 
-from core import leases, tracing
-from core.errors import QueueUnavailable
-from core.logs import JobLog
-from core.queue import connect, connect_quickly
-from core.settings import Settings
-from core.storage import Store
-from core.workers import Worker
-from worker import job, metrics
-from worker.collector import WorkerCollector
-from worker.engine.device import Memory, choose
-from worker.engine.device_thread import DeviceThread
-from worker.imaging.decoding import Decoders
-from worker.imaging.encode import Encoders
-from worker.keeper import Keeper
-from worker.model import prune
-from worker.models import Models
-from worker.probes import Health, Probes
-from worker.slots import Hands, Slot
-from worker.watcher import Watcher
-from worker.webhooks import Bell
+from upres.core import leases, tracing
+from upres.core.errors import QueueUnavailable
+from upres.core.logs import JobLog
+from upres.core.queue import connect, connect_quickly
+from upres.core.settings import Settings
+from upres.core.storage import Store
+from upres.core.workers import Worker
+from upres.worker import job, metrics
+from upres.worker.collector import WorkerCollector
+from upres.worker.engine.device import Memory, choose
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.imaging.decoding import Decoders
+from upres.worker.imaging.encode import Encoders
+from upres.worker.keeper import Keeper
+from upres.worker.model import prune
+from upres.worker.models import Models
+from upres.worker.probes import Health, Probes
+from upres.worker.slots import Hands, Slot
+from upres.worker.watcher import Watcher
+from upres.worker.webhooks import Bell
 
 log = logging.getLogger("upres.worker")
 

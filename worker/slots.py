@@ -14,14 +14,14 @@ from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
-from core import keys, leases
-from core.errors import DeviceLost, JobRefused
-from core.leases import Lease
-from core.logs import JobLog
-from core.queue import connect, connect_quickly, read_message
-from core.settings import Settings
-from worker import job
-from worker.report import fail
+from upres.core import keys, leases
+from upres.core.errors import DeviceLost, JobRefused
+from upres.core.leases import Lease
+from upres.core.logs import JobLog
+from upres.core.queue import connect, connect_quickly, read_message
+from upres.core.settings import Settings
+from upres.worker import job
+from upres.worker.report import fail
 
 log = logging.getLogger("upres.worker")
 

@@ -11,16 +11,16 @@ from contextlib import suppress
 
 from redis.exceptions import RedisError
 
-from core import catalogue, keys, registry, workers
-from core.catalogue import Offer, Pin
-from core.errors import ModelError, ModelNotFound, ModelUnavailable, UpresError
-from core.manifest import Labels
-from core.queue import connect_quickly
-from core.registry import CANARY, STABLE
-from core.settings import Settings
-from core.storage import Store
-from worker.engine.device import Memory
-from worker.models import Models
+from upres.core import catalogue, keys, registry, workers
+from upres.core.catalogue import Offer, Pin
+from upres.core.errors import ModelError, ModelNotFound, ModelUnavailable, UpresError
+from upres.core.manifest import Labels
+from upres.core.queue import connect_quickly
+from upres.core.registry import CANARY, STABLE
+from upres.core.settings import Settings
+from upres.core.storage import Store
+from upres.worker.engine.device import Memory
+from upres.worker.models import Models
 
 log = logging.getLogger("upres.worker")
 

@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from redis.exceptions import RedisError
 from standardwebhooks import Webhook
 
-from core import webhooks
-from core.errors import FetchError, UrlRefused
-from core.logs import JobLog
-from core.queue import connect_quickly
-from core.results import linked
-from core.schema import EVENT, Succeeded
-from core.settings import Settings
-from core.storage import Store
-from core.webhooks import Due
-from worker.fetch import Reach, post
+from upres.core import webhooks
+from upres.core.errors import FetchError, UrlRefused
+from upres.core.logs import JobLog
+from upres.core.queue import connect_quickly
+from upres.core.results import linked
+from upres.core.schema import EVENT, Succeeded
+from upres.core.settings import Settings
+from upres.core.storage import Store
+from upres.core.webhooks import Due
+from upres.worker.fetch import Reach, post
 
 log = logging.getLogger("upres.worker")
 

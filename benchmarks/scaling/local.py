@@ -16,12 +16,12 @@ from PIL import Image
 from redis import Redis
 
 from benchmarks.scaling.fleet import Job, Times, run_all
-from client import Client
-from core import events, workers
-from core.queue import connect
-from core.schema import Result, Started, Succeeded
-from infra.child import Child
-from infra.local import Local
+from upres.client import Client
+from upres.core import events, workers
+from upres.core.queue import connect
+from upres.core.schema import Result, Started, Succeeded
+from upres.embedded.child import Child
+from upres.embedded.stack import Local
 
 SIDES = (64, 160, 320)
 """Of the images: thumbnails, previews, small photos; ×4."""
@@ -75,7 +75,7 @@ class Bench:
     def start(self, count: int, slots: int) -> tuple[list[Child], float]:
         """So many workers, and how long the first one took until it was ready."""
         begin, environment = time.monotonic(), {**self.local.environment, "UPRES_SLOTS": str(slots)}
-        command = [sys.executable, "-m", "worker"]
+        command = [sys.executable, "-m", "upres.worker"]
         children = [Child(f"worker{number}", command, environment, self.local.folder) for number in range(count)]
         first = 0.0
         for child in children:

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from benchmarks.scaling.local import SIDES, Bench
-from core import keys
+from upres.core import keys
 
 SAMPLE = 200
 LEFT = ("upres:job:", "upres:work:", "upres:idempotency:")

@@ -15,7 +15,8 @@ BUILD = ROOT / "build"
 REQUIREMENTS = ROOT / "function" / "requirements.txt"
 PLATFORM = ["--platform", "manylinux2014_aarch64", "--python-version", "3.13", "--only-binary", ":all:"]
 """As `architecture` and `runtime` in serverless.yml."""
-OURS = ("core/*.py", "core/*.lua", "function/*.py", "client/web/*")
+OURS = {"upres": ["__init__.py"], "core": ["*.py", "*.lua"], "function": ["*.py"], "client": ["web/*"]}
+"""Folder of the checkout → its files that the function needs. In the bundle each is below upres/."""
 
 
 def main() -> None:
@@ -29,9 +30,10 @@ def main() -> None:
 
 def copy_sources(folder: Path) -> None:
     """What of upres itself the function is."""
-    for pattern in OURS:
-        for source in ROOT.glob(pattern):
-            target = folder / source.relative_to(ROOT)
+    for part, patterns in OURS.items():
+        inside = folder / "upres" if part == "upres" else folder / "upres" / part
+        for source in (path for pattern in patterns for path in (ROOT / part).glob(pattern)):
+            target = inside / source.relative_to(ROOT / part)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
 

@@ -11,25 +11,29 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /upres
 COPY function/requirements.txt function/requirements.txt
 RUN pip install --no-cache-dir -r function/requirements.txt
-COPY core core
+COPY upres/__init__.py upres/__init__.py
+COPY core upres/core
 
-# `upres keys`, `upres jobs`, `upres models push models/faithful/1`.
+# `upres keys`, `upres jobs`, `upres models push faithful`.
 FROM python AS operator
 COPY client/requirements.txt client/requirements.txt
-RUN pip install --no-cache-dir -r client/requirements.txt
-COPY client client
-COPY models models
+COPY console/requirements.txt console/requirements.txt
+RUN pip install --no-cache-dir -r client/requirements.txt -r console/requirements.txt
+COPY upres upres
+COPY client upres/client
+COPY console upres/console
+COPY models upres/models
 USER 10001:10001
-ENTRYPOINT ["python", "-c", "from client.cli import main; main(prog_name='upres')"]
+ENTRYPOINT ["python", "-m", "upres"]
 CMD ["--help"]
 
 FROM python AS function
-COPY function function
-COPY client/web client/web
+COPY function upres/function
+COPY client/web upres/client/web
 USER 10001:10001
 # It writes nothing: run it with --read-only.
 EXPOSE 8000 9464
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
 # It does not start before UPRES_ACCESS says who may use it.
-CMD ["python", "-m", "function", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["python", "-m", "upres.function", "--host", "0.0.0.0", "--port", "8000"]

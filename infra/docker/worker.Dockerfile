@@ -55,8 +55,9 @@ FROM python AS worker
 RUN useradd --no-log-init --uid 10001 --create-home upres
 COPY --from=packages /opt/upres /opt/upres
 COPY --from=cache --chown=10001:10001 /cache /cache
-COPY core core
-COPY worker worker
+COPY upres/__init__.py upres/__init__.py
+COPY core upres/core
+COPY worker upres/worker
 USER 10001:10001
 # It writes to /cache and /tmp only: run it with --read-only and --tmpfs /tmp. Confining the decoders takes no
 # privileges.
@@ -67,4 +68,4 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9464/healthz', timeout=2)"]
 # It finishes the jobs in hand within UPRES_STOP_SECONDS (30): stop it with -t 40.
 STOPSIGNAL SIGTERM
-CMD ["python", "-m", "worker"]
+CMD ["python", "-m", "upres.worker"]

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from function.backlog import UNITS
 from tests.aws.conftest import Aws, Template
 from tests.aws.intrinsics import ACCOUNT, REGION, resolved
 from tests.aws.metric_math import fires
 from tests.conftest import ROOT
+from upres.function.backlog import UNITS
 
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:upres-alarms"
 SCALE = {"FirstAlarm", "EaseAlarm", "LastAlarm"}

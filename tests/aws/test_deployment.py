@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from core import keys
-from core.settings import PREFIX, Settings
-from function import stream
 from tests.aws.conftest import Aws, Template
 from tests.aws.intrinsics import resolved
 from tests.conftest import ROOT
+from upres.core import keys
+from upres.core.settings import PREFIX, Settings
+from upres.function import stream
 
 NOT_IN_MOTO = {
     "AWS::ApiGatewayV2::Api": "osls writes it",

@@ -6,11 +6,11 @@ from typing import Any
 import boto3
 import pytest
 
-from client.doctor.objects import look_at_rules
-from core.settings import Settings
-from core.storage import Store
 from tests.aws.conftest import ACCESS_KEY, SECRET_KEY, Aws
 from tests.aws.intrinsics import REGION
+from upres.console.doctor.objects import look_at_rules
+from upres.core.settings import Settings
+from upres.core.storage import Store
 
 
 def rule(**filter: Any) -> dict[str, Any]:

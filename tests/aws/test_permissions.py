@@ -11,11 +11,11 @@ import boto3
 import pytest
 import requests
 
-from core.errors import StoreUnavailable
-from core.settings import Settings
-from core.storage import ObjectNotFound, Store
 from tests.aws.conftest import Aws, Template
 from tests.aws.intrinsics import ACCOUNT, REGION, resolved
+from upres.core.errors import StoreUnavailable
+from upres.core.settings import Settings
+from upres.core.storage import ObjectNotFound, Store
 
 INTERFACES = (
     "AssignPrivateIpAddresses", "CreateNetworkInterface", "DeleteNetworkInterface", "DescribeNetworkInterfaces",

@@ -11,19 +11,19 @@ import pytest
 import requests
 from redis import Redis
 
-from core import keys
-from infra.local import Local
 from tests.aws.runtime import NAME, FunctionFailed, Lambda, running
 from tests.conftest import opened
 from tests.leasing import submit, taken
 from tests.test_lambda import http
 from tests.waiting import wait_until
+from upres.core import keys
+from upres.embedded.stack import Local
 
 
 @pytest.fixture(scope="module")
 def entry(local: Local, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lambda]:
     environment = {**local.environment, "UPRES_ACCESS": "open", "UPRES_LOGS": "auto"}
-    with running("function.handler.handler", environment, tmp_path_factory.mktemp("entry")) as function:
+    with running("upres.function.handler.handler", environment, tmp_path_factory.mktemp("entry")) as function:
         yield function
 
 
@@ -82,7 +82,7 @@ def body(answer: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def backlog(local: Local, apart: Redis, tmp_path: Path) -> Iterator[Lambda]:
     environment = {"UPRES_REDIS_URL": local.settings.redis_url.removesuffix("/0") + "/1"}
-    with running("function.backlog.handler", environment, tmp_path) as function:
+    with running("upres.function.backlog.handler", environment, tmp_path) as function:
         yield function
 
 
@@ -113,7 +113,7 @@ def test_how_much_waits_is_told_as_metrics(backlog: Lambda, apart: Redis) -> Non
 
 def test_without_redis_there_is_no_number(tmp_path: Path) -> None:
     """Not a zero: that would send workers home."""
-    with running("function.backlog.handler", {"UPRES_REDIS_URL": "redis://127.0.0.1:1/0"}, tmp_path) as function:
+    with running("upres.function.backlog.handler", {"UPRES_REDIS_URL": "redis://127.0.0.1:1/0"}, tmp_path) as function:
         with pytest.raises(FunctionFailed, match="ConnectionError"):
             function.invoke({})
         assert not any("JobsWaiting" in line for line in function.log())

@@ -14,10 +14,10 @@ from typing import IO
 from rich.console import Console
 from rich.table import Table
 
-from infra.local import Local
 from tests.chaos import images, scenarios
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.scenarios import Outcome
+from upres.embedded.stack import Local
 
 
 @contextmanager

@@ -8,9 +8,9 @@ import sys
 import time
 from typing import IO
 
-from core.schema import now
-from infra.local import Local
 from tests.chaos.invariants import Kill
+from upres.core.schema import now
+from upres.embedded.stack import Local
 
 
 class Fleet:
@@ -68,5 +68,5 @@ class Fleet:
         return victim
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "worker"]
+        command = [sys.executable, "-m", "upres.worker"]
         return subprocess.Popen(command, env=self._environment, stdout=self._log, stderr=self._log)

@@ -5,7 +5,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
-from core.schema import TERMINAL, Event, Progress, Queued, Requeued, Started
+from upres.core.schema import TERMINAL, Event, Progress, Queued, Requeued, Started
 
 Told = Mapping[str, Sequence[Event]]
 """Job id → its events, in order."""

@@ -11,15 +11,15 @@ from typing import Any
 
 from redis import Redis
 
-from client import Client
-from core import events, keys, workers
-from core.schema import Event, Succeeded
-from infra.local import Local
 from tests.chaos import images
 from tests.chaos.fleet import Fleet
 from tests.chaos.invariants import Kill, broken, overtaken, recoveries, run_twice
 from tests.chaos.proxy import FaultProxy
 from tests.waiting import wait_until
+from upres.client import Client
+from upres.core import events, keys, workers
+from upres.core.schema import Event, Succeeded
+from upres.embedded.stack import Local
 
 SETTLE_SECONDS = 120
 """When the last fault is over, everything has to end within this time."""

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.errors import ModelError
-from models import export
 from tests.conftest import ROOT
-from worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact, load
-from worker.model import Model
+from upres.core.errors import ModelError
+from upres.models import export
+from upres.worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact, load
+from upres.worker.model import Model
 
 PYTHON = ROOT / ".venv-tensorflow/bin/python"
 pytestmark = [pytest.mark.portable, pytest.mark.timeout(600)]

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from client import Client
-from core.schema import Failed, Progress
-from infra.local import Local
 from tests.conftest import ROOT, SAMPLES, encoded
 from tests.pushing import Pushed
-from worker.engine.device_thread import DeviceThread
-from worker.engine.engine import Engine
-from worker.engine.torch_compute import TorchCompute
-from worker.model import Model
+from upres.client import Client
+from upres.core.schema import Failed, Progress
+from upres.embedded.stack import Local
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.engine import Engine
+from upres.worker.engine.torch_compute import TorchCompute
+from upres.worker.model import Model
 
 PYTHON = ROOT / ".venv-onnx/bin/python"
 pytestmark = [pytest.mark.portable, pytest.mark.usefixtures("held")]
@@ -42,7 +42,7 @@ def test_it_serves_as_others_do(local: Local, redis: Redis, model: Model, tmp_pa
         client.upscale(photo, 4, on_event=lambda event: keep(event, told))
         local.stop("worker")
         environment = {**os.environ, **local.environment, "UPRES_CACHE_DIR": str(tmp_path / "cache")}
-        with subprocess.Popen([PYTHON, "-m", "worker"], env=environment, cwd=ROOT) as worker:
+        with subprocess.Popen([PYTHON, "-m", "upres.worker"], env=environment, cwd=ROOT) as worker:
             try:
                 theirs: list[Progress] = []
                 other = another(photo)  # the first one's result would be shared

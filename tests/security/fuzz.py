@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 from PIL import Image
 
-from core.errors import ImageError, UndecodableImage
 from tests.conftest import SAMPLES
-from worker.imaging.decoding import Decoders
+from upres.core.errors import ImageError, UndecodableImage
+from upres.worker.imaging.decoding import Decoders
 
 MOST_PIXELS = 1_000_000
 SECONDS, MEBIBYTES = 2.0, 512

@@ -17,9 +17,9 @@ import psutil
 import pytest
 import requests
 
-from core.errors import FetchError, TooManyBytes
 from tests.conftest import IMAGE_HOST, http_server
-from worker.fetch import CHUNK, TOTAL_SECONDS, Reach, fetch
+from upres.core.errors import FetchError, TooManyBytes
+from upres.worker.fetch import CHUNK, TOTAL_SECONDS, Reach, fetch
 
 CAP = 1_000_000
 REACH = Reach((ip_network(f"{IMAGE_HOST}/32"),))

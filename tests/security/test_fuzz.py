@@ -3,7 +3,7 @@
 import secrets
 
 from tests.security.fuzz import run, seeds
-from worker.imaging import images
+from upres.worker.imaging import images
 
 
 def test_the_seeds_are_sound() -> None:

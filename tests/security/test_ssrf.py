@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from core.errors import FetchError, UrlRefused
 from tests.conftest import IMAGE_HOST, http_server
 from tests.security.addresses import IPV4_SPECIAL, IPV6_SPECIAL, METADATA, ipv4, ipv6, spellings
-from worker.fetch import Reach, fetch
+from upres.core.errors import FetchError, UrlRefused
+from upres.worker.fetch import Reach, fetch
 
 INNER = [ip_network(text) for text in (*IPV4_SPECIAL, *IPV6_SPECIAL, *METADATA)]
 SERVER = Reach((ip_network(f"{IMAGE_HOST}/32"),))

@@ -10,17 +10,17 @@ import pytest
 import requests
 from psutil import net_if_addrs
 
-from infra.child import Child, accepts, free_port
-from infra.local import Local
 from tests.security.test_access import post
 from tests.test_outages import function
+from upres.embedded.child import Child, accepts, free_port
+from upres.embedded.stack import Local
 
 pytestmark = pytest.mark.usefixtures("held")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_it_does_not_listen_outside_untold(local: Local, host: str) -> None:
-    command = [sys.executable, "-m", "function", "--host", host, "--port", str(free_port())]
+    command = [sys.executable, "-m", "upres.function", "--host", host, "--port", str(free_port())]
     done = subprocess.run(command, env={**os.environ, **local.environment}, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert "UPRES_ACCESS" in done.stderr
@@ -55,10 +55,10 @@ def test_untold_it_serves_no_pages_from_elsewhere(local: Local, tmp_path: Path) 
 
 
 def test_untold_it_serves_nobody_from_outside(local: Local, tmp_path: Path) -> None:
-    """Even where something else than `python -m function` listens: uvicorn itself, say."""
+    """Even where something else than `python -m upres.function` listens: uvicorn itself, say."""
     addresses = [one.address for all in net_if_addrs().values() for one in all if one.family == socket.AF_INET]
     host, port = next(one for one in addresses if not one.startswith("127.")), free_port()
-    command = [sys.executable, "-m", "uvicorn", "--factory", "function.app:create_app", "--host", "0.0.0.0"]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "upres.function.app:create_app", "--host", "0.0.0.0"]
     with Child("function", [*command, "--port", str(port)], local.environment, tmp_path) as child:
         child.wait_ready(lambda: accepts(port))
         answer = post(f"http://{host}:{port}", None)

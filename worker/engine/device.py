@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import psutil
 
-from core.errors import SettingsError
+from upres.core.errors import SettingsError
 
 log = logging.getLogger("upres.worker")
 

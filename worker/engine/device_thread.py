@@ -15,11 +15,11 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from core import tiling
-from core.errors import DeviceLost, DeviceOutOfMemory
-from worker.engine import tiles
-from worker.engine.batching import Batcher
-from worker.engine.compute import Compute, Finish, OutOfMemory
+from upres.core import tiling
+from upres.core.errors import DeviceLost, DeviceOutOfMemory
+from upres.worker.engine import tiles
+from upres.worker.engine.batching import Batcher
+from upres.worker.engine.compute import Compute, Finish, OutOfMemory
 
 log = logging.getLogger("upres.worker")
 

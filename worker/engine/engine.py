@@ -15,12 +15,12 @@ from concurrent.futures import Future
 import numpy as np
 import numpy.typing as npt
 
-from core import tiling
-from core.manifest import Manifest
-from core.tiling import TILE, Pass, Span
-from worker.engine import tiles
-from worker.engine.compute import Compute
-from worker.engine.device_thread import DeviceThread, Shape, Window
+from upres.core import tiling
+from upres.core.manifest import Manifest
+from upres.core.tiling import TILE, Pass, Span
+from upres.worker.engine import tiles
+from upres.worker.engine.compute import Compute
+from upres.worker.engine.device_thread import DeviceThread, Shape, Window
 
 Pixels = npt.NDArray[np.uint8]
 OnTile = Callable[[int, int], None]

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.errors import ModelError
-from core.manifest import Network
-from worker.model import Model
+from upres.core.errors import ModelError
+from upres.core.manifest import Network
+from upres.worker.model import Model
 
 
 class Enlarger(nn.Module, ABC):

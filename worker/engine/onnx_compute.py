@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime
 
-from core.errors import ModelError
-from core.manifest import GRAPH_INPUT, GRAPH_OUTPUT
-from worker.engine.compute import Finish, OutOfMemory, Pixels
-from worker.engine.device import Device
-from worker.model import Model
+from upres.core.errors import ModelError
+from upres.core.manifest import GRAPH_INPUT, GRAPH_OUTPUT
+from upres.worker.engine.compute import Finish, OutOfMemory, Pixels
+from upres.worker.engine.device import Device
+from upres.worker.model import Model
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 OUT_OF_MEMORY = ("Failed to allocate memory", "out of memory", "CUDA failure 2")

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-from core.manifest import GRAPH_OUTPUT, Network
-from worker.model import Model, note_use
+from upres.core.manifest import GRAPH_OUTPUT, Network
+from upres.worker.model import Model, note_use
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -55,7 +55,7 @@ def _converted(network: Network, model: Model) -> Any:
     """A network of torch modules as an OpenVINO graph."""
     import torch
 
-    from worker.engine.networks import ByteNetwork, load
+    from upres.worker.engine.networks import ByteNetwork, load
 
     example = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     with warnings.catch_warnings():

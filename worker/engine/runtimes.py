@@ -7,10 +7,10 @@ eager torch in float32; ONNX Runtime where there is neither torch nor OpenVINO, 
 from importlib.util import find_spec
 from pathlib import Path
 
-from core.errors import ModelError
-from worker.engine.compute import Compute
-from worker.engine.device import Device
-from worker.model import Model
+from upres.core.errors import ModelError
+from upres.worker.engine.compute import Compute
+from upres.worker.engine.device import Device
+from upres.worker.model import Model
 
 
 def choose(model: Model, device: Device, cache: Path | None = None) -> Compute:
@@ -26,17 +26,17 @@ def choose(model: Model, device: Device, cache: Path | None = None) -> Compute:
     foreign = any(network.architecture == "spandrel" for network in networks)  # tracing would freeze it
     openvino = find_spec("openvino") and (graphs or find_spec("torch")) and not (foreign or int8)
     if device.kind == "cpu" and openvino:
-        from worker.engine.openvino_compute import OpenVinoCompute
+        from upres.worker.engine.openvino_compute import OpenVinoCompute
 
         return OpenVinoCompute(model, cache)
     if graphs and (only_graphs or not find_spec("torch")):
         if not find_spec("onnxruntime"):
             raise ModelError(f'Model {model} is an ONNX graph: pip install "upres[onnx]" on the worker.')
-        from worker.engine.onnx_compute import OnnxCompute
+        from upres.worker.engine.onnx_compute import OnnxCompute
 
         return OnnxCompute(model, device)
     if not find_spec("torch"):
         raise ModelError(f"Model {model} needs torch, which this worker does not have; give it an ONNX version.")
-    from worker.engine.torch_compute import TorchCompute
+    from upres.worker.engine.torch_compute import TorchCompute
 
     return TorchCompute(model, device.kind)

@@ -5,7 +5,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from core.tiling import Span, Tile
+from upres.core.tiling import Span, Tile
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.manifest import Network
-from worker.engine.compute import Finish, OutOfMemory, Pixels
-from worker.engine.networks import ByteNetwork, Enlarger, load
-from worker.model import Model
+from upres.core.manifest import Network
+from upres.worker.engine.compute import Finish, OutOfMemory, Pixels
+from upres.worker.engine.networks import ByteNetwork, Enlarger, load
+from upres.worker.model import Model
 
 
 class TorchCompute:

@@ -1,4 +1,4 @@
-"""`python -m worker.imaging.decoder BYTES`: decode images that strangers sent, in a process that can do nothing else.
+"""`python -m upres.worker.imaging.decoder BYTES`: decode images of strangers, in a process that can do nothing else.
 
 It starts without environment, and before the first image gives up what it could use: the kernel refuses it every
 call but those of arithmetic and of its two pipes (seccomp(2)), and more than so many BYTES of memory (setrlimit(2)).
@@ -26,9 +26,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import AvifImagePlugin, Image
 
-from core.errors import ImageError, UndecodableImage
-from worker.imaging import images
-from worker.imaging.images import Picture
+from upres.core.errors import ImageError, UndecodableImage
+from upres.worker.imaging import images
+from upres.worker.imaging.images import Picture
 
 PR_SET_PDEATHSIG = 1
 MOST_SECONDS = 60

@@ -8,16 +8,15 @@ import sys
 import threading
 from contextlib import suppress
 from io import BufferedReader
-from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import ImageError, Unconfined, UndecodableImage, tree
-from core.formats import CONTENT_TYPES
-from worker.imaging.decoder import ANSWER, REQUEST
-from worker.imaging.images import MAX_ICC_BYTES, Picture
+from upres.core.errors import ImageError, Unconfined, UndecodableImage, tree
+from upres.core.formats import CONTENT_TYPES
+from upres.worker.imaging.decoder import ANSWER, REQUEST
+from upres.worker.imaging.images import MAX_ICC_BYTES, Picture
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -77,9 +76,9 @@ class Decoders:
 class _Child:
     def __init__(self, memory: int) -> None:
         # Nothing of the worker's environment: neither credentials nor addresses.
-        environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "OPENBLAS_NUM_THREADS": "1"}
+        environment = {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.imaging.decoder", str(memory)],
+            [sys.executable, "-m", "upres.worker.imaging.decoder", str(memory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from core.schema import OutputFormat
-from worker.imaging.images import Picture
-from worker.imaging.png import PngWriter
+from upres.core.schema import OutputFormat
+from upres.worker.imaging.images import Picture
+from upres.worker.imaging.png import PngWriter
 
 Pixels = npt.NDArray[np.uint8]
 

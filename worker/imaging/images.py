@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from core.errors import NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
-from core.formats import check_pixels
-from core.schema import OutputFormat
+from upres.core.errors import NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
+from upres.core.formats import check_pixels
+from upres.core.schema import OutputFormat
 
 Pixels = npt.NDArray[np.uint8]
 

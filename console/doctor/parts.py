@@ -8,11 +8,11 @@ import httpx
 from redis import Redis
 from redis.exceptions import RedisError
 
-from client.doctor.finding import Finding, doubtful, well, wrong
-from core import catalogue, workers
-from core.registry import STABLE
-from core.settings import Settings
-from core.workers import Worker
+from upres.console.doctor.finding import Finding, doubtful, well, wrong
+from upres.core import catalogue, workers
+from upres.core.registry import STABLE
+from upres.core.settings import Settings
+from upres.core.workers import Worker
 
 GPU = Path("/dev/nvidiactl")
 """Is there where NVIDIA's driver is loaded."""
@@ -22,7 +22,7 @@ TIMEOUT = 10
 
 def function(url: str) -> Finding:
     """Whether it answers, and has what it needs."""
-    mend = "Start it (python -m function), or say in UPRES_URL where it is."
+    mend = "Start it (python -m upres.function), or say in UPRES_URL where it is."
     try:
         answer = httpx.get(f"{url.rstrip('/')}/readyz", timeout=TIMEOUT)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -45,7 +45,7 @@ def look(redis: Redis, settings: Settings) -> Iterator[Finding]:
         yield wrong("workers", f"Redis does not tell ({error})", "See above.")
         return
     if not there:
-        mend = "Start one (python -m worker); where they are scaled from zero, the first job does."
+        mend = "Start one (python -m upres.worker); where they are scaled from zero, the first job does."
         yield doubtful("workers", "none is there; jobs wait", mend)
         return
     yield well("workers", f"{len(there)} there, with {sum(worker.slots for worker in there)} slots")

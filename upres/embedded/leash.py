@@ -1,4 +1,4 @@
-"""`python -m infra.leash FD SECONDS CMD…`: run a command that does not outlive whoever started it.
+"""`python -m upres.embedded.leash FD SECONDS CMD…`: run a command that does not outlive whoever started it.
 
 The file descriptor FD is the leash: a pipe whose other end the parent holds. When the parent closes it
 or dies, however it dies, the pipe ends and the command is stopped: SIGTERM, and SIGKILL after SECONDS.

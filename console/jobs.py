@@ -2,14 +2,17 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import click
-from redis import Redis
 
-from client.terminal import connection, print_table, row, table
-from client.text import printable
-from core import backlog, deadletters, events, keys
-from core.errors import JobNotFound, UpresError
+from upres.client.text import printable
+from upres.console.terminal import connection, print_table, row, table
+from upres.core import keys
+from upres.core.errors import JobNotFound, UpresError
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 HELP = """Look after jobs: what waits, what runs, what died.
 
@@ -42,6 +45,8 @@ def dead(most: int) -> None:
 
     These are jobs whose workers died, or that failed for a reason nobody foresaw.
     """
+    from upres.core import deadletters
+
     with connection() as redis:
         listed = table("job", "died", "code", "why")
         for letter in deadletters.listing(redis, most):
@@ -53,6 +58,8 @@ def dead(most: int) -> None:
 @click.argument("job_id")
 def show(job_id: str) -> None:
     """Show what a job asked for, and all its events."""
+    from upres.core import deadletters, events
+
     with connection() as redis:
         told = events.read(redis, job_id)
         if not told:
@@ -71,6 +78,8 @@ def show(job_id: str) -> None:
 @click.option("--all", "everything", is_flag=True, help="Every dead letter.")
 def replay(job_ids: tuple[str, ...], everything: bool) -> None:
     """Enqueue dead letters again, as new jobs; prints their ids."""
+    from upres.core import deadletters
+
     _each(job_ids, everything, lambda redis, job_id: print(deadletters.replay(redis, job_id)))
 
 
@@ -79,11 +88,15 @@ def replay(job_ids: tuple[str, ...], everything: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Every dead letter.")
 def drop(job_ids: tuple[str, ...], everything: bool) -> None:
     """Forget dead letters."""
+    from upres.core import deadletters
+
     _each(job_ids, everything, deadletters.drop)
 
 
-def _each(job_ids: Iterable[str], everything: bool, do: Callable[[Redis, str], object]) -> None:
+def _each(job_ids: Iterable[str], everything: bool, do: "Callable[[Redis, str], object]") -> None:
     """Each of the dead letters; those that cannot be done are told, and the exit code is 1."""
+    from upres.core import deadletters
+
     with connection() as redis:
         if everything:
             job_ids = [letter.job_id for letter in deadletters.listing(redis, keys.DEAD_MOST)]
@@ -99,7 +112,9 @@ def _each(job_ids: Iterable[str], everything: bool, do: Callable[[Redis, str], o
     sys.exit(failed)
 
 
-def _overview(redis: Redis) -> None:
+def _overview(redis: "Redis") -> None:
+    from upres.core import backlog
+
     now = backlog.read(redis)
     since = f", the oldest for {now.oldest_seconds:.0f} s" if now.waiting else ""
     print(f"waiting  {now.waiting}{since}")

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from client.doctor.finding import Finding, doubtful, well, wrong
-from core import backlog, keys, leases
-from core.script import call
+from upres.console.doctor.finding import Finding, doubtful, well, wrong
+from upres.core import backlog, keys, leases
+from upres.core.script import call
 
 OLDEST = (6, 2)
 """BLMOVE, by which no job is lost between the queue and a worker."""
@@ -170,7 +170,7 @@ def _waiting(redis: Redis) -> Finding:
     if now.oldest_seconds > WAITING_SECONDS:
         found += f"; the oldest has waited for {now.oldest_seconds / 60:.0f} minutes"
         if not now.workers:
-            return wrong("jobs", f"{found}, and no worker is there", "Start one: python -m worker")
+            return wrong("jobs", f"{found}, and no worker is there", "Start one: python -m upres.worker")
         return doubtful("jobs", found, "Add workers, or see in their logs why they take none.")
     return well("jobs", found)
 

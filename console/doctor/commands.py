@@ -8,14 +8,11 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from client.doctor import objects, parts, queue
-from client.doctor.finding import Finding, is_well, wrong
-from client.protocol import DEFAULT_URL
-from client.text import printable
-from core.errors import SettingsError
-from core.queue import connect_quickly
-from core.settings import Settings
-from core.storage import Store
+from upres.client.protocol import DEFAULT_URL
+from upres.client.text import printable
+from upres.console.doctor.finding import Finding, is_well, wrong
+from upres.core.errors import SettingsError
+from upres.core.settings import Settings
 
 HELP = """Look at everything that a running upres needs, and say how to mend what is wrong.
 
@@ -42,6 +39,10 @@ def doctor(server: str) -> None:
 
 def look(server: str) -> Iterator[Finding]:
     """Everything, the nearest first."""
+    from upres.console.doctor import objects, parts, queue
+    from upres.core.queue import connect_quickly
+    from upres.core.storage import Store
+
     try:
         settings = Settings.from_environment()
         redis = connect_quickly(settings)

@@ -1,14 +1,17 @@
 """`upres workers`: who is there, on what, with which models, and at which jobs."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from redis import Redis
 
-from client.terminal import connection, print_table, row, table
-from core import events, keys, workers
-from core.schema import Progress
-from core.workers import Worker
+from upres.console.terminal import connection, print_table, row, table
+from upres.core import keys
+from upres.core.schema import Progress
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from upres.core.workers import Worker
 
 HELP = """Show the workers: their devices and memory, their models, and how far their jobs are.
 
@@ -21,6 +24,8 @@ Exit codes: 0 done · 1 it was not · 2 wrong usage
 @click.command("workers", help=HELP, epilog=EPILOG)
 def show() -> None:
     """See HELP."""
+    from upres.core import workers
+
     listed = table("worker", "state", "device", "memory", "models", "slots", "jobs")
     with connection() as redis:
         for worker in workers.listing(redis):
@@ -33,11 +38,11 @@ def show() -> None:
     print_table(listed, "No worker is there.")
 
 
-def _memory(worker: Worker) -> str:
+def _memory(worker: "Worker") -> str:
     return f"{worker.memory_used / 1e9:.1f} of {worker.memory_total / 1e9:.1f} GB" if worker.memory_total else ""
 
 
-def _jobs(redis: Redis, worker: Worker) -> list[str]:
+def _jobs(redis: "Redis", worker: "Worker") -> list[str]:
     """Each with what it is at."""
     with redis.pipeline(transaction=False) as pipeline:
         for job_id in worker.jobs:
@@ -47,6 +52,8 @@ def _jobs(redis: Redis, worker: Worker) -> list[str]:
 
 
 def _stage(entries: Any) -> str:
+    from upres.core import events
+
     told = events.parse(entries)
     event = told[0][1] if told else None
     return f"{event.stage} {event.percent:.0f} %" if isinstance(event, Progress) else ""

@@ -1,0 +1,42 @@
+"""`python -m infra.source_tree`: the packages under the names that they are imported by, as links, for mypy and others.
+
+The wheel has one package, `upres`; in a checkout its parts lie in folders of their own (`package-dir` in
+pyproject.toml). Python finds them by the editable install. mypy, import-linter and editors look for folders, so this
+makes links: .venv/source/upres/core → core, and so on.
+"""
+
+import shutil
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TREE = ROOT / ".venv" / "source"
+BESIDE = ("benchmarks", "infra", "tests")
+"""Packages that are in the checkout only."""
+
+
+def main() -> None:
+    """Make the links anew."""
+    shutil.rmtree(TREE, ignore_errors=True)
+    TREE.mkdir(parents=True)
+    for name in BESIDE:
+        (TREE / name).symlink_to(ROOT / name)
+    for name, folder in packages().items():
+        link = TREE.joinpath(*name.split("."))
+        if folder != Path("upres"):
+            link.symlink_to(ROOT / folder)
+            continue
+        link.mkdir()
+        for path in (ROOT / folder).iterdir():
+            (link / path.name).symlink_to(path)
+
+
+def packages() -> dict[str, Path]:
+    """Package → the folder that it lies in, where that is not below the folder of its parent; parents first."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    found: dict[str, str] = settings["tool"]["setuptools"]["package-dir"]
+    return {name: Path(found[name]) for name in sorted(found)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""`python -m upres`: the command `upres`, for where its script is not on the PATH."""
+
+from upres.cli import main
+
+if __name__ == "__main__":
+    main(prog_name="upres")

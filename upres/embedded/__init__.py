@@ -1,0 +1,1 @@
+"""A whole upres on one machine, with its own Redis and object store."""

@@ -1,0 +1,85 @@
+"""The command `upres up`."""
+
+import shutil
+import signal
+import sys
+import time
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from upres.embedded.stack import Local
+
+PORT = 8000
+EPILOG = """\b
+Examples:
+  upres up                     serve until Ctrl-C; the page is at http://127.0.0.1:8000
+  upres up -- upres photo.jpg  start everything, run one command, stop everything
+
+\b
+Exit codes: 0 stopped · 1 a part ended by itself · else that of the command
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.option("--port", default=PORT, show_default=True, help="Port of the function, if it is free; else any.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
+def up(port: int, command: tuple[str, ...]) -> None:
+    """Run all of upres on this machine: Redis, S3, function and worker.
+
+    COMMAND finds them by the UPRES_* and AWS_* variables that are set for it. Everything lies in a temporary folder,
+    and is gone at the end.
+    """
+    from upres.core.errors import UpresError
+    from upres.embedded.child import ChildDied
+    from upres.embedded.stack import Local
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit)
+    # A shell that starts us in the background has SIGINT ignored, and Python then leaves it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Local(port) as local:
+            sys.exit(_run(local, list(command)) if command else _serve(local, port))
+    except (ChildDied, UpresError) as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run(local: "Local", command: list[str]) -> int:
+    """Run a command against the stack; its exit code, or ChildDied when a part of the stack ends before it."""
+    from upres.embedded.child import POLL_SECONDS, Leashed
+
+    if not shutil.which(command[0]):
+        print(f"{command[0]}: there is no such command", file=sys.stderr)
+        return 127
+    with Leashed(command, local.environment) as leashed:
+        while (code := leashed.poll()) is None:
+            local.check()
+            time.sleep(POLL_SECONDS)
+    return code
+
+
+def _serve(local: "Local", port: int) -> NoReturn:
+    """Say where everything is, and watch it until Ctrl-C."""
+    print(f"upres is ready at {local.url}   (Ctrl-C stops it)")
+    if port and not local.url.endswith(f":{port}"):
+        print(f"  port {port} is taken by another program")
+    print("\n  with these, other programs find its parts:")
+    for name, value in local.environment.items():
+        print(f"  export {name}={value}")
+    print(f"\n  logs in {local.folder}", flush=True)
+    try:
+        while True:
+            local.check()
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        print("\nStopping; the job in hand is finished first, for at most 10 seconds.", flush=True)
+        raise
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
