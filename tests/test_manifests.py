@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from infra.manifests import Document, Looked, compose, dockerfile, main, overlay, rendered, variables
+from infra.source_tree import packages
 from tests.conftest import ROOT
 from upres.core import keys
 from upres.core.settings import Settings
@@ -74,7 +75,7 @@ def copy(tmp_path: Path) -> Path:
     """A repository whose manifests may be changed."""
     for name in ("docker", "kubernetes", "redis"):
         shutil.copytree(ROOT / "infra" / name, tmp_path / "infra" / name)
-    for path in ("infra/prometheus", "infra/grafana", "core", "function", "worker", "client", "models"):
+    for path in ("infra/prometheus", "infra/grafana", *sorted(str(folder) for folder in packages().values())):
         (tmp_path / path).symlink_to(ROOT / path)
     shutil.copy(ROOT / ".dockerignore", tmp_path)
     return tmp_path
