@@ -39,6 +39,7 @@
     ├── ModelError                  model_invalid          500
     │   └── ModelRefused            model_refused          500
     ├── SettingsError               settings_invalid       500
+    ├── NotInstalled                not_installed          500
     ├── Unconfined                  unconfined             500
     ├── TimedOut                    timed_out              504  retry
     │   └── DeadlineExceeded        deadline_exceeded      504  retry
@@ -303,6 +304,20 @@ class SettingsError(UpresError):
 
     code = "settings_invalid"
     title = "A setting is invalid"
+
+
+class NotInstalled(UpresError):
+    """A package is missing that one of the extras of upres brings."""
+
+    code = "not_installed"
+    title = "A part of upres is not installed"
+
+    def __init__(self, error: ModuleNotFoundError, what: str, extra: str) -> None:
+        """`what` lacks the module of the error. Raises the error itself when that is one of our own modules."""
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "upres"):
+            raise error
+        super().__init__(f'{what} needs {missing}: pip install "upres[{extra}]"')
 
 
 class Unconfined(UpresError):

@@ -4,15 +4,9 @@ import argparse
 import sys
 from ipaddress import ip_address
 
-import uvicorn
-from starlette.applications import Starlette
-
 from upres.core import logs, tracing
-from upres.core.errors import AccessUndecided, UpresError
+from upres.core.errors import AccessUndecided, NotInstalled, UpresError
 from upres.core.settings import Settings
-from upres.function.app import create_app
-from upres.function.metrics import measuring
-from upres.function.patience import PatientProtocol
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep a quiet connection (60 s): else they send into one that is being closed."""
@@ -34,30 +28,38 @@ def main() -> int:
     try:
         settings = Settings.from_environment()
         check(settings, options.host)
-        logs.begin(settings)
-        tracing.begin("function")
-        app = create_app(settings)
-        with measuring(app.state):
-            serve(app, options.host, options.port)
+        serve(settings, options.host, options.port)
     except UpresError as error:
         print(f"function: {error} [{error.code}]", file=sys.stderr)
         return 1
     return 0
 
 
-def serve(app: Starlette, host: str, port: int) -> None:
-    """Until told to stop."""
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        http=PatientProtocol,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        log_config=None,
-        server_header=False,
-        access_log=False,  # it would write down tokens; proxies and gateways keep their own
-        timeout_graceful_shutdown=STREAM_SECONDS,
-    )
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until told to stop. Raises NotInstalled, or SettingsError when the port for metrics is taken."""
+    try:
+        import uvicorn
+
+        from upres.function.app import create_app
+        from upres.function.metrics import measuring
+        from upres.function.patience import PatientProtocol
+    except ModuleNotFoundError as error:
+        raise NotInstalled(error, "The function", "function") from error
+    logs.begin(settings)
+    tracing.begin("function")
+    app = create_app(settings)
+    with measuring(app.state):
+        uvicorn.run(
+            app,
+            host=host,
+            port=port,
+            http=PatientProtocol,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            log_config=None,
+            server_header=False,
+            access_log=False,  # it would write down tokens; proxies and gateways keep their own
+            timeout_graceful_shutdown=STREAM_SECONDS,
+        )
 
 
 def check(settings: Settings, host: str) -> None:

@@ -8,6 +8,7 @@ import click
 from upres import __version__
 from upres.client.batch import Enlarger
 from upres.client.cli import EPILOG, enlarge
+from upres.core.errors import NotInstalled
 from upres.core.schema import WantedFormat
 
 
@@ -67,14 +68,11 @@ class Upres(click.Group):
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
-            missing = (error.name or "").partition(".")[0]
-            if missing in ("", "upres"):  # a fault of ours
-                raise
             name = ctx.invoked_subcommand or ""
             what, extra = (f"upres {name}", SUBCOMMANDS[name].extra) if name in SUBCOMMANDS else ("--local", "local")
-            if extra == "operator" and missing not in OPERATOR_MODULES:
+            if extra == "operator" and (error.name or "").partition(".")[0] not in OPERATOR_MODULES:
                 extra = "worker"
-            raise click.ClickException(f'{what} needs {missing}: pip install "upres[{extra}]"') from error
+            raise click.ClickException(str(NotInstalled(error, what, extra))) from error
 
 
 @click.group(cls=Upres, epilog=EPILOG, context_settings={"max_content_width": 100})

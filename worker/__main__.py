@@ -4,9 +4,10 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from upres.core import logs, tracing
-from upres.core.errors import UpresError
+from upres.core.errors import NotInstalled, UpresError
 from upres.core.settings import Settings
 
 
@@ -22,9 +23,8 @@ def main() -> int:
         # Until jobs are taken. A container's first process would not hear of it otherwise, and whatever loads cannot be
         # interrupted in order.
         signal.signal(number, lambda *_: os._exit(0))
-    from upres.worker.service import serve  # half a second
-
     try:
+        serve = _service()
         settings = Settings.from_environment()
         logs.begin(settings)
         tracing.begin("worker")
@@ -32,6 +32,15 @@ def main() -> int:
     except UpresError as error:
         print(f"worker: {error} [{error.code}]", file=sys.stderr)
         return 1
+
+
+def _service() -> Callable[[Settings], int]:
+    """What serves; importing it takes half a second. Raises NotInstalled."""
+    try:
+        from upres.worker.service import serve
+    except ModuleNotFoundError as error:
+        raise NotInstalled(error, "The worker", "worker") from error
+    return serve
 
 
 if __name__ == "__main__":
