@@ -48,7 +48,7 @@ scale-in: $(INSTALLED)
 	$(BIN)/python -m tests.scale_in
 
 fuzz: $(INSTALLED)
-	$(BIN)/python -m tests.security.fuzz
+	$(BIN)/python -m tests.fuzz
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from redis import Redis
 
 from benchmarks.report import emit
-from tests.leasing import submit
+from tests.support.leasing import submit
 from upres.core import events, keys
 from upres.core.queue import connect
 from upres.core.schema import Progress

@@ -12,6 +12,9 @@ from typing import Any, Self
 
 NAME = ".upres.db"
 BUSY_SECONDS = 30
+MOUNTS = Path("/proc/self/mounts")
+NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.rclone", "fuse.s3fs"}
+"""File systems that other machines may share, as Linux names them."""
 # Paths are bytes: not all of them are text. Claims are this command's, in a file that is gone with it.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS results (
@@ -25,6 +28,22 @@ Identity = tuple[str, int, int]
 """Place, bytes, nanoseconds: see Source.identity."""
 
 
+def _journal(folder: Path) -> str:
+    """SQLite's journal mode for a database in a folder: WAL, with which a commit waits for no disk.
+
+    Where other machines may have the folder open, the older one: WAL needs memory that all its users share
+    (sqlite.org/wal.html). SQLite itself keeps to the older one where a file system refuses WAL.
+    """
+    try:
+        mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
+    except OSError:  # another system than Linux
+        return "WAL"
+    above = [(mount[1].encode().decode("unicode_escape"), mount[2]) for mount in mounts]
+    here = [(place, kind) for place, kind in above if folder.is_relative_to(place)]
+    _, kind = max(here, key=lambda mount: len(mount[0]), default=("", ""))
+    return "DELETE" if kind in NETWORK else "WAL"
+
+
 class Ledger:
     """What is made in one folder; of None, what is made in this command. Raises OSError or sqlite3.Error."""
 
@@ -33,7 +52,8 @@ class Ledger:
         self._lock = threading.Lock()
         place = self._folder / NAME if folder else ":memory:"
         self._database = sqlite3.connect(place, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
-        self._database.execute("PRAGMA synchronous=NORMAL")  # what a power cut loses is only made again
+        # What a power cut loses is only made again.
+        self._database.executescript(f"PRAGMA journal_mode={_journal(self._folder)}; PRAGMA synchronous=NORMAL")
         self._database.executescript(_TABLES)
 
     def __enter__(self) -> Self:

@@ -170,7 +170,7 @@ end
 
 -- A popped job that was not taken is the first in the queue again.
 function operations.put_back(id)
-    if redis.call('LREM', POPPED, 1, id) > 0 then redis.call('LPUSH', QUEUE, id) end
+    if redis.call('LREM', POPPED, 1, id) > 0 then to_queue(id) end -- and without the lease that `recover` gave it
 end
 
 -- {attempt, milliseconds to the deadline, RQ's record as fields and values}; nil when there is nothing to do.

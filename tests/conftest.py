@@ -1,17 +1,13 @@
 """One running upres for all tests: real Redis, real S3, real HTTP, the real model."""
 
-import io
 import itertools
 import os
-import threading
+import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import requests
 from hypothesis import settings
@@ -19,11 +15,12 @@ from PIL import Image
 from redis import Redis
 
 from tests.chaos import images
-from tests.leasing import empty
+from tests.support.images import encoded
+from tests.support.leasing import empty
+from tests.support.paths import MODEL, SAMPLES
+from tests.support.without_worker import WithoutWorker
 from upres.client import Client
-from upres.core import events, keys
-from upres.core.queue import connect, open_queue
-from upres.core.schema import Cancelled
+from upres.core.queue import connect
 from upres.core.storage import Store
 from upres.embedded.stack import Local
 from upres.worker.model import Model, open_folder
@@ -31,19 +28,17 @@ from upres.worker.model import Model, open_folder
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-    from tests.browser import Visit
-
-ROOT = Path(__file__).parent.parent
-SAMPLES = ROOT / "samples"
-IMAGE_HOST = images.HOST
-"""The one private address that the worker under test may fetch from; 127.0.0.1 stays refused."""
+    from tests.support.browser import Visit
 
 settings.register_profile("upres", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("upres")
 
+# A shell that starts us in the background has SIGINT ignored, and what we start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     environment = {
         **images.ENVIRONMENT,
         "UPRES_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
@@ -52,6 +47,23 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     }
     with Local(environment=environment) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def without_worker(whole: Local) -> Iterator[WithoutWorker]:
+    with WithoutWorker(whole) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def local(request: pytest.FixtureRequest) -> Iterator[Local]:
+    """The upres of a module's tests: the whole of it, or with the mark `without_worker` one that leaves jobs queued."""
+    if not request.node.get_closest_marker("without_worker"):
+        yield request.getfixturevalue("whole")
+        return
+    quiet: WithoutWorker = request.getfixturevalue("without_worker")
+    yield quiet
+    quiet.clear()
 
 
 @pytest.fixture
@@ -75,14 +87,14 @@ def apart(local: Local) -> Iterator[Redis]:
         connection.flushdb()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def store(local: Local) -> Store:
     return local.store
 
 
 @pytest.fixture(scope="session")
 def model() -> Model:
-    return open_folder(ROOT / "models" / "faithful" / "1")
+    return open_folder(MODEL)
 
 
 @pytest.fixture(scope="session")
@@ -103,19 +115,6 @@ def post(local: Local) -> Post:
         return requests.post(f"{local.url}/v1/jobs", json=fields, headers=headers, timeout=20)
 
     return send
-
-
-@pytest.fixture(scope="module")
-def held(local: Local) -> Iterator[None]:
-    """No worker for a whole module: jobs stay queued."""
-    local.stop("worker")
-    yield
-    with connect(local.settings) as connection:
-        # What the tests left waiting would be fetched from the network.
-        for job_id in cast("list[bytes]", connection.zrange(keys.DEADLINES, 0, -1)):
-            events.append(connection, Cancelled(job_id=job_id.decode()))
-        cast(Any, open_queue(connection)).empty()
-    local.start("worker")
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +138,7 @@ def png(photo: Image.Image) -> bytes:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    from tests.browser import chromium  # only some tests need it
+    from tests.support.browser import chromium  # only some tests need it
 
     with chromium() as running:
         yield running
@@ -148,7 +147,7 @@ def browser() -> Iterator["Browser"]:
 @pytest.fixture
 def visit(browser: "Browser") -> Iterator["Visit"]:
     """A visitor without a past; what the console complains about fails the test."""
-    from tests.browser import Visit
+    from tests.support.browser import Visit
 
     with browser.new_context(viewport={"width": 1100, "height": 900}) as context:
         visiting = Visit(context.new_page())
@@ -175,57 +174,3 @@ def draw(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
-
-
-def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, format, **options)
-    return out.getvalue()
-
-
-def opened(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data))
-    image.load()
-    return image
-
-
-def psnr(image: Image.Image, reference: Image.Image) -> float:
-    difference = np.asarray(image.convert("RGB"), float) - np.asarray(reference.convert("RGB"), float)
-    return float(10 * np.log10(255**2 / max(float(np.mean(difference**2)), 1e-9)))
-
-
-Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-@contextmanager
-def http_server(answer: Answer, host: str = IMAGE_HOST) -> Iterator[str]:
-    """A real HTTP server whose GETs are answered by the function; yields its URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer(self)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer((host, 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://{host}:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def body(data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
-    """An answer with this body."""
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(data)
-
-    return answer

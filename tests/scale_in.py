@@ -17,7 +17,7 @@ from typing import NamedTuple
 from redis import Redis
 
 from benchmarks.scaling.local import Photos
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 from upres.client import Client
 from upres.core import events, workers
 from upres.core.queue import connect

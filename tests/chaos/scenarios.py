@@ -15,7 +15,7 @@ from tests.chaos import images
 from tests.chaos.fleet import Fleet
 from tests.chaos.invariants import Kill, broken, overtaken, recoveries, run_twice
 from tests.chaos.proxy import FaultProxy
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 from upres.client import Client
 from upres.core import events, keys, workers
 from upres.core.schema import Event, Succeeded

@@ -1,1 +1,0 @@
-"""Attacks, by lists that were not made to be passed."""

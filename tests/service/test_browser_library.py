@@ -1,0 +1,59 @@
+"""upres.js in other people's pages."""
+
+from pathlib import Path
+
+from tests.support.browser import Visit
+from tests.support.servers import body, function, http_server
+from upres.embedded.stack import Local
+
+PAGE_ELSEWHERE = """<!doctype html><title>elsewhere</title><script type="module">
+import {{ Upres, UpresError }} from "{url}/web/upres.js";
+const upres = new Upres();
+window.use = async (bytes) => {{
+  const file = new File([new Uint8Array(bytes)], "cat.png");
+  const job = await upres.submit(file, {{ factor: 2 }});
+  const types = [];
+  const result = await upres.subscribe(job, (event) => types.push(event.type));
+  const refused = await upres.submit("nonsense").catch((error) => error instanceof UpresError && error.code);
+  const other = await upres.submit("http://192.0.2.1/x.png", {{ factor: 2 }});
+  const now = await upres.cancel(other);
+  const why = await upres.subscribe(other).catch((error) => error.code);
+  const unknown = await upres.subscribe({{ ...job, status_url: job.status_url.replace(/.$/, "x"),
+    events_url: job.events_url.replace(/.\\/events/, "x/events") }}).catch((error) => error.code);
+  const again = await upres.subscribe(JSON.parse(JSON.stringify(job)));
+  const size = await upres.estimate({{ width: 10, height: 10 }});
+  const five = await Promise.all([1, 2, 3, 4, 5].map(async (number) => {{
+    const heard = [];
+    const job = await upres.submit(new Blob([new Uint8Array(bytes), new Uint8Array(number)]), {{ factor: 2 }});
+    await upres.subscribe(job, (event) => heard.push(event.type));
+    return heard.includes("started") && heard.at(-1) === "succeeded";
+  }}));
+  const thrown = await upres.subscribe(job, () => {{ throw new Error("mine"); }}).catch((error) => error.message);
+  const nothing = await upres.submit(undefined).catch((error) => error.code);
+  const signal = AbortSignal.abort();
+  const given = await upres.estimate({{ width: 1, height: 1 }}, {{ signal }}).catch((error) => error.name);
+  const linked = (await fetch(upres.link(job))).headers.get("Content-Type");
+  const more = {{ five, thrown, nothing, given, linked }};
+  const sizes = {{ width: result.width, again: again.width, size: size.width }};
+  return {{ types, refused, status: now.status, why, unknown, ...sizes, ...more }};
+}};
+</script>"""
+
+
+def test_other_peoples_pages_may_use_the_library(visit: Visit, local: Local, tmp_path: Path, png: bytes) -> None:
+    for url in function(local, tmp_path, UPRES_ACCESS="open"):
+        html = PAGE_ELSEWHERE.format(url=url).encode()
+        with http_server(body(html, headers={"Content-Type": "text/html"})) as elsewhere:
+            visit.page.goto(elsewhere)
+            visit.page.wait_for_function("typeof window.use === 'function'")
+            told = visit.page.evaluate("bytes => use(bytes)", list(png))
+    assert told["types"][0] == "queued"
+    assert told["types"][-1] == "succeeded"
+    assert (told["width"], told["again"], told["size"]) == (128, 128, 40)
+    assert told["refused"] == "invalid_image_url"
+    assert told["why"] in ("cancelled", "url_refused", "url_unreachable")
+    assert told["unknown"] == "job_not_found"
+    assert told["five"] == [True] * 5
+    assert (told["thrown"], told["nothing"], told["given"]) == ("mine", "unreadable", "AbortError")
+    assert told["linked"] == "image/png"
+    visit.wrong = [text for text in visit.wrong if "status of 4" not in text]

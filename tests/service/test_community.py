@@ -1,0 +1,217 @@
+"""Checkpoints that others made: recognised, never run, measured, and served."""
+
+import os
+import pickle
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import nn
+
+from tests.support import spandrel_on_cpu
+from upres.client import Client
+from upres.core import registry
+from upres.core.errors import ModelError
+from upres.core.manifest import Sides
+from upres.embedded.stack import Local
+from upres.models import community, probe
+from upres.worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact
+from upres.worker.model import Model, open_folder
+from upres.worker.service import prepare
+
+spandrel_on_cpu.declare()
+
+ABOUT = {"name": "theirs", "version": "1", "licence": "MIT", "description": "A test."}
+
+
+def calm(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Its tensors, small enough that a deep network stays near grey."""
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, 0, 0.02)
+    return module.state_dict()
+
+
+def span() -> dict[str, torch.Tensor]:
+    from spandrel.architectures.SPAN import SPAN
+
+    return calm(SPAN(num_in_ch=3, num_out_ch=3, feature_channels=16, upscale=2))
+
+
+def rcan() -> dict[str, torch.Tensor]:
+    from spandrel.architectures.RCAN import RCAN
+
+    return calm(RCAN(scale=2, n_resgroups=2, n_resblocks=2, n_feats=16, reduction=4))
+
+
+def swinir() -> dict[str, torch.Tensor]:
+    from spandrel.architectures.SwinIR import SwinIR
+
+    size = {"img_size": 16, "window_size": 8, "embed_dim": 16, "depths": [2], "num_heads": [2], "mlp_ratio": 2}
+    return calm(SwinIR(upscale=2, upsampler="pixelshuffledirect", **size))
+
+
+def saved(tensors: Any, path: Path) -> Path:
+    save_file(tensors, path) if path.suffix == ".safetensors" else torch.save(tensors, path)
+    return path
+
+
+def test_what_upres_has_itself_needs_no_other_library(tmp_path: Path) -> None:
+    for module, architecture, radius in (
+        (RRDBNet(4, width=8, depth=1, growth=4), "rrdb", 19),
+        (SRVGGNetCompact(2, width=8, depth=3), "compact", 5),
+    ):
+        file = saved({"params_ema": calm(module), "iter": 7}, tmp_path / f"{architecture}.pth")
+        [network] = community.convert(file, tmp_path / architecture, ABOUT).manifest.networks
+        assert (network.architecture, network.factor, network.receptive_radius) == (
+            architecture,
+            module.factor,
+            radius,
+        )
+        assert network.margin <= radius
+        assert probe.receptive_radius(module.eval()) == radius
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's SwinIR
+def test_other_architectures_are_recognised_and_measured(tmp_path: Path) -> None:
+    [network] = community.convert(
+        saved(span(), tmp_path / "span.safetensors"), tmp_path / "span", ABOUT
+    ).manifest.networks
+    assert (network.architecture, network.factor) == ("spandrel", 2)
+    assert network.receptive_radius == 21
+    assert community.sight(network).startswith("sees 21 pixels far")
+    assert network.sides == Sides()
+    [network] = community.convert(saved(swinir(), tmp_path / "swin.pth"), tmp_path / "swin", ABOUT).manifest.networks
+    assert network.sides == Sides(smallest=16)
+    [network] = community.convert(saved(rcan(), tmp_path / "rcan.pth"), tmp_path / "rcan", ABOUT).manifest.networks
+    assert network.receptive_radius is None
+    assert "sees the whole image" in community.sight(network)
+
+
+def test_probing_finds_the_bundled_networks_radius(model: Model) -> None:
+    network = model.manifest.networks[1]
+    module = EDSR(2, **network.parameters).eval()
+    assert probe.receptive_radius(module) == network.receptive_radius
+    assert probe.receptive_radius(module, side=31) is None
+
+
+class Malicious:
+    def __init__(self, witness: Path) -> None:
+        self._witness = witness
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self._witness}",)
+
+
+@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: {"params_ema": m}, lambda m: {"params": {"a": m}}])
+def test_a_pickle_that_wants_to_run_code_is_not_opened(tmp_path: Path, wrap: Any) -> None:
+    witness, file = tmp_path / "witness", tmp_path / "evil.pth"
+    torch.save(wrap(Malicious(witness)), file)
+    with pytest.raises(ModelError, match="could run code"):
+        community.convert(file, tmp_path / "out", ABOUT)
+    file.write_bytes(pickle.dumps(wrap(Malicious(witness))))
+    with pytest.raises(ModelError):
+        community.convert(file, tmp_path / "out", ABOUT)
+    assert not witness.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_used_is_explained(tmp_path: Path) -> None:
+    for name, tensors, says in (
+        ("unknown.safetensors", {"a": torch.zeros(3)}, "recognises no architecture"),
+        ("list.pth", [1, 2], "no weights"),
+        ("numbers.pth", {"params": {"a": 1}}, "no weights"),
+    ):
+        with pytest.raises(ModelError, match=says):
+            community.convert(saved(tensors, tmp_path / name), tmp_path / "out", ABOUT)
+    for name in ("broken.pth", "broken.safetensors"):
+        (tmp_path / name).write_bytes(b"nothing")
+        with pytest.raises(ModelError, match=name):
+            community.convert(tmp_path / name, tmp_path / "out", ABOUT)
+
+
+def test_odd_checkpoints_are_errors_of_ours(tmp_path: Path) -> None:
+    compact = calm(SRVGGNetCompact(2, width=8, depth=3))
+    shared = compact["body.0.weight"]
+    for number, tensors in enumerate(
+        (
+            {"body.linear_encoding.weight": torch.zeros(4, 4)},
+            {**compact, "body.8.weight": torch.zeros(12)},
+            {name: tensor for name, tensor in span().items() if "conv_1" not in name},
+            {name: tensor[:1] for name, tensor in rcan().items()},
+            {1: torch.zeros(2)},
+        )
+    ):
+        with pytest.raises(ModelError):
+            community.convert(saved(tensors, tmp_path / f"{number}.pth"), tmp_path / "out", ABOUT)
+    tied = {"params": {**compact, "body.2.weight": compact["body.4.weight"]}}
+    assert community.convert(saved(tied, tmp_path / "tied.pth"), tmp_path / "tied", ABOUT)
+    assert shared.shape == (8, 3, 3, 3)
+
+
+def test_damaged_checkpoints_are_errors_of_ours(tmp_path: Path) -> None:
+    whole = saved({"params": calm(SRVGGNetCompact(2, width=4, depth=1))}, tmp_path / "whole.pth").read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for at in random.integers(0, len(damaged), 8):
+            damaged[at] = random.integers(0, 256)
+        (tmp_path / "damaged.pth").write_bytes(damaged[: random.integers(1, len(damaged))])
+        with suppress(ModelError):
+            community.read(tmp_path / "damaged.pth")
+
+
+def test_what_is_said_about_it_is_checked_first(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="name"):
+        community.convert(tmp_path / "nowhere.pth", tmp_path / "out", {**ABOUT, "name": "Mine"})
+
+
+def test_it_is_served(local: Local, tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In three lines: import, push, use."""
+    file = saved({"params": calm(SRVGGNetCompact(2, width=8, depth=3))}, tmp_path / "compact.pth")
+    environment = {**os.environ, **local.environment}
+
+    def upres(*arguments: str) -> str:
+        command = [str(Path(sys.executable).parent / "upres"), *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "upres models push imported" in upres("models", "import", str(file), "--name", "imported")
+    assert upres("models", "push", "imported") == "imported 1 is in the registry\n"
+    assert "imported" in upres("models", "list")
+    with Client(local.url) as client:
+        assert client.upscale(png, 2, model="imported").result.model == "imported"
+
+
+def test_a_recognised_one_is_served_too(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    community.convert(saved(span(), tmp_path / "span.pth"), tmp_path / "span", {**ABOUT, "name": "span"})
+    registry.push(local.store, tmp_path / "span")
+    for name, value in local.environment.items():
+        monkeypatch.setenv(name, value)
+    parts = prepare(local.settings.model_copy(update={"model": "span"}))
+    try:
+        [ready] = parts.models.ready()
+        assert ready.digest == open_folder(tmp_path / "span").digest
+        pixels = np.random.default_rng(0).integers(0, 256, (80, 70, 3), np.uint8)
+        with parts.models.use("span", _pin(ready)) as served:
+            whole = served.engine.upscale(pixels, 2)
+            served.engine.tile = 60
+            tiled = served.engine.upscale(pixels, 2)
+        assert np.abs(whole.astype(int) - tiled).max() <= 1
+    finally:
+        parts.decoders.close()
+        parts.thread.close()
+
+
+def _pin(model: Model) -> Any:
+    from upres.core.catalogue import Pin
+
+    return Pin(version=model.manifest.version, digest=model.digest, factors=model.manifest.factors)

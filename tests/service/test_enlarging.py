@@ -1,0 +1,157 @@
+"""`upres FOLDER`, with the whole system."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.support.command import upres
+from tests.support.images import encoded, opened
+from tests.support.paths import SAMPLES
+from tests.support.waiting import wait_until
+from upres.client.ledger import NAME
+from upres.embedded.stack import Local, tool
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photo: Image.Image) -> Path:
+    for number, name in enumerate(("a.png", "deep/b.png", "deep/c.jpg")):
+        photo.putpixel((2, 2), (number, 77, 7))
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        photo.save(tmp_path / "in" / name)
+    return tmp_path / "in"
+
+
+def test_a_folder_becomes_a_folder(local: Local, folder: Path, tmp_path: Path) -> None:
+    (folder / "bad.png").write_bytes(b"no image")
+    big = tmp_path / "big"
+    done = upres(local, folder, "--factor", 2, "--out", big, "--json")
+    assert done.returncode == 1
+    *records, last = map(json.loads, done.stdout.splitlines())
+    assert last["summary"] | {"seconds": 0} == {
+        "enlarged": 3, "skipped": 0, "failed": 1, "seconds": 0, "interrupted": False
+    }  # fmt: skip
+    by_source = {Path(record["source"]).name: record for record in records}
+    assert by_source["bad.png"]["error"]["code"] == "not_an_image"
+    assert (by_source["c.jpg"]["width"], by_source["c.jpg"]["format"]) == (128, "jpeg")
+    assert opened((big / "deep" / "c_x2.jpg").read_bytes()).size == (128, 96)
+    again = upres(local, folder, "--factor", 2, "--out", big)
+    assert "0 enlarged, 3 skipped, 1 failed" in again.stderr
+    assert sorted(again.stdout.splitlines()) == sorted(str(path) for path in big.rglob("*_x2.*"))
+
+
+def test_names_follow_a_pattern(local: Local, folder: Path, tmp_path: Path) -> None:
+    done = upres(local, folder / "a.png", "--name", "big {stem} by {model} {factor}", "--out", tmp_path)
+    assert done.stdout.strip() == str(tmp_path / "big a by default 4.png")
+    for pattern in ("x", "{stem}/{stem}", "{other}{stem}", "{stem", "{}"):
+        wrong = upres(local, folder / "a.png", "--name", pattern)
+        assert wrong.returncode == 2, pattern
+        assert "--name" in wrong.stderr
+
+
+def test_ctrl_c_leaves_a_folder_that_can_go_on(local: Local, folder: Path, tmp_path: Path) -> None:
+    with Image.open(SAMPLES / "chelsea.png") as image:
+        for number in range(6):
+            image.crop((number, number, 300 + number, 280)).save(folder / f"large {number}.png")
+    big = tmp_path / "big"
+    command = [tool("upres"), str(folder), "--out", str(big), "--at-once", "2"]
+    environment = {**os.environ, "UPRES_URL": local.url}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as begun:
+        wait_until(lambda: list(big.rglob("*.png")))
+        begun.send_signal(signal.SIGINT)
+        _, told = begun.communicate(timeout=20)
+    assert begun.returncode == 130
+    assert "the same command goes on from here" in told
+    finished = {path: path.stat().st_mtime_ns for path in big.rglob("*_x4.*")}
+    assert not list(big.rglob("*.part"))
+    rest = upres(local, folder, "--out", big)
+    assert rest.returncode == 0, rest.stderr
+    assert f"{len(finished)} skipped" in rest.stderr
+    assert len(list(big.rglob("*_x4.*"))) == 9
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert (big / NAME).exists()
+
+
+def test_a_killed_command_goes_on_as_well(local: Local, folder: Path, tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    command = [tool("upres"), str(folder), "--out", str(big), "--at-once", "1", "--factor", "8"]
+    environment = {**os.environ, "UPRES_URL": local.url}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as begun:
+        wait_until(lambda: list(big.rglob("*_x8.*")))
+        begun.kill()
+    rest = upres(local, folder, "--out", big, "--factor", "8")
+    assert rest.returncode == 0, rest.stderr
+    assert len(list(big.rglob("*_x8.*"))) == 3
+
+
+def test_a_list_on_stdin_is_followed(local: Local, folder: Path, tmp_path: Path) -> None:
+    names = "\n".join(str(path) for path in sorted(folder.rglob("*.*g")))
+    command = [tool("upres"), "-", "--out", str(tmp_path / "big"), "--factor", "2"]
+    environment = {**os.environ, "UPRES_URL": local.url}
+    done = subprocess.run(command, env=environment, input=names, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "3 enlarged" in done.stderr
+
+
+def test_without_a_server_the_pixels_are_the_same(local: Local, folder: Path, tmp_path: Path) -> None:
+    here = upres(None, folder / "a.png", "--local", "--out", tmp_path / "here")
+    assert here.returncode == 0, here.stderr
+    there = upres(local, folder / "a.png", "--out", tmp_path / "there")
+    assert there.returncode == 0, there.stderr
+    images = [opened((tmp_path / where / "a_x4.png").read_bytes()) for where in ("here", "there")]
+    assert images[0].tobytes() == images[1].tobytes()
+    missing = upres(None, folder / "a.png", "--local", "--model", "nothing")
+    assert missing.returncode == 1
+    assert "There is no model 'nothing'" in missing.stderr
+
+
+def test_an_estimate_says_what_a_job_would(local: Local, folder: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(encoded(Image.new("RGB", (1500, 1000)), "PNG"))
+    told = upres(local, "--estimate", folder / "a.png", large, "https://example.org/x.png")
+    assert told.returncode == 1
+    assert "a.png: 256×192 by faithful 1, 1 tile, " in told.stdout
+    assert "large.png: 6000×4000 by faithful 1, refused: The image has 1500×1000 pixels" in told.stdout
+    assert "not known before it is fetched" in told.stderr
+    [record] = map(json.loads, upres(local, "--estimate", "--json", folder / "a.png").stdout.splitlines())
+    assert (record["width"], record["accepted"]) == (256, True)
+
+
+def test_results_beside_their_photos_are_not_enlarged_again(local: Local, folder: Path) -> None:
+    for expected in ("3 enlarged", "0 enlarged, 3 skipped"):
+        done = upres(local, folder, "--out", folder, "--factor", 2)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stderr
+    assert len(list(folder.rglob("*.*g"))) == 6
+
+
+def test_everyday_trouble_is_a_sentence(local: Local, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / NAME).write_text("no database " * 100)
+    for out in (tmp_path / "file" / "below", tmp_path / "broken"):
+        done = upres(local, folder / "a.png", "--out", out)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert done.stderr.strip()
+    wrong = upres(None, folder / "a.png", "--local", "--estimate")
+    assert wrong.returncode == 2
+
+
+def test_a_reader_that_leaves_ends_it(local: Local, folder: Path, tmp_path: Path) -> None:
+    command = f"{tool('upres')} {folder} --out {tmp_path / 'big'} --factor 2 --at-once 1 | head -1"
+    environment = {**os.environ, "UPRES_URL": local.url}
+    script = f"{command}; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=100)
+    assert done.stdout.splitlines()[-1] == "1", done
+    assert "Traceback" not in done.stderr
+
+
+def test_many_results_want_a_folder(folder: Path) -> None:
+    wrong = upres(None, folder)
+    assert wrong.returncode == 2
+    assert "give --out DIR" in wrong.stderr

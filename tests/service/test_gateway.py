@@ -1,0 +1,127 @@
+"""Thousands of subscribers in one process, and those who stop reading."""
+
+import asyncio
+import resource
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from redis import Redis
+
+from benchmarks.gateway import Subscribers
+from tests.support.leasing import submit
+from tests.support.streams import follow, frames
+from upres.core import events, keys
+from upres.core.schema import Cancelled, Progress
+from upres.embedded.child import Child, accepts, free_port
+from upres.embedded.stack import Local
+
+pytestmark = pytest.mark.without_worker
+
+MANY = 2000
+STALLED_SECONDS = 2
+IMPATIENT = f"""
+import sys
+from upres.function import patience
+from upres.function.__main__ import main
+patience.STALLED_SECONDS = {STALLED_SECONDS}
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def gateway(local: Local, tmp_path: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """A function of its own, which soon drops whoever stalls: its URL and its process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 10_000)), hard))
+    port = free_port()
+    command = [sys.executable, "-c", IMPATIENT, "--port", str(port)]
+    child = Child("gateway", command, local.environment, tmp_path)
+    child.wait_ready(lambda: accepts(port))
+    yield f"http://127.0.0.1:{port}", child.process
+    child.stop()
+
+
+def test_two_thousand_follow_with_a_few_connections(redis: Redis, gateway: tuple[str, psutil.Process]) -> None:
+    async def watch() -> None:
+        await subscribers.follow(jobs, MANY)
+        connections.append(len(redis.client_list()) - before)
+        for number in range(20):
+            event = Progress(job_id=jobs[number], stage="upscale", percent=number)
+            await asyncio.to_thread(events.append, redis, event)
+        deadline = time.monotonic() + 30
+        while len(subscribers.heard) < MANY and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        await subscribers.leave()
+
+    before, connections = len(redis.client_list()), list[int]()
+    jobs = [submit(redis) for _ in range(20)]
+    subscribers = Subscribers(gateway[0])
+    asyncio.run(watch())
+    assert Counter(percent for percent, _ in subscribers.heard) == dict.fromkeys(range(20), MANY // 20)
+    assert connections[0] <= 4
+
+
+def test_who_stalls_costs_little_is_dropped_and_harms_nobody(
+    local: Local, redis: Redis, gateway: tuple[str, psutil.Process]
+) -> None:
+    job_id = _long(redis)
+    url, process = gateway
+    with _stalled(url, job_id):  # what the first one costs is not lost with it
+        pass
+    before = process.memory_info().rss
+    readers = [_stalled(url, job_id) for _ in range(20)]
+    deadline = time.monotonic() + 20
+    while _open(process) < len(readers) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with follow(local, job_id) as response:  # others hear it all, and what comes then
+        live = frames(response)
+        for _ in range(LONG + 1):
+            next(live)
+        events.append(redis, Cancelled(job_id=job_id))
+        assert "cancelled" in str(next(live))
+    assert (process.memory_info().rss - before) / len(readers) < 1 << 20
+    deadline = time.monotonic() + 20
+    while _open(process) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _open(process), "they are still there"
+    for reader in readers:
+        reader.close()
+
+
+LONG = 20_000
+
+
+def _long(redis: Redis) -> str:
+    """A job with more events than fit between two sockets."""
+    job_id = submit(redis)
+    event = Progress(job_id=job_id, stage="upscale", percent=1, notice="x" * 500).model_dump_json()
+    with redis.pipeline(transaction=False) as pipeline:
+        for _ in range(LONG):
+            pipeline.xadd(keys.events(job_id), {"type": "progress", "once": "", "data": event})
+        pipeline.execute()
+    return job_id
+
+
+def _stalled(url: str, job_id: str) -> socket.socket:
+    """Somebody who asks and does not read."""
+    address = urlsplit(url)
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reader.connect((address.hostname, address.port))
+    reader.sendall(f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
+    return reader
+
+
+def _open(process: psutil.Process) -> int:
+    """Connections of clients that the process has."""
+    listening = {one.laddr.port for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
+    return sum(
+        one.laddr.port in listening and one.status == psutil.CONN_ESTABLISHED for one in process.net_connections("tcp")
+    )

@@ -1,0 +1,163 @@
+"""The life of a job as a property: whatever workers do, late and twice, it ends once and leaves nothing."""
+
+from collections import Counter
+from typing import TypeVar, cast
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from tests.support.events import RESULT
+from tests.support.leasing import OTHER, WORK, empty, everything, run_out, submit, types
+from upres.core import coalescing, events, keys, leases
+from upres.core.leases import Lease
+from upres.core.schema import TERMINAL, Cancelled, Failed, Progress, Result, Succeeded
+from upres.core.script import call
+
+
+class World:
+    """Workers that do what they please, late and twice."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.ids: list[str] = []
+        self.popped: list[str] = []
+        self.held: list[Lease] = []
+        for _ in range(4):
+            self.submit(0)
+            self.pop(0)
+            self.held.append(cast(Lease, leases.take(redis, self.popped[-1])))
+
+    def submit(self, pick: int) -> None:
+        self.ids.append(submit(self.redis))
+
+    def pop(self, pick: int) -> None:
+        if job_id := leases.pop(self.redis, 0.01):
+            self.popped.append(job_id)
+
+    def take(self, pick: int) -> None:
+        if self.popped and (lease := leases.take(self.redis, one(self.popped, pick))):
+            self.held.append(lease)
+
+    def put_back(self, pick: int) -> None:
+        if self.popped:
+            leases.put_back(self.redis, one(self.popped, pick))
+
+    def recover(self, pick: int) -> None:
+        leases.recover(self.redis)
+
+    def die(self, pick: int) -> None:
+        for job_id in (*self.popped, *(lease.job_id for lease in self.held)):
+            if self.redis.zscore(keys.LEASES, job_id):
+                run_out(self.redis, job_id)
+
+    def quiet(self, pick: int) -> None:
+        self.redis.set(keys.LOOKED, 1)
+
+    def be_late(self, pick: int) -> None:
+        if self.ids and self.redis.zscore(keys.DEADLINES, one(self.ids, pick)):
+            self.redis.zadd(keys.DEADLINES, {one(self.ids, pick): 1})
+
+    def renew(self, pick: int) -> None:
+        leases.renew(self.redis, self.held)
+
+    def claim(self, pick: int) -> None:
+        if self.held:
+            coalescing.claim(self.redis, (WORK, OTHER)[pick % 2], one(self.held, pick // 2), gone=pick == 0)
+
+    def tell(self, pick: int) -> None:
+        if self.held:
+            lease = one(self.held, pick)
+            events.append(self.redis, Progress(job_id=lease.job_id, stage="fetch", percent=0), lease.holder)
+
+    def checkpoint(self, pick: int) -> None:
+        if self.held:
+            lease = one(self.held, pick)
+            call(self.redis, "checkpoint", lease.job_id, lease.holder, WORK, "0-8")
+
+    def finish(self, pick: int) -> None:
+        if self.held:
+            lease = one(self.held, pick)
+            events.append(self.redis, Succeeded(job_id=lease.job_id, result=RESULT), lease.holder)
+
+    def fail_badly(self, pick: int) -> None:
+        if self.held:
+            lease = one(self.held, pick)
+            failed = Failed(job_id=lease.job_id, code="c", message="m", retryable=False)
+            events.append(self.redis, failed, lease.holder, dead=True)
+
+    def cancel(self, pick: int) -> None:
+        if self.ids:
+            events.append(self.redis, Cancelled(job_id=one(self.ids, pick)))
+
+    def give_back(self, pick: int) -> None:
+        if self.held:
+            reason: leases.Reason = "device_lost" if pick % 2 else "worker_stopping"
+            leases.give_back(self.redis, one(self.held, pick // 2), reason)
+
+    def check(self) -> None:
+        """Every job is in one place, or in none when it has ended; nobody has two holders by construction."""
+        parked = [f"{work}:parked" for work in (WORK, OTHER)]
+        for job_id in self.ids:
+            listed = [
+                name for name in (keys.WAITING, keys.POPPED, *parked) for _ in positions(self.redis, name, job_id)
+            ]
+            if self.redis.hexists(keys.run(job_id), "holder"):
+                listed.append("held")
+                assert self.redis.zscore(keys.LEASES, job_id) is not None
+            if types(self.redis, job_id)[-1] in TERMINAL:
+                assert "held" not in listed
+            else:
+                assert len(listed) == 1, listed
+        passing = [name for name in everything(self.redis) if name.endswith((":run", ":parked", WORK, OTHER))]
+        assert [name for name in passing if self.redis.ttl(name) <= 0] == []
+
+    def finish_all(self) -> None:
+        """All these workers die; another takes what there is until there is nothing."""
+        for _ in range(2):
+            leases.recover(self.redis)
+            for job_id in cast("list[bytes]", self.redis.zrange(keys.LEASES, 0, -1)):
+                run_out(self.redis, job_id.decode())
+        leases.recover(self.redis)
+        while self.redis.llen(keys.WAITING):
+            lease = leases.take(self.redis, leases.pop(self.redis, 0.1) or "")
+            if lease and (claim := coalescing.claim(self.redis, WORK, lease)) != "wait":
+                assert claim == "do it" or isinstance(claim, Result)
+                assert events.append(self.redis, Succeeded(job_id=lease.job_id, result=RESULT), lease.holder)
+
+
+T = TypeVar("T")
+
+
+def one(things: list[T], pick: int) -> T:
+    return things[pick % len(things)]
+
+
+def positions(redis: Redis, name: str, job_id: str) -> list[int]:
+    return cast("list[int]", redis.lpos(name, job_id, count=0) or [])
+
+
+STEPS = [name for name in vars(World) if name[0] != "_" and name not in ("finish_all", "check")]
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9)), max_size=60))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+def test_whatever_happens_every_job_ends_once_and_leaves_nothing(apart: Redis, steps: list[tuple[str, int]]) -> None:
+    empty(apart)
+    world = World(apart)
+    for name, pick in steps:
+        getattr(world, name)(pick)
+        world.check()
+    world.finish_all()
+    letters = {job_id.decode() for job_id in cast("list[bytes]", apart.zrange(keys.DEAD, 0, -1))}
+    for job_id in world.ids:
+        told = types(apart, job_id)
+        assert told[0] == "queued"
+        assert [type for type in told if type in TERMINAL] == [told[-1]]
+        assert apart.exists(keys.record(job_id)) == (job_id in letters)
+    left = everything(apart) - {name(job_id) for job_id in world.ids for name in (keys.events, keys.record)}
+    assert left <= {"rq:queues", WORK, OTHER, keys.DEAD, keys.LOOKED, keys.ENDED}
+    counted = cast("dict[bytes, bytes]", apart.hgetall(keys.ENDED))
+    ends = Counter(types(apart, job_id)[-1] for job_id in world.ids)
+    assert ends == sum((Counter({field.decode().split("|")[1]: int(n)}) for field, n in counted.items()), Counter())
+    assert all(apart.ttl(name) > 0 for name in left - {"rq:queues", keys.ENDED})

@@ -1,0 +1,129 @@
+"""What Prometheus sees of the function."""
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import requests
+from redis import Redis
+
+from tests.chaos.proxy import FaultProxy
+from tests.conftest import Post
+from tests.support.leasing import submit
+from tests.support.scraping import scrape
+from tests.support.servers import body, function, http_server
+from tests.support.waiting import wait_until
+from tests.support.workers import worker
+from upres.client import Client
+from upres.core import events
+from upres.core.schema import Cancelled, now
+from upres.embedded.child import free_port
+from upres.embedded.stack import Local
+
+pytestmark = pytest.mark.without_worker
+
+
+def test_a_port_that_is_taken_is_told(local: Local) -> None:
+    with http_server(body(b""), "127.0.0.1") as url:
+        port = url.rpartition(":")[2]
+        for module in ("function", "worker"):
+            environment = {**os.environ, **local.environment, "UPRES_METRICS_PORT": port}
+            command = [sys.executable, "-m", module, *(["--port", str(free_port())] if module == "function" else [])]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 1
+            assert f"UPRES_METRICS_PORT: {port} cannot be listened on" in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+def test_how_jobs_ended_is_counted_wherever_they_do(local: Local, redis: Redis, client: Client, png: bytes) -> None:
+    before = scrape(local.url)
+    events.append(redis, Cancelled(job_id=submit(redis)))
+    late = submit(redis, deadline=now() - timedelta(seconds=1))
+    wait_until(lambda: client.status(late).status == "failed")
+    with worker(local):
+        client.upscale(png, 2)
+    after = scrape(local.url)
+    for outcome, code in (("succeeded", ""), ("cancelled", ""), ("failed", "deadline_exceeded")):
+        labels = {"model": "faithful", "outcome": outcome, "code": code}
+        assert after.get("upres_jobs_total", **labels) - before.get("upres_jobs_total", **labels) == 1
+
+
+def test_the_queue_is_told(local: Local, redis: Redis) -> None:
+    old = submit(redis, submitted_at=now())
+    told = scrape(local.url)
+    assert told.get("upres_redis_up") == 1
+    assert told.get("upres_queue_jobs") == 1
+    assert told.get("upres_workers") == 0
+    wait_until(lambda: scrape(local.url).get("upres_queue_oldest_seconds") > told.get("upres_queue_oldest_seconds"))
+    events.append(redis, Cancelled(job_id=old))
+    assert scrape(local.url).get("upres_queue_oldest_seconds") == 0
+
+
+def test_requests_and_streams_are_told(local: Local, redis: Redis) -> None:
+    labels = {"method": "GET", "route": "/v1/jobs/{job_id}", "status": "404"}
+    before = scrape(local.url)
+    requests.get(f"{local.url}/v1/jobs/{'0' * 32}", timeout=10)
+    requests.get(f"{local.url}/no/such/page", timeout=10)
+    job_id = submit(redis)
+    with requests.get(f"{local.url}/v1/jobs/{job_id}/events", stream=True, timeout=10) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        during = scrape(local.url)
+        assert during.get("upres_sse_subscribers") == before.get("upres_sse_subscribers") + 1
+    for found in (labels, {"method": "GET", "route": "none", "status": "404"}):
+        name = "upres_http_request_seconds_count"
+        assert during.get(name, **found) == before.get(name, **found) + 1
+    events.append(redis, Cancelled(job_id=job_id))
+    wait_until(lambda: scrape(local.url).get("upres_sse_subscribers") == before.get("upres_sse_subscribers"))
+
+
+def test_who_asked_to_wait_is_told_apart(local: Local, post: Post) -> None:
+    name, labels = "upres_http_request_seconds_count", {"method": "POST", "status": "202"}
+    before = scrape(local.url)
+    post(image_url="https://example.invalid/a.png")
+    post({"Prefer": "wait=0.1"}, image_url="https://example.invalid/a.png")
+    after = scrape(local.url)
+    for route in ("/v1/jobs", "/v1/jobs (wait)"):
+        assert after.get(name, route=route, **labels) == before.get(name, route=route, **labels) + 1
+    assert after.get("upres_redis_memory_bytes") > 0
+
+
+def test_the_process_answers_while_all_threads_wait(local: Local, tmp_path: Path) -> None:
+    with FaultProxy(local.redis_port) as proxy:
+        for url in function(local, tmp_path, UPRES_REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0"):
+            assert requests.get(f"{url}/readyz", timeout=20).ok
+            with proxy.partition(), ThreadPoolExecutor(60) as pool:
+                asked = threading.Barrier(61, timeout=20)
+                waiting = [pool.submit(_ask, asked, f"{url}/readyz") for _ in range(60)]
+                asked.wait()
+                assert requests.get(f"{url}/healthz", timeout=1).ok
+                assert not all(one.done() for one in waiting)
+
+
+def _ask(asked: threading.Barrier, url: str) -> None:
+    asked.wait()
+    requests.get(url, timeout=60)
+
+
+def test_the_functions_own_port_wants_no_key(local: Local, tmp_path: Path) -> None:
+    port = free_port()
+    for url in function(local, tmp_path, UPRES_ACCESS="keys", UPRES_METRICS_PORT=str(port)):
+        assert requests.get(f"{url}/metrics", timeout=10).status_code == 401
+        assert scrape(f"http://127.0.0.1:{port}").get("upres_redis_up") == 1
+
+
+def test_without_redis_or_store_the_process_still_tells(local: Local, tmp_path: Path) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    changed = {"UPRES_REDIS_URL": f"redis://{nowhere}/0", "UPRES_S3_ENDPOINT_URL": f"http://{nowhere}"}
+    for url in function(local, tmp_path, **changed):
+        requests.get(f"{url}/v1/models", timeout=30)
+        told = scrape(url)
+        assert told.get("upres_redis_up") == 0
+        assert told.get("upres_store_errors_total", kind="no_answer") > 0
+        assert told.get("process_resident_memory_bytes") > 0
+        assert not told.labels("upres_queue_jobs")

@@ -1,0 +1,82 @@
+"""`upres models` as operators use it: what it says, and what it does when they are wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.pushing import Pushed
+from upres.core import registry
+from upres.embedded.stack import Local
+
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def model(local: Local, tmp_path: Path) -> Pushed:
+    (tmp_path / "versions").mkdir()
+    pushed = Pushed(local.store, "commanded", tmp_path / "versions")
+    pushed.fields["networks"], pushed.fields["golden"] = pushed.fields["networks"][1:], []
+    pushed.push("1")
+    pushed.push("2")
+    registry.relabel(local.store, "commanded", {"stable": "1", "canary": None})
+    return pushed
+
+
+def upres(local: Local, folder: Path, *arguments: str) -> Done:
+    command = [str(Path(sys.executable).parent / "upres"), "models", *arguments]
+    environment = {**os.environ, **local.environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, cwd=folder)
+
+
+def test_labels_are_changed_all_or_none(local: Local, model: Pushed, tmp_path: Path) -> None:
+    for wrong in (
+        ["canary=2", "stable=9"],
+        ["canary=2", "--rule", "often"],
+        ["canary=2", "--canary-percent", "500"],
+        ["canary=2", "Best=1"],
+        ["stable="],
+        [],
+    ):
+        done = upres(local, tmp_path, "label", "commanded", *wrong)
+        assert done.returncode in (1, 2), wrong
+        assert "Traceback" not in done.stderr
+        assert registry.labels(local.store, "commanded").labels == {"stable": "1"}
+    done = upres(local, tmp_path, "label", "commanded", "canary=2", "--canary-percent", "7", "--rule", "10:1")
+    assert done.stdout == "commanded: stable=1, canary=2\n"
+    assert (
+        "7 % of the jobs; stable after 10, unless more than 1 % fail"
+        in upres(local, tmp_path, "show", "commanded").stdout
+    )
+    upres(local, tmp_path, "label", "commanded", "--rule", "off", "--canary-percent", "8")
+    now = registry.labels(local.store, "commanded")
+    assert (now.rule, now.canary_percent, now.labels["canary"]) == (None, 8, "2")
+
+
+def test_what_is_in_the_registry_is_verified_and_not_the_cache(local: Local, model: Pushed, tmp_path: Path) -> None:
+    good = upres(local, tmp_path, "verify", "commanded")
+    assert (good.returncode, good.stdout.count("as they should be")) == (0, 2)
+    model.put(model.fields["networks"][0]["file"], b"damaged", "2")
+    bad = upres(local, tmp_path, "verify", "commanded")
+    assert bad.returncode == 1
+    assert "commanded 1: 2 files" in bad.stdout
+    assert "SHA-256" in bad.stdout
+    assert upres(local, tmp_path, "verify", "typo").returncode == 1
+
+
+def test_a_version_is_fetched_into_a_folder(local: Local, model: Pushed, tmp_path: Path) -> None:
+    assert upres(local, tmp_path, "pull", "commanded", "--version", "1").returncode == 0
+    assert registry.read_folder(tmp_path / "commanded-1")[0].version == "1"
+    again = upres(local, tmp_path, "pull", "commanded", "--version", "1")
+    assert "is there already" in again.stderr
+    assert "There is no model 'nowhere'" in upres(local, tmp_path, "pull", "nowhere").stderr
+
+
+def test_without_a_store_it_says_so(local: Local, tmp_path: Path) -> None:
+    local_away = {**local.environment, "UPRES_S3_ENDPOINT_URL": "http://127.0.0.1:9"}
+    command = [str(Path(sys.executable).parent / "upres"), "models"]
+    done = subprocess.run(command, env={**os.environ, **local_away}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "store_unavailable" in done.stderr

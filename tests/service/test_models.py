@@ -1,0 +1,192 @@
+"""Models come, change and go while jobs run: pinned, switched without a pause, refused, rolled back."""
+
+import json
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from redis import Redis
+
+from tests.support.images import encoded
+from tests.support.pushing import FOLDER, Pushed
+from tests.support.waiting import wait_until
+from tests.support.workers import worker
+from upres.client import Client
+from upres.client.errors import Refused
+from upres.core import catalogue, keys, registry
+from upres.core.catalogue import Offer, Pin
+from upres.core.errors import UnknownModel
+from upres.core.manifest import Rule
+from upres.core.schema import Progress, Queued, Started
+from upres.core.storage import Store
+from upres.embedded.stack import Local
+
+NAME = "changing"
+
+
+@pytest.fixture
+def model(store: Store, redis: Redis, tmp_path: Path) -> Iterator[Pushed]:
+    """A model of its own, like the bundled one, in version 1."""
+    pushed = Pushed(store, f"{NAME}-{secrets.token_hex(3)}", tmp_path)
+    pushed.push("1")
+    yield pushed
+    redis.delete(keys.offer(pushed.name), keys.outcomes(pushed.name))
+
+
+def offered(redis: Redis, model: Pushed) -> Offer:
+    return catalogue.published(redis, model.name) or Offer(labels={})
+
+
+def wait_for(redis: Redis, model: Pushed, **labels: str) -> None:
+    """Until new jobs get these versions."""
+    wait_until(lambda: {label: pin.version for label, pin in offered(redis, model).labels.items()} == labels, 60)
+
+
+def picture(number: int) -> bytes:
+    return encoded(Image.new("RGB", (48, 32), (number % 256, number // 256, 7)), "PNG")
+
+
+def test_a_model_is_loaded_when_it_is_first_asked_for(client: Client, model: Pushed, redis: Redis) -> None:
+    told: list[Any] = []
+    result = client.upscale(picture(1), 2, model=model.name, on_event=told.append).result
+    assert (result.model, result.model_version) == (model.name, "1")
+    notices = [event.notice for event in told if isinstance(event, Progress) and event.notice]
+    assert notices == [f"Model {model.name} 1 is being loaded."]
+    wait_until(lambda: catalogue.published(redis, model.name))
+    again: list[Any] = []
+    client.upscale(picture(2), 2, model=model.name, on_event=again.append)
+    assert not [event for event in again if isinstance(event, Progress) and event.notice]
+
+
+def test_a_switch_under_load_fails_nothing(local: Local, model: Pushed, redis: Redis) -> None:
+    """Twenty requests in flight throughout; each is done by the version that was promised when it was accepted."""
+    done: Counter[str] = Counter()
+    numbers = iter(range(100_000))
+    stop = threading.Event()
+
+    def request() -> None:
+        with Client(local.url) as client:
+            while not stop.is_set():
+                told: list[Any] = []
+                version = client.upscale(picture(next(numbers)), 2, model=model.name, on_event=told.append).result
+                notices = [event.notice for event in told if isinstance(event, Progress) and event.notice]
+                [promised] = [event.model_version for event in told if isinstance(event, Queued)]
+                [began] = {event.model_version for event in told if isinstance(event, Started)}
+                assert promised == began == version.model_version
+                assert not notices or promised == "1"  # which the first job waited for
+                done[promised] += 1
+
+    with ThreadPoolExecutor(20) as pool:
+        requests_ = [pool.submit(request) for _ in range(20)]
+        wait_until(lambda: done["1"] > 20 and offered(redis, model).labels)
+        model.push("2")
+        registry.relabel(model.store, model.name, {"stable": "2"})
+        wait_until(lambda: done["2"] > 20 or any(one.done() for one in requests_), 60)
+        registry.rollback(model.store, model.name)
+        wait_for(redis, model, stable="1")
+        before = done["1"]
+        wait_until(lambda: done["1"] > before + 20 or any(one.done() for one in requests_), 60)
+        stop.set()
+        for one in requests_:
+            one.result(60)
+
+
+def wrong_golden(model: Pushed) -> dict[str, Any]:
+    """Golden images that no network of this model makes."""
+    golden = json.loads((FOLDER / "manifest.json").read_text())["golden"]
+    four, two = golden
+    return {"golden": [{**two, "enlarged": four["image"]}, four]}
+
+
+def test_a_version_that_fails_its_check_is_refused(client: Client, model: Pushed, redis: Redis) -> None:
+    client.upscale(picture(3), 2, model=model.name)
+    model.push("bad", **wrong_golden(model))
+    registry.relabel(model.store, model.name, {"stable": "bad"})
+    wait_until(lambda: "bad" in offered(redis, model).refused, 60)
+    assert "golden.png" in offered(redis, model).refused["bad"]
+    assert client.upscale(picture(4), 2, model=model.name).result.model_version == "1"
+    with pytest.raises(Refused, match="failed its check") as caught:
+        client.submit(picture(5), 2, model=model.name, model_version="bad")
+    assert caught.value.code == "unknown_model"
+    registry.relabel(model.store, model.name, {"stable": "1"})
+    wait_until(lambda: not offered(redis, model).refused)
+
+
+def test_a_version_that_is_damaged_or_gone_is_refused(client: Client, model: Pushed, redis: Redis) -> None:
+    client.upscale(picture(6), 2, model=model.name)
+    model.push("2", description="damaged")
+    other = {**model.fields["networks"][0], "file": "edsr-x4.safetensors", "sha256": "0" * 64}
+    manifest = {**model.fields, "version": "2", "networks": [other]}
+    model.put("manifest.json", json.dumps(manifest).encode(), "2")
+    registry.relabel(model.store, model.name, {"stable": "2"})
+    wait_until(lambda: "SHA-256" in offered(redis, model).refused.get("2", ""), 60)
+    model.store.put(keys.labels(model.name), b'{"labels": {"stable": "7"}, "before": ["1"]}')
+    wait_until(lambda: "no version" in offered(redis, model).refused.get("7", ""), 60)
+    model.store.put(keys.labels(model.name), b"no labels")
+    assert client.upscale(picture(7), 2, model=model.name).result.model_version == "1"
+
+
+def test_a_worker_that_starts_with_a_bad_stable_version_serves_the_one_before(
+    local: Local, model: Pushed, redis: Redis
+) -> None:
+    model.push("bad", **wrong_golden(model))
+    registry.relabel(model.store, model.name, {"stable": "bad"})
+    with worker(local, UPRES_PRELOAD=model.name):
+        assert offered(redis, model).labels["stable"].version == "1"
+        assert "golden" in offered(redis, model).refused["bad"]
+
+
+def test_versions_and_labels_are_asked_for_by_name(client: Client, model: Pushed) -> None:
+    model.push("2")
+    registry.relabel(model.store, model.name, {"best": "2"})
+    for wanted, got in (("1", "1"), ("2", "2"), ("best", "2"), ("stable", "1"), (None, "1")):
+        result = client.upscale(picture(8), 2, model=model.name, model_version=wanted).result
+        assert result.model_version == got
+    with pytest.raises(Refused, match="neither a version nor a label 'x'; labels: stable, best") as caught:
+        client.submit(picture(9), 2, model=model.name, model_version="x")
+    assert caught.value.code == "unknown_model"
+
+
+def test_the_canary_gets_its_share_and_a_job_always_the_same(store: Store, redis: Redis) -> None:
+    pins = {label: Pin(version=label, digest=label, factors=(4,)) for label in ("stable", "canary")}
+    catalogue.publish(redis, "share", Offer(labels=pins, canary_percent=20))
+    ids = [secrets.token_hex(16) for _ in range(2000)]
+    first, second = ([catalogue.pin(redis, store, "share", None, one).version for one in ids] for _ in range(2))
+    assert first == second
+    assert 300 < first.count("canary") < 500
+    catalogue.publish(redis, "share", Offer(labels=pins, canary_percent=0))
+    assert {catalogue.pin(redis, store, "share", None, one).version for one in ids} == {"stable"}
+    redis.delete(keys.offer("share"))
+    with pytest.raises(UnknownModel, match=r"no model 'share'; available: .*faithful"):
+        catalogue.pin(redis, store, "share", None, ids[0])
+
+
+def set_rule(model: Pushed, canary: str, **rule: float) -> None:
+    registry.relabel(model.store, model.name, {"canary": canary}, 100, Rule.model_validate(rule))
+
+
+def test_a_canary_that_does_well_becomes_stable(client: Client, model: Pushed, redis: Redis) -> None:
+    client.upscale(picture(10), 2, model=model.name)
+    model.push("2")
+    set_rule(model, "2", jobs=3, most_failed_percent=0)
+    wait_for(redis, model, stable="1", canary="2")
+    for number in range(3):
+        assert client.upscale(picture(20 + number), 2, model=model.name).result.model_version == "2"
+    wait_for(redis, model, stable="2")
+    assert registry.labels(model.store, model.name).before == ("1",)
+
+
+def test_a_canary_that_fails_is_given_up(client: Client, model: Pushed, redis: Redis) -> None:
+    client.upscale(picture(11), 2, model=model.name)
+    model.push("2")
+    set_rule(model, "2", jobs=100, most_failed_percent=1)
+    wait_for(redis, model, stable="1", canary="2")
+    redis.hset(keys.outcomes(model.name), f"{offered(redis, model).trial}:failed", 2)  # no network of ours fails itself
+    wait_for(redis, model, stable="1")
+    assert registry.labels(model.store, model.name).labels == {"stable": "1"}

@@ -1,0 +1,95 @@
+"""Models where no worker has them, or only as many as fit into its budget."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from PIL import Image
+from redis import Redis
+
+from tests.support.images import encoded
+from tests.support.pushing import Pushed
+from tests.support.waiting import wait_until
+from tests.support.workers import worker
+from upres.client import Client
+from upres.client.errors import Refused
+from upres.core import catalogue, keys, registry, workers
+from upres.core.catalogue import Offer
+from upres.core.schema import Succeeded
+from upres.core.storage import Store
+from upres.embedded.stack import Local
+
+pytestmark = pytest.mark.without_worker
+
+
+@pytest.fixture
+def model(store: Store, redis: Redis, tmp_path: Path) -> Iterator[Pushed]:
+    """A model of its own, like the bundled one, in version 1."""
+    pushed = Pushed(store, f"switch-{secrets.token_hex(3)}", tmp_path)
+    pushed.push("1")
+    yield pushed
+    redis.delete(keys.offer(pushed.name), keys.outcomes(pushed.name))
+
+
+def picture(number: int) -> bytes:
+    return encoded(Image.new("RGB", (48, 32), (number % 256, number // 256, 7)), "PNG")
+
+
+def test_what_was_used_longest_ago_leaves(local: Local, client: Client, redis: Redis, tmp_path: Path) -> None:
+    """Models of ten megabytes in a budget of thirty-five; the default one stays, whoever else is used."""
+    names = [f"lru-{letter}" for letter in "abc"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        Pushed(local.store, name, tmp_path / name).push("1")
+    a, b, c = names
+    with worker(local, UPRES_MODEL_MEGABYTES="35"):
+        for number, name in enumerate((a, b, a, c)):
+            job = client.submit(picture(40 + number), 2, model=name)
+            assert isinstance(list(client.events(job.job_id))[-1], Succeeded)
+        wait_until(lambda: [set(one.models) for one in workers.listing(redis)] == [{"faithful 1", f"{a} 1", f"{c} 1"}])
+
+
+def test_labels_of_a_model_that_nobody_has_loaded_are_the_registrys(
+    client: Client, model: Pushed, redis: Redis
+) -> None:
+    """What a worker said before it stopped does not rule for ever."""
+    model.push("2")
+    old = catalogue.read(model.store, model.name, "1")
+    catalogue.publish(redis, model.name, Offer(labels={"stable": old}))
+    assert 0 < redis.ttl(keys.offer(model.name)) <= keys.OFFER_SECONDS
+    registry.relabel(model.store, model.name, {"stable": "2"})
+    assert client.status(client.submit(picture(50), 2, model=model.name).job_id).model_version == "1"
+    redis.delete(keys.offer(model.name))  # as after a minute
+    assert client.status(client.submit(picture(51), 2, model=model.name).job_id).model_version == "2"
+    model.store.put(keys.labels(model.name), b'{"labels": {"stable": "2", "canary": "gone"}, "canary_percent": 100}')
+    assert client.status(client.submit(picture(52), 2, model=model.name).job_id).model_version == "2"
+
+
+def test_each_model_has_an_address_of_its_own(local: Local, model: Pushed) -> None:
+    listed = requests.get(f"{local.url}/v1/models", timeout=20).json()["models"]
+    [ours] = [one for one in listed if one["name"] == model.name]
+    assert [one["default"] for one in listed if one["name"] == "faithful"] == [True]
+    assert ours["labels"] == {"stable": "1"}
+    body = {"image_url": "http://127.0.0.1/x.png"}
+    accepted = requests.post(local.url + ours["jobs_url"], json=body, timeout=20)
+    assert accepted.status_code == 202
+    queued = requests.get(accepted.json()["status_url"], timeout=20).json()
+    assert (queued["model"], queued["model_version"]) == (model.name, "1")
+    other = requests.post(local.url + ours["jobs_url"], json={**body, "model": "faithful"}, timeout=20).json()
+    assert other["errors"][0]["field"] == "model"
+    details = requests.get(f"{local.url}/v1/models/{model.name}", timeout=20).json()
+    assert [one["version"] for one in details["versions"]] == ["1"]
+    for path in ("nowhere", "..%2f..%2fetc", "%00"):
+        missing = requests.get(f"{local.url}/v1/models/{path}", timeout=20)
+        assert (missing.status_code, missing.headers["Content-Type"]) == (404, "application/problem+json")
+    nowhere = requests.post(f"{local.url}/v1/models/nowhere/jobs", json=body, timeout=20)
+    assert (nowhere.status_code, nowhere.json()["code"]) == (422, "unknown_model")
+
+
+def test_a_factor_that_the_version_cannot_make_is_said_at_once(client: Client, model: Pushed) -> None:
+    only_four = {"networks": model.fields["networks"][:1], "golden": []}
+    model.push("4", **only_four)
+    with pytest.raises(Refused, match=r"enlarges by 4"):
+        client.submit(picture(13), 2, model=model.name, model_version="4")

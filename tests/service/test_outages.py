@@ -1,0 +1,178 @@
+"""What people see while a part is away: a quick, clear answer, and nothing accepted."""
+
+import base64
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import pytest
+import requests
+from PIL import Image
+
+from tests.chaos.proxy import FaultProxy
+from tests.support.images import encoded
+from tests.support.paths import SAMPLES
+from tests.support.servers import body, function, http_server
+from upres.client import Client
+from upres.core.errors import StoreUnavailable
+from upres.core.schema import Event, Failed, Progress
+from upres.core.storage import Store
+from upres.embedded.child import free_port
+from upres.embedded.stack import Local
+
+
+@pytest.fixture
+def without_redis(local: Local, tmp_path: Path) -> Iterator[str]:
+    yield from function(local, tmp_path, UPRES_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+
+
+@pytest.fixture
+def without_store(local: Local, tmp_path: Path) -> Iterator[str]:
+    yield from function(local, tmp_path, UPRES_S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")
+
+
+@pytest.fixture
+def wrong_bucket(local: Local, tmp_path: Path) -> Iterator[str]:
+    yield from function(local, tmp_path, UPRES_S3_BUCKET="nowhere")
+
+
+@pytest.fixture
+def cut_off_from_redis(local: Local, tmp_path: Path) -> Iterator[str]:
+    """A function whose packets to Redis are swallowed."""
+    with FaultProxy(local.redis_port) as proxy:
+        urls = function(local, tmp_path, UPRES_REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0")
+        url = next(urls)
+        assert requests.get(f"{url}/readyz", timeout=20).ok
+        with proxy.partition():
+            yield url
+        next(urls, None)
+
+
+def unavailable(response: requests.Response, code: str) -> None:
+    assert response.status_code == 503
+    assert response.json()["code"] == code
+    assert response.json()["retryable"] is True
+    assert int(response.headers["Retry-After"]) > 0
+    assert response.elapsed.total_seconds() < 10
+
+
+def test_redis_away(without_redis: str) -> None:
+    job = f"{without_redis}/v1/jobs/{'0' * 32}"
+    unavailable(
+        requests.post(f"{without_redis}/v1/jobs", json={"image_url": "https://example.org/a.png"}, timeout=20),
+        "queue_unavailable",
+    )
+    for path in ("", "/events", "/result"):
+        unavailable(requests.get(job + path, timeout=20), "queue_unavailable")
+    unavailable(requests.delete(job, timeout=20), "queue_unavailable")
+    unavailable(requests.get(f"{without_redis}/readyz", timeout=20), "queue_unavailable")
+    assert requests.get(f"{without_redis}/healthz", timeout=20).ok
+
+
+def test_redis_silent(cut_off_from_redis: str) -> None:
+    job = f"{cut_off_from_redis}/v1/jobs/{'0' * 32}"
+    image = {"image_url": "https://example.org/a.png"}
+    asked: list[Callable[[], requests.Response]] = [
+        lambda: requests.post(f"{cut_off_from_redis}/v1/jobs", json=image, timeout=20),
+        lambda: requests.get(job, timeout=20),
+        lambda: requests.get(f"{job}/events", timeout=20),
+        lambda: requests.get(f"{cut_off_from_redis}/readyz", timeout=20),
+    ]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        for response in pool.map(lambda ask: ask(), asked):
+            unavailable(response, "queue_unavailable")
+
+
+def test_store_away(without_store: str, png: bytes) -> None:
+    image = base64.b64encode(png).decode()
+    unavailable(
+        requests.post(f"{without_store}/v1/jobs", json={"image_base64": image}, timeout=20), "store_unavailable"
+    )
+    unavailable(requests.get(f"{without_store}/readyz", timeout=20), "store_unavailable")
+    assert requests.post(f"{without_store}/v1/jobs", json={"image_url": "https://example.org/a.png"}, timeout=20).ok
+
+
+@pytest.fixture
+def seven_tiles() -> bytes:
+    """A piece of a photo that is seven tiles at factor 8."""
+    with Image.open(SAMPLES / "coffee.png") as image:
+        return encoded(image.convert("RGB").crop((0, 0, 330, 170)), "PNG")
+
+
+@pytest.fixture
+def own() -> Iterator[Local]:
+    """An upres of its own, whose parts may be taken away."""
+    with Local() as running:
+        yield running
+
+
+def test_a_job_survives_a_restart_of_redis(own: Local, seven_tiles: bytes) -> None:
+    with Client(own.url) as client:
+        job_id = client.submit(seven_tiles, 8).job_id
+        seen: list[Event] = []
+        for event in client.events(job_id):
+            seen.append(event)
+            if isinstance(event, Progress) and event.stage == "upscale" and event.tiles_done == 1:
+                own.stop("redis")
+                own.start("redis")
+    assert seen[-1].type == "succeeded"
+    assert [event.type for event in seen].count("queued") == 1
+
+
+def test_a_store_that_goes_away_during_a_job_fails_it_retryably(own: Local, seven_tiles: bytes) -> None:
+    with Client(own.url) as client:
+        for event in client.events(client.submit(seven_tiles, 8).job_id):
+            if isinstance(event, Progress) and event.stage == "upscale" and event.tiles_done == 1:
+                own.stop("s3")
+    assert isinstance(event, Failed)
+    assert (event.code, event.retryable) == ("store_unavailable", True)
+
+
+def test_a_bucket_that_is_not_there(wrong_bucket: str) -> None:
+    unavailable(requests.get(f"{wrong_bucket}/readyz", timeout=20), "store_unavailable")
+
+
+def start_worker(local: Local, **changed: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, **local.environment, **changed}
+    return subprocess.run(
+        [sys.executable, "-m", "upres.worker"], env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"UPRES_MODEL": "nonesuch"}, "There is no model"),
+        ({"UPRES_DEVICE": "cuda"}, "cuda is not available here; usable: auto, cpu"),
+        ({"UPRES_DEVICE": "toaster"}, "UPRES_DEVICE"),
+        ({"UPRES_S3_ENDPOINT_URL": "http://127.0.0.1:9"}, "object store does not answer"),
+        ({"UPRES_REDIS_URL": "http://127.0.0.1:9"}, "redis://"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why(local: Local, changed: dict[str, str], says: str) -> None:
+    done = start_worker(local, **changed)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_without_redis_says_why(local: Local) -> None:
+    begin = time.monotonic()
+    done = start_worker(local, UPRES_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr, done.stderr
+    assert time.monotonic() - begin < 30
+
+
+def test_a_store_that_fails_with_a_checksum_only_fails(local: Local) -> None:
+    wrong = body(b"out of order", 500, {"x-amz-checksum-crc32": "AAAAAA=="})
+    with http_server(wrong, "127.0.0.1") as url:
+        settings = local.settings.model_copy(update={"s3_endpoint_url": url})
+        store = Store(settings, boto3.session.Session("id", "secret", region_name="us-east-1"), attempts=1)
+        with pytest.raises(StoreUnavailable):
+            store.get("a")

@@ -1,0 +1,173 @@
+"""The page as people see and touch it: by finger, pointer, keyboard, ear; what it weighs, and what it lets in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.browser import SECONDS, Draw, Visit, choose, done
+from tests.support.paths import ROOT
+from upres.embedded.stack import Local
+
+AXE = ROOT / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+PAGE_BYTES = 60_000
+
+
+def test_before_and_after_by_pointer_and_keyboard(page: Page, draw: Draw) -> None:
+    choose(page, draw("cat.png"))
+    done(page)
+    viewer, wipe = page.locator(".viewer"), page.locator(".wipe input")
+
+    def cut() -> float:
+        return float(viewer.evaluate("v => parseFloat(v.style.getPropertyValue('--cut'))"))
+
+    assert cut() == pytest.approx(50)
+    wipe.focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    assert cut() == pytest.approx(55)
+    box = viewer.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * 0.55, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 50, steps=5)
+    page.mouse.up()
+    assert cut() == pytest.approx(20, abs=1)
+    page.locator(".zoom .in").click()
+    page.locator(".zoom .in").click()
+    scale = "v => new DOMMatrix(getComputedStyle(v).transform)"
+    layers = page.locator(".layers")
+    assert layers.evaluate(f"v => ({scale})(v).a") == pytest.approx(2.25)
+    assert cut() != pytest.approx(20, abs=1)  # the edge stays on the screen, the image moves below it
+    before = layers.evaluate(f"v => ({scale})(v).e")
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 80)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 80, steps=5)
+    page.mouse.up()
+    assert layers.evaluate(f"v => ({scale})(v).e") == pytest.approx(before - box["width"] * 0.1, abs=2)
+    viewer.focus()
+    page.keyboard.press("0")
+    assert layers.evaluate(f"v => ({scale})(v).a") == 1
+    page.keyboard.press("+")
+    assert layers.evaluate(f"v => ({scale})(v).a") == 1.5
+
+
+def test_images_that_browsers_do_not_show(visit: Visit, page: Page, photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "scan.tif")
+    Image.new("RGBA", (50, 300), (255, 0, 0, 0)).save(tmp_path / "tall.png")
+    choose(page, tmp_path / "scan.tif", tmp_path / "tall.png")
+    done(page)
+    done(page, 1)
+    expect(page.locator(".size").first).to_have_text("64×48 → 256×192")
+    shape = page.locator(".viewer").nth(1).evaluate("v => v.clientWidth / v.clientHeight")
+    assert shape == pytest.approx(50 / 300, rel=0.02)
+    clip = page.locator(".before").nth(1).evaluate("i => getComputedStyle(i).clipPath")
+    assert "50%" in clip  # what is transparent after shows nothing of before
+
+
+def test_two_fingers_zoom_and_one_pans(browser: Browser, local: Local, draw: Draw) -> None:
+    with browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True) as context:
+        page = context.new_page()
+        page.goto(local.url)
+        choose(page, draw("cat.png", (200, 150)))
+        done(page)
+        page.locator(".viewer").scroll_into_view_if_needed()
+        box = page.locator(".viewer").bounding_box()
+        assert box
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        fingers = context.new_cdp_session(page)
+
+        def touch(kind: str, *points: tuple[float, float]) -> None:
+            touches = [{"x": px, "y": py, "id": index} for index, (px, py) in enumerate(points)]
+            fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+
+        touch("touchStart", (x - 40, y), (x + 40, y))  # beside the edge
+        for step in range(1, 6):
+            touch("touchMove", (x - 40 - 16 * step, y), (x + 40 + 16 * step, y))
+        touch("touchEnd")
+        matrix = "v => new DOMMatrix(getComputedStyle(v).transform)"
+        layers = page.locator(".layers")
+        assert layers.evaluate(f"v => ({matrix})(v).a") == pytest.approx(3, rel=0.1)
+        before = layers.evaluate(f"v => ({matrix})(v).e")
+        touch("touchStart", (x + 80, y))
+        for step in range(1, 6):
+            touch("touchMove", (x + 80 - 6 * step, y))
+        touch("touchEnd")
+        assert layers.evaluate(f"v => ({matrix})(v).e") == pytest.approx(before - 30, abs=8)
+        cut = page.locator(".viewer").evaluate("v => parseFloat(v.style.getPropertyValue('--at'))")
+        assert cut == pytest.approx(50)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1100])
+def test_nothing_is_out_of_reach(page: Page, draw: Draw, tmp_path: Path, scheme: Any, width: int) -> None:
+    """On a phone and a desk, in both colour schemes: nothing sticks out, and axe finds nothing serious."""
+    assert AXE.exists(), "axe-core is missing; `make test` installs it"
+    (tmp_path / "notes.txt").write_text("hello")
+    page.set_viewport_size({"width": width, "height": 844})
+    page.emulate_media(color_scheme=scheme)
+    choose(
+        page, draw("a photo with a name that is longer than a phone is wide, and then some.png"), tmp_path / "notes.txt"
+    )
+    done(page)
+    expect(page.locator(".state").nth(1)).to_contain_text("not an image", timeout=SECONDS * 1000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert serious == [], json.dumps(serious, indent=1)
+
+
+def test_the_page_works_by_keyboard_alone(page: Page, draw: Draw) -> None:
+    choose(page, draw("cat.png"))
+    done(page)
+    page.locator("body").click(position={"x": 5, "y": 5})
+    reached = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate(
+                "document.activeElement.className + ' ' + document.activeElement.name + document.activeElement.id"
+            )
+        )
+    for wanted in ("factor", "model", "format", "files", "url", "viewer", "download", "copy"):
+        assert any(wanted in one for one in reached), (wanted, reached)
+
+
+def test_the_page_is_light_and_needs_nobody_else(visit: Visit, local: Local) -> None:
+    asked: list[tuple[str, int]] = []
+    visit.page.on("response", lambda answer: asked.append((answer.url, len(answer.body()))))
+    visit.page.goto(local.url, wait_until="networkidle")
+    own = [size for url, size in asked if "/v1/" not in url]
+    assert len(own) == 7
+    assert sum(own) <= PAGE_BYTES
+    assert all(url.startswith(local.url) for url, _ in asked)
+
+
+def test_it_is_painted_before_any_answer_of_the_api(visit: Visit, local: Local) -> None:
+    visit.page.route("**/v1/**", lambda route: None)  # an API that never answers
+    visit.page.goto(local.url, wait_until="load")
+    expect(visit.page.locator("#drop")).to_be_visible()
+    painted = "new Promise((told) => new PerformanceObserver(told).observe({ type: 'paint', buffered: true }))"
+    visit.page.evaluate(f"{painted}.then(() => true)")
+
+
+def test_the_content_security_policy_holds(visit: Visit, local: Local) -> None:
+    page = visit.page
+    page.goto(local.url)
+    policy = requests.get(local.url, timeout=20).headers["Content-Security-Policy"]
+    assert "unsafe" not in policy
+    assert "script-src 'self'" in policy
+    page.evaluate(
+        "const s = document.createElement('script'); s.textContent = 'window.evil = 1'; document.body.append(s)"
+    )
+    page.evaluate("document.body.setAttribute('onclick', 'window.evil = 1')")
+    page.locator("h1").click()
+    assert page.evaluate("window.evil") is None
+    assert visit.wrong
+    assert all("Content Security Policy" in text for text in visit.wrong)
+    visit.wrong = []

@@ -1,0 +1,94 @@
+"""Finished tiles, small, while a job runs."""
+
+import base64
+import io
+from typing import cast
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+from redis import Redis
+
+from tests.conftest import Post
+from tests.support.images import encoded
+from tests.support.leasing import submit, taken
+from tests.support.paths import SAMPLES
+from upres.client import Client
+from upres.core import keys
+from upres.core.api import PreviewTile
+from upres.core.leases import Lease
+from upres.core.schema import Progress
+from upres.embedded.stack import Local
+from upres.worker.preview import SIDE, Preview
+
+
+@pytest.fixture
+def lease(apart: Redis) -> Lease:
+    submit(apart)
+    return taken(apart)
+
+
+def shown(redis: Redis, job_id: str) -> list[PreviewTile]:
+    pieces = cast("list[bytes]", redis.lrange(keys.preview(job_id), 0, -1))
+    return [PreviewTile.model_validate_json(piece) for piece in pieces]
+
+
+@pytest.mark.parametrize("size", [(5000, 3001), (300, 200), (17, 4001)])
+def test_pieces_fit_together_and_look_like_the_image(apart: Redis, lease: Lease, size: tuple[int, int]) -> None:
+    with Image.open(SAMPLES / "chelsea.png") as image:
+        whole = np.asarray(image.convert("RGB").resize(size))
+    preview = Preview(apart, lease, size)
+    for top in range(0, size[1], 700):
+        for left in range(0, size[0], 900):
+            preview.add(top, left, whole[top : top + 700, left : left + 900])
+    pieces = shown(apart, lease.job_id)
+    canvas = Image.new("RGB", (pieces[0].of_width, pieces[0].of_height), "magenta")
+    covered = np.zeros(canvas.size[::-1], int)
+    for piece in pieces:
+        data = base64.b64decode(piece.image.partition(",")[2])
+        canvas.paste(Image.open(io.BytesIO(data)), (piece.x, piece.y))
+        covered[piece.y : piece.y + piece.height, piece.x : piece.x + piece.width] += 1
+    assert (covered == 1).all()
+    assert max(canvas.size) == min(SIDE, max(size))
+    difference = np.asarray(canvas, float) - np.asarray(Image.fromarray(whole).resize(canvas.size), float)
+    assert np.mean(np.abs(difference)) < 6
+    assert sum(len(piece.image) for piece in pieces) < 500_000
+
+
+def test_a_later_attempt_begins_anew_and_an_overtaken_one_shows_nothing(apart: Redis, lease: Lease) -> None:
+    piece = np.zeros((4, 4, 3), np.uint8)
+    Preview(apart, lease, (8, 8)).add(0, 0, piece)
+    Preview(apart, lease, (8, 8)).add(4, 4, piece)
+    assert [(one.x, one.y) for one in shown(apart, lease.job_id)] == [(4, 4)]
+    late = Preview(apart, lease._replace(holder="somebody else"), (8, 8))
+    late.add(0, 0, piece)
+    assert len(shown(apart, lease.job_id)) == 1
+    assert 0 < int(str(apart.ttl(keys.preview(lease.job_id)))) <= keys.PREVIEW_SECONDS
+
+
+def test_tiles_are_seen_while_the_job_runs_and_gone_at_its_end(local: Local, client: Client, post: Post) -> None:
+    with Image.open(SAMPLES / "chelsea.png") as image:
+        photo = encoded(image.convert("RGB").resize((300, 200)), "PNG")
+    job = post(image_base64=base64.b64encode(photo).decode(), upscale_factor=8, preview=True).json()
+    seen = 0
+    for event in client.events(job["job_id"]):
+        if isinstance(event, Progress) and event.stage == "upscale":
+            tiles = requests.get(f"{job['status_url']}/preview?after={seen}", timeout=20).json()["tiles"]
+            assert all(tile["image"].startswith("data:image/jpeg;base64,") for tile in tiles)
+            seen += len(tiles)
+    assert seen >= 2
+    assert requests.get(f"{job['status_url']}/preview", timeout=20).json() == {"tiles": []}
+
+
+def test_nobody_pays_for_what_nobody_asked_for(client: Client, redis: Redis, post: Post, png: bytes) -> None:
+    job_id = post(image_base64=base64.b64encode(png).decode()).json()["job_id"]
+    for _ in client.events(job_id):
+        assert not redis.exists(keys.preview(job_id))
+
+
+@pytest.mark.parametrize("after", ["-1", "x", "1" * 20])
+def test_a_senseless_beginning_is_a_problem(local: Local, post: Post, png: bytes, after: str) -> None:
+    job = post(image_base64=base64.b64encode(png).decode()).json()
+    answer = requests.get(f"{job['status_url']}/preview", params={"after": after}, timeout=20)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_after")

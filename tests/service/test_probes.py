@@ -1,0 +1,138 @@
+"""What Prometheus sees of a worker, and what its probes say."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import requests
+from redis import Redis
+
+from tests.support.scraping import scrape
+from tests.support.servers import body, http_server
+from tests.support.waiting import wait_until
+from tests.support.workers import start, worker
+from upres.client import Client
+from upres.client.errors import JobFailed
+from upres.core import events
+from upres.core.schema import Progress, Started
+from upres.embedded.child import accepts, free_port
+from upres.embedded.stack import Local
+from upres.worker.keeper import Keeper
+from upres.worker.probes import Health
+from upres.worker.slots import Hands
+
+pytestmark = pytest.mark.without_worker
+
+
+@pytest.fixture(scope="module")
+def measured(local: Local) -> Iterator[str]:
+    """The address of a worker with a port for its metrics."""
+    port = free_port()
+    with worker(local, UPRES_METRICS_PORT=str(port), UPRES_SLOTS="3"):
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_a_worker_tells_what_it_did(measured: str, client: Client, redis: Redis, png: bytes) -> None:
+    before = scrape(measured)
+    with http_server(body(b"", 404)) as url, pytest.raises(JobFailed):
+        client.upscale(f"{url}/cat.png")
+    result = client.upscale(png, 2)
+    # It counts an event when Redis has it, and then it may have been seen already.
+    sent = before.get("upres_events_published_total", type="succeeded")
+    wait_until(lambda: scrape(measured).get("upres_events_published_total", type="succeeded") > sent)
+    after = scrape(measured)
+    told = [event for _, event in events.read(redis, result.job_id)]
+
+    def more(name: str, **labels: str) -> float:
+        return after.get(name, **labels) - before.get(name, **labels)
+
+    assert more("upres_attempts_total", model="faithful") == 2
+    assert more("upres_fetch_errors_total", code="url_answered_error") == 1
+    assert more("upres_stage_seconds_count", stage="upscale", model="faithful") == 1
+    assert more("upres_stage_seconds_sum", stage="upscale", model="faithful") == result.result.seconds["upscale"]
+    assert more("upres_wait_seconds_count") == 2
+    [waited] = [event.waited_seconds for event in told if isinstance(event, Started)]
+    assert more("upres_wait_seconds_sum") >= waited
+    [*_, last] = [event for event in told if isinstance(event, Progress)]
+    assert more("upres_tiles_total") == last.tiles_total
+    assert more("upres_batch_tiles_sum") == last.tiles_total
+    mine = sum(isinstance(event, Progress) for event in told)
+    assert more("upres_events_published_total", type="progress") >= mine
+    assert more("upres_events_published_total", type="succeeded") == 1
+    assert more("upres_events_published_total", type="failed") == 1
+    assert more("upres_device_busy_seconds_total") > 0
+    assert after.get("upres_slots") == 3
+    assert after.get("upres_slots_busy") == 0
+
+
+def test_a_worker_tells_what_it_is(measured: str, client: Client, png: bytes) -> None:
+    told = scrape(measured)
+    result = client.upscale(png, 2).result
+    assert told.labels("upres_model_info") == [
+        {"model": "faithful", "version": result.model_version, "digest": result.model_digest[:12]}
+    ]
+    assert told.labels("upres_device_info") == [{"kind": "cpu", "name": result.device}]
+    assert told.get("upres_device_memory_bytes", state="used") > 1e8
+    assert 0.1 < told.get("upres_cold_start_seconds") < 60
+    assert told.get("process_resident_memory_bytes") > 1e7
+
+
+def test_a_ready_worker_is_well(measured: str) -> None:
+    for path in ("healthz", "readyz"):
+        answer = requests.get(f"{measured}/{path}", timeout=10)
+        assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    assert requests.get(f"{measured}/elsewhere", timeout=10).status_code == 404
+
+
+def test_one_that_loads_is_well_and_not_ready(local: Local) -> None:
+    port = free_port()
+    with starting(local, port, "--loads-for-ever") as url:
+        healthy, ready = requests.get(f"{url}/healthz", timeout=10), requests.get(f"{url}/readyz", timeout=10)
+        assert (healthy.status_code, healthy.json()["status"]) == (200, "loading")
+        assert (ready.status_code, ready.json()["status"]) == (503, "loading")
+
+
+def test_one_that_loads_for_ever_is_stuck(local: Local) -> None:
+    port = free_port()
+    with starting(local, port, "--loads-for-ever", "--loading-seconds=0.01") as url:
+        wait_until(lambda: requests.get(f"{url}/healthz", timeout=10).status_code == 503)
+        told = requests.get(f"{url}/healthz", timeout=10).json()
+        assert told["status"] == "stuck"
+        assert "loading" in told["detail"]
+
+
+def test_whoever_does_not_get_on_is_stuck(local: Local) -> None:
+    health = Health()
+    keeper = Keeper(local.settings, Hands(), lambda: pytest.fail("not started"), lambda: 1e6)
+    health.hangs = keeper.hangs
+    health.enter("ready")
+    assert health.report()["status"] == "stuck"
+    assert "device" in health.report()["detail"]
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.4, 0.8, 1.0, 1.2])
+def test_one_that_is_told_to_stop_while_it_loads_does_so(local: Local, seconds: float) -> None:
+    process = subprocess.Popen([sys.executable, "-m", "upres.worker"], env={**os.environ, **local.environment})
+    time.sleep(seconds)  # wherever it is by then
+    process.terminate()
+    code = process.wait(20)
+    assert code == 0 or (code == -signal.SIGTERM and seconds == 0.1)  # Python itself was still starting
+
+
+@contextmanager
+def starting(local: Local, port: int, *flags: str) -> Iterator[str]:
+    """A worker that answers on its port, and may never take jobs."""
+    process = start(local, *flags, UPRES_METRICS_PORT=str(port))
+    try:
+        wait_until(lambda: accepts(port))
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,181 @@
+"""Models come from the real object store, and nothing is used that does not have its digest."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.pushing import FOLDER, Pushed
+from upres.core import keys, registry
+from upres.core.errors import ModelError, ModelNotFound, ModelUnavailable
+from upres.core.manifest import Labels, Rule
+from upres.core.storage import Store
+from upres.worker.model import open_folder, pull
+
+
+@pytest.fixture
+def pushed(store: Store, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pushed:
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:60].strip("-")
+    return Pushed(store, name, tmp_path_factory.mktemp("versions"))
+
+
+def test_a_model_is_pulled_and_cached_under_its_digests(pushed: Pushed, tmp_path: Path) -> None:
+    pushed.push()
+    model = pushed.pull(tmp_path)
+    path = model.files["edsr-x4.safetensors"]
+    assert path.read_bytes() == (FOLDER / "edsr-x4.safetensors").read_bytes()
+    assert path.stem == model.manifest.networks[0].sha256
+    pushed.put("edsr-x4.safetensors", b"changed in the store, but the cache has what the manifest names")
+    assert pushed.pull(tmp_path) == model
+
+
+def test_a_damaged_cache_is_mended(pushed: Pushed, tmp_path: Path) -> None:
+    pushed.push()
+    path = pushed.pull(tmp_path).files["edsr-x2.safetensors"]
+    good = path.read_bytes()
+    path.write_bytes(good[:1000])
+    assert pushed.pull(tmp_path).files["edsr-x2.safetensors"].read_bytes() == good
+
+
+def test_a_wrong_digest_is_refused(pushed: Pushed, tmp_path: Path) -> None:
+    pushed.push()
+    pushed.put("edsr-x2.safetensors", b"something else")
+    with pytest.raises(ModelError, match="SHA-256"):
+        pushed.pull(tmp_path)
+    assert not list(tmp_path.rglob(f"{pushed.fields['networks'][1]['sha256']}*"))
+
+
+def test_a_version_that_was_changed_is_not_what_a_job_was_promised(pushed: Pushed, tmp_path: Path) -> None:
+    pushed.push()
+    digest = pushed.pull(tmp_path).digest
+    pushed.put("manifest.json", json.dumps(pushed.fields | {"description": "another"}).encode())
+    with pytest.raises(ModelError, match="changed in the store"):
+        pull(pushed.store, pushed.name, "1", tmp_path, digest)
+
+
+def test_a_missing_model_is_said_to_be_missing(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match="nowhere"):
+        pull(store, "nowhere", "1", tmp_path)
+    with pytest.raises(ModelNotFound, match="upres models list"):
+        registry.labels(store, "nowhere")
+
+
+def test_a_missing_file_is_named(pushed: Pushed, tmp_path: Path) -> None:
+    pushed.push()
+    pushed.store.delete([keys.model(pushed.name, "1", "edsr-x4.safetensors")])
+    with pytest.raises(ModelError, match=r"lacks edsr-x4\.safetensors"):
+        pushed.pull(tmp_path)
+
+
+def test_a_full_disk_is_an_error_that_leaves_nothing(
+    pushed: Pushed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed.push()
+
+    def full(self: Any, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile._TemporaryFileWrapper.write", full, raising=False)
+        with pytest.raises(ModelUnavailable, match="no room"):
+            pushed.pull(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert pushed.pull(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"schema_version": 3}, "a newer upres"),
+        ({"schema_version": 1}, "an older upres"),
+        ({"schema_version": "x"}, "schema_version"),
+        ({"networks": []}, "networks"),
+        ({"surprise": 1}, "surprise"),
+        ({"networks": [{"file": "../../labels.safetensors"}]}, "file"),
+        ({"name": "../x"}, "name"),
+    ],
+)
+def test_a_manifest_of_another_kind_is_refused(
+    pushed: Pushed, tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    pushed.put("manifest.json", json.dumps(pushed.fields | change).encode())
+    with pytest.raises(ModelError, match=says):
+        pushed.pull(tmp_path)
+    pushed.put("manifest.json", b"{")
+    with pytest.raises(ModelError, match="no JSON"):
+        pushed.pull(tmp_path)
+
+
+def test_a_folder_is_checked_like_the_store(pushed: Pushed, tmp_path: Path) -> None:
+    for file in FOLDER.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert open_folder(tmp_path).digest == open_folder(FOLDER).digest
+    (tmp_path / "edsr-x4.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="SHA-256"):
+        open_folder(tmp_path)
+    (tmp_path / "golden.png").unlink()
+    (tmp_path / "edsr-x4.safetensors").write_bytes((FOLDER / "edsr-x4.safetensors").read_bytes())
+    with pytest.raises(ModelError, match=r"golden\.png"):
+        registry.push(pushed.store, tmp_path)
+    with pytest.raises(ModelError, match="No such file"):
+        registry.push(pushed.store, tmp_path / "nowhere")
+
+
+def test_a_version_never_changes(pushed: Pushed) -> None:
+    folder = pushed.version()
+    registry.push(pushed.store, folder)
+    registry.push(pushed.store, folder)  # the same again does nothing
+    (folder / "manifest.json").write_text(json.dumps(pushed.fields | {"description": "another"}))
+    with pytest.raises(ModelError, match="versions never change"):
+        registry.push(pushed.store, folder)
+
+
+def test_labels_are_moved_and_moved_back(pushed: Pushed) -> None:
+    for version in "123":
+        pushed.push(version)
+    store, name = pushed.store, pushed.name
+    assert registry.labels(store, name) == Labels(labels={"stable": "1"})  # the first one
+    registry.relabel(store, name, {"stable": "2"})
+    registry.relabel(store, name, {"canary": "3"})
+    assert registry.labels(store, name).labels == {"stable": "2", "canary": "3"}
+    registry.promote(store, name)
+    now = registry.labels(store, name)
+    assert (now.labels, now.before) == ({"stable": "3"}, ("2", "1"))
+    registry.relabel(store, name, {"canary": "1"})
+    assert registry.rollback(store, name).labels == {"stable": "2"}
+    assert registry.rollback(store, name).labels == {"stable": "1"}
+    with pytest.raises(ModelError, match="no stable version before"):
+        registry.rollback(store, name)
+    with pytest.raises(ModelError, match="no canary"):
+        registry.promote(store, name)
+    assert registry.index(store).models[name].labels == registry.labels(store, name)
+
+
+def test_labels_of_what_is_not_there_are_refused(pushed: Pushed) -> None:
+    pushed.push()
+    with pytest.raises(ModelNotFound, match="no version '9'"):
+        registry.relabel(pushed.store, pushed.name, {"stable": "9"})
+    with pytest.raises(ModelError, match="always a stable"):
+        registry.relabel(pushed.store, pushed.name, {"stable": None})
+    with pytest.raises(ModelError, match="labels cannot be"):
+        registry.relabel(pushed.store, pushed.name, {"No Label": "1"})
+    assert registry.labels(pushed.store, pushed.name).labels == {"stable": "1"}
+
+
+def test_the_index_lists_all_and_can_be_made_again(pushed: Pushed) -> None:
+    pushed.push("1")
+    pushed.push("2")
+    entry = registry.index(pushed.store).models[pushed.name]
+    assert [one.version for one in entry.versions] == ["1", "2"]
+    assert entry.versions[0].factors == (2, 4, 8)
+    rule = Rule(jobs=3, most_failed_percent=0)
+    registry.relabel(pushed.store, pushed.name, {"canary": "2"}, rule=rule)
+    before = registry.index(pushed.store).models
+    pushed.store.delete([keys.MODEL_INDEX])
+    assert registry.index(pushed.store).models == {}
+    again = registry.reindex(pushed.store).models
+    assert again[pushed.name] == before[pushed.name]
+    assert set(again["faithful"].versions) == set(before["faithful"].versions)

@@ -1,0 +1,180 @@
+"""Following a job over server-sent events: early, late, again, and while nothing happens."""
+
+import asyncio
+import json
+import secrets
+import threading
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+
+from tests.support.events import queued, started
+from tests.support.streams import follow, frames
+from tests.support.without_worker import DATABASE
+from upres.client import sse
+from upres.core import events, keys
+from upres.core.schema import Cancelled, Event, Progress
+from upres.embedded.stack import Local
+from upres.function import stream
+
+pytestmark = pytest.mark.without_worker
+Frames = list[sse.ServerSentEvent]
+
+
+@pytest.fixture
+def job_id(redis: Redis) -> Iterator[str]:
+    """A job that somebody else tells about: the test."""
+    job_id = secrets.token_hex(16)
+    events.append(redis, queued(job_id))
+    yield job_id
+    redis.delete(keys.events(job_id))
+
+
+def tell(redis: Redis, *told: Event) -> None:
+    for event in told:
+        assert events.append(redis, event)
+
+
+def types(received: Frames) -> list[str]:
+    return [json.loads(frame.data)["type"] for frame in received]
+
+
+def test_a_follower_sees_what_was_and_what_comes(local: Local, redis: Redis, job_id: str) -> None:
+    with follow(local, job_id) as response:
+        live = frames(response)
+        assert types([next(live)]) == ["queued"]
+        for n in range(20):
+            tell(redis, Progress(job_id=job_id, stage="upscale", tiles_done=n, tiles_total=20, percent=n))
+            assert json.loads(next(live).data)["tiles_done"] == n
+        tell(redis, Cancelled(job_id=job_id))
+        assert types(list(live)) == ["cancelled"]  # and then the stream closes
+
+
+def test_a_late_follower_gets_everything_at_any_index(local: Local, redis: Redis, job_id: str) -> None:
+    told: list[Event] = [started(job_id), *(Progress(job_id=job_id, stage="fetch", percent=n) for n in range(5))]
+    tell(redis, *told, Cancelled(job_id=job_id))
+    everything = list(frames(follow(local, job_id)))
+    assert types(everything) == ["queued", "started", *["progress"] * 5, "cancelled"]
+    for index, frame in enumerate(everything[:-1]):
+        assert list(frames(follow(local, job_id, last=frame.id))) == everything[index + 1 :]
+        assert list(frames(follow(local, job_id, query=f"?last_event_id={frame.id}"))) == everything[index + 1 :]
+
+
+def test_after_the_end_there_is_nothing(local: Local, redis: Redis, job_id: str) -> None:
+    tell(redis, Cancelled(job_id=job_id))
+    last = list(frames(follow(local, job_id)))[-1].id
+    assert follow(local, job_id, last=last).status_code == 204  # an EventSource stops at that
+    assert follow(local, job_id, last="9999999999999-0").status_code == 204
+
+
+@pytest.mark.parametrize("last", ["x", "1-2-3", "1", "-1-0", "9" * 30 + "-0"])
+def test_a_senseless_last_event_id_is_a_problem(local: Local, job_id: str, last: str) -> None:
+    response = follow(local, job_id, last=last)
+    assert response.status_code == 400
+    assert response.json()["code"] == "invalid_event_id"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_follower_of_what_will_never_come_is_let_go(
+    local: Local, redis: Redis, job_id: str, ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id lies in the future, and the job ends or its stream expires: nothing will follow that id."""
+    monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
+
+    async def watch() -> list[str]:
+        hub = stream.Hub(local.settings)
+        received = []
+        async for frame in hub.follow(job_id, "9999999999999-0"):
+            received.append(frame)
+            if len(received) == 1:
+                events.append(redis, Cancelled(job_id=job_id)) if ended else redis.delete(keys.events(job_id))
+        await hub.close()
+        return received
+
+    assert set(asyncio.run(asyncio.wait_for(watch(), 20))) == {": still here\n\n"}
+
+
+def test_many_followers_see_the_same(local: Local, redis: Redis, job_id: str) -> None:
+    received: list[Frames] = []
+    ready = threading.Barrier(11)
+
+    def watch() -> None:
+        with follow(local, job_id) as response:
+            live = frames(response)
+            first = next(live)
+            ready.wait(20)
+            received.append([first, *live])
+
+    watchers = [threading.Thread(target=watch) for _ in range(10)]
+    for watcher in watchers:
+        watcher.start()
+    ready.wait(20)
+    tell(redis, *(Progress(job_id=job_id, stage="store", percent=n) for n in range(50)), Cancelled(job_id=job_id))
+    for watcher in watchers:
+        watcher.join(20)
+    assert len(received) == 10
+    assert all(one == received[0] for one in received)
+    assert len(received[0]) == 52
+    assert (
+        len([one for one in redis.client_list(_type="pubsub") if one["db"] == str(DATABASE)]) == 1
+    )  # one for all followers
+
+
+def test_heartbeats_keep_a_quiet_stream_alive(local: Local, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
+
+    async def first_frames() -> list[str]:
+        hub = stream.Hub(local.settings)
+        following = hub.follow(job_id, events.START)
+        received = [await anext(following) for _ in range(3)]
+        await following.aclose()
+        await hub.close()
+        return received
+
+    first, *rest = asyncio.run(first_frames())
+    assert first.startswith("id: ")
+    assert all(frame.startswith(":") and frame.endswith("\n\n") for frame in rest)
+
+
+def test_a_wakeup_that_was_lost_is_made_good(
+    local: Local, redis: Redis, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events that nobody published still arrive, with the next heartbeat."""
+    monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
+    silent = Cancelled(job_id=job_id).model_dump_json()
+
+    async def watch() -> list[str]:
+        hub = stream.Hub(local.settings)
+        received = []
+        async for frame in hub.follow(job_id, events.START):
+            received.append(frame)
+            if len(received) == 1:
+                redis.xadd(keys.events(job_id), {"type": "cancelled", "data": silent})
+        await hub.close()
+        return received
+
+    assert '"cancelled"' in asyncio.run(asyncio.wait_for(watch(), 20))[-1]
+
+
+def test_the_decoder_follows_the_specification() -> None:
+    lines = [
+        ": comment", "retry: 10", "id: 1", "data: a", "", "data:b", "data: c", "", "event: x", "", "id: 2", "data:  d",
+        "", "data: cut off",
+    ]  # fmt: skip
+    assert list(sse.decode(lines)) == [("1", "a"), ("1", "b\nc"), ("2", " d")]
+
+
+def test_a_deadline_passes_while_no_worker_is_there(
+    local: Local, redis: Redis, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
+    redis.zadd(keys.DEADLINES, {job_id: 1})
+
+    async def watch() -> list[str]:
+        hub = stream.Hub(local.settings)
+        received = [text async for text in hub.follow(job_id, events.START) if not text.startswith(":")]
+        await hub.close()
+        return received
+
+    assert "deadline_exceeded" in asyncio.run(asyncio.wait_for(watch(), 20))[-1]

@@ -1,0 +1,65 @@
+"""Where nobody said who may: this machine may, and nobody and no page from elsewhere."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+from psutil import net_if_addrs
+
+from tests.support.servers import function, post_job
+from upres.embedded.child import Child, accepts, free_port
+from upres.embedded.stack import Local
+
+pytestmark = pytest.mark.without_worker
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_it_does_not_listen_outside_untold(local: Local, host: str) -> None:
+    command = [sys.executable, "-m", "upres.function", "--host", host, "--port", str(free_port())]
+    done = subprocess.run(command, env={**os.environ, **local.environment}, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "UPRES_ACCESS" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_untold_it_serves_no_pages_from_elsewhere(local: Local, tmp_path: Path) -> None:
+    """Neither those that say so, nor those whose name was made to lead here."""
+    for url in function(local, tmp_path, UPRES_CORS_ORIGINS="*,https://mine.example"):
+        port = url.rpartition(":")[2]
+        for refused in (
+            {"Origin": "https://evil.example"},
+            {"Origin": "null"},
+            {"Origin": "http://localhost.evil.example"},
+            {"Origin": "http://[::1"},
+            {"Host": f"rebound.example:{port}"},
+            {"Host": f"127.0.0.1.evil.example:{port}", "Origin": url},
+            {"Host": ""},
+            {"X-Forwarded-For": "192.0.2.1"},
+        ):
+            answer = post_job(url, None, **refused)
+            assert (answer.status_code, answer.json()["code"]) == (403, "access_undecided"), refused
+            assert requests.get(f"{url}/v1/jobs/{'0' * 32}", headers=refused, timeout=20).status_code == 403
+        for fine in (
+            {"Origin": url},
+            {"Origin": "http://localhost:3000"},
+            {"Host": f"localhost:{port}"},
+            {"Host": f"[::1]:{port}"},
+            {"Origin": "https://mine.example"},
+        ):
+            assert post_job(url, None, **fine).status_code == 202, fine
+
+
+def test_untold_it_serves_nobody_from_outside(local: Local, tmp_path: Path) -> None:
+    """Even where something else than `python -m upres.function` listens: uvicorn itself, say."""
+    addresses = [one.address for all in net_if_addrs().values() for one in all if one.family == socket.AF_INET]
+    host, port = next(one for one in addresses if not one.startswith("127.")), free_port()
+    command = [sys.executable, "-m", "uvicorn", "--factory", "upres.function.app:create_app", "--host", "0.0.0.0"]
+    with Child("function", [*command, "--port", str(port)], local.environment, tmp_path) as child:
+        child.wait_ready(lambda: accepts(port))
+        answer = post_job(f"http://{host}:{port}", None)
+        assert post_job(f"http://127.0.0.1:{port}", None).status_code == 202
+    assert (answer.status_code, answer.json()["code"]) == (403, "access_undecided")

@@ -1,0 +1,135 @@
+"""Images that go straight into the store, and answers that wait for the job."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from redis import Redis
+
+from tests.support.paths import SAMPLES
+from tests.support.servers import function
+from upres.client import Client
+from upres.client import protocol as client_module
+from upres.core import access, keys
+from upres.core.storage import Store
+from upres.embedded.stack import Local
+from upres.function.parse import MOST_WAIT, preferred_wait
+
+
+def link(url: str, size: Any, **headers: str) -> requests.Response:
+    return requests.post(f"{url}/v1/uploads", json={"bytes": size}, headers=headers, timeout=20)
+
+
+def test_an_image_is_put_and_enlarged(local: Local, client: Client, png: bytes) -> None:
+    answer = link(local.url, len(png))
+    assert answer.status_code == 201
+    assert requests.put(answer.json()["upload_url"], data=png, timeout=20).ok
+    body = {"image_key": answer.json()["image_key"], "upscale_factor": 2}
+    job = requests.post(f"{local.url}/v1/jobs", json=body, timeout=20).json()["job_id"]
+    assert list(client.events(job))[-1].type == "succeeded"
+
+
+def test_the_link_takes_so_many_bytes_and_no_others(local: Local, store: Store, png: bytes) -> None:
+    answer = link(local.url, len(png)).json()
+    for data in (png + b"x", png[:-1], b""):
+        assert not requests.put(answer["upload_url"], data=data, timeout=20).ok
+    assert not store.exists(answer["image_key"])
+    other = answer["upload_url"].replace(answer["image_key"], keys.upload("0" * 32))
+    assert not requests.put(other, data=png, timeout=20).ok
+    assert not requests.get(answer["upload_url"], timeout=20).ok
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"bytes": 10**9}, 413, "too_many_bytes"),
+        ({"bytes": 0}, 422, "invalid_size"),
+        ({"bytes": "many"}, 422, "invalid_size"),
+        ({"bytes": True}, 422, "invalid_size"),
+        ({"bytes": 5, "name": "x"}, 422, "unknown_field"),
+        ({}, 422, "invalid_size"),
+        ([], 400, "invalid_json"),
+        ("x", 400, "invalid_json"),
+    ],
+)
+def test_what_is_no_size_is_refused(local: Local, body: Any, status: int, code: str) -> None:
+    answer = requests.post(f"{local.url}/v1/uploads", json=body, timeout=20)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_pages_may_put_images_there(local: Local, png: bytes) -> None:
+    url = link(local.url, len(png)).json()["upload_url"]
+    headers = {"Origin": local.url, "Access-Control-Request-Method": "PUT"}
+    assert requests.options(url, headers=headers, timeout=20).headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_uploads_count_as_requests(local: Local, redis: Redis, tmp_path: Any) -> None:
+    _, text = access.create(redis, "somebody", requests_per_minute=2)
+    for url in function(local, tmp_path, UPRES_ACCESS="keys"):
+        authorization = {"Authorization": f"Bearer {text}"}
+        answers = [link(url, 5, **authorization) for _ in range(3)]
+        assert [one.status_code for one in answers] == [201, 201, 429]
+        assert 20 <= int(answers[2].headers["Retry-After"]) <= 30
+        assert link(url, 5).status_code == 401
+
+
+def test_the_client_uploads_what_is_large(client: Client, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "INLINE_BYTES", 100)
+    told: list[tuple[int, int]] = []
+    key = client.upload(png, lambda sent, total: told.append((sent, total)))
+    assert key.startswith("uploads/")
+    assert told[-1] == (len(png), len(png))
+    assert client.upscale(png, 2).result.width == 128
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, 0), ("", 0), ("wait=5", 5), ("respond-async, wait=10", 10), ('WAIT = "7"', 7), ("wait=99999", MOST_WAIT),
+        ("wait=-1", 0), ("wait=x", 0), ("wait", 0), ("nowait=5", 0), ("wait=5x", 0), ("handling=lenient; wait=3", 3),
+    ],
+)  # fmt: skip
+def test_what_is_preferred_is_read(header: str | None, seconds: float) -> None:
+    assert preferred_wait(header) == seconds
+
+
+def waiting(url: str, data: bytes, seconds: float, factor: int = 2) -> requests.Response:
+    import base64
+
+    body = {"image_base64": base64.b64encode(data).decode(), "upscale_factor": factor}
+    return requests.post(f"{url}/v1/jobs", json=body, headers={"Prefer": f"wait={seconds:g}"}, timeout=40)
+
+
+def test_an_answer_that_waits_is_the_job(local: Local, png: bytes) -> None:
+    answer = waiting(local.url, png, 20)
+    assert answer.status_code == 200
+    assert answer.headers["Preference-Applied"] == "wait=20"
+    assert answer.json()["status"] == "succeeded"
+    assert requests.get(answer.json()["result"]["sr_image_url"], timeout=20).ok
+    failed = waiting(local.url, b"no image", 20)
+    assert (failed.status_code, failed.json()["failure"]["code"]) == (200, "not_an_image")
+
+
+def test_what_takes_longer_is_accepted(local: Local, client: Client) -> None:
+    begin = time.monotonic()
+    answer = waiting(local.url, (SAMPLES / "coffee.png").read_bytes(), 1, factor=8)
+    assert 0.9 < time.monotonic() - begin < 10
+    assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+    assert answer.headers["Location"] == answer.json()["status_url"]
+    client.cancel(answer.json()["job_id"])
+
+
+def test_links_are_for_where_clients_reach_the_store(local: Local, tmp_path: Path, png: bytes) -> None:
+    public = local.environment["UPRES_S3_ENDPOINT_URL"].replace("127.0.0.1", "localhost")
+    for url in function(local, tmp_path, UPRES_S3_PUBLIC_URL=public):
+        link = requests.post(f"{url}/v1/uploads", json={"bytes": len(png)}, timeout=10).json()
+        assert link["upload_url"].startswith(f"{public}/")
+        assert requests.put(link["upload_url"], data=png, timeout=10).ok
+        job = requests.post(f"{url}/v1/jobs", json={"image_key": link["image_key"]}, timeout=10).json()
+        with Client(url) as client:
+            client.wait(job["job_id"])
+        result = requests.get(f"{url}/v1/jobs/{job['job_id']}/result", timeout=10, allow_redirects=False)
+        assert result.headers["Location"].startswith(f"{public}/")
+        assert requests.get(result.headers["Location"], timeout=10).ok

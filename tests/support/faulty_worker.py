@@ -1,0 +1,115 @@
+"""`python -m tests.support.faulty_worker FLAGS`: the real worker, with other limits, or a device that fails.
+
+Each flag changes a constant of one module, or what runs the networks, before the worker starts.
+"""
+
+import argparse
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+from upres.core import keys
+from upres.worker import job, keeper, models, probes, service
+from upres.worker.__main__ import main
+from upres.worker.engine import device, runtimes
+from upres.worker.engine.compute import Finish, OutOfMemory, Pixels
+from upres.worker.engine.torch_compute import TorchCompute
+from upres.worker.model import Model
+
+SOUND_CALLS = 4
+"""Calls of the device that warming up and the golden images take: those succeed."""
+TIGHT_PIXELS = 150 * 150
+HANGING_ROWS = 170
+LOST = "CUDA error: an illegal memory access was encountered"
+
+CONSTANTS: dict[str, tuple[ModuleType, str]] = {
+    "lease_seconds": (keys, "LEASE_SECONDS"),
+    "beat_seconds": (keys, "BEAT_SECONDS"),
+    "tile": (models, "TILE"),
+    "long_seconds": (job, "LONG_SECONDS"),
+    "fetch_seconds": (job, "TOTAL_SECONDS"),
+    "loading_seconds": (probes, "LOADING_SECONDS"),
+}
+"""Flag → which constant of which module it changes."""
+Fault = Callable[[Sequence[Pixels]], None]
+
+
+def parse() -> argparse.Namespace:
+    """The flags, from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.support.faulty_worker", description=__doc__)
+    parser.add_argument("--lease-seconds", type=float, help="a killed worker's jobs are free after so long")
+    parser.add_argument("--beat-seconds", type=float, help="how often it renews its leases")
+    parser.add_argument("--tile", type=int, help="side of the tiles, in pixels")
+    parser.add_argument("--long-seconds", type=float, help="jobs that take longer leave checkpoints")
+    parser.add_argument("--fetch-seconds", type=float, help="an image may take so long to come")
+    parser.add_argument("--loads-for-ever", action="store_true", help="it never becomes ready")
+    parser.add_argument("--loading-seconds", type=float, help="loading longer than this counts as stuck")
+    parser.add_argument("--without", metavar="MODULE", help="as if this module were not installed")
+    parser.add_argument("--device", choices=sorted(FAULTS), help="how the device fails")
+    return parser.parse_args()
+
+
+def prepare(flags: argparse.Namespace) -> None:
+    """Change what the flags say."""
+    for flag, (module, constant) in CONSTANTS.items():
+        if (value := getattr(flags, flag)) is not None:
+            setattr(module, constant, value)
+    if flags.loads_for_ever:
+        setattr(service, "prepare", lambda settings: time.sleep(600))
+    if flags.without:
+        modules: dict[str, Any] = sys.modules
+        modules[flags.without] = None  # importing it fails then
+    if flags.device:
+        keeper.DEVICE_SECONDS = 3
+        setattr(runtimes, "choose", lambda model, *others: FaultyCompute(model, FAULTS[flags.device]))
+
+
+def lose(windows: Sequence[Pixels]) -> None:
+    """The CUDA context is gone."""
+    raise RuntimeError(LOST)
+
+
+def fall_silent(windows: Sequence[Pixels]) -> None:
+    """As `lose`; besides, the driver does not tell of its memory any more, and the worker has asked since."""
+    setattr(device, "_memory", None)
+    time.sleep(3)
+    lose(windows)
+
+
+def run_short(windows: Sequence[Pixels]) -> None:
+    """There is memory for small batches only."""
+    if sum(window.shape[0] * window.shape[1] for window in windows) > TIGHT_PIXELS:
+        raise OutOfMemory("pretended")
+
+
+def hang(windows: Sequence[Pixels]) -> None:
+    """A call for one size of window never returns."""
+    if windows[0].shape[0] == HANGING_ROWS:
+        threading.Event().wait()
+
+
+FAULTS: dict[str, Fault] = {"hangs": hang, "lost": lose, "silent": fall_silent, "tight": run_short}
+
+
+class FaultyCompute(TorchCompute):
+    """torch on the CPU, until the fault."""
+
+    def __init__(self, model: Model, fault: Fault) -> None:
+        super().__init__(model, "cpu", "float32")
+        self._fault, self._calls = fault, 0
+
+    def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
+        """See Compute."""
+        self._calls += 1
+        if self._calls > SOUND_CALLS:
+            self._fault(windows)
+        return super().start(factor, windows)
+
+
+if __name__ == "__main__":
+    prepare(parse())
+    sys.argv = ["upres.worker"]
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""Image files of tests."""
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+def opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def psnr(image: Image.Image, reference: Image.Image) -> float:
+    difference = np.asarray(image.convert("RGB"), float) - np.asarray(reference.convert("RGB"), float)
+    return float(10 * np.log10(255**2 / max(float(np.mean(difference**2)), 1e-9)))

@@ -1,0 +1,82 @@
+"""Jobs in a Redis that no worker looks at."""
+
+import secrets
+from datetime import timedelta
+from typing import Any, cast
+
+from redis import Redis
+
+from tests.support.paths import MODEL
+from tests.support.waiting import wait_until
+from upres.core import events, keys, leases, registry
+from upres.core.enqueue import enqueue
+from upres.core.leases import Lease
+from upres.core.queue import open_queue, read_message
+from upres.core.schema import Failed, JobMessage, now
+
+WORK, OTHER = "upres:work:x", "upres:work:y"
+
+
+def empty(redis: Redis) -> None:
+    """Nothing there, but somebody who looked after it a moment ago."""
+    redis.flushdb()
+    leases.recover(redis)
+
+
+def message(job_id: str, **changed: Any) -> dict[str, Any]:
+    """What the function would have put into the queue."""
+    fields: dict[str, Any] = {
+        "image_key": keys.upload(job_id),
+        "upscale_factor": 4,
+        "model": "faithful",
+        "model_version": "1",
+        "model_digest": registry.digest((MODEL / "manifest.json").read_bytes()),
+        "output_format": "auto",
+        "submitted_at": now(),
+        "deadline": now() + timedelta(hours=1),
+    }
+    return JobMessage(job_id=job_id, **{**fields, **changed}).model_dump(mode="json")
+
+
+def submit(redis: Redis, **changed: Any) -> str:
+    job_id = secrets.token_hex(16)
+    return enqueue(open_queue(redis), JobMessage.model_validate(message(job_id, **changed)))
+
+
+def taken(redis: Redis) -> Lease:
+    job_id = leases.pop(redis, 0.1)
+    assert job_id
+    lease = leases.take(redis, job_id)
+    assert lease
+    return lease
+
+
+def run_out(redis: Redis, job_id: str) -> None:
+    """As if the worker had said nothing for the time of a lease."""
+    redis.zadd(keys.LEASES, {job_id: 1})
+
+
+def waiting(redis: Redis) -> list[str]:
+    return [job_id.decode() for job_id in cast("list[bytes]", redis.lrange(keys.WAITING, 0, -1))]
+
+
+def everything(redis: Redis) -> set[str]:
+    return {key.decode() for key in cast("list[bytes]", redis.keys("*"))}
+
+
+def types(redis: Redis, job_id: str) -> list[str]:
+    return [event.type for _, event in events.read(redis, job_id)]
+
+
+def image_key(redis: Redis, job_id: str) -> str:
+    """Where the image of a waiting job lies."""
+    record = cast("dict[bytes, bytes]", redis.hgetall(keys.record(job_id)))
+    return read_message(job_id, record).image_key or ""
+
+
+def ended(redis: Redis, job_id: str) -> Failed:
+    """How the job failed."""
+    wait_until(lambda: bool(told := events.read(redis, job_id)) and events.is_terminal(told[-1][1]))
+    _, event = events.read(redis, job_id)[-1]
+    assert isinstance(event, Failed)
+    return event

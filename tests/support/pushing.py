@@ -1,0 +1,39 @@
+"""Models in the store that a test may push, label and damage."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.support.paths import ROOT
+from upres.core import keys, registry
+from upres.core.storage import Store
+from upres.worker.model import Model, pull
+
+FOLDER = ROOT / "models" / "faithful" / "1"
+
+
+class Pushed:
+    """A model in the store that a test may damage."""
+
+    def __init__(self, store: Store, name: str, folder: Path) -> None:
+        self.store, self.name, self.folder = store, name, folder
+        self.fields: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text()) | {"name": name}
+
+    def version(self, version: str = "1", **changed: Any) -> Path:
+        """A folder with a version like the bundled one."""
+        folder = self.folder / version
+        folder.mkdir()
+        for file in FOLDER.iterdir():
+            shutil.copy(file, folder / file.name)
+        (folder / "manifest.json").write_text(json.dumps({**self.fields, "version": version, **changed}))
+        return folder
+
+    def push(self, version: str = "1", **changed: Any) -> None:
+        registry.push(self.store, self.version(version, **changed))
+
+    def put(self, file: str, data: bytes, version: str = "1") -> None:
+        self.store.put(keys.model(self.name, version, file), data)
+
+    def pull(self, cache: Path, version: str = "1") -> Model:
+        return pull(self.store, self.name, version, cache)

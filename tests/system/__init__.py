@@ -1,0 +1,1 @@
+"""Tests that start, kill or build whole systems, or take long; CI and `make test-all` run them."""

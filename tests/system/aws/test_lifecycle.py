@@ -1,0 +1,38 @@
+"""What the doctor hears of a bucket's rules, from S3's own API (in moto)."""
+
+import secrets
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.system.aws.conftest import ACCESS_KEY, SECRET_KEY, Aws
+from tests.system.aws.intrinsics import REGION
+from upres.console.doctor.objects import look_at_rules
+from upres.core.settings import Settings
+from upres.core.storage import Store
+
+
+def rule(**filter: Any) -> dict[str, Any]:
+    return {"ID": str(filter), "Status": "Enabled", "Expiration": {"Days": 14}, "Filter": filter}
+
+
+@pytest.mark.parametrize(
+    ("rules", "grade", "says"),
+    [
+        ([], "doubtful", "uploads/, results/, checkpoints/"),
+        ([rule(Prefix="uploads/"), rule(Prefix="results/")], "doubtful", "checkpoints/"),
+        ([rule(Prefix="")], "wrong", "models"),
+        ([rule(Prefix="mod")], "wrong", "models"),
+        ([rule(Prefix="uploads/"), rule(Prefix="results/"), rule(Prefix="checkpoints/")], "well", "deleted"),
+        ([rule(Tag={"Key": "a", "Value": "b"})], "doubtful", "uploads/"),
+    ],
+)
+def test_rules_are_understood(aws: Aws, rules: list[dict[str, Any]], grade: str, says: str) -> None:
+    bucket, s3 = f"rules-{secrets.token_hex(6)}", aws.client("s3")
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    if rules:
+        s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+    session = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
+    finding = look_at_rules(Store(Settings(s3_bucket=bucket, s3_endpoint_url=aws.url), session))
+    assert (finding.grade, says in finding.found) == (grade, True), finding

@@ -1,0 +1,160 @@
+"""What each part may do on AWS: everything it has to, and nothing else."""
+
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import boto3
+import pytest
+import requests
+
+from tests.system.aws.conftest import Aws, Template
+from tests.system.aws.intrinsics import ACCOUNT, REGION, resolved
+from upres.core.errors import StoreUnavailable
+from upres.core.settings import Settings
+from upres.core.storage import ObjectNotFound, Store
+
+INTERFACES = (
+    "AssignPrivateIpAddresses", "CreateNetworkInterface", "DeleteNetworkInterface", "DescribeNetworkInterfaces",
+    "DescribeSubnets", "UnassignPrivateIpAddresses",
+)  # fmt: skip
+NETWORK = {f"ec2:{action}": {"*"} for action in INTERFACES}
+STORE = {
+    "s3:PutObject": {"Bucket.Arn/uploads/*"},
+    "s3:GetObject": {"Bucket.Arn/results/*", "Bucket.Arn/models/*"},
+    "s3:ListBucket": {"Bucket.Arn"},
+}
+AGENT = ("DeregisterContainerInstance", "RegisterContainerInstance", "SubmitAttachmentStateChanges",
+         "SubmitContainerStateChange", "SubmitTaskStateChange")  # fmt: skip
+INSTANCES = f"arn:aws:ecs:{REGION}:{ACCOUNT}:container-instance/Cluster/*"
+
+
+def logs(group: str) -> dict[str, set[str]]:
+    return {f"logs:{action}": {f"{group}.Arn"} for action in ("CreateLogStream", "PutLogEvents")}
+
+
+def start(image: str, secret: str, group: str) -> dict[str, set[str]]:
+    """What ECS does before a container runs."""
+    repository = {f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/{image}"}
+    pull = {f"ecr:{a}": repository for a in ("BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer")}
+    return {"ecr:GetAuthorizationToken": {"*"}, **pull, "secretsmanager:GetSecretValue": {secret}, **logs(group)}
+
+
+MAY = {
+    "EntryRole": {**STORE, **NETWORK, **logs("EntryLogGroup")},
+    "BacklogRole": {**NETWORK, **logs("BacklogLogGroup")},
+    "GatewayRole": STORE,
+    "GatewayExecutionRole": start("upres-function", "FunctionRedisUrl", "GatewayLogGroup"),
+    "WorkerRole": {
+        "s3:GetObject": {f"Bucket.Arn/{name}/*" for name in ("uploads", "models", "results", "checkpoints")},
+        "s3:PutObject": {"Bucket.Arn/results/*", "Bucket.Arn/checkpoints/*"},
+        "s3:DeleteObject": {"Bucket.Arn/checkpoints/*"},
+        "s3:ListBucket": {"Bucket.Arn"},
+    },
+    "WorkerExecutionRole": start("upres-worker", "WorkerRedisUrl", "WorkerLogGroup"),
+    "WorkerInstanceRole": {
+        "ecs:DiscoverPollEndpoint": {"*"},
+        **{f"ecs:{action}": {"Cluster.Arn"} for action in AGENT},
+        **{f"ecs:{a}": {INSTANCES} for a in ("Poll", "StartTelemetrySession", "UpdateContainerInstancesState")},
+    },
+}
+WHO = {"Entry": "lambda", "Backlog": "lambda", "WorkerInstance": "ec2"}
+"""The service that takes on a role; for all others it is ECS."""
+
+
+def statements(template: Template, role: str, known: Mapping[str, str]) -> list[dict[str, Any]]:
+    """All of a role's own and managed policies."""
+    properties = template["Resources"][role]["Properties"]
+    policies = [*properties.get("Policies", [])]
+    policies += [template["Resources"][one["Ref"]]["Properties"] for one in properties.get("ManagedPolicyArns", [])]
+    found = itertools.chain.from_iterable(policy["PolicyDocument"]["Statement"] for policy in policies)
+    return [resolved(statement, known) for statement in found]
+
+
+def listed(one: str | list[str]) -> list[str]:
+    return [one] if isinstance(one, str) else one
+
+
+def roles(template: Template) -> dict[str, Any]:
+    return {name: one["Properties"] for name, one in template["Resources"].items() if one["Type"] == "AWS::IAM::Role"}
+
+
+def test_each_role_may_do_exactly_this(template: Template) -> None:
+    allowed: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in roles(template)}
+    for name, may in allowed.items():
+        for statement in statements(template, name, {}):
+            if statement["Effect"] == "Allow":
+                assert "Condition" not in statement
+                for action in listed(statement["Action"]):
+                    may[action] |= set(listed(statement["Resource"]))
+    assert allowed == MAY
+
+
+def test_each_role_is_one_services(template: Template) -> None:
+    for name, properties in roles(template).items():
+        [trust] = properties["AssumeRolePolicyDocument"]["Statement"]
+        service = WHO.get(name.removesuffix("Role"), "ecs-tasks")
+        assert trust["Principal"] == {"Service": f"{service}.amazonaws.com"}
+
+
+def test_the_functions_code_may_not_touch_the_network(template: Template) -> None:
+    for role in ("EntryRole", "BacklogRole"):
+        [denied] = [one for one in statements(template, role, {}) if one["Effect"] == "Deny"]
+        assert set(denied["Action"]) == set(NETWORK)
+        [pattern] = denied["Condition"]["ArnLike"].values()
+        names = {one["Properties"]["FunctionName"] for one in functions(template)}
+        assert all(name.startswith(pattern.rpartition(":")[2].removesuffix("*")) for name in names)
+
+
+def functions(template: Template) -> list[dict[str, Any]]:
+    return [one for one in template["Resources"].values() if one["Type"] == "AWS::Lambda::Function"]
+
+
+@pytest.fixture(params=["EntryRole", "GatewayRole", "WorkerRole"])
+def role(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def store(aws: Aws, stack: dict[str, str], template: Template, role: str) -> Iterator[Store]:
+    """The bucket, for whoever has this role, in an account that asks who one is."""
+    known = {"Bucket.Arn": f"arn:aws:s3:::{stack['Bucket']}"}
+    allowed = [one for one in statements(template, role, known) if "s3:" in str(one["Action"])]
+    iam = aws.client("iam")
+    trust = template["Resources"][role]["Properties"]["AssumeRolePolicyDocument"]
+    iam.create_role(RoleName=role, AssumeRolePolicyDocument=json.dumps(resolved(trust, {})))
+    document = json.dumps({"Version": "2012-10-17", "Statement": allowed})
+    iam.put_role_policy(RoleName=role, PolicyName="store", PolicyDocument=document)
+    arn = f"arn:aws:iam::{ACCOUNT}:role/{role}"
+    made = aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
+    session = boto3.session.Session(made["AccessKeyId"], made["SecretAccessKey"], made["SessionToken"], REGION)
+    ask(aws, 0)
+    yield Store(Settings(s3_bucket=stack["Bucket"], s3_endpoint_url=aws.url), session, attempts=1)
+    ask(aws, float("inf"))
+
+
+def ask(aws: Aws, after: float) -> None:
+    """After so many requests moto wants to know who asks, and looks at policies."""
+    requests.post(f"{aws.url}/moto-api/reset-auth", data=str(after), timeout=20).raise_for_status()
+
+
+def test_the_store_gives_and_takes_what_a_role_may(store: Store, role: str) -> None:
+    """By moto's reading of the policies, which knows puts and gets."""
+    for prefix in ("uploads", "results", "checkpoints", "models"):
+        may = {action for action, places in MAY[role].items() if f"Bucket.Arn/{prefix}/*" in places}
+        assert can(lambda key: store.put(key, b"x"), f"{prefix}/x") == ("s3:PutObject" in may), prefix
+        assert can(store.get, f"{prefix}/y") == ("s3:GetObject" in may), prefix
+
+
+def can(attempt: Callable[[str], object], key: str) -> bool:
+    with suppress(ObjectNotFound):
+        try:
+            attempt(key)
+        except StoreUnavailable as error:
+            if "AccessDenied" not in str(error):
+                raise
+            return False
+    return True

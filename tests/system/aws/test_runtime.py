@@ -1,0 +1,119 @@
+"""The functions under Lambda's own runtime, with everything they use: a job from its request to its image."""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from redis import Redis
+
+from tests.support.gateway_events import http
+from tests.support.images import opened
+from tests.support.leasing import submit, taken
+from tests.support.waiting import wait_until
+from tests.system.aws.runtime import NAME, FunctionFailed, Lambda, running
+from upres.core import keys
+from upres.embedded.stack import Local
+
+
+@pytest.fixture(scope="module")
+def entry(local: Local, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lambda]:
+    environment = {**local.environment, "UPRES_ACCESS": "open", "UPRES_LOGS": "auto"}
+    with running("upres.function.handler.handler", environment, tmp_path_factory.mktemp("entry")) as function:
+        yield function
+
+
+def test_a_job_from_request_to_image(entry: Lambda, png: bytes) -> None:
+    image = base64.b64encode(png).decode()
+    answer = entry.invoke(http("POST", "/v1/jobs", {"image_base64": image, "upscale_factor": 2}))
+    assert answer["statusCode"] == 202
+    job_id = json.loads(answer["body"])["job_id"]
+    told = [json.loads(line) for line in entry.log() if job_id in line]
+    assert [(line["job_id"], line["event"]) for line in told] == [(job_id, "queued")]
+    job = f"/v1/jobs/{job_id}"
+    wait_until(lambda: body(entry.invoke(http("GET", job)))["status"] == "succeeded")
+    redirect = entry.invoke(http("GET", f"{job}/result"))
+    assert redirect["statusCode"] == 302
+    assert opened(requests.get(redirect["headers"]["location"], timeout=20).content).size == (128, 96)
+
+
+def test_a_large_image_goes_straight_to_the_bucket(entry: Lambda, png: bytes, local: Local) -> None:
+    link = body(entry.invoke(http("POST", "/v1/uploads", {"bytes": len(png)})))
+    assert requests.put(link["upload_url"], data=png, timeout=20).ok
+    assert local.store.get(link["image_key"]) == png
+
+
+def test_the_bundle_has_all_that_is_served(entry: Lambda) -> None:
+    for path in ("/healthz", "/readyz", "/", "/web/upres.js", "/openapi.json", "/metrics"):
+        answer = entry.invoke(http("GET", path))
+        assert (path, answer["statusCode"]) == (path, 200)
+
+
+def test_the_next_event_finds_everything_open(entry: Lambda, png: bytes, local: Local) -> None:
+    """What Lambda keeps between two events is used: no new process, no new connection to Redis or the store."""
+    request = http("POST", "/v1/jobs", {"image_base64": base64.b64encode(png).decode(), "upscale_factor": 2})
+    entry.invoke(request)
+    before = connections(entry, local)
+    assert {port for port, _ in before} == ports(local)
+    assert entry.invoke(request)["statusCode"] == 202
+    assert connections(entry, local) == before
+
+
+def ports(local: Local) -> set[int]:
+    store = local.environment["UPRES_S3_ENDPOINT_URL"]
+    return {local.redis_port, int(store.rpartition(":")[2])}
+
+
+def connections(function: Lambda, local: Local) -> set[tuple[int, int]]:
+    """Where the function's process is connected to, and from which port."""
+    found = psutil.Process(function.process.pid).net_connections("tcp")
+    return {(c.raddr.port, c.laddr.port) for c in found if c.raddr and c.raddr.port in ports(local)}
+
+
+def body(answer: dict[str, Any]) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(answer["body"])
+    return read
+
+
+@pytest.fixture
+def backlog(local: Local, apart: Redis, tmp_path: Path) -> Iterator[Lambda]:
+    environment = {"UPRES_REDIS_URL": local.settings.redis_url.removesuffix("/0") + "/1"}
+    with running("upres.function.backlog.handler", environment, tmp_path) as function:
+        yield function
+
+
+def told(function: Lambda) -> dict[str, Any]:
+    """The last line of its log, as CloudWatch reads it."""
+    line: dict[str, Any] = json.loads(function.log()[-1])
+    return line
+
+
+def test_how_much_waits_is_told_as_metrics(backlog: Lambda, apart: Redis) -> None:
+    backlog.invoke({})
+    first = told(backlog)
+    [metrics] = first["_aws"]["CloudWatchMetrics"]
+    assert (metrics["Namespace"], metrics["Dimensions"]) == ("upres", [["FunctionName"]])
+    assert first["FunctionName"] == NAME
+    assert {metric["Name"]: first[metric["Name"]] for metric in metrics["Metrics"]} == {
+        "JobsWaiting": 0, "JobsRunning": 0, "JobsEnded": 0, "DeadLetters": 0, "WorkersReady": 0, "OldestSeconds": 0,
+    }  # fmt: skip
+    for _ in range(3):
+        submit(apart)
+    taken(apart)
+    apart.hset(keys.ENDED, mapping={"faithful|succeeded|": 2, "faithful|failed|undecodable_image": 1})
+    backlog.invoke({})
+    now = told(backlog)
+    assert (now["JobsWaiting"], now["JobsRunning"], now["JobsEnded"]) == (2, 1, 3)
+    assert now["OldestSeconds"] > 0
+
+
+def test_without_redis_there_is_no_number(tmp_path: Path) -> None:
+    """Not a zero: that would send workers home."""
+    with running("upres.function.backlog.handler", {"UPRES_REDIS_URL": "redis://127.0.0.1:1/0"}, tmp_path) as function:
+        with pytest.raises(FunctionFailed, match="ConnectionError"):
+            function.invoke({})
+        assert not any("JobsWaiting" in line for line in function.log())

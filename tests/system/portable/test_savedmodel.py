@@ -1,0 +1,39 @@
+"""TensorFlow's form, written and run by TensorFlow itself."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.paths import ROOT
+from upres.core.errors import ModelError
+from upres.models import export
+from upres.worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact, load
+from upres.worker.model import Model
+
+PYTHON = ROOT / ".venv-tensorflow/bin/python"
+pytestmark = [pytest.mark.portable, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [EDSR(2, width=8, depth=1), SRVGGNetCompact(4, width=8, depth=2), RRDBNet(4, width=8, depth=1, growth=4)],
+    ids=["edsr", "compact", "rrdb"],
+)
+def test_every_architecture(network: torch.nn.Module, tmp_path: Path) -> None:
+    assert isinstance(network, EDSR | SRVGGNetCompact | RRDBNet)
+    torch.manual_seed(0)
+    found = export.export_network(export.Portable(network).eval(), network.factor, "savedmodel", tmp_path / "m", PYTHON)
+    assert found.most_difference <= 1e-4
+    assert (tmp_path / "m" / "saved_model.pb").exists()
+
+
+def test_the_bundled_model(model: Model, tmp_path: Path) -> None:
+    network = model.manifest.networks[0]
+    module = export.Portable(load(network, model)).eval()
+    assert export.export_network(module, network.factor, "savedmodel", tmp_path / "m", PYTHON).most_decibels <= 0.001
+
+
+def test_without_tensorflow_it_says_what_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"requirements-savedmodel\.txt"):
+        export.export_network(export.Portable(EDSR(2, 8, 1)).eval(), 2, "savedmodel", tmp_path / "m", Path("python3"))

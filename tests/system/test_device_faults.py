@@ -1,0 +1,43 @@
+"""A worker process whose device fails, from outside: the real service, with a device that does as it is told."""
+
+import pytest
+from redis import Redis
+
+from tests.support.workers import start, worker
+from upres.client import Client
+from upres.core import keys
+from upres.core.schema import Progress, Started
+from upres.embedded.stack import Local
+from upres.worker.service import RESTART
+
+pytestmark = pytest.mark.without_worker
+
+
+@pytest.mark.parametrize("fault", ["lost", "silent"])
+def test_a_lost_device_ends_the_worker_and_gives_its_jobs_back(
+    local: Local, redis: Redis, png: bytes, fault: str
+) -> None:
+    with Client(local.url) as client:
+        job_id = client.submit(png, 2).job_id
+        with start(local, f"--device={fault}", UPRES_SLOTS="2") as faulty:
+            assert faulty.wait(60) == RESTART
+        assert redis.lpos("rq:queue:upres", job_id) is not None
+        with worker(local):
+            told = list(client.events(job_id))
+    assert [event.attempt for event in told if isinstance(event, Started)] == [1, 2]
+    assert told[-1].type == "succeeded"
+
+
+def test_short_memory_is_told_and_remembered(local: Local, redis: Redis, png: bytes) -> None:
+    with Client(local.url) as client, start(local, "--device=tight", UPRES_SLOTS="2") as tight:
+        told = list(client.events(client.submit(png, 8).job_id))
+        tight.terminate()
+        tight.wait(30)
+    notices = [event.notice for event in told if isinstance(event, Progress) and event.notice]
+    assert notices
+    assert "short of memory" in notices[0]
+    assert told[-1].type == "succeeded"
+    [key] = redis.keys("upres:tile:*")
+    assert int(redis.get(key) or 0) < 640
+    assert 0 < redis.ttl(key) <= keys.TILE_SECONDS
+    redis.delete(key)

@@ -1,0 +1,90 @@
+"""After two thousand jobs: nothing has stayed that does not go by itself."""
+
+import inspect
+import io
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import psutil
+from PIL import Image
+from redis import Redis
+
+from tests.support.paths import ROOT
+from tests.support.waiting import wait_until
+from upres.client import Client
+from upres.core import keys
+from upres.embedded.stack import Local
+
+JOBS = 2000
+LASTING = {
+    name.encode()
+    for name in ("rq:queues", keys.WORKERS, keys.API_KEYS, keys.SIGNS_TOKENS, keys.SIGNS_WEBHOOKS, keys.ENDED)
+}
+"""Of a size that does not depend on the number of jobs."""
+
+
+def dot(number: int) -> bytes:
+    """A PNG of a few pixels; every tenth one of its own."""
+    pixels = np.full((4, 4, 3), number % (JOBS // 10) % 256, np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_nothing_grows_without_bound(local: Local, redis: Redis) -> None:
+    process, before = psutil.Process(worker_pid(local)), set(redis.scan_iter(count=1000))
+    with Client(local.url) as client, ThreadPoolExecutor(8) as pool:
+
+        def submit(numbers: range) -> list[str]:
+            return list(pool.map(lambda number: client.submit(dot(number), 2).job_id, numbers))
+
+        ids = submit(range(200))
+        wait_until(lambda: done(redis))
+        files, threads, memory = process.num_fds(), process.num_threads(), process.memory_info().rss
+        ids += submit(range(200, JOBS))
+        wait_until(lambda: done(redis), 90)
+    assert process.num_fds() <= files + 10
+    assert process.num_threads() <= threads + 10
+    assert process.memory_info().rss <= memory + (64 << 20)
+    streams = {keys.events(job_id).encode() for job_id in ids}
+    offers = set(redis.scan_iter(match=keys.offer("*")))  # as many as there are models
+    left = [key for key in redis.scan_iter(count=1000) if key not in LASTING | offers | before]
+    assert [key for key in left if redis.ttl(key) == -1] == []  # what is left has an end
+    letters = {keys.record(job_id.decode()).encode() for job_id in cast("list[bytes]", redis.zrange(keys.DEAD, 0, -1))}
+    left = [key for key in left if key not in letters | {keys.DEAD.encode()}]
+    known = (
+        b"upres:key:",
+        b"upres:job:",
+        b"upres:work:",
+        b"upres:worker:",
+        b"upres:idempotency:",
+        b"upres:tile:",
+        b"upres:rate:",
+        b"upres:looked",
+    )
+    assert [key for key in left if key not in streams and not key.startswith(known)] == []
+    assert [key for key in left if key.endswith((b":run", b":parked"))] == []
+
+
+def done(redis: Redis) -> bool:
+    return not (redis.llen(keys.WAITING) or redis.llen(keys.POPPED) or redis.zcard(keys.DEADLINES))
+
+
+def worker_pid(local: Local) -> int:
+    children = psutil.Process().children(recursive=True)
+    [worker] = [child for child in children if child.cmdline()[1:] == ["-m", "upres.worker"]]
+    return worker.pid
+
+
+def test_every_object_but_a_model_expires() -> None:
+    """The prefixes in core/keys.py against the bucket's lifecycle rules."""
+    text = Path(ROOT, "infra/aws/bucket.yml").read_text()
+    days = {prefix: int(days) for prefix, days in re.findall(r"Prefix: (\w+)/\s.*\s+ExpirationInDays: (\d+)", text)}
+    prefixes = set(re.findall(r'return f"(\w+)/', inspect.getsource(keys)))
+    assert set(days) == prefixes - {"models"}
+    assert days["uploads"] == days["results"] == keys.OBJECT_DAYS
+    assert keys.OBJECT_DAYS * keys.DAY >= keys.REUSE_SECONDS + keys.EVENTS_SECONDS
+    assert keys.OBJECT_DAYS * keys.DAY >= keys.DEADLINE_MOST + keys.EVENTS_SECONDS

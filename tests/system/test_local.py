@@ -1,0 +1,141 @@
+"""The local stack leaves nothing behind, whatever happens to it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.waiting import wait_until
+from upres.embedded.child import Child, ChildDied, accepts, free_port
+
+STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
+
+PARTS = ("redis-server", "rclone", "function", "worker")
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """`upres up`, ready."""
+    command = [sys.executable, "-m", "upres", "up", "--port", "0"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("upres is ready at http://127.0.0.1:")
+        yield process
+        process.kill()
+
+
+def descendants(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    assert all(any(part in line for line in lines(process)) for part in PARTS), lines(process)
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert alive == []
+
+
+@pytest.mark.parametrize(("number", "code"), STOPS)
+def test_nothing_is_left_when_it_is_stopped(
+    serving: "subprocess.Popen[str]", tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    children = descendants(serving)
+    serving.send_signal(number)
+    assert serving.wait(30) == code
+    gone(children)
+    if number != signal.SIGKILL:
+        assert not list(tmp_path.glob("upres-*"))
+
+
+def test_a_dying_part_ends_the_rest_and_shows_its_log(serving: "subprocess.Popen[str]") -> None:
+    children = descendants(serving)
+    [worker] = [child for child in children if child.cmdline()[1:] == ["-m", "upres.worker"]]
+    worker.kill()
+    assert serving.wait(30) == 1
+    gone(children)
+    assert serving.stderr is not None
+    message = serving.stderr.read()
+    assert "worker ended with code 137" in message
+    assert "model faithful 1 ready" in message
+
+
+def test_a_command_runs_with_the_settings_and_gives_its_code() -> None:
+    code = "import os, sys; print(os.environ['UPRES_URL'], os.environ['UPRES_REDIS_URL']); sys.exit(7)"
+    command = [sys.executable, "-m", "upres", "up", "--port", "0", "--", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 7
+    assert done.stdout.startswith("http://127.0.0.1:")
+    assert "redis://127.0.0.1:" in done.stdout
+
+
+@pytest.fixture
+def sleeping() -> Iterator["subprocess.Popen[str]"]:
+    """`upres up -- sleep 321`, sleeping."""
+    command = [sys.executable, "-m", "upres", "up", "--port", "0", "--", "sleep", "321"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until(lambda: "sleep 321" in lines(process), 60)
+            yield process
+        finally:
+            process.kill()
+
+
+def lines(process: "subprocess.Popen[str]") -> list[str]:
+    """The command lines of all that a process started; some end while one looks."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            found.append(" ".join(child.cmdline()))
+    return found
+
+
+def test_a_command_does_not_outlive_a_killed_parent(sleeping: "subprocess.Popen[str]") -> None:
+    children = psutil.Process(sleeping.pid).children(recursive=True)
+    sleeping.kill()
+    gone(children)
+
+
+def test_a_part_that_dies_under_a_command_ends_it(sleeping: "subprocess.Popen[str]") -> None:
+    children = psutil.Process(sleeping.pid).children(recursive=True)
+    next(child for child in children if child.cmdline()[1:] == ["-m", "upres.worker"]).kill()
+    assert sleeping.wait(30) == 1
+    assert sleeping.stderr is not None
+    assert "worker ended with code 137" in sleeping.stderr.read()
+    gone(children)
+
+
+def test_a_command_that_is_not_there() -> None:
+    command = [sys.executable, "-m", "upres", "up", "--port", "0", "--", "no-such-command"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 127
+    assert done.stderr == "no-such-command: there is no such command\n"
+
+
+def test_a_child_that_never_gets_ready_is_an_error(tmp_path: Path) -> None:
+    child = Child("sleeper", ["sleep", "100"], {}, tmp_path)
+    with pytest.raises(ChildDied, match=r"not ready within 0\.2 seconds"):
+        child.wait_ready(lambda: False, seconds=0.2)
+    child.stop()
+
+
+def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(100)"
+    child = Child("stubborn", [sys.executable, "-c", code], {}, tmp_path, grace=0.2)
+    child.wait_ready(lambda: "ready" in child.log.read_text())
+    [process] = [p for p in psutil.Process().children(recursive=True) if code in p.cmdline() and p.cmdline()[1] == "-c"]
+    child.stop()
+    gone([process])
+
+
+def test_free_ports_are_free() -> None:
+    port = free_port()
+    assert not accepts(port)
+    assert free_port(port) == port

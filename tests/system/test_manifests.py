@@ -1,0 +1,210 @@
+"""Containers and Kubernetes: `python -m infra.manifests` finds what is wrong, and what no schema knows fits as well."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.manifests import Document, Looked, compose, dockerfile, main, overlay, rendered, variables
+from infra.source_tree import packages
+from tests.support.paths import ROOT
+from upres.core import keys
+from upres.core.settings import Settings
+
+OVERLAYS = ROOT / "infra/kubernetes/overlays"
+PLACES: dict[str, Callable[[Path], Iterable[Looked]]] = {
+    "docker": lambda root: dockerfile(root, root / "infra/docker/worker.Dockerfile"),
+    "compose": lambda root: compose(root, root / "infra/docker/compose.yml"),
+    "cpu": lambda root: overlay(root / "infra/kubernetes/overlays/cpu"),
+    "nvidia": lambda root: overlay(root / "infra/kubernetes/overlays/nvidia"),
+    "variables": lambda root: [variables(root)],
+}
+PLANTED = [
+    ("cpu", "base/worker.yaml", "automountServiceAccountToken", "automountToken", "'automountToken' was unexpected"),
+    ("cpu", "base/function.yaml", "timeoutSeconds", "timeout", "'timeout' was unexpected"),
+    ("nvidia", "base/function.yaml", "maxReplicas: 10", "maxReplicas: ten", "spec.maxReplicas: 'ten' is not of type"),
+    (
+        "cpu",
+        "base/worker.yaml",
+        "  selector:\n    matchLabels: *labels\n  t",
+        "  t",
+        "'selector' is a required property",
+    ),
+    ("cpu", "base/network.yaml", "kind: NetworkPolicy", "kind: NetworkPolice", "schema for kind NetworkPolice"),
+    ("cpu", "base/scaling.yaml", "maxReplicaCount: 8", "maxReplicaCount: '8'", "maxReplicaCount must be integer"),
+    ("cpu", "base/scaling.yaml", '"8"', "8", "spec/triggers/0/metadata/listLength must be string"),
+    ("nvidia", "base/scaling.yaml", "cooldownPeriod", "coolDownPeriod", "'\"coolDownPeriod\"' does not exist"),
+    ("nvidia", "base/scaling.yaml", "  key: tls", "  kee: tls", "secretTargetRef/3 must have required property key"),
+    ("cpu", "base/monitoring.yaml", "interval: 15s", "every: 15s", "'\"every\"' does not exist"),
+    ("cpu", "base/monitoring.yaml", "interval: 15s", "interval: often", "interval must match pattern"),
+    ("nvidia", "overlays/nvidia/worker.yaml", "name: upres-worker", "name: worker", "no matches for Id Deployment"),
+    ("cpu", "base/kustomization.yaml", "scaling.yaml", "scale.yaml", "scale.yaml: no such file"),
+    ("nvidia", "overlays/nvidia/kustomization.yaml", "0.1.0-cuda", "latest", "upres-worker:latest is not pinned"),
+    ("cpu", "components/redis/redis.yaml", "(9.1.2)@sha256:[0-9a-f]+", r"\1", "valkey/valkey:9.1.2 is not pinned"),
+    ("docker", "worker.Dockerfile", "(:24.04)@sha256:[0-9a-f]+", r"\1", "ubuntu:24.04 is not pinned"),
+    ("docker", "worker.Dockerfile", "ARG DEVICE=cuda", "ARG DEVICE=tpu", "tpu is not pinned"),
+    ("docker", "worker.Dockerfile", "COPY worker upres/worker", "COPY wroker upres/worker", "wroker is not there"),
+    ("docker", ".dockerignore", "!models/faithful", "!models/other", "models/faithful/1 is not there"),
+    ("docker", "worker.Dockerfile", "--no-install-recommends", "", "DL3015"),
+    ("docker", "worker.Dockerfile", "USER 10001:10001", "USERS 10001", "missing whitespace"),
+    ("compose", "compose.yml", "depends_on:", "depend_on:", "('depend_on' was unexpected)"),
+    ("compose", "compose.yml", ": service_healthy", ": well", "s3.condition: 'well' is not one of"),
+    ("compose", "compose.yml", "services:", "services: :", "Failed to parse"),
+    ("compose", "compose.yml", "(grafana:13.2.1)@sha256:[0-9a-f]+", r"\1", "grafana/grafana:13.2.1 is not pinned"),
+    ("compose", "compose.yml", "redis/users.acl:", "redis/user.acl:", "there is no ../redis/user.acl"),
+    ("compose", "compose.yml", "docker/worker.Dockerfile", "worker.Dockerfile", "no ../../infra/worker.Dockerfile"),
+    ("variables", "base/settings.env", "UPRES_SLOTS", "UPRES_SLOT", "base/settings.env: UPRES_SLOT is no setting"),
+    ("variables", "compose.yml", "UPRES_ACCESS", "UPRES_ACESS", "compose.yml: UPRES_ACESS is no setting"),
+    ("variables", "worker.Dockerfile", "UPRES_CACHE_DIR", "UPRES_CACHE", "UPRES_CACHE is no setting"),
+]
+REACHED = {
+    "93.184.215.14": True, "2606:2800:21f:cb07:6820:80da:af6b:8b2c": True, "10.1.2.3": False, "172.20.0.1": False,
+    "192.168.0.1": False, "169.254.169.254": False, "127.0.0.1": False, "100.64.0.1": False, "fd00:ec2::254": False,
+    "::1": False, "fe80::1": False, "::ffff:10.0.0.1": False,
+}  # fmt: skip
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A repository whose manifests may be changed."""
+    for name in ("docker", "kubernetes", "redis"):
+        shutil.copytree(ROOT / "infra" / name, tmp_path / "infra" / name)
+    for path in ("infra/prometheus", "infra/grafana", *sorted(str(folder) for folder in packages().values())):
+        (tmp_path / path).symlink_to(ROOT / path)
+    shutil.copy(ROOT / ".dockerignore", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("place", "file", "old", "new", "said"), PLANTED, ids=[said for *_, said in PLANTED])
+def test_what_is_wrong_is_found(copy: Path, place: str, file: str, old: str, new: str, said: str) -> None:
+    path = copy / file if file == ".dockerignore" else next((copy / "infra").rglob(f"*/{file}"))
+    changed = re.sub(old if "[" in old else re.escape(old), new, path.read_text())
+    assert changed != path.read_text()
+    path.write_text(changed)
+    wrong = [sentence for looked in PLACES[place](copy) for sentence in looked.wrong]
+    assert any(said in sentence for sentence in wrong), wrong
+
+
+def test_nothing_is_wrong() -> None:
+    done = subprocess.run([sys.executable, "-m", "infra.manifests"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for looked in ("worker.Dockerfile: hadolint", "compose.yml: schema", "cpu: StatefulSet upres-redis",
+                   "nvidia: ScaledObject upres-worker", "nvidia: PodMonitor upres-worker"):  # fmt: skip
+        assert looked in done.stdout
+    assert done.stdout.endswith("manifests: all fine\n")
+
+
+def test_what_is_wrong_is_said(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy / "infra/docker/compose.nvidia.yml").write_text("services: {worker: {imagine: upres-worker}}")
+    assert main(copy) == 1
+    told = capsys.readouterr().out
+    assert "wrong  infra/docker/compose.nvidia.yml: schema\n         $.services.worker: Unevaluated" in told
+    assert told.endswith("manifests: 1 wrong\n")
+
+
+@pytest.fixture(scope="module", params=["cpu", "nvidia"])
+def objects(request: pytest.FixtureRequest) -> list[Document]:
+    """What an overlay puts into a cluster."""
+    documents, wrong = rendered(OVERLAYS / request.param)
+    assert wrong == []
+    return documents
+
+
+def every(objects: list[Document], *kinds: str) -> list[Document]:
+    return [one for one in objects if one["kind"] in kinds]
+
+
+def pods(objects: list[Document]) -> dict[str, Any]:
+    """The pods' templates, by the name of what makes them."""
+    return {one["metadata"]["name"]: one["spec"]["template"] for one in every(objects, "Deployment", "StatefulSet")}
+
+
+def selected(objects: list[Document], selector: dict[str, Any]) -> list[Any]:
+    labels = selector.get("matchLabels", {}).items()
+    return [pod for pod in pods(objects).values() if labels <= pod["metadata"]["labels"].items()]
+
+
+def test_every_selector_selects_one_kind_of_pods(objects: list[Document]) -> None:
+    for one in every(objects, "Deployment", "StatefulSet", "PodDisruptionBudget", "PodMonitor"):
+        assert len(selected(objects, one["spec"]["selector"])) == 1, one["metadata"]["name"]
+    for service in every(objects, "Service"):
+        [pod] = selected(objects, {"matchLabels": service["spec"]["selector"]})
+        named = {port["name"] for container in pod["spec"]["containers"] for port in container["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= named
+    for policy in every(objects, "NetworkPolicy"):
+        selector = policy["spec"]["podSelector"]
+        assert len(selected(objects, selector)) == (1 if selector else len(pods(objects)))
+
+
+def test_metrics_are_scraped_where_they_are(objects: list[Document]) -> None:
+    [service_monitor], [pod_monitor] = every(objects, "ServiceMonitor"), every(objects, "PodMonitor")
+    wanted = service_monitor["spec"]["selector"]["matchLabels"].items()
+    [service] = [one for one in every(objects, "Service") if wanted <= one["metadata"]["labels"].items()]
+    ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
+    assert ports[service_monitor["spec"]["endpoints"][0]["port"]] == 9464
+    [pod] = selected(objects, pod_monitor["spec"]["selector"])
+    named = {port["name"]: port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]}
+    assert named[pod_monitor["spec"]["podMetricsEndpoints"][0]["port"]] == 9464
+
+
+def test_every_pod_is_confined(objects: list[Document]) -> None:
+    for pod in (template["spec"] for template in pods(objects).values()):
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["priorityClassName"] in {one["metadata"]["name"] for one in every(objects, "PriorityClass")}
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
+            }  # fmt: skip
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+            assert "memory" in container["resources"]["limits"]
+
+
+def test_the_settings_can_be_used(objects: list[Document]) -> None:
+    [found] = every(objects, "ConfigMap")
+    settings = Settings.from_environment(found["data"])
+    assert settings.metrics_port == 9464
+    assert settings.access == "keys"
+    worker = pods(objects)["upres-worker"]["spec"]
+    assert worker["containers"][0]["envFrom"][0]["configMapRef"]["name"] == found["metadata"]["name"]
+    assert worker["terminationGracePeriodSeconds"] > settings.stop_seconds + 10
+    assert settings.stop_seconds >= keys.JOB_SECONDS
+
+
+def test_keda_scales_workers_by_the_queue(objects: list[Document]) -> None:
+    [scaled], [trusted] = every(objects, "ScaledObject"), every(objects, "TriggerAuthentication")
+    triggers = {one["metadata"]["listName"]: one["metadata"]["listLength"] for one in scaled["spec"]["triggers"]}
+    assert list(triggers) == [keys.WAITING, keys.LEASES, keys.DEADLINES]
+    [settings] = every(objects, "ConfigMap")
+    assert triggers[keys.LEASES] == settings["data"]["UPRES_SLOTS"]
+    assert {trigger["authenticationRef"]["name"] for trigger in scaled["spec"]["triggers"]} == {"upres-scaler"}
+    assert trusted["metadata"]["name"] == "upres-scaler"
+    assert scaled["spec"]["minReplicaCount"] == 0
+    deployments = {one["metadata"]["name"]: one["spec"] for one in every(objects, "Deployment")}
+    [function] = every(objects, "HorizontalPodAutoscaler")
+    for scaler in (scaled, function):
+        assert "replicas" not in deployments[scaler["spec"]["scaleTargetRef"]["name"]]
+
+
+def test_the_worker_has_a_gpu_where_it_needs_one(objects: list[Document]) -> None:
+    [container] = pods(objects)["upres-worker"]["spec"]["containers"]
+    gpus = [container["resources"][part].get("nvidia.com/gpu") for part in ("requests", "limits")]
+    assert gpus == ([1, 1] if container["image"].endswith("-cuda") else [None, None])
+
+
+def test_workers_reach_no_private_network(objects: list[Document]) -> None:
+    [policy] = [one for one in every(objects, "NetworkPolicy") if one["metadata"]["name"] == "upres-worker"]
+    [blocks] = [rule["to"] for rule in policy["spec"]["egress"] if "to" in rule]
+    for address, allowed in REACHED.items():
+        within = [ip_address(address) in ip_network(block["ipBlock"]["cidr"])
+                  and not any(ip_address(address) in ip_network(hole) for hole in block["ipBlock"].get("except", ()))
+                  for block in blocks]  # fmt: skip
+        assert any(within) is allowed, address

@@ -1,0 +1,280 @@
+"""Workers that die, hang, are stopped or paused, from outside: real processes, real jobs."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+from PIL import Image
+from redis import Redis
+
+from tests.support.images import encoded, opened
+from tests.support.leasing import ended
+from tests.support.paths import SAMPLES
+from tests.support.servers import http_server
+from tests.support.waiting import wait_until
+from tests.support.workers import SHORT_LEASES, worker
+from upres.client import Client
+from upres.core import events, keys, workers
+from upres.core.schema import TERMINAL, Event, Failed, Progress, Requeued, Started, Succeeded
+from upres.embedded.stack import Local
+from upres.worker.service import RESTART, STOPPED
+
+SMALL_TILES = "--tile=96"
+"""Many tiles in many bands, from a photo of ordinary size."""
+KEPT = "--long-seconds=0.01"
+"""Every job counts as a long one."""
+
+
+pytestmark = pytest.mark.without_worker
+
+
+@pytest.fixture
+def client(local: Local) -> Iterator[Client]:
+    with Client(local.url) as connected:
+        yield connected
+
+
+def until_tile(client: Client, job_id: str, tiles: int) -> None:
+    """Return when the job has so many tiles."""
+    for event in client.events(job_id):
+        assert event.type not in TERMINAL
+        if isinstance(event, Progress) and event.tiles_done >= tiles:
+            return
+
+
+def told(client: Client, job_id: str) -> list[Event]:
+    return list(client.events(job_id))
+
+
+def starts(told: list[Event]) -> list[int]:
+    return [event.attempt for event in told if isinstance(event, Started)]
+
+
+def reasons(told: list[Event]) -> list[str]:
+    return [event.reason for event in told if isinstance(event, Requeued)]
+
+
+def parts(redis: Redis, job_id: str) -> str:
+    """The checkpoints of a job."""
+    return (cast("bytes | None", redis.hget(keys.run(job_id), "parts")) or b"").decode()
+
+
+def photo(corner: int) -> bytes:
+    """330×170 pixels of a photo: at factor 4 and in small tiles some seconds of work."""
+    with Image.open(SAMPLES / "coffee.png") as image:
+        cut = image.convert("RGB").crop((0, 0, 330, 170))
+    cut.putpixel((0, 0), (corner, 0, 0))
+    return encoded(cut, "PNG")
+
+
+def test_a_killed_workers_job_goes_on_elsewhere_where_it_was(local: Local, client: Client, redis: Redis) -> None:
+    image = photo(1)
+    with worker(local, *SHORT_LEASES, SMALL_TILES, KEPT) as first:
+        job_id = client.submit(image, 4).job_id
+        wait_until(lambda: parts(redis, job_id))
+        first.kill()
+        killed = time.monotonic()
+        with worker(local, *SHORT_LEASES, SMALL_TILES):
+            seen = told(client, job_id)
+    assert starts(seen) == [1, 2]
+    assert reasons(seen) == ["worker_lost"]
+    assert time.monotonic() - killed < 20
+    [resumed] = [event for event in seen if isinstance(event, Progress) and event.notice]
+    assert "Resumed where the last attempt was" in (resumed.notice or "")
+    assert resumed.tiles_done > 1
+    large = np.asarray(opened(client.download(job_id)))
+    with worker(local):
+        whole = client.upscale(photo(2), 4).download()
+    assert np.abs(large.astype(int) - np.asarray(opened(whole)))[16:].max() <= 1
+    assert not list(Path(local.folder, "s3").glob(f"*/checkpoints/{job_id}/*/*"))
+
+
+def test_a_lost_checkpoint_is_done_again(local: Local, client: Client, redis: Redis) -> None:
+    with worker(local, *SHORT_LEASES, SMALL_TILES, KEPT) as first:
+        job_id = client.submit(photo(3), 4).job_id
+        wait_until(lambda: "," in parts(redis, job_id))
+        first.kill()
+    [*kept] = Path(local.folder, "s3").glob(f"*/checkpoints/{job_id}/*/*.png")
+    assert len(kept) > 1
+    sorted(kept)[1].write_bytes(b"damaged")
+    with worker(local, *SHORT_LEASES):
+        seen = told(client, job_id)
+    assert seen[-1].type == "succeeded"
+
+
+def test_a_worker_that_is_told_to_stop_gives_back_what_it_cannot_finish(local: Local, client: Client) -> None:
+    with worker(local, SMALL_TILES, UPRES_STOP_SECONDS="0.5") as stopped:
+        job_id = client.submit(photo(4), 8).job_id
+        until_tile(client, job_id, 1)
+        stopped.send_signal(signal.SIGTERM)
+        assert stopped.wait(10) == STOPPED
+    with worker(local):
+        seen = told(client, job_id)
+    assert reasons(seen) == ["worker_stopping"]
+    assert (starts(seen), seen[-1].type) == ([1, 2], "succeeded")
+
+
+def test_a_second_signal_gives_back_at_once_and_the_first_lets_jobs_finish(local: Local, client: Client) -> None:
+    with worker(local, SMALL_TILES) as patient:
+        job_id = client.submit(photo(5), 4).job_id
+        until_tile(client, job_id, 1)
+        patient.send_signal(signal.SIGTERM)
+        assert patient.wait(60) == STOPPED
+        assert told(client, job_id)[-1].type == "succeeded"
+    with worker(local, SMALL_TILES) as hurried:
+        job_id = client.submit(photo(6), 8).job_id
+        until_tile(client, job_id, 1)
+        hurried.send_signal(signal.SIGTERM)
+        hurried.send_signal(signal.SIGINT)
+        assert hurried.wait(5) == STOPPED
+    assert client.status(job_id).status == "queued"
+    assert client.cancel(job_id).status == "cancelled"
+
+
+def test_a_stopping_worker_takes_no_more_and_says_so(local: Local, client: Client, redis: Redis) -> None:
+    with worker(local, SMALL_TILES, UPRES_SLOTS="2") as stopping:
+        first = client.submit(photo(7), 4).job_id
+        until_tile(client, first, 1)
+        stopping.send_signal(signal.SIGTERM)
+        wait_until(lambda: [one.state for one in workers.listing(redis) if first in one.jobs] == ["stopping"])
+        later = client.submit(photo(8), 2).job_id
+        assert stopping.wait(60) == STOPPED
+    assert client.status(first).status == "succeeded"
+    assert client.status(later).status == "queued"
+    client.cancel(later)
+
+
+def test_a_hanging_call_is_told_at_the_deadline_and_ends_the_worker(local: Local, client: Client, redis: Redis) -> None:
+    with worker(local, "--device=hangs", UPRES_SLOTS="2") as hanging:
+        job_id = client.submit(photo(9), 4, deadline_seconds=2).job_id
+        failed = ended(redis, job_id)
+        assert failed.code == "deadline_exceeded"
+        assert hanging.wait(20) == RESTART
+
+
+def test_a_paused_worker_cannot_end_a_job_that_goes_on_elsewhere(local: Local, client: Client) -> None:
+    with worker(local, *SHORT_LEASES, SMALL_TILES) as paused:
+        job_id = client.submit(photo(10), 8).job_id
+        until_tile(client, job_id, 2)
+        paused.send_signal(signal.SIGSTOP)
+        with worker(local, *SHORT_LEASES):
+            seen = told(client, job_id)
+            paused.send_signal(signal.SIGCONT)
+            paused.send_signal(signal.SIGTERM)
+            assert paused.wait(60) == STOPPED
+    assert starts(seen) == [1, 2]
+    assert told(client, job_id) == seen
+    assert isinstance(seen[-1], Succeeded)
+    assert f"/{job_id}/2/" in seen[-1].result.sr_image_uri
+
+
+def slow(seconds: float, data: Callable[[str], bytes]) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answers in pieces that take so long together."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        image = data(handler.path)
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(image)))
+        handler.end_headers()
+        for piece in range(10):
+            time.sleep(seconds / 10)
+            handler.wfile.write(image[len(image) * piece // 10 : len(image) * (piece + 1) // 10])
+
+    return answer
+
+
+def numbered(path: str) -> bytes:
+    """A small image of its own for each path."""
+    number = int(path.strip("/"))
+    return encoded(Image.new("RGB", (16, 16), (number % 256, number // 256, 77)), "PNG")
+
+
+def test_jobs_much_longer_than_a_lease_run_once(local: Local, client: Client) -> None:
+    """A hundred of them, twenty seconds each, with leases of two."""
+    fifty = partial(worker, local, *SHORT_LEASES, "--fetch-seconds=60", UPRES_SLOTS="50")
+    with http_server(slow(20, numbered)) as url, fifty(), fifty(), ThreadPoolExecutor(10) as pool:
+        ids = [client.submit(f"{url}/{number}", 2).job_id for number in range(100)]
+        every = list(pool.map(lambda job_id: told(client, job_id), ids))
+    assert all(starts(one) == [1] and one[-1].type == "succeeded" for one in every)
+
+
+def test_identical_images_at_once_are_enlarged_once(local: Local, client: Client) -> None:
+    image = photo(11)
+    with worker(local, SMALL_TILES, UPRES_SLOTS="4"), ThreadPoolExecutor(10) as pool:
+        ids = list(pool.map(lambda number: client.submit(image, 4).job_id, range(10)))
+        every = [told(client, job_id) for job_id in ids]
+        done = [client.download(job_id) for job_id in ids]
+    ends = [one[-1] for one in every]
+    assert all(isinstance(end, Succeeded) for end in ends)
+    assert len({end.result.sr_image_uri for end in ends if isinstance(end, Succeeded)}) == 1
+    enlarged = [one for one in every if any(isinstance(event, Progress) and event.tiles_done for event in one)]
+    assert len(enlarged) == 1
+    assert len(set(done)) == 1
+
+
+def test_a_result_that_is_gone_is_made_again(local: Local, client: Client) -> None:
+    with worker(local):
+        first = client.upscale(photo(12), 2)
+        again = client.upscale(photo(12), 2)
+        assert again.result.sr_image_uri == first.result.sr_image_uri
+        local.store.delete([local.store.key(first.result.sr_image_uri)])
+        fresh = client.upscale(photo(12), 2)
+    assert fresh.job_id in fresh.result.sr_image_uri
+    assert opened(fresh.download()).size == (660, 340)
+    assert set(again.result.seconds) == {"fetch", "decode"}
+
+
+def test_one_that_waits_for_an_identical_job_goes_on_when_that_is_cancelled(local: Local, client: Client) -> None:
+    with worker(local, SMALL_TILES, UPRES_SLOTS="2"):
+        first = client.submit(photo(13), 8).job_id
+        until_tile(client, first, 1)
+        second = client.submit(photo(13), 8).job_id
+        wait_until(lambda: "requeued" in [event.type for event in so_far(local, second)])
+        client.cancel(first)
+        until_tile(client, second, 1)
+        assert client.cancel(second).status == "cancelled"
+
+
+def so_far(local: Local, job_id: str) -> list[Event]:
+    with Redis.from_url(local.settings.redis_url) as redis:
+        return [event for _, event in events.read(redis, job_id)]
+
+
+def test_a_refused_put_fails_the_job_retryably(local: Local, client: Client) -> None:
+    """A full disk: the store may write no file larger than the upload any more."""
+    import resource
+
+    import psutil
+
+    with worker(local):
+        process = next(child for child in psutil.Process().children(recursive=True) if "rclone" in child.name())
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (150_000, -1))
+        try:
+            seen = told(client, client.submit(photo(14), 4).job_id)
+        finally:
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (-1, -1))
+    assert isinstance(seen[-1], Failed)
+    assert (seen[-1].code, seen[-1].retryable) == ("store_unavailable", True)
+
+
+def test_the_same_idempotency_key_a_hundred_times_at_once_is_one_job(local: Local, client: Client) -> None:
+    image, barrier = photo(15), threading.Barrier(20)
+
+    def submit(number: int) -> str:
+        if number < 20:
+            barrier.wait(20)
+        return client.submit(image, 2, idempotency_key="hundred").job_id
+
+    with ThreadPoolExecutor(20) as pool:
+        ids = set(pool.map(submit, range(100)))
+    assert len(ids) == 1
+    with worker(local):
+        assert starts(told(client, ids.pop())) == [1]

@@ -1,0 +1,148 @@
+"""Training makes versions that can be served; what it learns from is what it should be."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from tests.support.paths import ROOT, SAMPLES, pairs
+from upres.models import training
+from upres.models.degrade import degrade, jpeg
+from upres.models.discriminator import Discriminator
+from upres.models.distill import Distillation
+from upres.models.photos import Photos
+from upres.worker.engine.networks import EDSR, RRDBNet
+from upres.worker.model import Model, open_folder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def photos() -> Photos:
+    return Photos.load(SAMPLES, CPU)
+
+
+def test_patches_come_from_the_photos_in_pairs(photos: Photos) -> None:
+    assert len(photos.shapes) == 3
+    torch.manual_seed(0)
+    small, large = photos.pairs(16, 24, 4)
+    assert (small.shape, large.shape) == ((16, 3, 24, 24), (16, 3, 96, 96))
+    assert (small * 255 - (small * 255).round()).abs().max() < 1e-4
+    assert large.std() > 0.1
+    halved = functional.avg_pool2d(large, 4)
+    assert (small - halved)[..., 2:-2, 2:-2].abs().mean() < 0.02
+
+
+def test_they_are_made_small_as_the_fields_pairs_are() -> None:
+    lr = sorted((pairs() / "Set5_x4").glob("*_LR.png"))[0]
+    with Image.open(lr) as small, Image.open(lr.with_name(lr.name.replace("_LR", "_HR"))) as large:
+        wanted, pixels = (np.asarray(image.convert("RGB")) for image in (small, large))
+    height, width = (side // 4 * 4 for side in pixels.shape[:2])
+    image = torch.from_numpy(pixels[:height, :width].copy()).permute(2, 0, 1)[None].float() / 255
+    made = functional.interpolate(image, scale_factor=0.25, mode="bicubic", antialias=True).clamp(0, 1) * 255
+    difference = made[0].permute(1, 2, 0).round().numpy() - wanted[: height // 4, : width // 4]
+    difference = difference[4:-4, 4:-4]  # at the border MATLAB mirrors; Photos cuts it off
+    assert np.abs(difference).mean() < 0.15
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("quality", [40, 75, 95])
+def test_jpegs_traces_are_jpegs(quality: int) -> None:
+    with Image.open(SAMPLES / "coffee.png") as image:
+        grey = image.convert("L").crop((100, 100, 196, 180))
+    packed = io.BytesIO()
+    grey.save(packed, "JPEG", quality=quality)
+    with Image.open(packed) as opened:
+        wanted = np.asarray(opened, np.float32)
+    pixels = torch.from_numpy(np.asarray(grey, np.float32).copy()) / 255
+    found = jpeg(pixels.expand(1, 3, -1, -1), torch.tensor([float(quality)]))[0, 0] * 255
+    assert np.abs(found.numpy() - wanted).mean() < 0.6
+    assert np.abs(wanted - np.asarray(grey, np.float32)).mean() > 0.7 or quality == 95
+
+
+def test_small_patches_are_as_users_send_them(photos: Photos) -> None:
+    torch.manual_seed(1)
+    large = photos.large(8, 128)
+    made = [degrade(large, 4) for _ in range(8)]
+    for small in made:
+        assert small.shape == (8, 3, 32, 32)
+        assert 0 <= small.min() <= small.max() <= 1
+        assert (small * 255 - (small * 255).round()).abs().max() < 1e-3
+    clean = functional.avg_pool2d(large, 4)
+    apart = torch.stack([(small - clean).abs().mean((1, 2, 3)) for small in made])
+    assert apart.min() < 0.01  # some are clean
+    assert apart.max() > 0.02  # some are not
+
+
+def test_the_critic_learns_to_tell(photos: Photos) -> None:
+    torch.manual_seed(0)
+    critic = Discriminator(8)
+    optimiser = torch.optim.Adam(critic.parameters(), lr=3e-3)
+    real = photos.large(8, 32)
+    fake = functional.avg_pool2d(real, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    for _ in range(60):
+        loss = functional.softplus(-critic(real).logits).mean() + functional.softplus(critic(fake).logits).mean()
+        training.descend(loss, optimiser)
+    assert float(critic(real).logits.detach().mean()) > 0 > float(critic(fake).logits.detach().mean())
+    assert float(loss.detach()) < 1.1  # who knows nothing has 1.39
+
+
+def test_a_student_comes_nearer_to_its_teacher(photos: Photos, tmp_path: Path) -> None:
+    from upres.models import folder
+    from upres.models.folder import Made
+
+    torch.manual_seed(0)
+    network = RRDBNet(4, 8, 1, 4)
+    fields = {"architecture": "rrdb", "factor": 4, "parameters": {"width": 8, "depth": 1, "growth": 4}}
+    about = {"name": "teacher", "version": "1", "licence": "MIT", "description": "A test."}
+    teacher = folder.write(tmp_path, about, [Made({**fields, "receptive_radius": 19}, network.state_dict())])
+    for factor in (2, 4):
+        run = Distillation(teacher, factor, {}, CPU)
+        assert run.goal(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 16 * factor, 16 * factor)
+        distances = [
+            float(run.step(degrade(photos.large(1, 16 * factor), factor), done)) for done in np.linspace(0, 0.99, 24)
+        ]
+        assert np.mean(distances[-4:]) < np.mean(distances[:4])
+
+
+def command(module: str, *options: str | Path) -> "subprocess.CompletedProcess[str]":
+    line = [sys.executable, "-m", f"models.{module}", "--photos", SAMPLES, *options]
+    return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=100)
+
+
+def test_training_writes_a_version_with_its_quality(tmp_path: Path, model: Model) -> None:
+    size = ["--batch", "2", "--patch", "16", "--pairs", str(pairs())]
+    start = ["--start", str(ROOT / "models/faithful/1")]
+    done = command("train", "--out", tmp_path, "--version", "9", "--factors", "2", "--seconds", "3", *size, *start)
+    assert done.returncode == 0, done.stderr
+    assert "faithful 9 is in" in done.stdout
+    made = open_folder(tmp_path)
+    [network] = made.manifest.networks
+    assert network.quality["set5_psnr_db"] > 30  # it began with the trunk for factor 4
+    assert len(made.manifest.golden) == 1
+    assert EDSR(2, **network.parameters).state_dict().keys() == model_tensors(made).keys()
+
+
+def model_tensors(model: Model) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(model.files[model.manifest.networks[0].file])
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    options = ["--out", str(tmp_path / "out"), "--version", "1", "--pairs", str(tmp_path)]
+    line = [sys.executable, "-m", "upres.models.train", "--photos", str(tmp_path), *options]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "no photos of at least" in done.stderr
+    done = command("distill", "--teacher", tmp_path, "--start", tmp_path, *options[:4])
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "manifest.json: No such file" in done.stderr
+    done = command("train", *options, "--factors", "4,2", "--seconds", "1")
+    assert done.returncode == 2

@@ -1,0 +1,1 @@
+"""Tests of parts alone: no server is started."""

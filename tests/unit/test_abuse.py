@@ -1,0 +1,242 @@
+"""Servers that mean harm: stopped within ten seconds, and within the cap and one piece more."""
+
+import gzip
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from tests.support.servers import IMAGE_HOST, http_server
+from upres.core.errors import FetchError, TooManyBytes
+from upres.worker.fetch import CHUNK, TOTAL_SECONDS, Reach, fetch
+
+CAP = 1_000_000
+REACH = Reach((ip_network(f"{IMAGE_HOST}/32"),))
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Sent:
+    """Counts what a server could send before it was cut off."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def write(self, handler: BaseHTTPRequestHandler, data: bytes) -> None:
+        handler.wfile.write(data)
+        self.bytes += len(data)
+
+
+def head(handler: BaseHTTPRequestHandler, *headers: tuple[str, str], status: int = 200) -> None:
+    handler.send_response(status)
+    for name, value in headers:
+        handler.send_header(name, value)
+    handler.end_headers()
+
+
+def stopped(answer: Answer, expected: type[FetchError] | type[TooManyBytes], seconds: float = TOTAL_SECONDS) -> None:
+    begin = time.monotonic()
+    with http_server(lambda handler: _quietly(answer, handler)) as url:
+        with pytest.raises(expected):
+            fetch(url, CAP, REACH, seconds)
+        assert time.monotonic() - begin < 10
+
+
+def _quietly(answer: Answer, handler: BaseHTTPRequestHandler) -> None:
+    with suppress(OSError):  # it was cut off
+        answer(handler)
+
+
+def test_a_server_that_drips_its_body() -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        head(handler, ("Content-Length", "1000"))
+        for _ in range(1000):
+            handler.wfile.write(b"x")
+            time.sleep(0.05)
+
+    stopped(answer, FetchError, seconds=1)
+
+
+def test_a_server_that_drips_its_headers() -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        for _ in range(1000):
+            handler.wfile.write(b"y")
+            time.sleep(0.05)
+
+    stopped(answer, FetchError, seconds=1)
+
+
+def test_a_server_that_says_nothing() -> None:
+    stopped(lambda handler: time.sleep(3), FetchError, seconds=1)
+
+
+@pytest.mark.parametrize("length", [None, "10", "100000000000"])
+def test_an_endless_body(length: str | None) -> None:
+    sent = Sent()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        head(handler, *([("Content-Length", length)] if length else []))
+        while sent.bytes < 50 * CAP:
+            sent.write(handler, b"x" * CHUNK)
+
+    if length == "10":  # what comes after the announced length is not read
+        with http_server(lambda handler: _quietly(answer, handler)) as url:
+            assert fetch(url, CAP, REACH) == b"x" * 10
+    else:
+        stopped(answer, TooManyBytes)
+    # Beyond what was read, the two ends' socket buffers took some.
+    assert sent.bytes < CAP + 8 * 2**20
+
+
+def test_no_more_than_the_cap_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    from urllib3.response import HTTPResponse
+
+    read: list[int] = []
+    original: Any = HTTPResponse.read
+
+    def counting(self: HTTPResponse, *arguments: int, **options: bool) -> bytes:
+        data: bytes = original(self, *arguments, **options)
+        read.append(len(data))
+        return data
+
+    monkeypatch.setattr(HTTPResponse, "read", counting)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        head(handler)
+        handler.wfile.write(b"x" * 10 * CAP)
+
+    stopped(answer, TooManyBytes)
+    assert sum(read) <= CAP + 64 * 1024
+
+
+def test_a_bomb_in_gzip_is_not_unpacked() -> None:
+    bomb = gzip.compress(b"\0" * 200 * CAP)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        head(handler, ("Content-Encoding", "gzip"), ("Content-Length", str(len(bomb))))
+        handler.wfile.write(bomb)
+
+    with http_server(answer) as url:
+        assert fetch(url, CAP, REACH) == bomb
+
+
+def test_a_body_shorter_than_announced() -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        head(handler, ("Content-Length", "1000"))
+        handler.wfile.write(b"x" * 10)
+
+    stopped(answer, FetchError)
+
+
+def test_a_bomb_in_a_redirects_body_is_not_read() -> None:
+    bomb = gzip.compress(b"\0" * 50 * CAP)
+    sent = Sent()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if handler.path == "/end":
+            head(handler, ("Content-Length", "2"))
+            handler.wfile.write(b"ok")
+            return
+        head(handler, ("Location", "/end"), ("Content-Encoding", "gzip"), status=302)
+        while sent.bytes < 50 * CAP:
+            sent.write(handler, bomb)
+
+    with http_server(lambda handler: _quietly(answer, handler)) as url:
+        before = psutil.Process().memory_info().rss
+        assert fetch(url, CAP, REACH) == b"ok"
+        assert psutil.Process().memory_info().rss - before < 30 * CAP
+
+
+def test_a_server_that_drips_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TLS takes the socket over; the clock has to reach it all the same."""
+    pair = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair)
+    original = requests.Session.request
+    monkeypatch.setattr(
+        requests.Session, "request", lambda self, *a, **k: original(self, *a, **{**k, "verify": str(pair)})
+    )
+    with socket.create_server((IMAGE_HOST, 0)) as listener:
+        threading.Thread(target=_drip, args=(context, listener), daemon=True).start()
+        begin = time.monotonic()
+        with pytest.raises(FetchError, match="did not deliver within 1 seconds"):
+            fetch(f"https://{IMAGE_HOST}:{listener.getsockname()[1]}/", CAP, REACH, 1)
+        assert time.monotonic() - begin < 3
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate for the image host and its key, in one file."""
+    pair = folder / "pair.pem"
+    name = f"subjectAltName=IP:{IMAGE_HOST}"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=upres"]
+    command += ["-addext", name]
+    subprocess.run([*command, "-keyout", pair, "-out", folder / "c.pem"], check=True, capture_output=True)
+    pair.write_text(pair.read_text() + (folder / "c.pem").read_text())
+    return pair
+
+
+def _drip(context: ssl.SSLContext, listener: socket.socket) -> None:
+    with suppress(OSError):
+        inner, _ = listener.accept()
+        with context.wrap_socket(inner, server_side=True) as secure:
+            secure.recv(1000)
+            secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            for _ in range(60):
+                secure.sendall(b"x")
+                time.sleep(0.1)
+
+
+def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: time.sleep(8))
+    begin = time.monotonic()
+    with pytest.raises(FetchError, match="did not deliver"):
+        fetch("http://example.org/", CAP, REACH, 1)
+    assert time.monotonic() - begin < 3
+
+
+@pytest.mark.parametrize("location", ["http://[::1", "http://[", "//[", "http://a b/", "\x01"])
+def test_a_redirect_to_nowhere(location: str) -> None:
+    stopped(lambda handler: head(handler, ("Location", location), ("Content-Length", "0"), status=302), FetchError)
+
+
+@pytest.mark.parametrize("step", [1, 0])
+def test_a_thousand_redirects(step: int) -> None:
+    asked: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        number = int(handler.path.strip("/") or 0)
+        head(handler, ("Location", f"/{number + step}"), ("Content-Length", "0"), status=302)
+
+    stopped(answer, FetchError)
+    assert len(asked) <= 6
+
+
+def test_huge_and_many_headers() -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        head(handler, *((f"X-{number}", "y" * 60_000) for number in range(500)))
+
+    stopped(answer, FetchError)
+
+
+@pytest.mark.parametrize(
+    "line", [b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nxxxxx", b"\0" * 100_000, b"SSH-2.0-x\r\n"]
+)
+def test_what_is_no_http(line: bytes) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(line)
+        handler.close_connection = True
+
+    with http_server(answer) as url, suppress(FetchError, TooManyBytes):
+        assert len(fetch(url, CAP, REACH, 5)) <= CAP

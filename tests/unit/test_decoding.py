@@ -1,0 +1,229 @@
+"""The children that decode: what they may do, and what becomes of an image that kills one."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from tests.support.images import encoded
+from tests.support.paths import ROOT, SAMPLES
+from tests.support.waiting import wait_until
+from upres.core.errors import TooManyPixels, TruncatedImage, Unconfined, UndecodableImage
+from upres.worker.imaging import decoding, images
+from upres.worker.imaging.decoding import BASE_BYTES, Decoders
+
+CONFINED = """
+import ctypes, errno, mmap, os, signal, socket, subprocess, sys, threading
+from upres.worker.imaging.decoder import confine
+victim, kept = int(sys.argv[1]), sys.argv[2]
+pipe = socket.socketpair()[0]
+confine({memory})
+libc = ctypes.CDLL(None, use_errno=True)
+def refused(what):
+    try:
+        what()
+    except OSError as error:
+        return error.errno == errno.EPERM
+    except (MemoryError, RuntimeError):
+        return True
+    return False
+def c(name, *arguments):
+    def what():
+        if getattr(libc, name)(*arguments) < 0:
+            raise OSError(ctypes.get_errno(), name)
+    return what
+tries = dict(
+    read=lambda: open("/etc/passwd"),
+    environ=lambda: open(f"/proc/{{victim}}/environ"),
+    write=lambda: open("/tmp/upres-escaped", "w"),
+    unlink=lambda: os.unlink(kept),
+    rename=lambda: os.rename(kept, kept + "-moved"),
+    mkdir=lambda: os.mkdir(kept + "-folder"),
+    chmod=lambda: os.chmod(kept, 0o777),
+    stat=lambda: os.stat(kept),
+    list=lambda: os.listdir("/"),
+    close=lambda: os.close(0),
+    duplicate=lambda: os.dup(0),
+    pipe=lambda: os.pipe(),
+    memfd=lambda: os.memfd_create("x"),
+    socket=lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+    unix=lambda: socket.socket(socket.AF_UNIX),
+    send=lambda: pipe.send(b"x"),
+    kill=lambda: os.kill(victim, signal.SIGKILL),
+    trace=c("ptrace", 16, victim, None, None),
+    peek=c("process_vm_readv", victim, None, 0, None, 0, 0),
+    limits=lambda: __import__("resource").prlimit(victim, 7, (0, 0)),
+    fork=os.fork,
+    run=lambda: subprocess.run(["true"]),
+    replace=lambda: os.execv("/bin/true", ["true"]),
+    thread=threading.Thread(target=print).start,
+    code=lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC),
+    unlimited=c("prctl", 1, 0, 0, 0, 0),
+    mount=c("unshare", 0x10000000),
+    sleep=c("usleep", 1),
+)
+allowed = [name for name, what in tries.items() if not refused(what)]
+print(*allowed, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.fixture
+def decoders() -> Iterator[Decoders]:
+    running = Decoders(2, 1_000_000)
+    yield running
+    running.close()
+
+
+def children() -> list[psutil.Process]:
+    alive = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in alive if "upres.worker.imaging.decoder" in one.cmdline()]
+
+
+def test_a_confined_process_can_do_nothing(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.touch()
+    with subprocess.Popen(["sleep", "60"]) as victim:
+        code = CONFINED.format(memory=BASE_BYTES)
+        command = [sys.executable, "-c", code, str(victim.pid), str(kept)]
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=ROOT, env=environment)
+        assert victim.poll() is None
+        victim.kill()
+    assert done.stderr == ""
+    assert done.stdout.split() == []
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_memory_is_limited() -> None:
+    code = f"from upres.worker.imaging.decoder import confine\nconfine({BASE_BYTES})\nbytearray({BASE_BYTES})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert done.stderr.strip().endswith("MemoryError")
+
+
+def test_where_it_cannot_be_confined_nothing_is_decoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without libseccomp, say; the worker does not start, and says why."""
+    (tmp_path / "pyseccomp.py").write_text("raise RuntimeError('there is no libseccomp')")
+    start: Any = subprocess.Popen
+
+    def without(*arguments: Any, env: dict[str, str], **options: Any) -> Any:
+        return start(*arguments, env={**env, "PYTHONPATH": f"{tmp_path}:{ROOT}"}, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", without)
+    with pytest.raises(Unconfined, match="there is no libseccomp"):
+        Decoders(1, 100).start()
+    with pytest.raises(Unconfined, match="there is no libseccomp"):
+        Decoders(1, 100).decode(encoded(Image.new("RGB", (4, 4)), "PNG"), 100)
+
+
+def test_it_knows_nothing_of_the_workers_environment(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    decoders.decode(encoded(Image.new("RGB", (4, 4)), "PNG"), 100)
+    [child] = children()
+    assert set(child.environ()) <= {"PYTHONPATH", "PATH", "LD_LIBRARY_PATH", "OPENBLAS_NUM_THREADS", "LC_CTYPE"}
+    decoders.close()
+    assert children() == []
+
+
+@pytest.mark.parametrize("name", ["coffee.png", "chelsea.png"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF", "GIF"])
+def test_the_same_comes_out_as_without(decoders: Decoders, name: str, format: str) -> None:
+    with Image.open(SAMPLES / name) as image:
+        data = encoded(image.convert("RGB"), format)
+    here, there = images.decode(data, 10**6), decoders.decode(data, 10**6)
+    assert (here.pixels == there.pixels).all()
+    assert (here.gray, here.format, here.icc) == (there.gray, there.format, there.icc)
+
+
+def test_alpha_gray_and_profile_come_along(decoders: Decoders) -> None:
+    image = Image.new("LA", (30, 20), (7, 9))
+    here, there = (
+        decode(encoded(image, "PNG", icc_profile=b"profile"), 1000) for decode in (images.decode, decoders.decode)
+    )
+    assert here.alpha is not None
+    assert there.alpha is not None
+    assert (here.alpha == there.alpha).all()
+    assert there.gray
+    assert there.icc == b"profile"
+
+
+def test_errors_come_as_what_they_are(decoders: Decoders) -> None:
+    data = encoded(Image.new("RGB", (100, 100)), "PNG")
+    with pytest.raises(TooManyPixels, match="100×100"):
+        decoders.decode(data, 9999)
+    with pytest.raises(TruncatedImage):
+        decoders.decode(data[:60], 10000)
+
+
+def test_too_much_memory_fails_that_image_alone(decoders: Decoders) -> None:
+    huge = encoded(Image.new("1", (40_000, 40_000)), "PNG")
+    with pytest.raises((UndecodableImage, TooManyPixels)):
+        decoders.decode(huge, 10**12)
+    big = encoded(Image.new("RGB", (13_000, 13_000)), "BMP")[:100] + bytes(13_000 * 13_000 * 3)
+    with pytest.raises(UndecodableImage, match="MiB"):
+        decoders.decode(big, 10**12)
+    assert decoders.decode(encoded(Image.new("RGB", (4, 4)), "PNG"), 100).size == (4, 4)
+
+
+def test_one_that_hangs_or_dies_is_replaced(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "DECODE_SECONDS", 3)
+    data = encoded(Image.new("RGB", (4, 4)), "PNG")
+    decoders.decode(data, 100)
+    [first] = children()
+    first.suspend()
+    with pytest.raises(UndecodableImage, match="within"):
+        decoders.decode(data, 100)
+    assert decoders.decode(data, 100).size == (4, 4)
+    [second] = children()
+    assert second.pid != first.pid
+    os.kill(second.pid, 9)
+    wait_until(lambda: children() == [])
+    assert decoders.decode(data, 100).size == (4, 4)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"shape": [10**6, 10**6, 3]}, {"shape": [0, 4, 3]}, {"shape": [4, 4, 1]}, {"icc": 10**12}, {"icc": -1},
+        {"format": "exe"}, {"shape": "x"}, {"code": "nothing"}, {"code": 7, "message": None},
+    ],
+)  # fmt: skip
+def test_a_child_that_was_taken_over_is_not_believed(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch, header: dict[str, object]
+) -> None:
+    data = encoded(Image.new("RGB", (4, 4)), "PNG")
+    told = {"shape": [4, 4, 3], "alpha": False, "gray": False, "icc": None, "format": "png", **header}
+    read = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: {**read(text), **told})
+    with pytest.raises(UndecodableImage):
+        decoders.decode(data, 100)
+    monkeypatch.undo()
+    other = encoded(Image.new("RGB", (5, 6), "red"), "PNG")
+    assert decoders.decode(other, 100).size == (5, 6)  # and not what was left of the first
+
+
+def test_no_decoder_outlives_its_worker() -> None:
+    code = (
+        "import os\nfrom upres.worker.imaging.decoding import Decoders\nfrom tests.fuzz import seeds\n"
+        "d = Decoders(1, 10**6); d.decode(seeds()[0], 10**6)\nimport psutil\n"
+        "print(psutil.Process().children()[0].pid, flush=True)\nos.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    wait_until(lambda: not psutil.pid_exists(int(done.stdout)), 10)
+
+
+def test_many_at_once(decoders: Decoders) -> None:
+    files = [encoded(Image.new("L", (size, size), size), "PNG") for size in range(1, 60)]
+    with ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(lambda data: decoders.decode(data, 10**6), files))
+    assert all((picture.pixels == np.uint8(size)).all() for size, picture in enumerate(pictures, 1))
+    assert len(children()) <= 2

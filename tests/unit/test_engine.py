@@ -1,0 +1,139 @@
+"""The engine on the real model and real photos."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.paths import SAMPLES, pairs
+from upres.core import tiling
+from upres.core.errors import ModelError
+from upres.models.pairs import measure
+from upres.worker.engine.compute import Compute
+from upres.worker.engine.device import choose as choose_device
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.engine import Engine
+from upres.worker.engine.runtimes import choose
+from upres.worker.engine.torch_compute import TorchCompute
+from upres.worker.model import Model
+
+CPU = choose_device("cpu")
+
+
+@pytest.fixture(scope="module", params=["chosen", "torch"])
+def compute(request: pytest.FixtureRequest, model: Model) -> Compute:
+    """What CPUs use, and what CUDA does, whose lines run on a CPU as well."""
+    return choose(model, CPU) if request.param == "chosen" else TorchCompute(model, "cpu", "bfloat16")
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[DeviceThread]:
+    with DeviceThread() as thread:
+        yield thread
+
+
+@pytest.fixture(scope="module")
+def engine(model: Model, compute: Compute, device: DeviceThread) -> Engine:
+    engine = Engine(model.manifest, compute, device)
+    engine.tile = 96
+    return engine
+
+
+@pytest.fixture(scope="module")
+def coffee() -> "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]":
+    with Image.open(SAMPLES / "coffee.png") as image:
+        return np.asarray(image.convert("RGB").crop((200, 150, 330, 240)))
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_tiled_equals_untiled_to_the_grey_level(
+    model: Model, device: DeviceThread, engine: Engine, factor: int, coffee: np.ndarray
+) -> None:
+    small = coffee[:40, :50] if factor == 8 else coffee
+    untiled = Engine(model.manifest, engine.compute, device, tile=1000)
+    whole, tiled = untiled.upscale(small, factor), engine.upscale(small, factor)
+    assert tiled.shape == (small.shape[0] * factor, small.shape[1] * factor, 3)
+    assert np.abs(tiled.astype(int) - whole.astype(int)).max() <= 1
+
+
+def test_bands_are_the_image(engine: Engine, coffee: np.ndarray) -> None:
+    tall = coffee.swapaxes(0, 1)
+    bands = list(engine.bands(tall, 2))
+    assert len(bands) > 1
+    assert (np.concatenate(bands) == engine.upscale(tall, 2)).all()
+
+
+def test_jobs_at_once_get_the_pixels_they_would_get_alone(engine: Engine, coffee: np.ndarray) -> None:
+    pieces = [coffee[y : y + 40 + y % 3 * 30, x : x + 50 + x % 2 * 60] for y in (0, 10, 20) for x in (0, 15, 20)]
+    alone = [engine.upscale(piece, 4) for piece in pieces]
+    with ThreadPoolExecutor(8) as pool:
+        for order in (pieces, pieces[::-1]):
+            together = list(pool.map(lambda piece: engine.upscale(piece, 4), order))
+            for one, other in zip(together, alone, strict=True):
+                assert np.abs(one.astype(int) - other).max() <= 1
+            alone.reverse()
+
+
+def test_every_tile_is_told_once(engine: Engine, coffee: np.ndarray) -> None:
+    told: list[tuple[int, int]] = []
+    engine.upscale(coffee[:36, :40], 8, lambda done, total: told.append((done, total)))
+    total = len(tiling.plan(36, 40, 96, 35)) + len(tiling.plan(144, 160, 96, 35))
+    assert told == [(done, total) for done in range(1, total + 1)]
+
+
+def test_a_raising_listener_stops_the_work(engine: Engine, coffee: np.ndarray) -> None:
+    told: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        told.append(done)
+        raise KeyError("stop")
+
+    with pytest.raises(KeyError):
+        engine.upscale(coffee, 8, stop)
+    assert told == [1]
+
+
+def test_flat_colour_stays_flat(engine: Engine) -> None:
+    gray = np.full((20, 30, 3), 128, np.uint8)
+    assert np.abs(engine.upscale(gray, 4)[20:-20, 20:-20].astype(int) - 128).max() <= 2
+
+
+def test_a_factor_the_model_cannot_make_is_an_error(model: Model, compute: Compute, device: DeviceThread) -> None:
+    only_two = model._replace(manifest=model.manifest.model_copy(update={"networks": model.manifest.networks[1:]}))
+    engine = Engine(only_two.manifest, compute, device)
+    assert only_two.manifest.factors == (2, 4, 8)
+    assert [network.factor for network in only_two.manifest.chain(8)] == [2, 2, 2]
+    with pytest.raises(ModelError, match="factor 3"):
+        engine.upscale(np.zeros((8, 8, 3), np.uint8), 3)
+
+
+def test_weights_that_do_not_fit_their_manifest_are_an_error(weights: Model) -> None:
+    four, two = (network.file for network in weights.manifest.networks)
+    swapped = weights._replace(files={four: weights.files[two], two: weights.files[four]})
+    with pytest.raises(ModelError, match="does not fit"):
+        choose(swapped, CPU)
+
+
+def test_half_precision_costs_less_than_a_hundredth_of_a_decibel(
+    model: Model, compute: Compute, device: DeviceThread
+) -> None:
+    """The quality gate: Set5, against float32."""
+    for factor in (2, 4):
+        paths = sorted((pairs() / f"Set5_x{factor}").glob("*_LR.png"))
+        figures = []
+        for one in (TorchCompute(model, "cpu", "float32"), compute):
+            engine = Engine(model.manifest, one, device)
+            figures.append(np.mean([measure(engine.upscale, path, factor)[0] for path in paths]))
+        assert abs(figures[1] - figures[0]) <= 0.01
+
+
+# Measured 27.739 and 36.151 dB.
+@pytest.mark.parametrize(("folder", "image", "least"), [("Set5_x4", "img_003", 27.72), ("Set5_x2", "img_005", 36.13)])
+def test_quality_on_the_standard_pairs(engine: Engine, folder: str, image: str, least: float) -> None:
+    factor = int(folder[-1])
+    pair = pairs() / folder / f"{image}_SRF_{factor}_LR.png"
+    ours, bicubic = measure(engine.upscale, pair, factor)
+    assert ours > least
+    assert ours > bicubic + 2

@@ -1,0 +1,217 @@
+"""Messages: what is accepted, what is refused and with which code; settings; the error tree."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from tests.support.events import RESULT
+from tests.support.paths import ROOT
+from upres.core.api import EstimateRequest, JobAccepted, JobRequest, Problem, UploadRequest
+from upres.core.errors import InvalidJson, InvalidRequest, SettingsError, UpresError, tree
+from upres.core.manifest import Manifest
+from upres.core.schema import Cancelled, JobMessage, Message, Order, Snapshot, now
+from upres.core.settings import Settings
+from upres.function.parse import CODES, EXPECTED, parse, parse_json
+
+URL = {"image_url": "https://example.org/a.png"}
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8, "2", "4", "8", 4.0, " 4 "])
+def test_factors_are_accepted_as_number_and_as_text(factor: object) -> None:
+    assert parse({**URL, "upscale_factor": factor}).upscale_factor == int(str(factor).strip()[0])
+
+
+def test_defaults() -> None:
+    request = parse(URL)
+    assert (request.upscale_factor, request.output_format, request.priority, request.model) == (
+        4,
+        "auto",
+        "normal",
+        None,
+    )
+
+
+@pytest.mark.parametrize(("given", "format"), [("JPG", "jpeg"), ("jpeg", "jpeg"), ("PNG", "png"), ("webp", "webp")])
+def test_formats_as_people_write_them(given: str, format: str) -> None:
+    assert parse({**URL, "output_format": given}).output_format == format
+
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "image_missing", "image_url, image_base64 or image_key"),
+    ({**URL, "image_base64": "eA=="}, "image_ambiguous", "once"),
+    ({**URL, "image_key": "uploads/a"}, "image_ambiguous", "once"),
+    ({"image_url": "ftp://example.org/a.png"}, "invalid_image_url", "http"),
+    ({"image_url": "example.org/a.png"}, "invalid_image_url", "http"),
+    ({"image_url": "http://"}, "invalid_image_url", "http"),
+    ({"image_url": "http://[::1"}, "invalid_image_url", "http"),
+    ({"image_url": 7}, "invalid_image_url", "http"),
+    ({"image_url": "http://a/" + "x" * 9000}, "invalid_image_url", "8192"),
+    ({"image_key": "results/x"}, "invalid_image_key", "uploads/"),
+    ({"image_key": "uploads/../models"}, "invalid_image_key", "uploads/"),
+    ({**URL, "upscale_factor": 3}, "unsupported_factor", "2, 4 or 8"),
+    ({**URL, "upscale_factor": "three"}, "unsupported_factor", "2, 4 or 8"),
+    ({**URL, "upscale_factor": True}, "unsupported_factor", "2, 4 or 8"),
+    ({**URL, "upscale_factor": None}, "unsupported_factor", "2, 4 or 8"),
+    ({**URL, "upscale_factor": [4]}, "unsupported_factor", "2, 4 or 8"),
+    ({**URL, "model": "../secret"}, "unknown_model", "name of a model"),
+    ({**URL, "output_format": "gif"}, "unsupported_format", "png, jpeg or webp"),
+    ({**URL, "priority": "urgent"}, "invalid_priority", "normal or high"),
+    *(
+        ({**URL, "deadline_seconds": bad}, "invalid_deadline", "1 to 518400")
+        for bad in (0, -1, 1e9, "soon", None, "NaN")
+    ),
+    ({**URL, "image_name": "x" * 256}, "invalid_image_name", "255"),
+    ({**URL, "factor": 4}, "unknown_field", "upscale_factor"),
+]
+
+
+def test_a_thousand_mistakes_are_not_listed() -> None:
+    with pytest.raises(InvalidJson):
+        parse({str(number): 0 for number in range(1000)})
+
+
+def test_every_field_has_a_code_and_says_what_is_right() -> None:
+    fields = {name for model in (JobRequest, UploadRequest, EstimateRequest) for name in model.model_fields}
+    assert set(CODES) == set(EXPECTED) == fields
+
+
+@pytest.mark.parametrize(("payload", "code", "says"), BAD)
+def test_a_bad_field_is_named_with_what_would_be_right(payload: dict[str, Any], code: str, says: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(payload)
+    assert caught.value.code == code
+    assert says in str(caught.value)
+    [error] = caught.value.errors
+    assert len(error["given"]) <= 81
+
+
+def test_all_bad_fields_are_listed() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse({**URL, "upscale_factor": 3, "priority": "urgent"})
+    assert [error["field"] for error in caught.value.errors] == ["upscale_factor", "priority"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"7", b"null", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_json_object_is_said_to_be_none(body: bytes) -> None:
+    with pytest.raises(InvalidJson):
+        parse_json(body)
+
+
+any_text = st.text(st.characters(codec=None))
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | any_text, lambda inner: st.lists(inner, max_size=3)
+)
+
+
+@given(st.dictionaries(st.sampled_from([*JobRequest.model_fields, "other"]), json_values))
+def test_any_object_is_a_request_or_an_error_of_ours(payload: dict[str, Any]) -> None:
+    try:
+        request = parse(payload)
+    except InvalidRequest:
+        return
+    assert JobRequest.model_validate_json(request.model_dump_json()) == request
+
+
+MESSAGES: list[BaseModel] = [
+    JobRequest(image_url="http://a/b", upscale_factor=2, output_format="png", priority="high", image_name="ü.png"),
+    JobAccepted(job_id="0" * 32, status="queued", channel="c", events_url="e", status_url="s"),
+    JobMessage(
+        job_id="0" * 32, image_key="uploads/x", upscale_factor=8, model="m", model_version="1",
+        model_digest="0", output_format="auto",
+        submitted_at=now(), deadline=now(),
+    ),
+    RESULT,
+    Snapshot(
+        job_id="0" * 32, status="succeeded", upscale_factor=4, model="m", model_version="1", output_format="auto",
+        submitted_at=now(), updated_at=now(), deadline=now(), result=RESULT,
+    ),
+    Problem(type="t", title="t", status=404, detail="d", code="c", retryable=False),
+    Manifest.model_validate_json((ROOT / "models/faithful/1/manifest.json").read_text()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_every_message_survives_the_wire(message: BaseModel) -> None:
+    kind = type(message)
+    assert kind.model_validate_json(message.model_dump_json(exclude_none=True)) == message
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(message, next(iter(kind.model_fields)), None)
+
+
+def kinds(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+@pytest.mark.parametrize("kind", [Settings, *kinds(Order), *kinds(Message)], ids=lambda kind: kind.__name__)
+def test_every_field_is_documented(kind: type[BaseModel]) -> None:
+    assert [name for name, field in kind.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("told", [*MESSAGES[3:5], Cancelled(job_id="0" * 32)], ids=lambda told: type(told).__name__)
+def test_what_a_newer_version_tells_is_understood(told: BaseModel) -> None:
+    newer = {**told.model_dump(mode="json"), "invented_later": 1}
+    assert type(told).model_validate_json(json.dumps(newer)) == told
+
+
+@pytest.mark.parametrize("field", [*JobRequest.model_fields, "\ud800"])
+def test_half_a_character_is_a_problem(field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_json(json.dumps({"image_key": "uploads/x", field: "http://a/\ud800"}).encode())
+    json.dumps(caught.value.errors, ensure_ascii=False).encode()
+
+
+def test_error_codes_are_stable_and_in_the_docstring() -> None:
+    import upres.core.errors
+
+    codes = {kind.code: kind for kind in tree() if kind.__module__ == "upres.core.errors" and "code" in vars(kind)}
+    assert len(codes) > 20
+    for code, kind in codes.items():
+        assert f"{kind.__name__} " in (upres.core.errors.__doc__ or ""), kind
+        assert code in (upres.core.errors.__doc__ or "") or kind.__name__ == "InvalidRequest"
+        assert 400 <= kind.status < 600
+
+
+def test_only_what_may_pass_is_retryable() -> None:
+    retryable = {kind.code for kind in tree() if kind.retryable and kind.__module__ == "upres.core.errors"} - {
+        UpresError.code
+    }
+    unavailable = {"result_not_ready", "queue_unavailable", "store_unavailable", "model_unavailable"}
+    worker = {"timed_out", "deadline_exceeded", "worker_lost", "device_out_of_memory", "device_lost"}
+    limits = {"limit_reached", "rate_limited", "too_many_jobs", "quota_exceeded"}
+    assert retryable == unavailable | worker | limits | {"url_unreachable"}
+
+
+def test_settings_come_from_the_environment() -> None:
+    settings = Settings.from_environment(
+        {
+            "UPRES_MAX_INPUT_MEGAPIXELS": "8",
+            "UPRES_FETCH_PRIVATE_NETWORKS": "10.0.0.0/8, fd00::/8",
+            "UPRES_MODEL": "",
+            "X": "y",
+        }
+    )
+    assert settings.model == "faithful"
+    assert [str(network) for network in settings.fetch_private_networks] == ["10.0.0.0/8", "fd00::/8"]
+    assert [settings.max_input_pixels(factor) for factor in (2, 4, 8)] == [8_000_000, 8_000_000, 2_000_000]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("UPRES_MAX_INPUT_MEGAPIXELS", "many"),
+        ("UPRES_MAX_INPUT_MEGABYTES", "-1"),
+        ("UPRES_DEVICE", "tpu"),
+        ("UPRES_MODEL", "../x"),
+        ("UPRES_FETCH_PRIVATE_NETWORKS", "10.0.0.1/8"),
+    ],
+)
+def test_a_bad_setting_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        Settings.from_environment({name: value})

@@ -1,0 +1,157 @@
+"""Server-side request forgery: no spelling of an inner address, by no way, leads to a connection there."""
+
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.addresses import IPV4_SPECIAL, IPV6_SPECIAL, METADATA, ipv4, ipv6, spellings
+from tests.support.servers import IMAGE_HOST, http_server
+from upres.core.errors import FetchError, UrlRefused
+from upres.worker.fetch import Reach, fetch
+
+INNER = [ip_network(text) for text in (*IPV4_SPECIAL, *IPV6_SPECIAL, *METADATA)]
+SERVER = Reach((ip_network(f"{IMAGE_HOST}/32"),))
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses of all connections that were tried; only those to the test's own server are made."""
+    tried: list[str] = []
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        tried.append(address[0])
+        if address[0] != IMAGE_HOST:
+            raise ConnectionRefusedError("not in this test")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    return tried
+
+
+def inside(tried: list[str]) -> list[str]:
+    """Those that lead inside, the test's own server excepted."""
+    return [
+        one
+        for one in tried
+        if one != IMAGE_HOST and any(ip_address(one.partition("%")[0]) in network for network in INNER)
+    ]
+
+
+def hosts() -> list[str]:
+    return [spelling for address in ipv4() for spelling in spellings(address)] + [f"[{address}]" for address in ipv6()]
+
+
+def test_there_are_enough() -> None:
+    assert len(hosts()) > 1000
+    assert len({ip_address(text) for text in METADATA}) == len(METADATA)
+
+
+@pytest.mark.parametrize("port", ["", ":80", ":443"])
+def test_direct(connections: list[str], port: str) -> None:
+    for host in hosts():
+        with pytest.raises(FetchError):
+            fetch(f"http://{host}{port}/image.png", 1000, seconds=5)
+    assert inside(connections) == []
+
+
+def test_by_redirect(connections: list[str]) -> None:
+    target = ""
+
+    def answer(handler: Any) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", target)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with http_server(answer) as url:
+        for host in hosts():
+            target = f"http://{host.encode().decode('latin-1')}/"  # headers are bytes, whatever they mean
+            with pytest.raises(FetchError):
+                fetch(url, 1000, SERVER, seconds=5)
+    assert inside(connections) == []
+    assert IMAGE_HOST in connections
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, answers: Iterator[list[str]]) -> None:
+    """A resolver that gives these answers, one after the other."""
+
+    def getaddrinfo(host: str, port: int, *rest: Any, **options: Any) -> list[Any]:
+        return [
+            (socket.AF_INET6 if ":" in one else socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port))
+            for one in next(answers)
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def test_by_name(connections: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that leads inside, alone or beside a public address, in either order."""
+    for address in map(str, (*ipv4(), *ipv6())):
+        for answer in ([address], ["93.184.215.14", address], [address, "2606:2800:21f:cb07:6820:80da:af6b:8b2c"]):
+            resolving(monkeypatch, iter([answer]))
+            with pytest.raises(UrlRefused):
+                fetch("http://example.org/", 1000, seconds=5)
+    assert connections == []
+
+
+def test_by_rebinding(connections: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Public when it is checked, inside a moment later: the address that was checked is the one connected to."""
+    for address in map(str, ipv4()):
+        resolving(monkeypatch, iter([["93.184.215.14"], [address], [address]]))
+        with pytest.raises(FetchError):
+            fetch("http://example.org/", 1000, seconds=5)
+    assert set(connections) == {"93.184.215.14"}
+
+
+def test_public_addresses_are_tried(connections: list[str]) -> None:
+    """The guard refuses what it should, and not everything."""
+    for host in ("93.184.215.14", "[2606:2800:21f:cb07:6820:80da:af6b:8b2c]", "8.8.8.8"):
+        with pytest.raises(FetchError, match="does not answer"):
+            fetch(f"http://{host}/", 1000, seconds=5)
+    assert len(connections) == 3
+
+
+@pytest.mark.parametrize("port", [1, 22, 79, 81, 444, 6379, 8080, 65535])
+def test_other_ports(connections: list[str], port: int) -> None:
+    with pytest.raises(UrlRefused, match=r"port \d+ is not allowed|not public"):
+        fetch(f"http://93.184.215.14:{port}/", 1000, seconds=5)
+    assert connections == []
+
+
+def test_no_proxy_is_asked(connections: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A proxy would connect where this process would not; nor are passwords of .netrc sent."""
+    (tmp_path / "netrc").write_text("default login somebody password secret")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    sent: list[str | None] = []
+
+    def answer(handler: Any) -> None:
+        sent.append(handler.headers["Authorization"])
+        handler.send_response(204)
+        handler.end_headers()
+
+    with http_server(answer) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy)
+        for scheme in ("http", "https"):
+            with pytest.raises(FetchError, match="does not answer"):
+                fetch(f"{scheme}://93.184.215.14/", 1000, seconds=5)
+        assert set(connections) == {"93.184.215.14"}
+        fetch(proxy, 1000, SERVER, seconds=5)
+    assert sent == [None]
+
+
+@pytest.mark.parametrize("host", ["example.org", "EXAMPLE.org.", "a.images.example.net"])
+def test_allowed_hosts(connections: list[str], monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    resolving(monkeypatch, iter([["93.184.215.14"]] * 9))
+    reach = Reach(hosts=("example.org", ".images.example.net"))
+    with pytest.raises(FetchError, match="does not answer"):
+        fetch(f"http://{host}/", 1000, reach, seconds=5)
+    for other in ("example.com", "notexample.org", "example.org.evil.net", "images.example.net", "93.184.215.14"):
+        with pytest.raises(UrlRefused, match="not one of the hosts"):
+            fetch(f"http://{other}/", 1000, reach, seconds=5)
+    assert len(connections) == 1
