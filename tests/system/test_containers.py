@@ -20,12 +20,13 @@ from redis import Redis
 from redis.exceptions import NoPermissionError
 
 from infra.manifests import TOOLS, rendered, stages
-from tests.support.containers import DOCKER, PASSWORD, VALKEY, Composed, confined
+from tests.support.containers import DOCKER, PASSWORD, Composed, confined
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 from upres.client import Client
 from upres.core import keys
 from upres.embedded.child import Child, accepts, free_port
+from upres.embedded.stack import redis_server
 
 KUBERNETES = ROOT / "infra/kubernetes"
 FAITHFUL = ROOT / "models/faithful/1"
@@ -185,7 +186,7 @@ def redis(secrets: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathF
     (folder / "users.acl").write_text(secrets["upres-redis"]["users.acl"])
     [described] = [one for one in rendered(KUBERNETES / "overlays/cpu")[0] if one["kind"] == "StatefulSet"]
     [container] = described["spec"]["template"]["spec"]["containers"]
-    words = {"valkey-server": str(VALKEY), "/data": str(folder), "/etc/upres/users.acl": f"{folder}/users.acl"}
+    words = {"valkey-server": redis_server(), "/data": str(folder), "/etc/upres/users.acl": f"{folder}/users.acl"}
     command = [words.get(word, word) for word in container["args"]]
     child = Child("redis", [*command, "--bind", "127.0.0.1", "--port", str(port)], {}, folder)
     child.wait_ready(lambda: accepts(port))

@@ -16,7 +16,7 @@ from upres.embedded.child import Child, ChildDied, accepts, free_port
 
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
 
-PARTS = ("redis-server", "rclone", "function", "worker")
+PARTS = ("valkey-server", "rclone", "function", "worker")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from upres.embedded.child import free_port
-from upres.embedded.stack import redis_server
+from upres.embedded.stack import redis_server, tool
 
 TEXT = (ROOT / "docs/operations.md").read_text()
 PORTS = ("6379", "9000", "8000", "9464", "9465")
@@ -54,8 +54,8 @@ def clone(tmp_path: Path) -> Iterator[Path]:
             shutil.copy2(ROOT / name, folder / name)
     (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
     (tmp_path / "bin").mkdir()
-    for name in ("redis-server", "redis-cli"):
-        (tmp_path / "bin" / name).symlink_to(Path(redis_server()).with_name(name))
+    for name, program in (("redis-server", redis_server()), ("redis-cli", tool("redis-cli"))):
+        (tmp_path / "bin" / name).symlink_to(program)
     yield folder
     with suppress(OSError, ValueError):
         os.kill(int((folder / "data/redis.pid").read_text()), signal.SIGKILL)

