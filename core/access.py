@@ -17,13 +17,13 @@ from redis import Redis
 from upres.core import keys
 from upres.core.errors import KeyNotFound, LimitReached, QuotaExceeded, RateLimited, TooManyJobs
 from upres.core.leases import Lease
-from upres.core.schema import Message, now
+from upres.core.schema import TolerantModel, now
 from upres.core.script import call
 
 _TEXT = re.compile(r"upres_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 
 
-class ApiKey(Message):
+class ApiKey(TolerantModel):
     """One of them, without its secret."""
 
     key_id: str = Field(description="Eight hexadecimal digits.")

@@ -11,7 +11,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from upres.core import keys
-from upres.core.schema import FACTORS, UPLOAD_KEY, Message, ModelName, Order, Status, VersionName, WantedFormat
+from upres.core.schema import (
+    FACTORS,
+    UPLOAD_KEY,
+    ModelName,
+    Status,
+    StrictModel,
+    TolerantModel,
+    VersionName,
+    WantedFormat,
+)
 
 
 def _factor(value: object) -> object:
@@ -58,7 +67,7 @@ Text = Annotated[str | None, BeforeValidator(_text)]
 Address = Annotated[Text, AfterValidator(_http)]
 
 
-class Enlargement(Order):
+class Enlargement(StrictModel):
     """How an image is to be enlarged."""
 
     upscale_factor: Annotated[Literal[2, 4, 8], BeforeValidator(_factor)] = Field(
@@ -107,13 +116,13 @@ class JobRequest(Enlargement):
         return self
 
 
-class UploadRequest(Order):
+class UploadRequest(StrictModel):
     """What a client says of an image file that it wants to put into the store."""
 
     bytes: int = Field(ge=1, strict=True, description="Its exact size.")
 
 
-class UploadLink(Message):
+class UploadLink(TolerantModel):
     """Where to put it."""
 
     image_key: str = Field(description="For the job's `image_key`.")
@@ -121,7 +130,7 @@ class UploadLink(Message):
     expires_at: datetime = Field(description="Until when, UTC.")
 
 
-class PreviewTile(Message):
+class PreviewTile(TolerantModel):
     """A finished piece of a result, small; all coordinates in pixels of the preview."""
 
     of_width: int = Field(ge=1, description="Width of the whole preview.")
@@ -133,7 +142,7 @@ class PreviewTile(Message):
     image: str = Field(description="The piece as a data: URL (RFC 2397).")
 
 
-class PreviewTiles(Message):
+class PreviewTiles(TolerantModel):
     """What is finished of a running job, after what was seen already."""
 
     tiles: tuple[PreviewTile, ...] = Field(description="In the order in which they were finished.")
@@ -147,7 +156,7 @@ class EstimateRequest(Enlargement):
     bytes: int | None = Field(None, ge=1, strict=True, description="Size of the file.")
 
 
-class Estimate(Message):
+class Estimate(TolerantModel):
     """What would become of it."""
 
     accepted: bool = Field(description="Whether a job would be.")
@@ -165,7 +174,7 @@ class Estimate(Message):
     slots: int = Field(ge=0, description="Jobs that the workers that are there take at once.")
 
 
-class JobAccepted(Message):
+class JobAccepted(TolerantModel):
     """The answer to a request: where to follow the job."""
 
     job_id: str = Field(description="128 random bits in hexadecimal.")
@@ -175,7 +184,7 @@ class JobAccepted(Message):
     status_url: str = Field(description="Snapshot of the job; DELETE cancels it.")
 
 
-class Problem(Message):
+class Problem(TolerantModel):
     """An error on the wire: problem details (RFC 9457) with upres's stable code."""
 
     type: str = Field(description="urn:upres:error:{code}")

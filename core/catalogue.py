@@ -14,11 +14,11 @@ from upres.core import keys, registry
 from upres.core.errors import ModelNotFound, UnknownModel
 from upres.core.manifest import Labels, Rule
 from upres.core.registry import CANARY, STABLE
-from upres.core.schema import Message
+from upres.core.schema import TolerantModel
 from upres.core.storage import Store
 
 
-class Pin(Message):
+class Pin(TolerantModel):
     """One version, beyond doubt."""
 
     version: str = Field(description="Its name.")
@@ -26,7 +26,7 @@ class Pin(Message):
     factors: tuple[int, ...] = Field(description="Enlargements per side that it can make.")
 
 
-class Offer(Message):
+class Offer(TolerantModel):
     """What a model's labels mean."""
 
     labels: Mapping[str, Pin] = Field(description="Label → version.")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from upres.core.schema import ModelName, Order, VersionName
+from upres.core.schema import ModelName, StrictModel, VersionName
 
 SCHEMA_VERSION = 2
 GRAPH_INPUT, GRAPH_OUTPUT = "image", "enlarged"
@@ -14,14 +14,14 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 
-class File(Order):
+class File(StrictModel):
     """A file beside the manifest."""
 
     file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(safetensors|onnx|png)$", description="Its name.")
     sha256: Sha256
 
 
-class Sides(Order):
+class Sides(StrictModel):
     """What a network wants of the sides of its input; images that differ are padded, and the result is cut."""
 
     smallest: int = Field(1, ge=1, description="Pixels at least.")
@@ -74,7 +74,7 @@ class Network(File):
         return self.receptive_radius or 0 if self.halo is None else self.halo
 
 
-class Golden(Order):
+class Golden(StrictModel):
     """An image and what the model made of it, on the machine that knew it right."""
 
     factor: int = Field(ge=2, le=8, description="Enlargement per side.")
@@ -85,7 +85,7 @@ class Golden(Order):
     )
 
 
-class Manifest(Order):
+class Manifest(StrictModel):
     """`models/{name}/{version}/manifest.json`. Its own SHA-256 is the model's digest."""
 
     schema_version: Literal[2] = Field(description="Of this schema.")
@@ -134,14 +134,14 @@ def _stable(labels: dict[str, str]) -> dict[str, str]:
 LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
 
-class Rule(Order):
+class Rule(StrictModel):
     """When the canary becomes stable, or is given up, without anybody's doing."""
 
     jobs: int = Field(ge=1, description="After so many jobs of the canary it becomes stable; unless")
     most_failed_percent: float = Field(ge=0, le=100, description="more of them failed, and it is given up.")
 
 
-class Labels(Order):
+class Labels(StrictModel):
     """`models/{name}/labels.json`: which version each label means."""
 
     labels: Annotated[dict[LabelName, VersionName], AfterValidator(_stable)] = Field(

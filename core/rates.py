@@ -10,13 +10,13 @@ from pydantic import Field
 from redis import Redis
 
 from upres.core import keys
-from upres.core.schema import Message
+from upres.core.schema import TolerantModel
 
 FADE = 0.95
 """What a job before the last counts less: after fourteen jobs half."""
 
 
-class Rate(Message):
+class Rate(TolerantModel):
     """What is known about jobs of one model and factor."""
 
     jobs: float = Field(0, ge=0, description="How many, each the less the longer ago.")

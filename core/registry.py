@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from upres.core import keys
 from upres.core.errors import ModelError, ModelNotFound
 from upres.core.manifest import SCHEMA_VERSION, Labels, Manifest, Rule
-from upres.core.schema import Message
+from upres.core.schema import TolerantModel
 from upres.core.storage import ObjectNotFound, Store
 
 log = logging.getLogger("upres.registry")
@@ -30,7 +30,7 @@ BEFORE_MOST = 10
 """So many earlier stable versions are remembered for rollback."""
 
 
-class Version(Message):
+class Version(TolerantModel):
     """One version of a model, in short."""
 
     version: str = Field(description="Its name.")
@@ -41,7 +41,7 @@ class Version(Message):
     licence: str = Field(description="SPDX identifier.")
 
 
-class Entry(Message):
+class Entry(TolerantModel):
     """One model: what its labels mean, and which versions there are, as far as they can be read."""
 
     name: str = Field(description="Its name.")
@@ -54,7 +54,7 @@ class Entry(Message):
         return next((one for one in self.versions if one.version == self.labels.labels[STABLE]), None)
 
 
-class Index(Message):
+class Index(TolerantModel):
     """All models."""
 
     models: Mapping[str, Entry] = Field(description="By name.")

@@ -22,14 +22,14 @@ VersionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 UPLOAD_KEY = r"^uploads/[A-Za-z0-9_-]{1,64}$"
 
 
-class Order(BaseModel):
-    """Base of what somebody asks for: unknown fields are errors."""
+class StrictModel(BaseModel):
+    """Base of requests and other input: unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Message(BaseModel):
-    """Base of what is told: unknown fields are from a newer version, and ignored."""
+class TolerantModel(BaseModel):
+    """Base of answers and stored records: unknown fields are ignored, since a newer version may have added them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -45,7 +45,7 @@ Eta = Annotated[float | None, Field(ge=0, description="Expected seconds to the e
 Attempt = Annotated[int, Field(ge=0, description="1 for the first; more when an earlier worker died.")]
 
 
-class JobMessage(Order):
+class JobMessage(StrictModel):
     """What waits in the queue: all a worker needs, and never the image itself."""
 
     job_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="128 random bits in hexadecimal.")]
@@ -73,7 +73,7 @@ class JobMessage(Order):
         return self
 
 
-class Result(Message):
+class Result(TolerantModel):
     """Where the images of a finished job lie, and how they were made."""
 
     sr_image_url: str = Field(description="Presigned link to the enlarged image, valid for an hour.")
@@ -97,7 +97,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-class _Event(Message):
+class _Event(TolerantModel):
     job_id: JobId
     at: datetime = Field(default_factory=now, description="When it happened, UTC.")
 
@@ -175,7 +175,7 @@ Event = Annotated[Queued | Started | Progress | Requeued | Succeeded | Failed | 
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
-class Failure(Message):
+class Failure(TolerantModel):
     """Why a job failed."""
 
     code: str = Field(description="Stable error code, see core/errors.py.")
@@ -183,7 +183,7 @@ class Failure(Message):
     retryable: bool = Field(description="Whether the same request may succeed later.")
 
 
-class Snapshot(Message):
+class Snapshot(TolerantModel):
     """A job at one moment: the fold of its events."""
 
     job_id: JobId

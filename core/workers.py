@@ -6,11 +6,11 @@ from pydantic import Field
 from redis import Redis
 
 from upres.core import keys
-from upres.core.schema import Message
+from upres.core.schema import TolerantModel
 from upres.core.script import call
 
 
-class Worker(Message):
+class Worker(TolerantModel):
     """One worker process."""
 
     name: str = Field(description="Host, process, and six random digits.")

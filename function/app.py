@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from upres.core import events, tracing, webhooks
 from upres.core.errors import BodyTooLarge, QueueUnavailable, Unauthorized
-from upres.core.schema import Message
+from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
 from upres.function import jobs, models, problems, stream, uploads
 from upres.function.access import caller, check_token
@@ -253,7 +253,7 @@ def _services(request: Request) -> Services:
     return services
 
 
-def _json(message: Message, status: int = 200, **headers: str) -> Response:
+def _json(message: TolerantModel, status: int = 200, **headers: str) -> Response:
     body = message.model_dump_json(exclude_none=True)
     return Response(body, status, {"Cache-Control": "no-store", **headers}, media_type="application/json")
 

@@ -5,11 +5,11 @@ from pydantic import Field
 from upres.core import registry
 from upres.core.errors import ModelNotFound
 from upres.core.registry import Entry
-from upres.core.schema import Message
+from upres.core.schema import TolerantModel
 from upres.function.services import Services
 
 
-class ModelSummary(Message):
+class ModelSummary(TolerantModel):
     """One model, with what its labels mean."""
 
     name: str = Field(description="What a request names.")
@@ -27,7 +27,7 @@ class ModelDetails(ModelSummary):
     versions: tuple[registry.Version, ...] = Field(description="As they came into the registry.")
 
 
-class ModelList(Message):
+class ModelList(TolerantModel):
     """All models."""
 
     models: tuple[ModelSummary, ...] = Field(description="By name.")

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from upres.core import keys
 from upres.core.api import EstimateRequest, JobRequest, UploadRequest
 from upres.core.errors import FieldError, InvalidJson, InvalidRequest
-from upres.core.schema import Order
+from upres.core.schema import StrictModel
 
 SHOWN = 80
 """How many characters of a rejected value are quoted back."""
@@ -22,7 +22,7 @@ MOST_WAIT = 25.0
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,5})"?\s*(?=[,;]|$)', re.IGNORECASE)
 
 INSTEAD = 'send {"image_url": "https://…"}, or {"image_base64": "…"} with the file in base64.'
-Model = TypeVar("Model", bound=Order)
+Model = TypeVar("Model", bound=StrictModel)
 CODES = {
     "image_url": "invalid_image_url",
     "image_base64": "invalid_base64",
