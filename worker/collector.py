@@ -7,7 +7,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from upres.worker.job import Parts
-from upres.worker.slots import Hands
+from upres.worker.slots import InFlightJobs
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -15,16 +15,16 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 class WorkerCollector(Collector):
     """Device, tiles, slots, store and models of one worker."""
 
-    def __init__(self, parts: Parts, hands: Hands) -> None:
+    def __init__(self, parts: Parts, in_flight: InFlightJobs) -> None:
         self._device, self._stats, self._models = parts.device, parts.thread.stats, parts.models
         self._memory = parts.memory
-        self._store, self._slots, self._hands = parts.store, parts.settings.slots, hands
+        self._store, self._slots, self._in_flight = parts.store, parts.settings.slots, in_flight
 
     def collect(self) -> Iterable[Metric]:
         """See prometheus_client."""
         yield from self._device_metrics()
         yield GaugeMetricFamily("upres_slots", "Jobs that it takes at once.", value=self._slots)
-        yield GaugeMetricFamily("upres_slots_busy", "Jobs in hand.", value=len(self._hands.held()))
+        yield GaugeMetricFamily("upres_slots_busy", "Jobs in hand.", value=len(self._in_flight.current()))
         errors = CounterMetricFamily("upres_store_errors", "Requests that the object store failed.", labels=["kind"])
         for kind, count in self._store.failures.items():
             errors.add_metric([kind], count)

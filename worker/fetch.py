@@ -36,7 +36,7 @@ PORTS = (80, 443)
 CHUNK = 1 << 16
 
 
-class Reach(NamedTuple):
+class FetchPolicy(NamedTuple):
     """Where an image_url may lead."""
 
     networks: Sequence[Network] = ()
@@ -45,13 +45,13 @@ class Reach(NamedTuple):
     """When there are any, only these hosts, or with a leading dot all below a domain."""
 
 
-def fetch(url: str, max_bytes: int, reach: Reach = Reach(), seconds: float = TOTAL_SECONDS) -> bytes:
+def fetch(url: str, max_bytes: int, policy: FetchPolicy = FetchPolicy(), seconds: float = TOTAL_SECONDS) -> bytes:
     """The body under a URL, at most `max_bytes`, within `seconds`.
 
     Raises UrlRefused (address not public, port not 80 or 443, host not allowed, no http), UrlUnreachable
     (no answer, too slow, too many redirects), UrlAnsweredError (not a 2xx status) or TooManyBytes.
     """
-    guard = _Guard(reach, seconds, "image_url")
+    guard = _Guard(policy, seconds, "image_url")
     host = "the address"
     with _session(guard) as session, guard:
         try:
@@ -73,12 +73,12 @@ def fetch(url: str, max_bytes: int, reach: Reach = Reach(), seconds: float = TOT
             raise UrlUnreachable(f"image_url: {host} does not answer ({_reason(error)}).") from error
 
 
-def post(url: str, body: bytes, headers: dict[str, str], reach: Reach, seconds: float = TOTAL_SECONDS) -> int:
+def post(url: str, body: bytes, headers: dict[str, str], policy: FetchPolicy, seconds: float = TOTAL_SECONDS) -> int:
     """Send a body to a URL within `seconds`; the status of the answer, of which nothing else is read.
 
     Redirects are not followed. Raises UrlRefused or UrlUnreachable.
     """
-    guard = _Guard(reach, seconds, "webhook_url")
+    guard = _Guard(policy, seconds, "webhook_url")
     with _session(guard) as session, guard:
         try:
             with session.post(
@@ -97,8 +97,8 @@ class _Guard:
     Socket timeouts count between bytes; this counts in total, the resolver's time included.
     """
 
-    def __init__(self, reach: Reach, seconds: float, what: str) -> None:
-        self._reach, self._what = reach, what
+    def __init__(self, policy: FetchPolicy, seconds: float, what: str) -> None:
+        self._policy, self._what = policy, what
         self._deadline = time.monotonic() + seconds
         self._timer = threading.Timer(seconds, self._expire)
         self._timer.daemon = True
@@ -166,11 +166,11 @@ class _Guard:
             raise TimeoutError("time is up") from None
 
     def _check_host(self, host: str) -> None:
-        if not is_among(host, self._reach.hosts):
+        if not is_among(host, self._policy.hosts):
             raise UrlRefused(f"{self._what}: {host} is not one of the hosts that this server reaches.")
 
     def _check(self, host: str, address: str, port: int) -> None:
-        if reason := why_refused(address, self._reach.networks):
+        if reason := why_refused(address, self._policy.networks):
             log.info("%s: %s is %s: %s", self._what, host, address, reason)  # what names mean here is not for strangers
             raise UrlRefused(f"{self._what}: {host} is not a public address.")
         if port not in PORTS and why_refused(address) is None:

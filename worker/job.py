@@ -33,7 +33,7 @@ from upres.worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
 from upres.worker.engine.device import Device, Memory
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine, OnPiece
-from upres.worker.fetch import TOTAL_SECONDS, Reach, fetch
+from upres.worker.fetch import TOTAL_SECONDS, FetchPolicy, fetch
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.images import Picture
@@ -211,8 +211,8 @@ def _fetch(job: JobMessage, parts: Parts) -> bytes:
     limit = parts.settings.max_input_bytes
     if job.image_url is not None:
         left = max(1, min(TOTAL_SECONDS, (job.deadline - now()).total_seconds()))
-        reach = Reach(parts.settings.fetch_private_networks, parts.settings.fetch_hosts)
-        return fetch(job.image_url, limit, reach, left)
+        policy = FetchPolicy(parts.settings.fetch_private_networks, parts.settings.fetch_hosts)
+        return fetch(job.image_url, limit, policy, left)
     try:
         data = parts.store.get(job.image_key or "", limit)
     except ObjectNotFound as error:

@@ -19,7 +19,7 @@ from upres.core.queue import connect_quickly
 from upres.core.settings import Settings
 from upres.core.workers import Worker
 from upres.worker.report import fail
-from upres.worker.slots import Hands, Hold
+from upres.worker.slots import InFlightJob, InFlightJobs
 
 log = logging.getLogger("upres.worker")
 
@@ -38,12 +38,12 @@ class Keeper(threading.Thread):
     """Beats until it is closed. `describe` says how the worker is, `in_call` how long the device has been in a call."""
 
     def __init__(
-        self, settings: Settings, hands: Hands, describe: Callable[[], Worker], in_call: Callable[[], float]
+        self, settings: Settings, in_flight: InFlightJobs, describe: Callable[[], Worker], in_call: Callable[[], float]
     ) -> None:
         super().__init__(name="keeper", daemon=True)
         self._in_call = in_call
         self._connection = connect_quickly(settings, PATIENCE_SECONDS)
-        self._hands = hands
+        self._in_flight = in_flight
         self._describe = describe
         self._closed = threading.Event()
         self._beaten = time.monotonic()
@@ -66,11 +66,11 @@ class Keeper(threading.Thread):
 
     def beat(self) -> None:
         """One round of everything. Raises redis-py's errors."""
-        held = self._hands.held()
-        for job_id in leases.renew(self._connection, [hold.lease for hold in held]):
+        held = self._in_flight.current()
+        for job_id in leases.renew(self._connection, [taken.lease for taken in held]):
             JobLog(log, job_id).info("not ours any more; it stops at its next event", extra={"event": "lost"})
-        for hold in held:
-            self._watch(hold)
+        for taken in held:
+            self._watch(taken)
         if self._in_call() > DEVICE_SECONDS:
             log.error("the device hangs")
             self.stuck = True
@@ -97,14 +97,14 @@ class Keeper(threading.Thread):
         self.join(PATIENCE_SECONDS)
         workers.leave(self._connection, self._describe().name)
 
-    def _watch(self, hold: Hold) -> None:
+    def _watch(self, taken: InFlightJob) -> None:
         """Tell the end of a job that took too long, even while a call in it hangs; notice that it hangs."""
         now = time.monotonic()
-        if hold.failed_at is None and now > hold.until:
-            fail(self._connection, hold.lease, _lateness(hold.lease))
-            hold.failed_at = now
-        if hold.failed_at is not None and now > hold.failed_at + STUCK_SECONDS:
-            JobLog(log, hold.lease.job_id).error("hangs")
+        if taken.failed_at is None and now > taken.until:
+            fail(self._connection, taken.lease, _lateness(taken.lease))
+            taken.failed_at = now
+        if taken.failed_at is not None and now > taken.failed_at + STUCK_SECONDS:
+            JobLog(log, taken.lease.job_id).error("hangs")
             self.stuck = True
 
 

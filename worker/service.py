@@ -32,7 +32,7 @@ from upres.worker.keeper import Keeper
 from upres.worker.model import prune
 from upres.worker.models import Models
 from upres.worker.probes import Health, Probes
-from upres.worker.slots import Hands, Slot
+from upres.worker.slots import InFlightJobs, Slot
 from upres.worker.watcher import Watcher
 from upres.worker.webhooks import Bell
 
@@ -63,15 +63,17 @@ class Crew:
 
     def __init__(self, settings: Settings, parts: job.Parts, health: Health) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-        self.hands = Hands()
-        self.slots = [Slot(f"{self.name}-{number}", settings, self.hands, parts) for number in range(settings.slots)]
-        describe = partial(_describe, self.name, parts, self.hands)
-        self.keeper = Keeper(settings, self.hands, describe, parts.thread.seconds_in_call)
+        self.in_flight = InFlightJobs()
+        self.slots = [
+            Slot(f"{self.name}-{number}", settings, self.in_flight, parts) for number in range(settings.slots)
+        ]
+        describe = partial(_describe, self.name, parts, self.in_flight)
+        self.keeper = Keeper(settings, self.in_flight, describe, parts.thread.seconds_in_call)
         self.bell = Bell(settings, parts.store)
         self.watcher = parts.watcher
         self.threads = (self.keeper, self.watcher, *self.bell.threads, *self.slots)
         health.hangs = self.keeper.hangs
-        metrics.REGISTRY.register(WorkerCollector(parts, self.hands))
+        metrics.REGISTRY.register(WorkerCollector(parts, self.in_flight))
 
     def start(self) -> None:
         """Take jobs."""
@@ -80,11 +82,11 @@ class Crew:
 
     def is_well(self) -> bool:
         """Whether all of them go on."""
-        return not (self.hands.closed or self.keeper.stuck) and all(thread.is_alive() for thread in self.threads)
+        return not (self.in_flight.closed or self.keeper.stuck) and all(thread.is_alive() for thread in self.threads)
 
     def close(self) -> None:
         """Take no more."""
-        self.hands.close()
+        self.in_flight.close()
         self.watcher.close()
         self.bell.close()
 
@@ -106,7 +108,7 @@ def _work(settings: Settings, crew: Crew, parts: job.Parts, health: Health) -> i
     with suppress(RedisError):
         crew.keeper.tell()
     _finish(crew.slots, crew.keeper, signals, settings.stop_seconds)
-    left = _give_back(settings, crew.hands)
+    left = _give_back(settings, crew.in_flight)
     with suppress(RedisError):
         crew.keeper.close()
     stats = parts.thread.stats
@@ -128,14 +130,14 @@ def _finish(slots: list[Slot], keeper: Keeper, signals: "Signals", seconds: floa
             return
 
 
-def _give_back(settings: Settings, hands: Hands) -> bool:
+def _give_back(settings: Settings, in_flight: InFlightJobs) -> bool:
     """Put the jobs in hand into the queue again, as far as Redis is there; whether there were any."""
-    hands.wait_still(GIVE_BACK_SECONDS)  # a job may be on its way into a hand
-    left = hands.held()
+    in_flight.wait_idle(GIVE_BACK_SECONDS)  # a job may be on its way into a hand
+    left = in_flight.current()
     with suppress(RedisError), connect_quickly(settings, GIVE_BACK_SECONDS).pipeline(transaction=False) as pipeline:
-        for hold in left:
-            JobLog(log, hold.lease.job_id).info("goes back into the queue", extra={"event": "requeued"})
-            leases.give_back(pipeline, hold.lease, "worker_stopping")
+        for taken in left:
+            JobLog(log, taken.lease.job_id).info("goes back into the queue", extra={"event": "requeued"})
+            leases.give_back(pipeline, taken.lease, "worker_stopping")
         pipeline.execute()
     return bool(left)
 
@@ -147,11 +149,11 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _describe(name: str, parts: job.Parts, hands: Hands) -> Worker:
+def _describe(name: str, parts: job.Parts, in_flight: InFlightJobs) -> Worker:
     ready = parts.models.ready()
     return Worker(
         name=name,
-        state="stopping" if hands.closed else "ready",
+        state="stopping" if in_flight.closed else "ready",
         device=parts.device.name,
         kind=parts.device.kind,
         memory_used=parts.memory.used,
@@ -159,7 +161,7 @@ def _describe(name: str, parts: job.Parts, hands: Hands) -> Worker:
         models=tuple(map(str, ready)),
         digests=tuple(model.digest for model in ready),
         slots=parts.settings.slots,
-        jobs=tuple(hold.lease.job_id for hold in hands.held()),
+        jobs=tuple(taken.lease.job_id for taken in in_flight.current()),
     )
 
 

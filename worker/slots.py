@@ -33,7 +33,7 @@ PATIENCE_SECONDS = LOOK_SECONDS + 4
 """A Redis that says nothing for so long is not there."""
 
 
-class Hold:
+class InFlightJob:
     """A job in hand, and until when (time.monotonic) it may run."""
 
     def __init__(self, lease: Lease) -> None:
@@ -43,73 +43,73 @@ class Hold:
         """When it was told that its time is up."""
 
 
-class Hands:
+class InFlightJobs:
     """The jobs that this process has in hand, and whether it takes more."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._reaching = 0
-        self._held: set[Hold] = set()
+        self._acquiring = 0
+        self._jobs: set[InFlightJob] = set()
         self.closed = False
 
     @contextmanager
-    def reach(self) -> Iterator[None]:
+    def acquiring(self) -> Iterator[None]:
         """Wait for a job, and take it, inside."""
         with self._changed:
-            self._reaching += 1
+            self._acquiring += 1
         try:
             yield
         finally:
             with self._changed:
-                self._reaching -= 1
+                self._acquiring -= 1
                 self._changed.notify_all()
 
-    def take(self, lease: Lease) -> Hold:
+    def add(self, lease: Lease) -> InFlightJob:
         """Have a job in hand; then it must be put down."""
-        hold = Hold(lease)
+        taken = InFlightJob(lease)
         with self._changed:
-            self._held.add(hold)
-        return hold
+            self._jobs.add(taken)
+        return taken
 
-    def put_down(self, hold: Hold) -> None:
+    def remove(self, taken: InFlightJob) -> None:
         """Have no more to do with a job."""
         with self._changed:
-            self._held.discard(hold)
+            self._jobs.discard(taken)
 
-    def held(self) -> list[Hold]:
+    def current(self) -> list[InFlightJob]:
         """The jobs in hand now."""
         with self._changed:
-            return list(self._held)
+            return list(self._jobs)
 
     def close(self) -> None:
         """Take no more jobs; a slot that waits for one puts it back."""
         self.closed = True
 
-    def wait_still(self, seconds: float | None = None) -> None:
+    def wait_idle(self, seconds: float | None = None) -> None:
         """Return when no slot waits for a job any more, after `close`, or when the time is up."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._reaching, seconds)
+            self._changed.wait_for(lambda: not self._acquiring, seconds)
 
 
 class Slot(threading.Thread):
-    """Takes jobs until the hands are closed; the job in hand is finished."""
+    """Takes jobs until the in_flight are closed; the job in hand is finished."""
 
-    def __init__(self, name: str, settings: Settings, hands: Hands, parts: job.Parts) -> None:
+    def __init__(self, name: str, settings: Settings, in_flight: InFlightJobs, parts: job.Parts) -> None:
         super().__init__(name=name, daemon=True)
         self._waiting = connect_quickly(settings, PATIENCE_SECONDS)
         self._connection = connect(settings)
-        self._hands = hands
+        self._in_flight = in_flight
         self._parts = parts
 
     def run(self) -> None:
         """Take jobs."""
         failures = 0
-        while not self._hands.closed:
+        while not self._in_flight.closed:
             try:
-                hold = self._take()
+                taken = self._take()
                 failures = 0
-                if hold:
-                    self._work(hold)
+                if taken:
+                    self._work(taken)
             except RedisError as error:
                 failures = min(failures + 1, MOST_FAILURES)
                 log.warning("%s: Redis does not answer (%s); trying on", self.name, error)
@@ -117,18 +117,18 @@ class Slot(threading.Thread):
             except Exception:
                 log.exception("%s: a job was dropped; its lease will run out", self.name)
 
-    def _take(self) -> Hold | None:
+    def _take(self) -> InFlightJob | None:
         """The next job, if one comes soon."""
-        with self._hands.reach():
+        with self._in_flight.acquiring():
             job_id = leases.pop(self._waiting, LOOK_SECONDS)
-            if job_id and self._hands.closed:
+            if job_id and self._in_flight.closed:
                 leases.put_back(self._waiting, job_id)
                 return None
             lease = leases.take(self._waiting, job_id) if job_id else None
-            return self._hands.take(lease) if lease else None
+            return self._in_flight.add(lease) if lease else None
 
-    def _work(self, hold: Hold) -> None:
-        lease = hold.lease
+    def _work(self, taken: InFlightJob) -> None:
+        lease = taken.lease
         try:
             if lease.seconds_left <= 0:
                 leases.expire(self._connection, lease.job_id)
@@ -138,9 +138,9 @@ class Slot(threading.Thread):
             JobLog(log, lease.job_id).error("%s", error)
             fail(self._connection, lease, error, dead=True)
         except DeviceLost:
-            self._hands.close()
-            self._hands.wait_still()  # so that no other slot of this process takes the job again
+            self._in_flight.close()
+            self._in_flight.wait_idle()  # so that no other slot of this process takes the job again
             JobLog(log, lease.job_id).warning("goes back into the queue", extra={"event": "requeued"})
             leases.give_back(self._connection, lease, "device_lost")
         finally:
-            self._hands.put_down(hold)
+            self._in_flight.remove(taken)

@@ -17,7 +17,7 @@ from upres.core.schema import EVENT, Succeeded
 from upres.core.settings import Settings
 from upres.core.storage import Store
 from upres.core.webhooks import Due
-from upres.worker.fetch import Reach, post
+from upres.worker.fetch import FetchPolicy, post
 
 log = logging.getLogger("upres.worker")
 
@@ -36,7 +36,7 @@ class Bell:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._connection = connect_quickly(settings)
         self._store = store
-        self._reach = Reach(settings.fetch_private_networks, settings.fetch_hosts)
+        self._policy = FetchPolicy(settings.fetch_private_networks, settings.fetch_hosts)
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._busy: Counter[str] = Counter()
@@ -77,7 +77,7 @@ class Bell:
         """Once, now; and what comes of it."""
         body = self._body(due)
         try:
-            status = post(due.url, body.encode(), self._headers(due, body), self._reach)
+            status = post(due.url, body.encode(), self._headers(due, body), self._policy)
         except UrlRefused as error:
             JobLog(log, due.job_id).warning("its webhook is given up: %s", error)
             webhooks.done(self._connection, due)

@@ -24,7 +24,7 @@ from upres.embedded.child import accepts, free_port
 from upres.embedded.stack import Local
 from upres.worker.keeper import Keeper
 from upres.worker.probes import Health
-from upres.worker.slots import Hands
+from upres.worker.slots import InFlightJobs
 
 pytestmark = pytest.mark.without_worker
 
@@ -108,7 +108,7 @@ def test_one_that_loads_for_ever_is_stuck(local: Local) -> None:
 
 def test_whoever_does_not_get_on_is_stuck(local: Local) -> None:
     health = Health()
-    keeper = Keeper(local.settings, Hands(), lambda: pytest.fail("not started"), lambda: 1e6)
+    keeper = Keeper(local.settings, InFlightJobs(), lambda: pytest.fail("not started"), lambda: 1e6)
     health.hangs = keeper.hangs
     health.enter("ready")
     assert health.report()["status"] == "stuck"

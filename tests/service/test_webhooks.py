@@ -26,7 +26,7 @@ from upres.core import events, keys, webhooks
 from upres.core.errors import UrlRefused
 from upres.core.schema import Cancelled, Succeeded
 from upres.embedded.stack import Local
-from upres.worker.fetch import Reach
+from upres.worker.fetch import FetchPolicy
 from upres.worker.fetch import post as deliver
 from upres.worker.webhooks import Bell
 
@@ -182,7 +182,7 @@ def test_hosts_that_are_not_named_are_refused_at_once(local: Local, tmp_path: Pa
 @pytest.mark.parametrize("url", ["http://127.0.0.1:6379/", "http://169.254.169.254/", "http://[::1]/", "ftp://a/"])
 def test_no_message_goes_where_no_image_may_come_from(url: str) -> None:
     with pytest.raises(UrlRefused):
-        deliver(url, b"{}", {}, Reach())
+        deliver(url, b"{}", {}, FetchPolicy())
 
 
 @pytest.mark.parametrize("url", ["", "example.org", "ftp://example.org/", "http://", 5, "http://a/" + "x" * 2048])

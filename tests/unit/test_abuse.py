@@ -19,10 +19,10 @@ import requests
 
 from tests.support.servers import IMAGE_HOST, http_server
 from upres.core.errors import FetchError, TooManyBytes
-from upres.worker.fetch import CHUNK, TOTAL_SECONDS, Reach, fetch
+from upres.worker.fetch import CHUNK, TOTAL_SECONDS, FetchPolicy, fetch
 
 CAP = 1_000_000
-REACH = Reach((ip_network(f"{IMAGE_HOST}/32"),))
+POLICY = FetchPolicy((ip_network(f"{IMAGE_HOST}/32"),))
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
@@ -48,7 +48,7 @@ def stopped(answer: Answer, expected: type[FetchError] | type[TooManyBytes], sec
     begin = time.monotonic()
     with http_server(lambda handler: _quietly(answer, handler)) as url:
         with pytest.raises(expected):
-            fetch(url, CAP, REACH, seconds)
+            fetch(url, CAP, POLICY, seconds)
         assert time.monotonic() - begin < 10
 
 
@@ -92,7 +92,7 @@ def test_an_endless_body(length: str | None) -> None:
 
     if length == "10":  # what comes after the announced length is not read
         with http_server(lambda handler: _quietly(answer, handler)) as url:
-            assert fetch(url, CAP, REACH) == b"x" * 10
+            assert fetch(url, CAP, POLICY) == b"x" * 10
     else:
         stopped(answer, TooManyBytes)
     # Beyond what was read, the two ends' socket buffers took some.
@@ -128,7 +128,7 @@ def test_a_bomb_in_gzip_is_not_unpacked() -> None:
         handler.wfile.write(bomb)
 
     with http_server(answer) as url:
-        assert fetch(url, CAP, REACH) == bomb
+        assert fetch(url, CAP, POLICY) == bomb
 
 
 def test_a_body_shorter_than_announced() -> None:
@@ -154,7 +154,7 @@ def test_a_bomb_in_a_redirects_body_is_not_read() -> None:
 
     with http_server(lambda handler: _quietly(answer, handler)) as url:
         before = psutil.Process().memory_info().rss
-        assert fetch(url, CAP, REACH) == b"ok"
+        assert fetch(url, CAP, POLICY) == b"ok"
         assert psutil.Process().memory_info().rss - before < 30 * CAP
 
 
@@ -171,7 +171,7 @@ def test_a_server_that_drips_over_tls(tmp_path: Path, monkeypatch: pytest.Monkey
         threading.Thread(target=_drip, args=(context, listener), daemon=True).start()
         begin = time.monotonic()
         with pytest.raises(FetchError, match="did not deliver within 1 seconds"):
-            fetch(f"https://{IMAGE_HOST}:{listener.getsockname()[1]}/", CAP, REACH, 1)
+            fetch(f"https://{IMAGE_HOST}:{listener.getsockname()[1]}/", CAP, POLICY, 1)
         assert time.monotonic() - begin < 3
 
 
@@ -201,7 +201,7 @@ def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: time.sleep(8))
     begin = time.monotonic()
     with pytest.raises(FetchError, match="did not deliver"):
-        fetch("http://example.org/", CAP, REACH, 1)
+        fetch("http://example.org/", CAP, POLICY, 1)
     assert time.monotonic() - begin < 3
 
 
@@ -239,4 +239,4 @@ def test_what_is_no_http(line: bytes) -> None:
         handler.close_connection = True
 
     with http_server(answer) as url, suppress(FetchError, TooManyBytes):
-        assert len(fetch(url, CAP, REACH, 5)) <= CAP
+        assert len(fetch(url, CAP, POLICY, 5)) <= CAP

@@ -10,9 +10,9 @@ import pytest
 from tests.support.servers import IMAGE_HOST, body, http_server
 from upres.core.errors import TooManyBytes, UrlAnsweredError, UrlRefused, UrlUnreachable
 from upres.worker.addresses import REFUSED, why_refused
-from upres.worker.fetch import Reach, fetch
+from upres.worker.fetch import FetchPolicy, fetch
 
-ALLOWED = Reach((ip_network(f"{IMAGE_HOST}/32"),))
+ALLOWED = FetchPolicy((ip_network(f"{IMAGE_HOST}/32"),))
 
 
 def get(url: str, max_bytes: int = 1000, seconds: float = 5) -> bytes:

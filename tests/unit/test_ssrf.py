@@ -11,10 +11,10 @@ import pytest
 from tests.support.addresses import IPV4_SPECIAL, IPV6_SPECIAL, METADATA, ipv4, ipv6, spellings
 from tests.support.servers import IMAGE_HOST, http_server
 from upres.core.errors import FetchError, UrlRefused
-from upres.worker.fetch import Reach, fetch
+from upres.worker.fetch import FetchPolicy, fetch
 
 INNER = [ip_network(text) for text in (*IPV4_SPECIAL, *IPV6_SPECIAL, *METADATA)]
-SERVER = Reach((ip_network(f"{IMAGE_HOST}/32"),))
+SERVER = FetchPolicy((ip_network(f"{IMAGE_HOST}/32"),))
 
 
 @pytest.fixture
@@ -148,10 +148,10 @@ def test_no_proxy_is_asked(connections: list[str], monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("host", ["example.org", "EXAMPLE.org.", "a.images.example.net"])
 def test_allowed_hosts(connections: list[str], monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     resolving(monkeypatch, iter([["93.184.215.14"]] * 9))
-    reach = Reach(hosts=("example.org", ".images.example.net"))
+    policy = FetchPolicy(hosts=("example.org", ".images.example.net"))
     with pytest.raises(FetchError, match="does not answer"):
-        fetch(f"http://{host}/", 1000, reach, seconds=5)
+        fetch(f"http://{host}/", 1000, policy, seconds=5)
     for other in ("example.com", "notexample.org", "example.org.evil.net", "images.example.net", "93.184.215.14"):
         with pytest.raises(UrlRefused, match="not one of the hosts"):
-            fetch(f"http://{other}/", 1000, reach, seconds=5)
+            fetch(f"http://{other}/", 1000, policy, seconds=5)
     assert len(connections) == 1
