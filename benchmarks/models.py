@@ -21,8 +21,8 @@ from PIL import Image
 from benchmarks.report import emit
 from upres.client import Client
 from upres.core import keys, registry
-from upres.core.catalogue import published
 from upres.core.queue import connect
+from upres.core.served_models import published
 from upres.core.storage import Store
 from upres.embedded.stack import Local
 from upres.models import export

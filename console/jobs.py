@@ -99,7 +99,7 @@ def _each(job_ids: Iterable[str], everything: bool, do: "Callable[[Redis, str], 
 
     with connection() as redis:
         if everything:
-            job_ids = [letter.job_id for letter in deadletters.listing(redis, keys.DEAD_MOST)]
+            job_ids = [letter.job_id for letter in deadletters.listing(redis, keys.MAX_DEAD_LETTERS)]
         elif not job_ids:
             raise click.UsageError("Name dead letters, or give --all.")
         failed = False

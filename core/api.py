@@ -95,7 +95,7 @@ class JobRequest(Enlargement):
     deadline_seconds: float = Field(
         keys.DEADLINE_SECONDS,
         ge=1,
-        le=keys.DEADLINE_MOST,
+        le=keys.MAX_DEADLINE_SECONDS,
         description="The job fails when it has not ended so many seconds after it was accepted.",
     )
 

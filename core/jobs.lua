@@ -71,17 +71,17 @@ local function release_work(id, type, data, dead)
     end
 end
 
-local function bury(id)
+local function dead_letter(id)
     local now = milliseconds()
     redis.call('EXPIRE', record_of(id), EVENTS_SECONDS)
     redis.call('ZADD', DEAD, now, id)
     redis.call('ZREMRANGEBYSCORE', DEAD, '-inf', now - EVENTS_SECONDS * 1000)
-    redis.call('ZREMRANGEBYRANK', DEAD, 0, -1 - DEAD_MOST)
+    redis.call('ZREMRANGEBYRANK', DEAD, 0, -1 - MAX_DEAD_LETTERS)
     redis.call('EXPIRE', DEAD, EVENTS_SECONDS)
 end
 
 -- How the job ended is to be told to an address.
-local function ring(id, url, owner, data)
+local function schedule_webhook(id, url, owner, data)
     redis.call('HSET', webhook_of(id), 'url', url, 'owner', owner or '', 'data', data)
     redis.call('EXPIRE', webhook_of(id), WEBHOOK_SECONDS)
     redis.call('ZADD', WEBHOOKS, milliseconds(), id)
@@ -102,12 +102,12 @@ local function finish(id, type, data, dead)
     end
     local owner, url, model = unpack(redis.call('HMGET', run_of(id), 'owner', 'webhook', 'model'))
     if owner then redis.call('ZREM', 'upres:key:' .. owner .. ':jobs', id) end
-    if url and data then ring(id, url, owner, data) end
+    if url and data then schedule_webhook(id, url, owner, data) end
     if model and data then count_end(model, type, data) end
     redis.call('ZREM', LEASES, id)
     redis.call('ZREM', DEADLINES, id)
     redis.call('DEL', run_of(id), preview_of(id))
-    if dead then bury(id) else redis.call('DEL', record_of(id)) end
+    if dead then dead_letter(id) else redis.call('DEL', record_of(id)) end
 end
 
 -- The id of the event; nil when the job has ended. `once` names this event, should it be sent twice.
@@ -124,13 +124,13 @@ function append(id, once, type, data, dead)
     return entry
 end
 
-local function loosen(id)
+local function release_lease(id)
     redis.call('ZREM', LEASES, id)
     redis.call('HDEL', run_of(id), 'holder')
 end
 
 local function to_queue(id)
-    loosen(id)
+    release_lease(id)
     redis.call('LPUSH', QUEUE, id)
 end
 
@@ -294,7 +294,7 @@ function operations.claim(work, id, once, holder, requeued, gone)
     local other = redis.call('HGET', work, 'job')
     if other and other ~= id then
         append(id, once, 'requeued', message(id, requeued))
-        loosen(id)
+        release_lease(id)
         redis.call('RPUSH', work .. ':parked', id)
         redis.call('EXPIRE', work .. ':parked', EVENTS_SECONDS)
         return {'parked'}

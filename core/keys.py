@@ -84,7 +84,7 @@ JOB_SECONDS = 600
 cores about four."""
 DEADLINE_SECONDS = DAY
 """A job that nobody finished by then fails, unless it asked for another deadline."""
-DEADLINE_MOST = 6 * DAY
+MAX_DEADLINE_SECONDS = 6 * DAY
 """Less than its events and its record are kept, so that it can still be told."""
 LEASE_SECONDS = 12
 """So long after its worker's last sign of life a job goes to another; a restart of Redis must fit into it."""
@@ -98,7 +98,7 @@ WORKER_SECONDS = LEASE_SECONDS
 """A worker that said nothing for so long is not listed any more."""
 ATTEMPTS = 3
 """So often a job is taken up when its workers die; a job that kills three workers kills all."""
-DEAD_MOST = 10_000
+MAX_DEAD_LETTERS = 10_000
 """More dead letters than that are not kept; the oldest go first."""
 PREVIEW_SECONDS = 600
 """A preview is of no use when its job has stood still for so long."""
@@ -108,7 +108,7 @@ WEBHOOK_LEASE_SECONDS = 30
 """A worker that tries has told the end of a job by then, or died."""
 RATE_SECONDS = 30 * DAY
 """What was not used for a month has nothing to say about today."""
-OFFER_SECONDS = 60
+SERVED_MODEL_SECONDS = 60
 """So long after a worker last had a model in memory, the registry alone says what its labels mean."""
 OUTCOMES_SECONDS = 30 * DAY
 """A canary that nobody asked for in a month begins again."""
@@ -155,7 +155,7 @@ def idempotency(key: str) -> str:
     return f"upres:idempotency:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-def offer(name: str) -> str:
+def served_model(name: str) -> str:
     """Redis key of what a model's labels mean."""
     return f"upres:model:{name}"
 

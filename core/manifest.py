@@ -149,5 +149,7 @@ class Labels(StrictModel):
     )
     canary_percent: float = Field(5, ge=0, le=100, description="Share of the jobs for the canary, if there is one.")
     rule: Rule | None = Field(None, description="Off by default; gone with the canary that it was set for.")
-    trial: str | None = Field(None, description="Names this canary's time, so that its jobs are counted alone.")
+    canary_run_id: str | None = Field(
+        None, alias="trial", description="Names this canary's time, so that its jobs are counted alone."
+    )
     before: tuple[VersionName, ...] = Field((), description="What was stable before, latest first: for rollback.")

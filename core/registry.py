@@ -189,8 +189,8 @@ def relabel(
                 _check_loss(found)
     fields = now.model_dump() | {"labels": meant, "before": _before(now, meant[STABLE])}
     if meant.get(CANARY) != now.labels.get(CANARY) or CANARY in changes:
-        trial = secrets.token_hex(4) if CANARY in meant else None
-        fields |= {"canary_percent": Labels.model_fields["canary_percent"].default, "rule": None, "trial": trial}
+        run_id = secrets.token_hex(4) if CANARY in meant else None
+        fields |= {"canary_percent": Labels.model_fields["canary_percent"].default, "rule": None, "trial": run_id}
     fields |= {} if canary_percent is None else {"canary_percent": canary_percent}
     fields |= {} if rule is None else {"rule": None if rule == "off" else rule}
     return _write(store, name, fields)

@@ -22,16 +22,20 @@ VersionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 UPLOAD_KEY = r"^uploads/[A-Za-z0-9_-]{1,64}$"
 
 
+ALIASES: ConfigDict = {"validate_by_name": True, "validate_by_alias": True, "serialize_by_alias": True}
+"""A field may have another name in what is stored: its alias. Programs use the field's own name."""
+
+
 class StrictModel(BaseModel):
     """Base of requests and other input: unknown fields are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", **ALIASES)
 
 
 class TolerantModel(BaseModel):
     """Base of answers and stored records: unknown fields are ignored, since a newer version may have added them."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", **ALIASES)
 
 
 JobId = Annotated[str, Field(description="128 random bits in hexadecimal.")]

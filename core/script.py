@@ -24,7 +24,7 @@ _CONSTANTS: dict[str, str | int] = {
     "POPPED_SECONDS": keys.POPPED_SECONDS,
     "DAY_SECONDS": keys.DAY,
     "ATTEMPTS": keys.ATTEMPTS,
-    "DEAD_MOST": keys.DEAD_MOST,
+    "MAX_DEAD_LETTERS": keys.MAX_DEAD_LETTERS,
     "WEBHOOKS": keys.WEBHOOKS,
     "WEBHOOK_SECONDS": keys.WEBHOOK_SECONDS,
     "WEBHOOK_LEASE_SECONDS": keys.WEBHOOK_LEASE_SECONDS,
@@ -39,7 +39,10 @@ def _literal(value: str | int) -> str:
 _SOURCE = "\n".join(
     [
         *(f"local {name} = {_literal(value)}" for name, value in _CONSTANTS.items()),
-        *((Path(__file__).parent / part).read_text() for part in ("jobs.lua", "telling.lua", "limits.lua")),
+        *(
+            (Path(__file__).parent / part).read_text()
+            for part in ("jobs.lua", "webhooks.lua", "workers.lua", "limits.lua")
+        ),
     ]
 )
 

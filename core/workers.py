@@ -25,12 +25,12 @@ class Worker(TolerantModel):
     jobs: tuple[str, ...] = Field(description="Ids of the jobs in hand.")
 
 
-def tell(connection: Redis, worker: Worker) -> None:
+def publish(connection: Redis, worker: Worker) -> None:
     """Say how a worker is; it is forgotten unless it says so again."""
-    call(connection, "tell", worker.name, worker.model_dump_json())
+    call(connection, "publish_worker", worker.name, worker.model_dump_json())
 
 
-def leave(connection: Redis, name: str) -> None:
+def deregister(connection: Redis, name: str) -> None:
     """A worker is gone."""
     connection.zrem(keys.WORKERS, name)
     connection.delete(keys.worker(name))

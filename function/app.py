@@ -21,7 +21,7 @@ from upres.core import events, tracing, webhooks
 from upres.core.errors import BodyTooLarge, QueueUnavailable, Unauthorized
 from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
-from upres.function import jobs, models, problems, stream, uploads
+from upres.function import jobs, model_list, problems, stream, uploads
 from upres.function.access import caller, check_token
 from upres.function.estimate import estimate
 from upres.function.middleware import Measured, SafeHeaders
@@ -190,13 +190,13 @@ def webhook_secret(request: Request) -> Response:
 def list_models(request: Request) -> Response:
     """GET /v1/models → all models."""
     caller(_services(request), request)
-    return _json(models.listing(_services(request)))
+    return _json(model_list.listing(_services(request)))
 
 
 def read_model(request: Request) -> Response:
     """GET /v1/models/{model} → one of them, with its versions."""
     caller(_services(request), request)
-    return _json(models.details(_services(request), request.path_params["model"]))
+    return _json(model_list.details(_services(request), request.path_params["model"]))
 
 
 async def healthz(request: Request) -> Response:

@@ -1,9 +1,9 @@
 """What would become of an image: its size, its tiles, its time, and whether a job would be accepted."""
 
-from upres.core import access, catalogue, formats, rates, registry, workers
+from upres.core import access, formats, rates, registry, served_models, workers
 from upres.core.api import Estimate, EstimateRequest
-from upres.core.catalogue import Pin
 from upres.core.errors import UpresError
+from upres.core.served_models import ModelRef
 from upres.core.tiling import TILE, passes
 from upres.function.access import Caller
 from upres.function.services import Services
@@ -17,12 +17,12 @@ def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Es
     if caller.key:
         access.pace(services.redis, caller.key)
     factor, model = request.upscale_factor, request.model or services.settings.model
-    pin = catalogue.pin(services.redis, services.store, model, request.model_version, ANY_JOB)
+    ref = served_models.resolve(services.redis, services.store, model, request.model_version, ANY_JOB)
     width, height = request.width * factor, request.height * factor
-    rate = rates.read(services.redis, pin.digest, factor)
-    refusal, tiles = _refusal(services, request, model, pin, caller), 0
+    rate = rates.read(services.redis, ref.digest, factor)
+    refusal, tiles = _refusal(services, request, model, ref, caller), 0
     if refusal is None:
-        manifest, _ = registry.manifest(services.store, model, pin.version)
+        manifest, _ = registry.manifest(services.store, model, ref.version)
         steps = passes(manifest, request.height, request.width, factor, rate.tile or TILE)
         tiles = sum(len(step.tiles) for step in steps)
     return Estimate(
@@ -33,19 +33,21 @@ def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Es
         height=height,
         tiles=tiles,
         model=model,
-        model_version=pin.version,
+        model_version=ref.version,
         seconds=None if refusal else rate.seconds(width * height / 1e6),
         waiting=services.redis.llen(services.queue.key),
         slots=sum(worker.slots for worker in workers.listing(services.redis) if worker.state == "ready"),
     )
 
 
-def _refusal(services: Services, request: EstimateRequest, model: str, pin: Pin, caller: Caller) -> UpresError | None:
+def _refusal(
+    services: Services, request: EstimateRequest, model: str, ref: ModelRef, caller: Caller
+) -> UpresError | None:
     """Why a job would not be accepted, or would fail; what its bytes are like, nobody knows yet."""
     factor, limit = request.upscale_factor, services.settings.max_input_bytes
     size = (request.width * factor, request.height * factor)
     try:
-        check_factor(model, pin, factor)
+        check_factor(model, ref, factor)
         if request.bytes and request.bytes > limit:
             raise too_many_bytes(limit)
         formats.check_pixels(request.width, request.height, services.settings.max_input_pixels(factor))

@@ -16,7 +16,7 @@ from upres.core.api import (
     UploadRequest,
 )
 from upres.core.schema import EVENT, Snapshot
-from upres.function.models import ModelDetails, ModelList
+from upres.function.model_list import ModelDetails, ModelList
 
 REF = "#/components/schemas/{model}"
 JOB_ID: dict[str, Any] = {

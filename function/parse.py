@@ -55,7 +55,7 @@ EXPECTED = {
     "height": "height must be that of the image in pixels, a whole number.",
     "webhook_url": "webhook_url must be an absolute http:// or https:// address of at most 2048 characters.",
     "preview": "preview must be true or false.",
-    "deadline_seconds": f"deadline_seconds must be 1 to {keys.DEADLINE_MOST}, in seconds.",
+    "deadline_seconds": f"deadline_seconds must be 1 to {keys.MAX_DEADLINE_SECONDS}, in seconds.",
 }
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 
-from upres.core import access, catalogue, events, keys, tracing
+from upres.core import access, events, keys, served_models, tracing
 from upres.core.api import JobAccepted, JobRequest
 from upres.core.enqueue import Record, enqueue
 from upres.core.errors import FieldError, InvalidRequest, TooManyBytes
@@ -79,12 +79,12 @@ def _message(services: Services, request: JobRequest, caller: Caller) -> JobMess
     """The job for the queue; an image that came along goes into the store, only its key into the job."""
     job_id = secrets.token_hex(16)
     model = request.model or services.settings.model
-    pin = catalogue.pin(services.redis, services.store, model, request.model_version, job_id)
+    ref = served_models.resolve(services.redis, services.store, model, request.model_version, job_id)
     data = None
     _check_webhook(services, request.webhook_url)
     if request.image_base64 is not None:
         data = _decode(request.image_base64, services.settings.max_input_bytes)
-    check_factor(model, pin, request.upscale_factor)
+    check_factor(model, ref, request.upscale_factor)
     if caller.key:
         access.admit(services.redis, caller.key, job_id)
     image_key = request.image_key
@@ -99,8 +99,8 @@ def _message(services: Services, request: JobRequest, caller: Caller) -> JobMess
         image_name=request.image_name,
         upscale_factor=request.upscale_factor,
         model=model,
-        model_version=pin.version,
-        model_digest=pin.digest,
+        model_version=ref.version,
+        model_digest=ref.digest,
         output_format=request.output_format,
         submitted_at=submitted_at,
         deadline=submitted_at + timedelta(seconds=request.deadline_seconds),
@@ -110,10 +110,10 @@ def _message(services: Services, request: JobRequest, caller: Caller) -> JobMess
     )
 
 
-def check_factor(model: str, pin: catalogue.Pin, factor: int) -> None:
+def check_factor(model: str, ref: served_models.ModelRef, factor: int) -> None:
     """Raise InvalidRequest when the model cannot enlarge so."""
-    if factor not in pin.factors:
-        detail = f"Model {model!r} {pin.version} enlarges by {' or '.join(map(str, pin.factors))}."
+    if factor not in ref.factors:
+        detail = f"Model {model!r} {ref.version} enlarges by {' or '.join(map(str, ref.factors))}."
         raise _invalid("upscale_factor", "unsupported_factor", detail, str(factor))
 
 

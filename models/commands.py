@@ -14,7 +14,7 @@ from upres.models import bundled, making
 from upres.models.opened import store
 
 if TYPE_CHECKING:
-    from upres.core.catalogue import Offer
+    from upres.core.served_models import ServedModel
 
 HELP = """Look after models: versions, and which of them is served.
 
@@ -165,21 +165,21 @@ def meant(labels: Labels) -> str:
     return ", ".join(f"{label}={version}" for label, version in labels.labels.items())
 
 
-def _offer(name: str) -> "Offer | str | None":
+def _offer(name: str) -> "ServedModel | str | None":
     """What workers say; in a sentence why that is not known."""
-    from upres.core import catalogue
+    from upres.core import served_models
 
     try:
         with connection() as redis:
-            return catalogue.published(redis, name)
+            return served_models.published(redis, name)
     except click.ClickException as error:
         return f"not known: {error.message}"
 
 
-def _served(offer: "Offer | None") -> str:
+def _served(offer: "ServedModel | None") -> str:
     if offer is None:
         return "by no worker now; one loads it with the next job"
-    return ", ".join(f"{label}={pin.version}" for label, pin in offer.labels.items())
+    return ", ".join(f"{label}={ref.version}" for label, ref in offer.labels.items())
 
 
 def _rule(labels: Labels) -> str:

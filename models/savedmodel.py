@@ -3,7 +3,7 @@
     python savedmodel.py convert GRAPH.onnx FOLDER
     python savedmodel.py run FOLDER IMAGES.npz RESULTS.npz
 
-onnx2tf, the converter that is maintained, pins numpy 1 and a TensorFlow to match; upres has numpy 2. So it is installed
+onnx2tf, the converter that is maintained, refs numpy 1 and a TensorFlow to match; upres has numpy 2. So it is installed
 apart: pip install -r models/requirements-savedmodel.txt
 """
 

@@ -1,4 +1,4 @@
-"""What the parts of a worker know of themselves, in Prometheus's terms, read at the moment of the scrape."""
+"""What a worker knows of itself, in Prometheus's terms, read at the moment of the scrape."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from upres.worker.job import Parts
+from upres.worker.context import WorkerContext
 from upres.worker.slots import InFlightJobs
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -15,10 +15,10 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 class WorkerCollector(Collector):
     """Device, tiles, slots, store and models of one worker."""
 
-    def __init__(self, parts: Parts, in_flight: InFlightJobs) -> None:
-        self._device, self._stats, self._models = parts.device, parts.thread.stats, parts.models
-        self._memory = parts.memory
-        self._store, self._slots, self._in_flight = parts.store, parts.settings.slots, in_flight
+    def __init__(self, context: WorkerContext, in_flight: InFlightJobs) -> None:
+        self._device, self._stats, self._models = context.device, context.thread.stats, context.models
+        self._memory = context.memory
+        self._store, self._slots, self._in_flight = context.store, context.settings.slots, in_flight
 
     def collect(self) -> Iterable[Metric]:
         """See prometheus_client."""

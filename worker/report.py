@@ -1,4 +1,4 @@
-"""Tells how far a job is, as events; the first that is refused ends the work."""
+"""Publishes how far a job is, as events. The first event that Redis refuses ends the work on the job."""
 
 import logging
 import threading
@@ -26,23 +26,23 @@ class JobEnded(Exception):
     """The job is not this worker's any more: it has ended, another attempt goes on with it, or it waits."""
 
 
-def tell(connection: Redis, event: Event, lease: Lease, dead: bool = False) -> bool:
-    """Append an event of a job in hand; whether it still is that (see core/events.py)."""
+def publish(connection: Redis, event: Event, lease: Lease, dead: bool = False) -> bool:
+    """Append an event of a job that this worker holds (core/events.py); False when it does not hold it any more."""
     if events.append(connection, event, lease.holder, dead) is None:
         return False
     metrics.EVENTS.labels(event.type).inc()
     return True
 
 
-def fail(connection: Redis, lease: Lease, error: UpresError, dead: bool = False) -> None:
-    """End a job in hand with an error, and say so."""
-    if tell(connection, leases.failure(lease.job_id, error), lease, dead):
+def publish_failure(connection: Redis, lease: Lease, error: UpresError, dead: bool = False) -> None:
+    """End a job that this worker holds with an error; `dead` keeps it as a dead letter."""
+    if publish(connection, leases.failure(lease.job_id, error), lease, dead):
         tracing.failed(error.code)
         JobLog(log, lease.job_id).info("failed: %s", error.code, extra={"event": "failed", "code": error.code})
 
 
 class Report:
-    """Tells how far one job is, and measures it."""
+    """Publishes the progress of one job, and measures its stages. Methods raise JobEnded when Redis refuses."""
 
     def __init__(self, job: JobMessage, connection: Redis, device: str, lease: Lease) -> None:
         self.lease = lease
@@ -50,7 +50,7 @@ class Report:
         self._connection, self._device = connection, device
         self._stage_began = 0.0
         self._tiles = (0, 0)
-        self._resumed = 0
+        self._tiles_of_others = 0
         self._engine: Engine | None = None
         self._tile_size = 0
         self.seconds: dict[Stage, float] = {}
@@ -58,17 +58,17 @@ class Report:
     @property
     def resumed(self) -> bool:
         """Whether an earlier attempt did a part of the tiles."""
-        return self._resumed > 0
+        return self._tiles_of_others > 0
 
     @property
     def expected_seconds(self) -> float:
-        """How long all tiles take, judged by those that are done."""
+        """How long all tiles take, judged by those that this attempt has done; 0 before the first."""
         done, total = self._tiles
-        fresh = done - self._resumed
-        return (time.perf_counter() - self._stage_began) / fresh * total if fresh else 0
+        own = done - self._tiles_of_others
+        return (time.perf_counter() - self._stage_began) / own * total if own else 0
 
     def started(self) -> None:
-        """The job was taken; `attempt` counts how often that happened."""
+        """Publish that this worker took the job."""
         job = self._job
         waited = max(0.0, (now() - job.submitted_at).total_seconds())
         metrics.ATTEMPTS.labels(job.model).inc()
@@ -85,20 +85,16 @@ class Report:
                 waited_seconds=waited,
             )
         )
-        told = {"event": "started", "attempt": self.lease.attempt, "waited_seconds": round(waited, 3)}
-        JobLog(log, job.job_id).info("started, attempt %d", self.lease.attempt, extra=told)
-
-    def enlarged_by(self, engine: Engine) -> None:
-        """Tiles are about to come from there."""
-        self._engine, self._tile_size = engine, engine.tile
+        fields = {"event": "started", "attempt": self.lease.attempt, "waited_seconds": round(waited, 3)}
+        JobLog(log, job.job_id).info("started, attempt %d", self.lease.attempt, extra=fields)
 
     def notice(self, text: str) -> None:
-        """Something takes a while before the first stage."""
+        """Publish a sentence for people, before the first stage."""
         self._progress("fetch", 0, notice=text)
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
-        """Announce a stage and measure how long its block takes."""
+        """Publish the beginning of a stage, and measure how long its block takes."""
         self._progress(stage, PERCENT[stage])
         self._stage_began = time.perf_counter()
         with tracing.span(stage):
@@ -106,20 +102,29 @@ class Report:
         self.seconds[stage] = round(time.perf_counter() - self._stage_began, 4)
         metrics.STAGE_SECONDS.labels(stage, self._job.model).observe(self.seconds[stage])
 
-    def tile(self, done: int, total: int) -> None:
-        """A tile is finished; the rest of the job is expected to go on at the same pace per percent."""
-        notice = self._notice(done, total)
-        self._tiles = (done, total)
-        per_tile = (PERCENT["encode"] - PERCENT["upscale"]) / total
-        percent = PERCENT["upscale"] + per_tile * done
-        pace = (time.perf_counter() - self._stage_began) / (per_tile * (done - self._resumed))
-        self._progress("upscale", round(percent, 2), round(pace * (100 - percent), 2), notice)
+    def upscaling(self, engine: Engine) -> None:
+        """The next tiles come from this engine."""
+        self._engine, self._tile_size = engine, engine.tile
 
-    def _notice(self, done: int, total: int) -> str | None:
-        """What is unusual since the last tile."""
-        if done > self._tiles[0] + 1:
-            self._resumed = done - 1
-            return f"Resumed where the last attempt was: {self._resumed} of {total} tiles were done."
+    def resuming(self, done: int, total: int) -> None:
+        """Publish how many of all tiles an earlier attempt has done."""
+        self._tiles, self._tiles_of_others = (done, total), done
+        notice = f"Resumed where the last attempt was: {done} of {total} tiles were done."
+        self._progress("upscale", round(self._percent(done, total), 2), notice=notice)
+
+    def tile(self, done: int, total: int) -> None:
+        """Publish a finished tile, with the time that the rest takes at the same pace."""
+        self._tiles = (done, total)
+        percent = self._percent(done, total)
+        gained = percent - self._percent(self._tiles_of_others, total)
+        eta = (time.perf_counter() - self._stage_began) / gained * (100 - percent)
+        self._progress("upscale", round(percent, 2), round(eta, 2), self._shrunk())
+
+    def _percent(self, done: int, total: int) -> float:
+        return PERCENT["upscale"] + (PERCENT["encode"] - PERCENT["upscale"]) * done / total
+
+    def _shrunk(self) -> str | None:
+        """A notice when the engine's tiles have become smaller since the last tile."""
         before, self._tile_size = self._tile_size, self._engine.tile if self._engine else 0
         if self._tile_size < before:
             return f"The device ran short of memory; tiles are {self._tile_size} pixels now instead of {before}."
@@ -140,5 +145,5 @@ class Report:
         )
 
     def _append(self, event: Event) -> None:
-        if not tell(self._connection, event, self.lease):
+        if not publish(self._connection, event, self.lease):
             raise JobEnded

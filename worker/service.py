@@ -1,4 +1,4 @@
-"""A worker's life: model from the store, network on the device, warm; only then jobs, until it is told to stop."""
+"""The life of a worker process: load the model, warm up the device, run jobs until it is told to stop."""
 
 import logging
 import os
@@ -22,175 +22,189 @@ from upres.core.queue import connect, connect_quickly
 from upres.core.settings import Settings
 from upres.core.storage import Store
 from upres.core.workers import Worker
-from upres.worker import job, metrics
+from upres.worker import metrics
 from upres.worker.collector import WorkerCollector
+from upres.worker.context import WorkerContext
 from upres.worker.engine.device import Memory, choose
 from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.heartbeat import Heartbeat
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.imaging.encode import Encoders
-from upres.worker.keeper import Keeper
+from upres.worker.label_watcher import LabelWatcher
 from upres.worker.model import prune
-from upres.worker.models import Models
+from upres.worker.model_cache import ModelCache
 from upres.worker.probes import Health, Probes
 from upres.worker.slots import InFlightJobs, Slot
-from upres.worker.watcher import Watcher
-from upres.worker.webhooks import Bell
+from upres.worker.webhooks import WebhookDispatcher
 
 log = logging.getLogger("upres.worker")
 
 STOPPED, RESTART = 0, 75
 """Exit codes: told to stop; the device broke down or something hangs (EX_TEMPFAIL: start again)."""
-WATCH_SECONDS = 0.1
+CHECK_SECONDS = 0.1
+"""How often the main thread looks for signals and dead threads."""
 GIVE_BACK_SECONDS = 3
-"""Longer a worker that has to leave does not wait for Redis; the leases run out anyway."""
+"""A worker that ends does not wait longer for Redis; the leases run out anyway."""
 
 
 def serve(settings: Settings) -> int:
-    """Prepare, report, and work until SIGTERM or SIGINT, or until this process can work no more.
+    """Prepare, then run jobs until SIGTERM or SIGINT, or until this process cannot work any more.
 
-    Then the jobs in hand have `stop_seconds` to be finished; what is left is put back into the queue. The exit
-    code: STOPPED or RESTART.
+    Then the jobs in flight have `stop_seconds` to finish; those left go back into the queue. The exit code: STOPPED
+    or RESTART. Raises what `prepare` raises.
     """
     health = Health()
     with Probes(settings.metrics_port, health):
-        parts = prepare(settings)
-        crew = Crew(settings, parts, health)
-        return _work(settings, crew, parts, health)
+        context = prepare(settings)
+        return _serve(settings, WorkerThreads(settings, context, health), context, health)
 
 
-class Crew:
-    """The threads of a worker, and what they share."""
+class WorkerThreads:
+    """All threads of a worker, and the list of jobs that they share."""
 
-    def __init__(self, settings: Settings, parts: job.Parts, health: Health) -> None:
+    def __init__(self, settings: Settings, context: WorkerContext, health: Health) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.in_flight = InFlightJobs()
-        self.slots = [
-            Slot(f"{self.name}-{number}", settings, self.in_flight, parts) for number in range(settings.slots)
-        ]
-        describe = partial(_describe, self.name, parts, self.in_flight)
-        self.keeper = Keeper(settings, self.in_flight, describe, parts.thread.seconds_in_call)
-        self.bell = Bell(settings, parts.store)
-        self.watcher = parts.watcher
-        self.threads = (self.keeper, self.watcher, *self.bell.threads, *self.slots)
-        health.hangs = self.keeper.hangs
-        metrics.REGISTRY.register(WorkerCollector(parts, self.in_flight))
+        names = [f"{self.name}-{number}" for number in range(settings.slots)]
+        self.slots = [Slot(name, settings, self.in_flight, context) for name in names]
+        describe = partial(_describe, self.name, context, self.in_flight)
+        self.heartbeat = Heartbeat(settings, self.in_flight, describe, context.thread.seconds_in_call)
+        self.webhooks = WebhookDispatcher(settings, context.store)
+        self.label_watcher = context.label_watcher
+        self._all = (self.heartbeat, self.label_watcher, *self.webhooks.threads, *self.slots)
+        health.hangs = self.heartbeat.hangs
+        metrics.REGISTRY.register(WorkerCollector(context, self.in_flight))
 
     def start(self) -> None:
-        """Take jobs."""
-        for thread in self.threads:
+        """Start all of them."""
+        for thread in self._all:
             thread.start()
 
-    def is_well(self) -> bool:
-        """Whether all of them go on."""
-        return not (self.in_flight.closed or self.keeper.stuck) and all(thread.is_alive() for thread in self.threads)
+    def are_well(self) -> bool:
+        """Whether all of them run, and nothing hangs."""
+        return not (self.in_flight.closed or self.heartbeat.stuck) and all(thread.is_alive() for thread in self._all)
+
+    def are_busy(self) -> bool:
+        """Whether a slot still runs."""
+        return any(slot.is_alive() for slot in self.slots)
 
     def close(self) -> None:
-        """Take no more."""
+        """Take no more jobs, labels and webhooks; the heartbeat goes on."""
         self.in_flight.close()
-        self.watcher.close()
-        self.bell.close()
+        self.label_watcher.close()
+        self.webhooks.close()
 
 
-def _work(settings: Settings, crew: Crew, parts: job.Parts, health: Health) -> int:
+def _serve(settings: Settings, threads: WorkerThreads, context: WorkerContext, health: Health) -> int:
+    """Run jobs, then stop in order; the exit code."""
     signals = Signals()
-    crew.start()
+    threads.start()
     health.enter("ready")
-    cold = time.time() - psutil.Process().create_time()
-    metrics.COLD_START_SECONDS.set(cold)
-    told = {"event": "ready", "worker": crew.name, "device": parts.device.name, "cold_start_seconds": round(cold, 3)}
-    log.info("%s takes jobs, %d at a time, %.1f s after its start", crew.name, len(crew.slots), cold, extra=told)
+    _log_ready(threads, context)
     well = True
-    while well and not signals.stop.wait(WATCH_SECONDS):
-        well = crew.is_well()
-    crew.close()
+    while well and not signals.stop.wait(CHECK_SECONDS):
+        well = threads.are_well()
+    threads.close()
     health.enter("stopping")
-    log.info("stopping after the jobs in hand; once more to give them back at once", extra={"event": "stopping"})
+    log.info("stopping after the jobs in flight; a second signal gives them back", extra={"event": "stopping"})
     with suppress(RedisError):
-        crew.keeper.tell()
-    _finish(crew.slots, crew.keeper, signals, settings.stop_seconds)
-    left = _give_back(settings, crew.in_flight)
+        threads.heartbeat.publish()
+    _wait_for_jobs(threads, signals, settings.stop_seconds)
+    left = _give_back(settings, threads.in_flight)
     with suppress(RedisError):
-        crew.keeper.close()
-    stats = parts.thread.stats
-    log.info(
-        "stopped; %d tiles in %d batches, device busy %.0f %%", stats.tiles, stats.batches, 100 * stats.busy_share()
-    )
+        threads.heartbeat.close()
+    stats, busy = context.thread.stats, 100 * context.thread.stats.busy_share()
+    log.info("stopped; %d tiles in %d batches, device busy %.0f %%", stats.tiles, stats.batches, busy)
     tracing.end()
-    code = STOPPED if well and not crew.keeper.stuck and not parts.thread.lost else RESTART
-    if left or any(slot.is_alive() for slot in crew.slots):
-        _leave(code)
+    code = STOPPED if well and not threads.heartbeat.stuck and not context.thread.lost else RESTART
+    if left or threads.are_busy():
+        _exit_now(code)
     return code
 
 
-def _finish(slots: list[Slot], keeper: Keeper, signals: "Signals", seconds: float) -> None:
-    """Wait for the jobs in hand, until the time is up, a second signal comes, or one of them hangs."""
+def _log_ready(threads: WorkerThreads, context: WorkerContext) -> None:
+    cold = time.time() - psutil.Process().create_time()
+    metrics.COLD_START_SECONDS.set(cold)
+    fields = {
+        "event": "ready",
+        "worker": threads.name,
+        "device": context.device.name,
+        "cold_start_seconds": round(cold, 3),
+    }
+    text = "%s takes jobs, %d at a time, %.1f s after its start"
+    log.info(text, threads.name, len(threads.slots), cold, extra=fields)
+
+
+def _wait_for_jobs(threads: WorkerThreads, signals: "Signals", seconds: float) -> None:
+    """Wait until the slots have finished, the time is up, a second signal comes, or a job hangs."""
     deadline = time.monotonic() + seconds
-    while any(slot.is_alive() for slot in slots) and time.monotonic() < deadline and not keeper.stuck:
-        if signals.at_once.wait(WATCH_SECONDS):
+    while threads.are_busy() and time.monotonic() < deadline and not threads.heartbeat.stuck:
+        if signals.at_once.wait(CHECK_SECONDS):
             return
 
 
 def _give_back(settings: Settings, in_flight: InFlightJobs) -> bool:
-    """Put the jobs in hand into the queue again, as far as Redis is there; whether there were any."""
-    in_flight.wait_idle(GIVE_BACK_SECONDS)  # a job may be on its way into a hand
+    """Put the jobs in flight back into the queue, as far as Redis answers; whether there were any."""
+    in_flight.wait_idle(GIVE_BACK_SECONDS)  # a slot may be taking a job at this moment
     left = in_flight.current()
     with suppress(RedisError), connect_quickly(settings, GIVE_BACK_SECONDS).pipeline(transaction=False) as pipeline:
-        for taken in left:
-            JobLog(log, taken.lease.job_id).info("goes back into the queue", extra={"event": "requeued"})
-            leases.give_back(pipeline, taken.lease, "worker_stopping")
+        for job in left:
+            JobLog(log, job.lease.job_id).info("goes back into the queue", extra={"event": "requeued"})
+            leases.give_back(pipeline, job.lease, "worker_stopping")
         pipeline.execute()
     return bool(left)
 
 
-def _leave(code: int) -> NoReturn:
-    """End the process although its threads are at work: nobody waits for what they do."""
+def _exit_now(code: int) -> NoReturn:
+    """End the process without waiting for its threads: what they still do is not wanted any more."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)
 
 
-def _describe(name: str, parts: job.Parts, in_flight: InFlightJobs) -> Worker:
-    ready = parts.models.ready()
+def _describe(name: str, context: WorkerContext, in_flight: InFlightJobs) -> Worker:
+    """The worker's record for Redis."""
+    ready = context.models.ready()
     return Worker(
         name=name,
         state="stopping" if in_flight.closed else "ready",
-        device=parts.device.name,
-        kind=parts.device.kind,
-        memory_used=parts.memory.used,
-        memory_total=parts.memory.total,
+        device=context.device.name,
+        kind=context.device.kind,
+        memory_used=context.memory.used,
+        memory_total=context.memory.total,
         models=tuple(map(str, ready)),
         digests=tuple(model.digest for model in ready),
-        slots=parts.settings.slots,
-        jobs=tuple(taken.lease.job_id for taken in in_flight.current()),
+        slots=context.settings.slots,
+        jobs=tuple(job.lease.job_id for job in in_flight.current()),
     )
 
 
-def prepare(settings: Settings) -> job.Parts:
-    """Everything a job needs, loaded and warm.
+def prepare(settings: Settings) -> WorkerContext:
+    """Everything that jobs need, loaded and warm.
 
     Raises QueueUnavailable, StoreUnavailable, ModelError, Unconfined or SettingsError.
     """
-    _check_queue(settings)
+    _check_redis(settings)
     device = choose(settings.device)
     log.info("device: %s", device)
     store, thread = Store(settings), DeviceThread()
-    models = Models(settings, store, device, thread)
+    models = ModelCache(settings, store, device, thread)
     decoders = Decoders(min(settings.slots, os.cpu_count() or 1), settings.max_input_pixels(2))
     decoders.start()
     memory = Memory(device)
-    watcher = Watcher(settings, store, models, memory)
+    label_watcher = LabelWatcher(settings, store, models, memory)
     prune(settings.cache_dir)
     try:
         for name in settings.preloaded:
-            watcher.prepare(name)
+            label_watcher.prepare(name)
     except RedisError as error:
         raise QueueUnavailable(f"Redis does not answer at UPRES_REDIS_URL ({error}).") from error
-    return job.Parts(
+    return WorkerContext(
         connection=connect(settings),
         store=store,
         models=models,
         thread=thread,
-        watcher=watcher,
+        label_watcher=label_watcher,
         decoders=decoders,
         encoders=Encoders(settings.slots),
         settings=settings,
@@ -199,8 +213,8 @@ def prepare(settings: Settings) -> job.Parts:
     )
 
 
-def _check_queue(settings: Settings) -> None:
-    """Better now than after loading a model."""
+def _check_redis(settings: Settings) -> None:
+    """Raise QueueUnavailable before a model is loaded, which may take minutes."""
     try:
         with connect_quickly(settings) as connection:
             connection.ping()
@@ -209,26 +223,26 @@ def _check_queue(settings: Settings) -> None:
 
 
 class Signals:
-    """The first SIGTERM or SIGINT asks to stop, the second to do so at once."""
+    """The first SIGTERM or SIGINT asks to stop after the jobs in flight, the second to stop at once."""
 
     def __init__(self) -> None:
-        self.stop = Asked()
-        self.at_once = Asked()
+        self.stop = SignalFlag()
+        self.at_once = SignalFlag()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        (self.at_once if self.stop.asked else self.stop).asked = True
+        (self.at_once if self.stop.is_set else self.stop).is_set = True
 
 
-class Asked:
-    """A flag for signal handlers: threading.Event may not be set by one that interrupted its own wait."""
+class SignalFlag:
+    """A flag for signal handlers. A threading.Event may not be set by a handler that interrupted its own `wait`."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.is_set = False
 
     def wait(self, seconds: float) -> bool:
-        """Whether it was asked for, now or soon."""
-        if not self.asked:
+        """Whether it is set, now or after so many seconds."""
+        if not self.is_set:
             time.sleep(seconds)
-        return self.asked
+        return self.is_set

@@ -1,8 +1,8 @@
-"""One slot takes one job at a time from the queue; a worker process has several, in threads.
+"""One slot runs one job at a time; a worker process has several slots, in threads.
 
-The queue is RQ's, its worker is not used: it forks, or blocks the main thread; its leases last as long as a job's
-timeout; and between pop and start it may lose a minute, or the job. What happens to a job in Redis is
-core/jobs.lua.
+The queue is RQ's. RQ's own workers are not used: they fork for each job or block the main thread, their leases last as
+long as a job's timeout, and between pop and start they may lose a minute, or the job. What happens to a job in Redis
+is core/jobs.lua.
 """
 
 import logging
@@ -20,31 +20,32 @@ from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.queue import connect, connect_quickly, read_message
 from upres.core.settings import Settings
-from upres.worker import job
-from upres.worker.report import fail
+from upres.worker import job as pipeline
+from upres.worker.context import WorkerContext
+from upres.worker.report import publish_failure
 
 log = logging.getLogger("upres.worker")
 
-LOOK_SECONDS = 1.0
-"""How long a slot waits for a job before it looks whether it should stop."""
-MOST_FAILURES = 5
-"""After so many the pause between attempts grows no more: three seconds."""
-PATIENCE_SECONDS = LOOK_SECONDS + 4
-"""A Redis that says nothing for so long is not there."""
+POP_SECONDS = 1.0
+"""How long a slot waits for a job before it checks whether it should stop."""
+REDIS_TIMEOUT_SECONDS = POP_SECONDS + 4
+"""A Redis that does not answer for so long counts as unreachable."""
+MAX_FAILURES = 5
+"""After so many failures the pause between attempts does not grow any more: three seconds."""
 
 
 class InFlightJob:
-    """A job in hand, and until when (time.monotonic) it may run."""
+    """A job that this process works on, and until when (time.monotonic) it may run."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
         self.until = time.monotonic() + min(keys.JOB_SECONDS, lease.seconds_left)
         self.failed_at: float | None = None
-        """When it was told that its time is up."""
+        """When its failure was published because its time was up; None before."""
 
 
 class InFlightJobs:
-    """The jobs that this process has in hand, and whether it takes more."""
+    """The jobs that this process works on, and whether it takes more. Safe from all threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -54,7 +55,7 @@ class InFlightJobs:
 
     @contextmanager
     def acquiring(self) -> Iterator[None]:
-        """Wait for a job, and take it, inside."""
+        """Inside of this block a slot waits for a job and takes it; `wait_idle` waits for its end."""
         with self._changed:
             self._acquiring += 1
         try:
@@ -65,19 +66,19 @@ class InFlightJobs:
                 self._changed.notify_all()
 
     def add(self, lease: Lease) -> InFlightJob:
-        """Have a job in hand; then it must be put down."""
-        taken = InFlightJob(lease)
+        """Begin with a job. Whoever calls this also calls `remove`."""
+        job = InFlightJob(lease)
         with self._changed:
-            self._jobs.add(taken)
-        return taken
+            self._jobs.add(job)
+        return job
 
-    def remove(self, taken: InFlightJob) -> None:
-        """Have no more to do with a job."""
+    def remove(self, job: InFlightJob) -> None:
+        """Forget a job that has ended, or that this process has given back."""
         with self._changed:
-            self._jobs.discard(taken)
+            self._jobs.discard(job)
 
     def current(self) -> list[InFlightJob]:
-        """The jobs in hand now."""
+        """The jobs that the process works on now."""
         with self._changed:
             return list(self._jobs)
 
@@ -86,61 +87,62 @@ class InFlightJobs:
         self.closed = True
 
     def wait_idle(self, seconds: float | None = None) -> None:
-        """Return when no slot waits for a job any more, after `close`, or when the time is up."""
+        """Return when no slot is acquiring a job any more (after `close`), or after so many seconds."""
         with self._changed:
             self._changed.wait_for(lambda: not self._acquiring, seconds)
 
 
 class Slot(threading.Thread):
-    """Takes jobs until the in_flight are closed; the job in hand is finished."""
+    """A thread that runs one job after the other until `in_flight` is closed; it finishes the one it has."""
 
-    def __init__(self, name: str, settings: Settings, in_flight: InFlightJobs, parts: job.Parts) -> None:
+    def __init__(self, name: str, settings: Settings, in_flight: InFlightJobs, context: WorkerContext) -> None:
         super().__init__(name=name, daemon=True)
-        self._waiting = connect_quickly(settings, PATIENCE_SECONDS)
+        self._pop_connection = connect_quickly(settings, REDIS_TIMEOUT_SECONDS)
         self._connection = connect(settings)
         self._in_flight = in_flight
-        self._parts = parts
+        self._context = context
 
     def run(self) -> None:
-        """Take jobs."""
+        """Take jobs and run them; errors of Redis are logged and waited out."""
         failures = 0
         while not self._in_flight.closed:
             try:
-                taken = self._take()
+                job = self._take()
                 failures = 0
-                if taken:
-                    self._work(taken)
+                if job:
+                    self._work(job)
             except RedisError as error:
-                failures = min(failures + 1, MOST_FAILURES)
-                log.warning("%s: Redis does not answer (%s); trying on", self.name, error)
+                failures = min(failures + 1, MAX_FAILURES)
+                log.warning("%s: Redis does not answer (%s); trying again", self.name, error)
                 time.sleep(random.uniform(0.1, 0.1 * 2**failures))
             except Exception:
                 log.exception("%s: a job was dropped; its lease will run out", self.name)
 
     def _take(self) -> InFlightJob | None:
-        """The next job, if one comes soon."""
+        """The next job, if one comes within POP_SECONDS."""
         with self._in_flight.acquiring():
-            job_id = leases.pop(self._waiting, LOOK_SECONDS)
+            job_id = leases.pop(self._pop_connection, POP_SECONDS)
             if job_id and self._in_flight.closed:
-                leases.put_back(self._waiting, job_id)
+                leases.put_back(self._pop_connection, job_id)
                 return None
-            lease = leases.take(self._waiting, job_id) if job_id else None
+            lease = leases.take(self._pop_connection, job_id) if job_id else None
             return self._in_flight.add(lease) if lease else None
 
-    def _work(self, taken: InFlightJob) -> None:
-        lease = taken.lease
+    def _work(self, job: InFlightJob) -> None:
+        """Run one job to its end; a job whose device is lost is given back."""
+        lease = job.lease
         try:
             if lease.seconds_left <= 0:
                 leases.expire(self._connection, lease.job_id)
             else:
-                job.run(self._parts, read_message(lease.job_id, lease.record), lease)
+                pipeline.run(self._context, read_message(lease.job_id, lease.record), lease)
         except JobRefused as error:
             JobLog(log, lease.job_id).error("%s", error)
-            fail(self._connection, lease, error, dead=True)
+            publish_failure(self._connection, lease, error, dead=True)
         except DeviceLost:
             self._in_flight.close()
             self._in_flight.wait_idle()  # so that no other slot of this process takes the job again
             JobLog(log, lease.job_id).warning("goes back into the queue", extra={"event": "requeued"})
             leases.give_back(self._connection, lease, "device_lost")
         finally:
-            self._in_flight.remove(taken)
+            self._in_flight.remove(job)

@@ -21,16 +21,16 @@ from upres.worker.fetch import FetchPolicy, post
 
 log = logging.getLogger("upres.worker")
 
-RINGERS = 4
+THREADS = 4
 AT_ONCE = 2
 """So many for one owner, or one host, at a time: who is slow holds up no others."""
 PUT_OFF_SECONDS = 2.0
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 GONE = 410
 """By the rules, an address that answers so wants to hear no more of it."""
 
 
-class Bell:
+class WebhookDispatcher:
     """Tells what is due, by `threads` that somebody starts, until it is closed."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
@@ -40,7 +40,7 @@ class Bell:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._busy: Counter[str] = Counter()
-        self.threads = [threading.Thread(target=self._run, name="webhooks", daemon=True) for _ in range(RINGERS)]
+        self.threads = [threading.Thread(target=self._run, name="webhooks", daemon=True) for _ in range(THREADS)]
 
     def close(self) -> None:
         """Begin no more."""
@@ -57,7 +57,7 @@ class Bell:
                 log.warning("webhooks wait (%s)", error)
             except Exception:
                 log.exception("a webhook failed")
-            self._closed.wait(LOOK_SECONDS)
+            self._closed.wait(POLL_SECONDS)
 
     def _in_turn(self, due: Due) -> None:
         with self._lock:
@@ -67,13 +67,13 @@ class Bell:
             webhooks.put_off(self._connection, due, PUT_OFF_SECONDS)
             return
         try:
-            self._tell(due)
+            self._send(due)
         finally:
             with self._lock:
                 self._busy[due.subject] -= 1
                 self._busy += Counter()  # forgets who has none
 
-    def _tell(self, due: Due) -> None:
+    def _send(self, due: Due) -> None:
         """Once, now; and what comes of it."""
         body = self._body(due)
         try:

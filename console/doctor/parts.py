@@ -9,7 +9,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from upres.console.doctor.finding import Finding, doubtful, well, wrong
-from upres.core import catalogue, workers
+from upres.core import served_models, workers
 from upres.core.registry import STABLE
 from upres.core.settings import Settings
 from upres.core.workers import Worker
@@ -40,7 +40,7 @@ def look(redis: Redis, settings: Settings) -> Iterator[Finding]:
     """The workers, and whether they serve what is asked for."""
     try:
         there = workers.listing(redis)
-        offer = catalogue.published(redis, settings.model)
+        offer = served_models.published(redis, settings.model)
     except RedisError as error:
         yield wrong("workers", f"Redis does not tell ({error})", "See above.")
         return

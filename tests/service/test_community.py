@@ -196,22 +196,22 @@ def test_a_recognised_one_is_served_too(local: Local, tmp_path: Path, monkeypatc
     registry.push(local.store, tmp_path / "span")
     for name, value in local.environment.items():
         monkeypatch.setenv(name, value)
-    parts = prepare(local.settings.model_copy(update={"model": "span"}))
+    context = prepare(local.settings.model_copy(update={"model": "span"}))
     try:
-        [ready] = parts.models.ready()
+        [ready] = context.models.ready()
         assert ready.digest == open_folder(tmp_path / "span").digest
         pixels = np.random.default_rng(0).integers(0, 256, (80, 70, 3), np.uint8)
-        with parts.models.use("span", _pin(ready)) as served:
+        with context.models.use("span", _ref(ready)) as served:
             whole = served.engine.upscale(pixels, 2)
             served.engine.tile = 60
             tiled = served.engine.upscale(pixels, 2)
         assert np.abs(whole.astype(int) - tiled).max() <= 1
     finally:
-        parts.decoders.close()
-        parts.thread.close()
+        context.decoders.close()
+        context.thread.close()
 
 
-def _pin(model: Model) -> Any:
-    from upres.core.catalogue import Pin
+def _ref(model: Model) -> Any:
+    from upres.core.served_models import ModelRef
 
-    return Pin(version=model.manifest.version, digest=model.digest, factors=model.manifest.factors)
+    return ModelRef(version=model.manifest.version, digest=model.digest, factors=model.manifest.factors)

@@ -67,11 +67,11 @@ def test_a_job_that_somebody_has_is_nobody_elses_to_take(apart: Redis) -> None:
 
 
 def test_dead_letters_are_bounded(apart: Redis) -> None:
-    apart.zadd(keys.DEAD, {f"old {number}": time.time() * 1000 - 1000 for number in range(keys.DEAD_MOST)})
+    apart.zadd(keys.DEAD, {f"old {number}": time.time() * 1000 - 1000 for number in range(keys.MAX_DEAD_LETTERS)})
     apart.zadd(keys.DEAD, {"ancient": 1})
     job_id = submit(apart)
     events.append(apart, Failed(job_id=job_id, code="c", message="m", retryable=False), taken(apart).holder, dead=True)
-    assert apart.zcard(keys.DEAD) == keys.DEAD_MOST
+    assert apart.zcard(keys.DEAD) == keys.MAX_DEAD_LETTERS
     assert apart.zscore(keys.DEAD, "ancient") is None
     assert apart.zscore(keys.DEAD, job_id) is not None
     assert 0 < apart.ttl(keys.DEAD) <= keys.EVENTS_SECONDS

@@ -19,11 +19,11 @@ from tests.support.waiting import wait_until
 from tests.support.workers import worker
 from upres.client import Client
 from upres.client.errors import Refused
-from upres.core import catalogue, keys, registry
-from upres.core.catalogue import Offer, Pin
+from upres.core import keys, registry, served_models
 from upres.core.errors import UnknownModel
 from upres.core.manifest import Rule
 from upres.core.schema import Progress, Queued, Started
+from upres.core.served_models import ModelRef, ServedModel
 from upres.core.storage import Store
 from upres.embedded.stack import Local
 
@@ -36,16 +36,16 @@ def model(store: Store, redis: Redis, tmp_path: Path) -> Iterator[Pushed]:
     pushed = Pushed(store, f"{NAME}-{secrets.token_hex(3)}", tmp_path)
     pushed.push("1")
     yield pushed
-    redis.delete(keys.offer(pushed.name), keys.outcomes(pushed.name))
+    redis.delete(keys.served_model(pushed.name), keys.outcomes(pushed.name))
 
 
-def offered(redis: Redis, model: Pushed) -> Offer:
-    return catalogue.published(redis, model.name) or Offer(labels={})
+def offered(redis: Redis, model: Pushed) -> ServedModel:
+    return served_models.published(redis, model.name) or ServedModel(labels={})
 
 
 def wait_for(redis: Redis, model: Pushed, **labels: str) -> None:
     """Until new jobs get these versions."""
-    wait_until(lambda: {label: pin.version for label, pin in offered(redis, model).labels.items()} == labels, 60)
+    wait_until(lambda: {label: ref.version for label, ref in offered(redis, model).labels.items()} == labels, 60)
 
 
 def picture(number: int) -> bytes:
@@ -58,7 +58,7 @@ def test_a_model_is_loaded_when_it_is_first_asked_for(client: Client, model: Pus
     assert (result.model, result.model_version) == (model.name, "1")
     notices = [event.notice for event in told if isinstance(event, Progress) and event.notice]
     assert notices == [f"Model {model.name} 1 is being loaded."]
-    wait_until(lambda: catalogue.published(redis, model.name))
+    wait_until(lambda: served_models.published(redis, model.name))
     again: list[Any] = []
     client.upscale(picture(2), 2, model=model.name, on_event=again.append)
     assert not [event for event in again if isinstance(event, Progress) and event.notice]
@@ -154,17 +154,17 @@ def test_versions_and_labels_are_asked_for_by_name(client: Client, model: Pushed
 
 
 def test_the_canary_gets_its_share_and_a_job_always_the_same(store: Store, redis: Redis) -> None:
-    pins = {label: Pin(version=label, digest=label, factors=(4,)) for label in ("stable", "canary")}
-    catalogue.publish(redis, "share", Offer(labels=pins, canary_percent=20))
+    refs = {label: ModelRef(version=label, digest=label, factors=(4,)) for label in ("stable", "canary")}
+    served_models.publish(redis, "share", ServedModel(labels=refs, canary_percent=20))
     ids = [secrets.token_hex(16) for _ in range(2000)]
-    first, second = ([catalogue.pin(redis, store, "share", None, one).version for one in ids] for _ in range(2))
+    first, second = ([served_models.resolve(redis, store, "share", None, one).version for one in ids] for _ in range(2))
     assert first == second
     assert 300 < first.count("canary") < 500
-    catalogue.publish(redis, "share", Offer(labels=pins, canary_percent=0))
-    assert {catalogue.pin(redis, store, "share", None, one).version for one in ids} == {"stable"}
-    redis.delete(keys.offer("share"))
+    served_models.publish(redis, "share", ServedModel(labels=refs, canary_percent=0))
+    assert {served_models.resolve(redis, store, "share", None, one).version for one in ids} == {"stable"}
+    redis.delete(keys.served_model("share"))
     with pytest.raises(UnknownModel, match=r"no model 'share'; available: .*faithful"):
-        catalogue.pin(redis, store, "share", None, ids[0])
+        served_models.resolve(redis, store, "share", None, ids[0])
 
 
 def set_rule(model: Pushed, canary: str, **rule: float) -> None:
@@ -187,6 +187,8 @@ def test_a_canary_that_fails_is_given_up(client: Client, model: Pushed, redis: R
     model.push("2")
     set_rule(model, "2", jobs=100, most_failed_percent=1)
     wait_for(redis, model, stable="1", canary="2")
-    redis.hset(keys.outcomes(model.name), f"{offered(redis, model).trial}:failed", 2)  # no network of ours fails itself
+    redis.hset(
+        keys.outcomes(model.name), f"{offered(redis, model).canary_run_id}:failed", 2
+    )  # no network of ours fails itself
     wait_for(redis, model, stable="1")
     assert registry.labels(model.store, model.name).labels == {"stable": "1"}

@@ -15,9 +15,9 @@ from tests.support.waiting import wait_until
 from tests.support.workers import worker
 from upres.client import Client
 from upres.client.errors import Refused
-from upres.core import catalogue, keys, registry, workers
-from upres.core.catalogue import Offer
+from upres.core import keys, registry, served_models, workers
 from upres.core.schema import Succeeded
+from upres.core.served_models import ServedModel
 from upres.core.storage import Store
 from upres.embedded.stack import Local
 
@@ -30,7 +30,7 @@ def model(store: Store, redis: Redis, tmp_path: Path) -> Iterator[Pushed]:
     pushed = Pushed(store, f"switch-{secrets.token_hex(3)}", tmp_path)
     pushed.push("1")
     yield pushed
-    redis.delete(keys.offer(pushed.name), keys.outcomes(pushed.name))
+    redis.delete(keys.served_model(pushed.name), keys.outcomes(pushed.name))
 
 
 def picture(number: int) -> bytes:
@@ -56,12 +56,12 @@ def test_labels_of_a_model_that_nobody_has_loaded_are_the_registrys(
 ) -> None:
     """What a worker said before it stopped does not rule for ever."""
     model.push("2")
-    old = catalogue.read(model.store, model.name, "1")
-    catalogue.publish(redis, model.name, Offer(labels={"stable": old}))
-    assert 0 < redis.ttl(keys.offer(model.name)) <= keys.OFFER_SECONDS
+    old = served_models.read(model.store, model.name, "1")
+    served_models.publish(redis, model.name, ServedModel(labels={"stable": old}))
+    assert 0 < redis.ttl(keys.served_model(model.name)) <= keys.SERVED_MODEL_SECONDS
     registry.relabel(model.store, model.name, {"stable": "2"})
     assert client.status(client.submit(picture(50), 2, model=model.name).job_id).model_version == "1"
-    redis.delete(keys.offer(model.name))  # as after a minute
+    redis.delete(keys.served_model(model.name))  # as after a minute
     assert client.status(client.submit(picture(51), 2, model=model.name).job_id).model_version == "2"
     model.store.put(keys.labels(model.name), b'{"labels": {"stable": "2", "canary": "gone"}, "canary_percent": 100}')
     assert client.status(client.submit(picture(52), 2, model=model.name).job_id).model_version == "2"

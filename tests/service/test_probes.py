@@ -22,7 +22,7 @@ from upres.core import events
 from upres.core.schema import Progress, Started
 from upres.embedded.child import accepts, free_port
 from upres.embedded.stack import Local
-from upres.worker.keeper import Keeper
+from upres.worker.heartbeat import Heartbeat
 from upres.worker.probes import Health
 from upres.worker.slots import InFlightJobs
 
@@ -108,8 +108,8 @@ def test_one_that_loads_for_ever_is_stuck(local: Local) -> None:
 
 def test_whoever_does_not_get_on_is_stuck(local: Local) -> None:
     health = Health()
-    keeper = Keeper(local.settings, InFlightJobs(), lambda: pytest.fail("not started"), lambda: 1e6)
-    health.hangs = keeper.hangs
+    heartbeat = Heartbeat(local.settings, InFlightJobs(), lambda: pytest.fail("not started"), lambda: 1e6)
+    health.hangs = heartbeat.hangs
     health.enter("ready")
     assert health.report()["status"] == "stuck"
     assert "device" in health.report()["detail"]

@@ -28,7 +28,7 @@ from upres.core.schema import Cancelled, Succeeded
 from upres.embedded.stack import Local
 from upres.worker.fetch import FetchPolicy
 from upres.worker.fetch import post as deliver
-from upres.worker.webhooks import Bell
+from upres.worker.webhooks import WebhookDispatcher
 
 
 class Receiver:
@@ -167,7 +167,7 @@ def test_late_attempts_have_fresh_links(local: Local, client: Client, redis: Red
     stale = result.model_copy(update={"sr_image_url": "http://gone/", "original_image_url": "http://gone/"})
     event = Succeeded(job_id="0" * 32, result=stale)
     due = webhooks.Due("0" * 32, 5, "http://example.org/", "", event.model_dump_json())
-    told = json.loads(Bell(local.settings, local.store)._body(due))["data"]["result"]
+    told = json.loads(WebhookDispatcher(local.settings, local.store)._body(due))["data"]["result"]
     assert requests.get(told["sr_image_url"], timeout=20).ok
     assert requests.get(told["original_image_url"], timeout=20).ok
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from upres.core import keys
-from upres.worker import job, keeper, models, probes, service
+from upres.worker import heartbeat, job, model_cache, probes, service
 from upres.worker.__main__ import main
 from upres.worker.engine import device, runtimes
 from upres.worker.engine.compute import Finish, OutOfMemory, Pixels
@@ -28,7 +28,7 @@ LOST = "CUDA error: an illegal memory access was encountered"
 CONSTANTS: dict[str, tuple[ModuleType, str]] = {
     "lease_seconds": (keys, "LEASE_SECONDS"),
     "beat_seconds": (keys, "BEAT_SECONDS"),
-    "tile": (models, "TILE"),
+    "tile": (model_cache, "TILE"),
     "long_seconds": (job, "LONG_SECONDS"),
     "fetch_seconds": (job, "TOTAL_SECONDS"),
     "loading_seconds": (probes, "LOADING_SECONDS"),
@@ -63,7 +63,7 @@ def prepare(flags: argparse.Namespace) -> None:
         modules: dict[str, Any] = sys.modules
         modules[flags.without] = None  # importing it fails then
     if flags.device:
-        keeper.DEVICE_SECONDS = 3
+        heartbeat.DEVICE_SECONDS = 3
         setattr(runtimes, "choose", lambda model, *others: FaultyCompute(model, FAULTS[flags.device]))
 
 

@@ -41,4 +41,4 @@ def worker(
             process.wait()
             for one in workers.listing(connection):
                 if one.name not in before:
-                    workers.leave(connection, one.name)
+                    workers.deregister(connection, one.name)

@@ -50,7 +50,7 @@ def test_nothing_grows_without_bound(local: Local, redis: Redis) -> None:
     assert process.num_threads() <= threads + 10
     assert process.memory_info().rss <= memory + (64 << 20)
     streams = {keys.events(job_id).encode() for job_id in ids}
-    offers = set(redis.scan_iter(match=keys.offer("*")))  # as many as there are models
+    offers = set(redis.scan_iter(match=keys.served_model("*")))  # as many as there are models
     left = [key for key in redis.scan_iter(count=1000) if key not in LASTING | offers | before]
     assert [key for key in left if redis.ttl(key) == -1] == []  # what is left has an end
     letters = {keys.record(job_id.decode()).encode() for job_id in cast("list[bytes]", redis.zrange(keys.DEAD, 0, -1))}
@@ -87,4 +87,4 @@ def test_every_object_but_a_model_expires() -> None:
     assert set(days) == prefixes - {"models"}
     assert days["uploads"] == days["results"] == keys.OBJECT_DAYS
     assert keys.OBJECT_DAYS * keys.DAY >= keys.REUSE_SECONDS + keys.EVENTS_SECONDS
-    assert keys.OBJECT_DAYS * keys.DAY >= keys.DEADLINE_MOST + keys.EVENTS_SECONDS
+    assert keys.OBJECT_DAYS * keys.DAY >= keys.MAX_DEADLINE_SECONDS + keys.EVENTS_SECONDS

@@ -53,7 +53,14 @@ class Environment:
         self.folder, self.elsewhere = folder / "venv", folder / "elsewhere"
         self.elsewhere.mkdir()
         subprocess.run([sys.executable, "-m", "venv", self.folder], check=True)
-        pip = [self.folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip: list[str | Path] = [
+            self.folder / "bin/python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         subprocess.run([*pip, f"{wheel}[{extra}]" if extra else str(wheel)], check=True)
 
     def run(self, *command: object, **environment: str) -> Run:
@@ -154,7 +161,15 @@ def test_the_base_is_the_client_and_says_what_the_rest_needs(wheel: Path, tmp_pa
         "from upres import Client\nwith Client('http://127.0.0.1:1') as client:\n"
         "    reveal_type(client.upscale('x.png', factor=2).save('y.png'))\n"
     )
-    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", base.folder / "bin/python", "script.py"]
+    mypy: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--python-executable",
+        base.folder / "bin/python",
+        "script.py",
+    ]
     typed = subprocess.run(mypy, cwd=base.elsewhere, capture_output=True, text=True)
     assert 'Revealed type is "pathlib.Path"' in typed.stdout
     assert typed.returncode == 0, typed.stdout

@@ -56,7 +56,7 @@ class Memory:
         self._kind = device.kind
         self.used, self.total = device.memory_total - device.memory_free, device.memory_total
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Ask; without an answer it is as before."""
         try:
             free, self.total = _memory(self._kind)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from upres.core import tiling
 from upres.core.manifest import Manifest
-from upres.core.tiling import TILE, Pass, Span
+from upres.core.tiling import TILE, Pass, Span, Tile
 from upres.worker.engine import tiles
 from upres.worker.engine.compute import Compute
 from upres.worker.engine.device_thread import DeviceThread, Shape, Window
@@ -70,7 +70,7 @@ class Engine:
         passes = tiling.passes(self.manifest, pixels.shape[0], pixels.shape[1], factor, self.tile)
         count = _Count(sum(len(step.tiles) for step in passes), on_tile)
         last = passes[-1]
-        below = [tile for tile in last.tiles if tile.core_rows.stop * last.network.factor > first_row]
+        below = _tiles_below(last, first_row)
         count.skip(len(last.tiles) - len(below))
         lane = self._thread.open_lane()
         try:
@@ -81,6 +81,12 @@ class Engine:
                 first_row = 0
         finally:
             self._thread.close_lane(lane)
+
+    def progress_at(self, pixels: Pixels, factor: int, first_row: int) -> tuple[int, int]:
+        """How many tiles count as done when `bands` begins at an output row, and how many there are."""
+        passes = tiling.passes(self.manifest, pixels.shape[0], pixels.shape[1], factor, self.tile)
+        above = len(passes[-1].tiles) - len(_tiles_below(passes[-1], first_row))
+        return above, sum(len(step.tiles) for step in passes)
 
     def _run(
         self, lane: Hashable, pixels: Pixels, step: Pass, count: "_Count", on_piece: OnPiece | None = None
@@ -114,6 +120,11 @@ class Engine:
         """Memory did not suffice: from now on smaller tiles."""
         self.limit_tile(tile)
         self.on_shrink(self.tile)
+
+
+def _tiles_below(step: Pass, first_row: int) -> list[Tile]:
+    """The tiles of which a part lies at or below an output row."""
+    return [tile for tile in step.tiles if tile.core_rows.stop * step.network.factor > first_row]
 
 
 class _Count:

@@ -1,6 +1,7 @@
--- Who is told how jobs ended, and who says how it is; the second part of the script that begins in jobs.lua.
+-- Webhooks that are due; a part of the script that begins in jobs.lua.
 
--- {id, attempt, address, owner, event}: a job whose end is to be told now; nil when there is none.
+-- {id, attempt, address, owner, event}: the end of a job that is to be sent now; nil when none is due. Nobody else gets
+-- it for WEBHOOK_LEASE_SECONDS.
 function operations.webhook()
     local now = milliseconds()
     local id = redis.call('ZRANGEBYSCORE', WEBHOOKS, '-inf', now, 'LIMIT', 0, 1)[1]
@@ -14,7 +15,8 @@ function operations.webhook()
     return {id, redis.call('HINCRBY', webhook_of(id), 'attempt', 1), url, owner, data}
 end
 
--- It was told, or never will be; or, with seconds, it is tried again then, and `untried`: this time does not count.
+-- Without `seconds` the webhook was delivered, or is given up. With `seconds` it is due again after them; `untried`
+-- takes this attempt back, because nothing was sent.
 function operations.webhook_tried(id, seconds, untried)
     if untried and redis.call('EXISTS', webhook_of(id)) == 1 then
         redis.call('HINCRBY', webhook_of(id), 'attempt', -1)
@@ -22,12 +24,4 @@ function operations.webhook_tried(id, seconds, untried)
     if seconds then return redis.call('ZADD', WEBHOOKS, 'XX', milliseconds() + math.floor(seconds * 1000), id) end
     redis.call('ZREM', WEBHOOKS, id)
     redis.call('DEL', webhook_of(id))
-end
-
--- A worker's word about itself; those that said nothing for long are forgotten.
-function operations.tell(name, worker)
-    local now = milliseconds()
-    redis.call('SET', 'upres:worker:' .. name, worker, 'EX', WORKER_SECONDS)
-    redis.call('ZADD', WORKERS, now, name)
-    redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now - WORKER_SECONDS * 1000)
 end

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from redis.exceptions import RedisError
 
 from upres.core import keys
-from upres.core.catalogue import Pin
 from upres.core.errors import ModelError, ModelUnavailable, UpresError
 from upres.core.queue import connect_quickly
+from upres.core.served_models import ModelRef
 from upres.core.settings import Settings
 from upres.core.storage import Store
 from upres.core.tiling import TILE
@@ -35,26 +35,26 @@ REFUSED_SECONDS = 300
 """A version that failed is tried again after so long: somebody may have mended it, or made room."""
 
 
-class Served(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model that is ready."""
 
     model: Model
     engine: Engine
 
 
-class _Place:
+class _Entry:
     """What is loaded, or being loaded, and how many jobs need it."""
 
     def __init__(self) -> None:
-        self.served: Future[Served] = Future()
+        self.loaded: Future[LoadedModel] = Future()
         self.users = 0
 
     @property
-    def ready(self) -> Served | None:
-        return self.served.result() if self.served.done() and not self.served.exception() else None
+    def ready(self) -> LoadedModel | None:
+        return self.loaded.result() if self.loaded.done() and not self.loaded.exception() else None
 
 
-class Models:
+class ModelCache:
     """All models on one device, by digest. Jobs hold what they use; whatever nobody holds may leave."""
 
     def __init__(self, settings: Settings, store: Store, device: Device, thread: DeviceThread) -> None:
@@ -64,27 +64,27 @@ class Models:
         self._thread = thread
         self._quick = connect_quickly(settings)
         self._lock = threading.Lock()
-        self._places: OrderedDict[str, _Place] = OrderedDict()
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._kept: Set[str] = frozenset()
         self._refused: dict[str, tuple[float, type[UpresError], str]] = {}
 
     @contextmanager
-    def use(self, name: str, pin: Pin) -> Iterator[Served]:
+    def use(self, name: str, ref: ModelRef) -> Iterator[LoadedModel]:
         """A version, loaded first if it is not there, and kept until the end of the block.
 
         Raises ModelNotFound, ModelError, ModelUnavailable or StoreUnavailable; what is loaded already stays. A version
         that failed is not tried again for a while.
         """
-        self._check_refused(pin.digest)
-        place, mine = self._enter(pin.digest)
+        self._check_refused(ref.digest)
+        entry, mine = self._enter(ref.digest)
         try:
             if mine:
-                self._fill(place, name, pin)
-            yield place.served.result()
+                self._fill(entry, name, ref)
+            yield entry.loaded.result()
         finally:
             with self._lock:
-                place.users -= 1
-            if not place.users:
+                entry.users -= 1
+            if not entry.users:
                 self._make_room()
 
     def keep(self, digests: Set[str]) -> None:
@@ -93,34 +93,34 @@ class Models:
 
     def has(self, digest: str) -> bool:
         """Whether a version is ready, so that using it takes no time."""
-        place = self._places.get(digest)
-        return bool(place and place.ready)
+        entry = self._entries.get(digest)
+        return bool(entry and entry.ready)
 
     def ready(self) -> list[Model]:
         """All versions that are ready, the most recently used last."""
         with self._lock:
-            return [served.model for place in self._places.values() if (served := place.ready)]
+            return [loaded.model for entry in self._entries.values() if (loaded := entry.ready)]
 
-    def _enter(self, digest: str) -> tuple[_Place, bool]:
-        """The place of a version, and whether whoever asks has to fill it."""
+    def _enter(self, digest: str) -> tuple[_Entry, bool]:
+        """The entry of a version, and whether whoever asks has to fill it."""
         with self._lock:
-            place = self._places.get(digest)
-            new = place is None
-            if place is None:
-                place = self._places[digest] = _Place()
-            self._places.move_to_end(digest)
-            place.users += 1
-            return place, new
+            entry = self._entries.get(digest)
+            new = entry is None
+            if entry is None:
+                entry = self._entries[digest] = _Entry()
+            self._entries.move_to_end(digest)
+            entry.users += 1
+            return entry, new
 
-    def _fill(self, place: _Place, name: str, pin: Pin) -> None:
+    def _fill(self, entry: _Entry, name: str, ref: ModelRef) -> None:
         try:
-            place.served.set_result(self._load(name, pin))
+            entry.loaded.set_result(self._load(name, ref))
         except BaseException as error:
             with self._lock:
-                del self._places[pin.digest]
+                del self._entries[ref.digest]
                 if isinstance(error, ModelError | ModelUnavailable):
-                    self._refused[pin.digest] = (time.monotonic(), type(error), str(error))
-            place.served.set_exception(error)
+                    self._refused[ref.digest] = (time.monotonic(), type(error), str(error))
+            entry.loaded.set_exception(error)
 
     def _check_refused(self, digest: str) -> None:
         """Raise what was wrong with a version, for REFUSED_SECONDS."""
@@ -129,10 +129,10 @@ class Models:
             raise kind(reason)
         self._refused.pop(digest, None)
 
-    def _load(self, name: str, pin: Pin) -> Served:
+    def _load(self, name: str, ref: ModelRef) -> LoadedModel:
         begin = time.perf_counter()
         try:
-            model = pull(self._store, name, pin.version, self._settings.cache_dir, pin.digest)
+            model = pull(self._store, name, ref.version, self._settings.cache_dir, ref.digest)
             ran_by = runtimes.choose(model, self._device, self._settings.cache_dir.expanduser())
             engine = Engine(model.manifest, ran_by, self._thread, HEAVY_TILE if model.bytes > HEAVY_BYTES else TILE)
             self._remember_tile(model, engine)
@@ -141,24 +141,24 @@ class Models:
         except UpresError:
             raise
         except Exception as error:  # whatever a library says of weights that it cannot use
-            log.error("model %s %s cannot be run here", name, pin.version, exc_info=error)
-            raise ModelUnavailable(f"A worker cannot run model {name!r} {pin.version}; try again.") from None
+            log.error("model %s %s cannot be run here", name, ref.version, exc_info=error)
+            raise ModelUnavailable(f"A worker cannot run model {name!r} {ref.version}; try again.") from None
         log.info(
             "model %s ready in %s after %.1f s (%s)",
             *(model, ran_by.precision, time.perf_counter() - begin, model.digest[:12]),
         )
-        return Served(model, engine)
+        return LoadedModel(model, engine)
 
     def _make_room(self) -> None:
         """Let go of what nobody uses, the least recently used first, until the rest is within the budget."""
         budget = self._settings.model_megabytes * 1_000_000
         with self._lock:
-            ready = {digest: served.model for digest, place in self._places.items() if (served := place.ready)}
+            ready = {digest: loaded.model for digest, entry in self._entries.items() if (loaded := entry.ready)}
             total = sum(model.bytes for model in ready.values())
             for digest, model in ready.items():
-                if total > budget and not self._places[digest].users and digest not in self._kept:
+                if total > budget and not self._entries[digest].users and digest not in self._kept:
                     log.info("model %s leaves", model)
-                    del self._places[digest]
+                    del self._entries[digest]
                     total -= model.bytes
 
     def _remember_tile(self, model: Model, engine: Engine) -> None:

@@ -10,17 +10,17 @@ import pytest
 from redis import Redis
 
 from tests.support.pushing import Pushed
-from upres.core import catalogue, keys, registry, workers
-from upres.core.catalogue import Pin
+from upres.core import keys, registry, served_models, workers
 from upres.core.errors import ModelError, ModelUnavailable
 from upres.core.manifest import Rule
+from upres.core.served_models import ModelRef
 from upres.core.storage import Store
 from upres.core.workers import Worker
 from upres.embedded.stack import Local
 from upres.worker.engine.device import Memory, choose
+from upres.worker.label_watcher import LabelWatcher
 from upres.worker.model import Model, open_folder
-from upres.worker.models import Models
-from upres.worker.watcher import Watcher
+from upres.worker.model_cache import ModelCache
 
 
 class Shelf:
@@ -28,14 +28,14 @@ class Shelf:
 
     def __init__(self, cannot: dict[str, Exception] | None = None) -> None:
         self.cannot = cannot or {}
-        self.loaded: dict[str, Pin] = {}
+        self.loaded: dict[str, ModelRef] = {}
         self.kept: set[str] = set()
 
     @contextmanager
-    def use(self, name: str, pin: Pin) -> Iterator[None]:
-        if pin.version in self.cannot:
-            raise self.cannot[pin.version]
-        self.loaded[pin.digest] = pin
+    def use(self, name: str, ref: ModelRef) -> Iterator[None]:
+        if ref.version in self.cannot:
+            raise self.cannot[ref.version]
+        self.loaded[ref.digest] = ref
         yield
 
     def has(self, digest: str) -> bool:
@@ -55,7 +55,7 @@ class One:
         self.shelf = Shelf(cannot)
         self.name, self.model, self.redis = f"w-{secrets.token_hex(3)}", name, redis
         settings = local.settings.model_copy(update={"model": name, "redis_url": f"{local.settings.redis_url[:-1]}1"})
-        self.watcher = Watcher(settings, store, cast(Models, self.shelf), Memory(choose("cpu")))
+        self.watcher = LabelWatcher(settings, store, cast(ModelCache, self.shelf), Memory(choose("cpu")))
         self.state = "ready"
 
     def refresh(self) -> None:
@@ -66,7 +66,7 @@ class One:
 
     def tell(self) -> None:
         fields = {"device": "d", "models": (), "slots": 1, "jobs": (), "digests": tuple(self.shelf.loaded)}
-        workers.tell(self.redis, Worker.model_validate({"name": self.name, "state": self.state, **fields}))
+        workers.publish(self.redis, Worker.model_validate({"name": self.name, "state": self.state, **fields}))
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def model(store: Store, tmp_path: Path) -> Pushed:
 
 
 def served(redis: Redis, model: Pushed) -> dict[str, str]:
-    offer = catalogue.published(redis, model.name)
-    return {label: pin.version for label, pin in offer.labels.items()} if offer else {}
+    offer = served_models.published(redis, model.name)
+    return {label: ref.version for label, ref in offer.labels.items()} if offer else {}
 
 
 def relabel(model: Pushed, **changes: str | None) -> None:
@@ -134,7 +134,7 @@ def test_one_that_refuses_a_new_version_keeps_it_from_all(
         first.refresh()
         second.refresh()
     assert served(apart, model) == {"stable": "1"}
-    offer = catalogue.published(apart, model.name)
+    offer = served_models.published(apart, model.name)
     assert offer
     assert offer.refused == {"2": "no"}
 
@@ -147,15 +147,15 @@ def test_one_that_starts_has_ready_what_is_offered_too(local: Local, apart: Redi
     relabel(model, stable="2")
     late = One(local, apart, store, model.name)
     late.watcher.prepare(model.name)
-    assert sorted(pin.version for pin in late.shelf.loaded.values()) == ["1", "2"]
+    assert sorted(ref.version for ref in late.shelf.loaded.values()) == ["1", "2"]
     assert late.shelf.kept == set(late.shelf.loaded)  # neither leaves before the switch
     held.watcher.close()
-    workers.leave(apart, held.name)
+    workers.deregister(apart, held.name)
     for one in (first, late):
         one.refresh()
         one.refresh()
     assert served(apart, model) == {"stable": "2"}
-    assert late.shelf.kept == {pin.digest for pin in late.shelf.loaded.values() if pin.version == "2"}
+    assert late.shelf.kept == {ref.digest for ref in late.shelf.loaded.values() if ref.version == "2"}
 
 
 def test_a_rule_that_cannot_be_carried_out_blocks_nothing(
@@ -168,7 +168,7 @@ def test_a_rule_that_cannot_be_carried_out_blocks_nothing(
     rule = Rule(jobs=1, most_failed_percent=0)
     registry.relabel(store, model.name, {"canary": "3"}, rule=rule)
     one.refresh()
-    trial = registry.labels(store, model.name).trial
+    trial = registry.labels(store, model.name).canary_run_id
     apart.hset(keys.outcomes(model.name), f"{trial}:well", 5)
     relabel(model, stable="2")
     one.refresh()
@@ -181,7 +181,7 @@ def test_a_canary_begins_anew_each_time(local: Local, apart: Redis, store: Store
     for _ in range(2):
         registry.relabel(store, model.name, {"canary": "2"}, 100, Rule(jobs=2, most_failed_percent=0))
         one.refresh()
-        digest = catalogue.read(store, model.name, "2").digest
+        digest = served_models.read(store, model.name, "2").digest
         one.watcher.count(model.name, digest, well=True)
         one.watcher.count(model.name, "another", well=True)
         one.refresh()
@@ -190,7 +190,7 @@ def test_a_canary_begins_anew_each_time(local: Local, apart: Redis, store: Store
         one.refresh()
         assert served(apart, model) == {"stable": "2"}
         labels = registry.labels(store, model.name)
-        assert (labels.rule, labels.trial, labels.canary_percent) == (None, None, 5)
+        assert (labels.rule, labels.canary_run_id, labels.canary_percent) == (None, None, 5)
         registry.rollback(store, model.name)
         one.refresh()
         assert served(apart, model) == {"stable": "1"}

@@ -1,0 +1,9 @@
+-- Workers and their records; a part of the script that begins in jobs.lua.
+
+-- Store a worker's record, and forget workers whose record has expired.
+function operations.publish_worker(name, worker)
+    local now = milliseconds()
+    redis.call('SET', 'upres:worker:' .. name, worker, 'EX', WORKER_SECONDS)
+    redis.call('ZADD', WORKERS, now, name)
+    redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now - WORKER_SECONDS * 1000)
+end

@@ -1,0 +1,120 @@
+"""The thread of a worker that never runs a job: it renews leases, watches deadlines, and recovers lost jobs.
+
+It has a connection of its own and never waits for a job, so a long call in a slot or on the device delays no beat.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from redis.exceptions import RedisError
+
+from upres.core import keys, leases, workers
+from upres.core.errors import DeadlineExceeded, TimedOut
+from upres.core.leases import Lease
+from upres.core.logs import JobLog
+from upres.core.queue import connect_quickly
+from upres.core.settings import Settings
+from upres.core.workers import Worker
+from upres.worker.report import publish_failure
+from upres.worker.slots import InFlightJob, InFlightJobs
+
+log = logging.getLogger("upres.worker")
+
+REDIS_TIMEOUT_SECONDS = 3
+"""A command to Redis without an answer is sent again after this; several times within a lease."""
+STUCK_SECONDS = 300
+"""A job that still runs so long after its failure was published hangs in a call that never returns: fetching, storing
+and all repetitions of commands together take less."""
+DEVICE_SECONDS = 120
+"""No batch of tiles takes longer on the device."""
+SILENT_SECONDS = 60
+"""No beat takes longer, even when Redis does not answer."""
+
+
+class Heartbeat(threading.Thread):
+    """Beats every keys.BEAT_SECONDS until it is closed.
+
+    `describe` gives the worker's record for Redis, `in_call` the seconds that the device's current call has taken.
+    """
+
+    def __init__(
+        self, settings: Settings, in_flight: InFlightJobs, describe: Callable[[], Worker], in_call: Callable[[], float]
+    ) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self._in_call = in_call
+        self._connection = connect_quickly(settings, REDIS_TIMEOUT_SECONDS)
+        self._in_flight = in_flight
+        self._describe = describe
+        self._closed = threading.Event()
+        self._last_beat = time.monotonic()
+        self.stuck = False
+
+    def run(self) -> None:
+        """Beat until closed; an error is logged, and the next beat tries again."""
+        wait = 0.0
+        while not self._closed.wait(wait):
+            begin = self._last_beat = time.monotonic()
+            try:
+                self.beat()
+                wait = max(0.0, keys.BEAT_SECONDS - (time.monotonic() - begin))
+            except RedisError as error:
+                log.warning("a heartbeat failed (%s)", error)
+                wait = 0.5
+            except Exception:
+                log.exception("a heartbeat failed")
+                wait = keys.BEAT_SECONDS
+
+    def beat(self) -> None:
+        """Renew leases, check deadlines and the device, publish the worker's record, recover lost jobs.
+
+        Raises redis-py's errors.
+        """
+        jobs = self._in_flight.current()
+        for job_id in leases.renew(self._connection, [job.lease for job in jobs]):
+            JobLog(log, job_id).info("not ours any more; it stops at its next event", extra={"event": "lost"})
+        for job in jobs:
+            self._check(job)
+        if self._in_call() > DEVICE_SECONDS:
+            log.error("the device hangs")
+            self.stuck = True
+        self.publish()
+        for job_id, outcome in leases.recover(self._connection):
+            JobLog(log, job_id).warning("was without a worker, or late: %s", outcome, extra={"event": outcome})
+
+    def hangs(self) -> str | None:
+        """What hangs, in a few words: the device, a job or this thread; None when nothing does."""
+        if self._in_call() > DEVICE_SECONDS:
+            return "a call of the device does not return"
+        if self.stuck:
+            return "a job hangs"
+        silent = time.monotonic() - self._last_beat
+        return f"no beat for {silent:.0f} s" if self.is_alive() and silent > SILENT_SECONDS else None
+
+    def publish(self) -> None:
+        """Write the worker's record to Redis. Raises redis-py's errors."""
+        workers.publish(self._connection, self._describe())
+
+    def close(self) -> None:
+        """Stop beating, and remove the worker's record from Redis. Raises redis-py's errors."""
+        self._closed.set()
+        self.join(REDIS_TIMEOUT_SECONDS)
+        workers.deregister(self._connection, self._describe().name)
+
+    def _check(self, job: InFlightJob) -> None:
+        """Publish the failure of a job whose time is up, even while a call in it hangs; notice that it hangs."""
+        now = time.monotonic()
+        if job.failed_at is None and now > job.until:
+            publish_failure(self._connection, job.lease, _time_out(job.lease))
+            job.failed_at = now
+        if job.failed_at is not None and now > job.failed_at + STUCK_SECONDS:
+            JobLog(log, job.lease.job_id).error("hangs")
+            self.stuck = True
+
+
+def _time_out(lease: Lease) -> TimedOut:
+    """The error for a job whose time is up: its own deadline, or the limit of one attempt."""
+    if lease.seconds_left < keys.JOB_SECONDS:
+        return DeadlineExceeded(leases.LATE)
+    return TimedOut(f"The job took longer than {keys.JOB_SECONDS} seconds; send a smaller image.")
