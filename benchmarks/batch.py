@@ -61,9 +61,9 @@ def alone(local: Local, redis: Redis) -> float:
         os.sched_setaffinity(0, OTHERS)
         for job_id in jobs:
             client.wait(job_id)
-    told = [event for job_id in jobs for _, event in events.read(redis, job_id)]
-    begun: list[datetime] = [event.at for event in told if isinstance(event, Started)]
-    ended: list[datetime] = [event.at for event in told if isinstance(event, Succeeded)]
+    entries = [event for job_id in jobs for _, event in events.read(redis, job_id)]
+    begun: list[datetime] = [event.at for event in entries if isinstance(event, Started)]
+    ended: list[datetime] = [event.at for event in entries if isinstance(event, Succeeded)]
     assert len(ended) == IMAGES
     return (max(ended) - min(begun)).total_seconds()
 

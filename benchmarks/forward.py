@@ -22,7 +22,7 @@ from benchmarks.report import emit
 from benchmarks.timing import best
 from upres.worker.engine.device import Device
 from upres.worker.engine.device import choose as choose_device
-from upres.worker.engine.networks import Enlarger, load
+from upres.worker.engine.networks import SuperResolutionNetwork, load
 from upres.worker.engine.runtimes import choose
 from upres.worker.engine.torch_compute import TorchCompute, place
 from upres.worker.model import Model, open_folder
@@ -32,7 +32,7 @@ FACTOR = 4
 Way = Callable[[Tensor], Tensor]
 
 
-def network(model: Model) -> Enlarger:
+def network(model: Model) -> SuperResolutionNetwork:
     """The network for the factor, in float32 on the host."""
     return load(next(n for n in model.manifest.networks if n.factor == FACTOR), model)
 

@@ -86,18 +86,18 @@ async def relay(url: str, redis: Redis, jobs: int, a_second: float) -> tuple[lis
     subscribers = Subscribers(url)
     await subscribers.follow(job_ids, SUBSCRIBERS)
     connections = len(redis.client_list()) - before
-    told: dict[float, float] = {}
+    sent_at: dict[float, float] = {}
     begin = time.perf_counter()
     for number in range(int(SECONDS * a_second)):
         await asyncio.sleep(max(0.0, begin + number / a_second - time.perf_counter()))
         percent = number / 100
-        told[percent] = time.perf_counter()
+        sent_at[percent] = time.perf_counter()
         job_id = job_ids[number % jobs]
         await asyncio.to_thread(events.append, redis, Progress(job_id=job_id, stage="upscale", percent=percent))
     await asyncio.sleep(1)
     await subscribers.leave()
-    assert len(subscribers.heard) == len(told) * SUBSCRIBERS // jobs, "somebody missed something"
-    return [(at - told[percent]) * 1000 for percent, at in subscribers.heard], connections
+    assert len(subscribers.heard) == len(sent_at) * SUBSCRIBERS // jobs, "somebody missed something"
+    return [(at - sent_at[percent]) * 1000 for percent, at in subscribers.heard], connections
 
 
 def plain(redis: Redis) -> list[float]:

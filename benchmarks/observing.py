@@ -40,8 +40,8 @@ def watched(job_id: str, log: logging.Logger) -> None:
     metrics.ATTEMPTS.labels("faithful").inc()
     metrics.WAIT_SECONDS.observe(0.1)
     metrics.EVENTS.labels("started").inc()
-    told = {"event": "started", "attempt": 1, "waited_seconds": 0.1}
-    JobLog(log, job_id).info("started, attempt %d", 1, extra=told)
+    fields = {"event": "started", "attempt": 1, "waited_seconds": 0.1}
+    JobLog(log, job_id).info("started, attempt %d", 1, extra=fields)
     for stage in STAGES:
         metrics.STAGE_SECONDS.labels(stage, "faithful").observe(0.01)
         metrics.EVENTS.labels("progress").inc()
@@ -69,10 +69,10 @@ def small_job(bench: Bench) -> float:
     """Seconds between the ends of small jobs of a worker that has many waiting."""
     waiting = bench.submit([SIDES[0]] * SMALL)
     [worker], _ = bench.start(1, 4)
-    told = bench.finish(waiting)
+    fields = bench.finish(waiting)
     worker.stop()
-    begin = min(event.at for one in told for event in one if isinstance(event, Started))
-    end = max(event.at for one in told for event in one if isinstance(event, Succeeded))
+    begin = min(event.at for one in fields for event in one if isinstance(event, Started))
+    end = max(event.at for one in fields for event in one if isinstance(event, Succeeded))
     return (end - begin).total_seconds() / SMALL
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.timing import best
-from upres.worker.engine.networks import Enlarger
+from upres.worker.engine.networks import SuperResolutionNetwork
 
 
 class Ceilings(NamedTuple):
@@ -42,7 +42,7 @@ def measure(on: torch.device, dtype: torch.dtype, runs: int) -> Ceilings:
     return Ceilings(2 * side**3 / product, 2 * (1 << 28) / copy)
 
 
-def layers(network: Enlarger, height: int, width: int, bytes_per_value: int) -> Layers:
+def layers(network: SuperResolutionNetwork, height: int, width: int, bytes_per_value: int) -> Layers:
     """Every convolution of a network on one image; all of them work in the input's resolution."""
     flops, moved = [], []
     for module in network.modules():

@@ -20,18 +20,18 @@ from upres.client.following import Following, result_of
 from upres.client.protocol import (
     PIECE_BYTES,
     Answer,
+    ApiOperations,
     Call,
     EstimateOptions,
     Image,
     JobOptions,
     OnBytes,
     Pause,
-    Peer,
     Steps,
     Which,
-    unheard,
+    atomic_write,
+    noop,
     unreachable,
-    whole,
 )
 from upres.core.api import Estimate, JobAccepted
 from upres.core.schema import Event, Result, Snapshot
@@ -62,9 +62,9 @@ class AsyncClient:
     def __init__(
         self, url: str | None = None, api_key: str | None = None, *, timeout: float = 45, retries: int = 4
     ) -> None:
-        self._peer = Peer(url, api_key, retries)
-        self._http = httpx.AsyncClient(timeout=self._peer.timeout(timeout), limits=self._peer.limits)
-        self.url = self._peer.url
+        self._api = ApiOperations(url, api_key, retries)
+        self._http = httpx.AsyncClient(timeout=self._api.timeout(timeout), limits=self._api.limits)
+        self.url = self._api.url
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,8 +81,8 @@ class AsyncClient:
         image: Image,
         factor: int = 4,
         *,
-        on_event: Callable[[Event], None] = unheard,
-        on_bytes: OnBytes = unheard,
+        on_event: Callable[[Event], None] = noop,
+        on_bytes: OnBytes = noop,
         timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> AsyncUpscaled:
@@ -99,7 +99,7 @@ class AsyncClient:
         factor: int = 4,
         *,
         idempotency_key: str | None = None,
-        on_bytes: OnBytes = unheard,
+        on_bytes: OnBytes = noop,
         **options: Unpack[JobOptions],
     ) -> JobAccepted: ...
 
@@ -111,7 +111,7 @@ class AsyncClient:
         *,
         wait: float,
         idempotency_key: str | None = None,
-        on_bytes: OnBytes = unheard,
+        on_bytes: OnBytes = noop,
         **options: Unpack[JobOptions],
     ) -> JobAccepted | Snapshot: ...
 
@@ -122,11 +122,11 @@ class AsyncClient:
         *,
         wait: float = 0,
         idempotency_key: str | None = None,
-        on_bytes: OnBytes = unheard,
+        on_bytes: OnBytes = noop,
         **options: Unpack[JobOptions],
     ) -> JobAccepted | Snapshot:
         """See Client.submit."""
-        return await self._run(self._peer.submit(image, factor, options, idempotency_key, wait, on_bytes))
+        return await self._run(self._api.submit(image, factor, options, idempotency_key, wait, on_bytes))
 
     async def events(self, job_id: str, *, timeout: float | None = None) -> AsyncIterator[Event]:
         """See Client.events."""
@@ -139,7 +139,7 @@ class AsyncClient:
         """See Client.follow."""
         following = Following(job_id, after, timeout)
         while not following.over:
-            call = self._peer.events(job_id, following.after)
+            call = self._api.events(job_id, following.after)
             try:
                 async with self._stream(call, following.quiet_seconds) as response:
                     following.begin(response)
@@ -157,27 +157,27 @@ class AsyncClient:
 
     async def check(self) -> None:
         """See Client.check."""
-        await self._run(self._peer.check())
+        await self._run(self._api.check())
 
     async def status(self, job_id: str) -> Snapshot:
         """See Client.status."""
-        return await self._run(self._peer.status(job_id))
+        return await self._run(self._api.status(job_id))
 
     async def cancel(self, job_id: str) -> Snapshot:
         """See Client.cancel."""
-        return await self._run(self._peer.cancel(job_id))
+        return await self._run(self._api.cancel(job_id))
 
     async def download(self, job: str | Result, which: Which = "result") -> bytes:
         """See Client.download."""
-        return await self._run(self._peer.download(job, which))
+        return await self._run(self._api.download(job, which))
 
     async def save(self, job: str | Result, path: str | PathLike[str], which: Which = "result") -> Path:
         """See Client.save."""
-        for pause in self._peer.pauses():
+        for pause in self._api.pauses():
             await asyncio.sleep(pause)
-            call = await self._run(self._peer.link(job, which))
+            call = await self._run(self._api.link(job, which))
             try:
-                with whole(Path(path)) as file:
+                with atomic_write(Path(path)) as file:
                     async with self._stream(call) as response:
                         async for piece in response.aiter_bytes(PIECE_BYTES):
                             file.write(piece)
@@ -186,13 +186,13 @@ class AsyncClient:
                 failure = unreachable(call, error)
         raise failure
 
-    async def upload(self, data: bytes, on_bytes: OnBytes = unheard) -> str:
+    async def upload(self, data: bytes, on_bytes: OnBytes = noop) -> str:
         """See Client.upload."""
-        return await self._run(self._peer.upload(data, on_bytes))
+        return await self._run(self._api.upload(data, on_bytes))
 
     async def estimate(self, width: int, height: int, factor: int = 4, **options: Unpack[EstimateOptions]) -> Estimate:
         """See Client.estimate."""
-        return await self._run(self._peer.estimate(width, height, factor, options))
+        return await self._run(self._api.estimate(width, height, factor, options))
 
     async def _run(self, steps: Steps[Answer]) -> Answer:
         """Do what an operation asks for, one step after the other."""
@@ -213,7 +213,7 @@ class AsyncClient:
 
     def _request(self, call: Call) -> httpx.Request:
         content = call.content.pieces_async() if call.content else None
-        return self._http.build_request(call.method, call.url, content=content, **self._peer.parts(call))
+        return self._http.build_request(call.method, call.url, content=content, **self._api.parts(call))
 
     @asynccontextmanager
     async def _stream(self, call: Call, quiet_seconds: float | None = None) -> AsyncIterator[httpx.Response]:
@@ -225,7 +225,7 @@ class AsyncClient:
         try:
             if response.is_error:
                 await response.aread()
-                raise self._peer.broken(call, response)
+                raise self._api.stream_error(call, response)
             yield response
         finally:
             await response.aclose()

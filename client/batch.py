@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, cast
 
 from upres.client.errors import OutputTaken, Refused, ServerUnreachable
 from upres.client.ledger import Identity, Ledger
-from upres.client.protocol import MOST_PAUSE, OnBytes
+from upres.client.protocol import MAX_PAUSE, OnBytes
 from upres.client.sources import Source
 from upres.core.errors import UpresError
 from upres.core.formats import EXTENSIONS
@@ -30,24 +30,24 @@ LIKELY: dict[str, OutputFormat] = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "we
 """What the server makes of files of these names when it may choose; of others PNG."""
 
 
-class Made(NamedTuple):
+class Output(NamedTuple):
     """An enlarged image that is still where it was made."""
 
     result: Result
     save: Callable[[Path], object]
 
 
-class Ears(NamedTuple):
+class Callbacks(NamedTuple):
     """Who wants to hear of one image."""
 
     on_event: Callable[[Event], None]
     on_bytes: OnBytes
 
 
-class Enlarger(Protocol):
+class Backend(Protocol):
     """A server, or the engine in this process."""
 
-    def enlarge(self, image: str, ears: Ears) -> Made:
+    def enlarge(self, image: str, callbacks: Callbacks) -> Output:
         """Raises UpresError or OSError."""
         ...
 
@@ -67,10 +67,10 @@ class Outcome(NamedTuple):
     error: Exception | None = None
 
 
-class Watcher(Protocol):
+class BatchListener(Protocol):
     """Whoever shows how it goes; called by several threads."""
 
-    def begin(self, source: Source) -> Ears:
+    def begin(self, source: Source) -> Callbacks:
         """An image is begun."""
         ...
 
@@ -83,9 +83,9 @@ class Watcher(Protocol):
 class Batch:
     """Images on their way."""
 
-    enlarger: Enlarger
+    backend: Backend
     ledger: Ledger
-    watcher: Watcher
+    listener: BatchListener
     out: Path
     name: str
     """Pattern of the results' names, with {stem}, {factor} and {model}."""
@@ -113,7 +113,7 @@ class Batch:
         except KeyboardInterrupt:
             self._interrupted = True
             self._stop.set()
-            self.enlarger.cancel()
+            self.backend.cancel()
             deadline = time.monotonic() + LEAVE_SECONDS
             for hand in hands:  # they hear that it is cancelled, or finish writing a file
                 hand.join(max(0.0, deadline - time.monotonic()))
@@ -128,7 +128,7 @@ class Batch:
                     return  # it was cancelled
                 with self._lock:
                     self.counts[outcome.status] += 1
-                self.watcher.end(outcome)
+                self.listener.end(outcome)
         except Exception as error:
             self._give_up(error)
 
@@ -157,7 +157,7 @@ class Batch:
         save = partial(self._save, source, likely, identity, options)
         return self._patiently(source, save)
 
-    def _save(self, source: Source, likely: Path, identity: Identity, options: str, made: Made) -> Outcome:
+    def _save(self, source: Source, likely: Path, identity: Identity, options: str, made: Output) -> Outcome:
         """Write a result where it belongs; another command is told before it lies there."""
         output = self._target(source, EXTENSIONS[made.result.format])
         if output != likely:
@@ -168,13 +168,13 @@ class Batch:
         self.ledger.record(identity, options, output, done=True)
         return Outcome(source, "enlarged", output, made.result)
 
-    def _patiently(self, source: Source, save: Callable[[Made], Outcome]) -> Outcome:
+    def _patiently(self, source: Source, save: Callable[[Output], Outcome]) -> Outcome:
         """Enlarge and save it, again if that may help."""
-        ears = self.watcher.begin(source)
+        callbacks = self.listener.begin(source)
         attempt = 0
         while True:
             try:
-                return save(self.enlarger.enlarge(source.image, ears))
+                return save(self.backend.enlarge(source.image, callbacks))
             except UpresError as error:
                 if ends_all(error) or not error.retryable:
                     raise
@@ -218,5 +218,5 @@ class Batch:
 
 def ends_all(error: Exception) -> bool:
     """Whether all other images would be told the same: nobody is there, nobody is ready, or not for long."""
-    away = isinstance(error, Refused) and (error.status == UNAVAILABLE or error.retry_after > MOST_PAUSE)
+    away = isinstance(error, Refused) and (error.status == UNAVAILABLE or error.retry_after > MAX_PAUSE)
     return away or isinstance(error, ServerUnreachable)

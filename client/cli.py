@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from upres.client.batch import Enlarger
+from upres.client.batch import Backend
 from upres.client.enlarging import INTERRUPTED, NAME, Wanted, estimate, run
 from upres.client.protocol import DEFAULT_URL
 from upres.client.text import sentence
 from upres.core.errors import UpresError
 from upres.core.schema import WantedFormat
 
-InProcess = Callable[[int, WantedFormat, str | None, str | None], Enlarger]
+InProcess = Callable[[int, WantedFormat, str | None, str | None], Backend]
 """Factor, file format, model and version → what enlarges in this process, for `--local`. Raises UpresError."""
 
 AT_ONCE = 8
@@ -88,7 +88,7 @@ def enlarge(in_process: InProcess, /, **given: Any) -> None:
     sys.exit(code)
 
 
-def _local(in_process: InProcess, wanted: Wanted) -> Enlarger:
+def _local(in_process: InProcess, wanted: Wanted) -> Backend:
     """The engine in this process. Raises click.ClickException."""
     try:
         return in_process(int(wanted.factor), wanted.output_format, wanted.model, wanted.model_version)

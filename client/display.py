@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from upres.client.batch import Ears, Outcome
+from upres.client.batch import Callbacks, Outcome
 from upres.client.sources import Source
 from upres.client.text import printable, sentence, shown
 from upres.core.errors import UpresError
 from upres.core.schema import Event, Queued, Requeued, Started, Succeeded
 from upres.core.schema import Progress as ProgressEvent
 
-MOST_FINISHED = 4
+MAX_FINISHED = 4
 """Bars of finished images that stay; with more images, those before them make room."""
 
 
@@ -53,8 +53,8 @@ class Display:
         """Show nothing any more."""
         self._bars.stop()
 
-    def begin(self, source: Source) -> Ears:
-        """See Watcher."""
+    def begin(self, source: Source) -> Callbacks:
+        """See BatchListener."""
         task = self._bars.add_task(printable(source.name), total=100, stage="sending")
         with self._lock:
             self._tasks[source] = task
@@ -62,10 +62,10 @@ class Display:
         def on_bytes(sent: int, total: int) -> None:
             self._bars.update(task, stage=f"sending {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
 
-        return Ears(lambda event: _show(self._bars, task, event), on_bytes)
+        return Callbacks(lambda event: _show(self._bars, task, event), on_bytes)
 
     def end(self, outcome: Outcome) -> None:
-        """See Watcher."""
+        """See BatchListener."""
         with self._lock:
             task = self._tasks.pop(outcome.source, None)
             self._bars.advance(self._all)
@@ -83,7 +83,7 @@ class Display:
         else:
             self._bars.update(task, stage="[red]failed")
         self._finished.append(task)
-        if len(self._finished) > MOST_FINISHED:
+        if len(self._finished) > MAX_FINISHED:
             self._bars.remove_task(self._finished.popleft())
 
     def _tell(self, outcome: Outcome) -> None:

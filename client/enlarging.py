@@ -14,7 +14,7 @@ from string import Formatter
 import click
 import imagesize
 
-from upres.client.batch import UNAVAILABLE, Batch, Enlarger, ends_all
+from upres.client.batch import UNAVAILABLE, Backend, Batch, ends_all
 from upres.client.display import Display
 from upres.client.errors import ServerUnreachable
 from upres.client.ledger import Ledger
@@ -31,7 +31,7 @@ RETRIES = 12
 """A batch waits a minute for a server that is being restarted."""
 HASTY_SECONDS = 2.0
 """Who leaves waits no longer for an answer."""
-MOST_LOCAL = 2
+MAX_LOCAL = 2
 """While one image is on the device another is read or written; more would only take memory."""
 FAILED, UNREACHABLE, INTERRUPTED = 1, 3, 130
 NAME = "{stem}_x{factor}"
@@ -100,12 +100,12 @@ class Wanted:
         return None if LIST in self.photos else sum(1 for _ in self.sources(ledger))
 
 
-def run(wanted: Wanted, enlarger: Enlarger | None) -> int:
+def run(wanted: Wanted, backend: Backend | None) -> int:
     """Enlarge them all, by default on the server; the exit code."""
     begin = time.monotonic()
     with ExitStack() as stack:
         try:
-            enlarger = enlarger or _remote(wanted, stack)
+            backend = backend or _remote(wanted, stack)
             if wanted.out:
                 wanted.out.mkdir(parents=True, exist_ok=True)
             ledger = stack.enter_context(Ledger(wanted.out))
@@ -113,9 +113,9 @@ def run(wanted: Wanted, enlarger: Enlarger | None) -> int:
             return _complain(error)
         total = wanted.count(ledger)
         display = stack.enter_context(Display(total, wanted.as_json))
-        batch = Batch(enlarger, ledger, display, wanted.out or Path(), wanted.name, wanted.distinct, wanted.force)
+        batch = Batch(backend, ledger, display, wanted.out or Path(), wanted.name, wanted.distinct, wanted.force)
         try:
-            batch.run(wanted.sources(ledger), min(wanted.at_once, MOST_LOCAL) if wanted.local else wanted.at_once)
+            batch.run(wanted.sources(ledger), min(wanted.at_once, MAX_LOCAL) if wanted.local else wanted.at_once)
         except KeyboardInterrupt:
             display.close()
             _summarise(wanted, batch, time.monotonic() - begin, "interrupted")
@@ -178,16 +178,16 @@ def _estimate(wanted: Wanted, client: Client, source: Source) -> Estimate:
     return client.estimate(width, height, int(wanted.factor), **options)
 
 
-def _tell(wanted: Wanted, source: Source, told: Estimate) -> None:
+def _tell(wanted: Wanted, source: Source, found: Estimate) -> None:
     if wanted.as_json:
-        print(json.dumps({"source": source.image, **told.model_dump(mode="json", exclude_none=True)}))
+        print(json.dumps({"source": source.image, **found.model_dump(mode="json", exclude_none=True)}))
         return
-    tiles = "1 tile" if told.tiles == 1 else f"{told.tiles} tiles"
-    seconds = "nobody knows how long yet" if told.seconds is None else f"about {told.seconds:.1f} s"
-    waiting = f", after {told.waiting} others" if told.waiting else ""
-    there = "" if told.slots else "; no worker is there now"
-    what = f"{tiles}, {seconds}{waiting}{there}" if told.accepted else f"refused: {told.detail} ({told.code})"
-    text = f"{source.name}: {told.width}×{told.height} by {told.model} {told.model_version}, {what}"
+    tiles = "1 tile" if found.tiles == 1 else f"{found.tiles} tiles"
+    seconds = "nobody knows how long yet" if found.seconds is None else f"about {found.seconds:.1f} s"
+    waiting = f", after {found.waiting} others" if found.waiting else ""
+    there = "" if found.slots else "; no worker is there now"
+    what = f"{tiles}, {seconds}{waiting}{there}" if found.accepted else f"refused: {found.detail} ({found.code})"
+    text = f"{source.name}: {found.width}×{found.height} by {found.model} {found.model_version}, {what}"
     print(shown(text, sys.stdout))
 
 
@@ -196,10 +196,10 @@ def _summarise(wanted: Wanted, batch: Batch, seconds: float, *first: str) -> Non
     if wanted.as_json:
         print(json.dumps({"summary": {**counts, "seconds": round(seconds, 3), "interrupted": bool(first)}}), flush=True)
         return
-    told = [f"{count} {status}" for status, count in counts.items() if count or status == "enlarged"]
+    parts = [f"{count} {status}" for status, count in counts.items() if count or status == "enlarged"]
     pace = f" ({counts['enlarged'] / seconds:.1f} a second)" if counts["enlarged"] > 1 else ""
     then = "; the same command goes on from here" if first and wanted.out else ""
-    print(f"{', '.join([*first, *told])} in {seconds:.1f} s{pace}{then}", file=sys.stderr)
+    print(f"{', '.join([*first, *parts])} in {seconds:.1f} s{pace}{then}", file=sys.stderr)
 
 
 def _complain(error: Exception) -> int:

@@ -36,8 +36,8 @@ INLINE_BYTES = 4_000_000
 """Larger files are uploaded: Lambda takes bodies of 6 MB, and base64 makes a third more of them."""
 PIECE_BYTES = 1 << 16
 RECONNECT_SECONDS = 0.5
-MOST_BACKOFF = 8.0
-MOST_PAUSE = 60.0
+MAX_BACKOFF = 8.0
+MAX_PAUSE = 60.0
 """Who is told to come back later than this is told so, instead of waiting."""
 AGAIN = {429, 502, 503, 504}
 """Statuses after which the same request may succeed soon."""
@@ -106,7 +106,7 @@ Steps = Generator[Call | Pause, Any, Answer]
 """Is sent a response for each Call, and None after each Pause."""
 
 
-class Peer:
+class ApiOperations:
     """A server, and everything that can be asked of it."""
 
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
@@ -132,10 +132,10 @@ class Peer:
         """How long to wait before each attempt; before the first not at all."""
         yield 0.0
         for attempt in range(self._retries):
-            yield min(MOST_BACKOFF, RECONNECT_SECONDS * 2**attempt) * random.uniform(0.5, 1)
+            yield min(MAX_BACKOFF, RECONNECT_SECONDS * 2**attempt) * random.uniform(0.5, 1)
 
     @staticmethod
-    def broken(call: Call, response: httpx.Response) -> Exception:
+    def stream_error(call: Call, response: httpx.Response) -> Exception:
         """What to raise for an error instead of a stream: one of the connection's if it may be gone soon."""
         if response.status_code in AGAIN:
             return httpx.RemoteProtocolError(f"{response.status_code} {response.reason_phrase}")
@@ -237,7 +237,7 @@ class Peer:
                     return response
                 failure = refused(call, response)
                 asked = retry_after(response)
-                if response.status_code not in AGAIN or asked > MOST_PAUSE:
+                if response.status_code not in AGAIN or asked > MAX_PAUSE:
                     raise failure
         raise failure
 
@@ -256,29 +256,34 @@ def unreachable(call: Call, error: Exception) -> ServerUnreachable | StoreUnreac
 
 def refused(call: Call, response: httpx.Response) -> Refused | ServerUnreachable | StoreUnreachable:
     """The server's problem; what is no problem document comes from something else on the way."""
-    told = f"{response.status_code} {response.reason_phrase}"
+    answer = f"{response.status_code} {response.reason_phrase}"
     if call.to_store:
-        return StoreUnreachable(f"The object store answered {told}.")
+        return StoreUnreachable(f"The object store answered {answer}.")
     try:
         return Refused(Problem.model_validate_json(response.content), retry_after(response))
     except ValidationError:
         where = response.url.copy_with(query=None)  # it may hold a token
     if response.status_code == httpx.codes.NOT_FOUND or response.is_server_error:
-        return ServerUnreachable(f"{where} answered {told}, not as upres does.")
-    detail = f"{where} answered {told}; that is not upres, but something on the way to it."
+        return ServerUnreachable(f"{where} answered {answer}, not as upres does.")
+    detail = f"{where} answered {answer}; that is not upres, but something on the way to it."
     return Refused(
         Problem(
-            type="about:blank", title=told, status=response.status_code, detail=detail, code="refused", retryable=False
+            type="about:blank",
+            title=answer,
+            status=response.status_code,
+            detail=detail,
+            code="refused",
+            retryable=False,
         )
     )
 
 
-def unheard(*news: object) -> None:
+def noop(*news: object) -> None:
     """Nobody wants to know."""
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A new file that is there, under its name, once it is complete; else there is what was before."""
     part = path.with_name(f".upres-{uuid.uuid4().hex[:12]}.part")
     try:

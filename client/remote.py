@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from upres.client.batch import Ears, Made
+from upres.client.batch import Callbacks, Output
 from upres.client.following import result_of
 from upres.client.protocol import JobOptions
 from upres.client.sdk import Client
@@ -28,18 +28,20 @@ class Remote:
         self._lock = threading.Lock()
         self._submitting = 0
 
-    def enlarge(self, image: str, ears: Ears) -> Made:
-        """See Enlarger."""
+    def enlarge(self, image: str, callbacks: Callbacks) -> Output:
+        """See Backend."""
         with self._known_soon():
-            job = self._client.submit(image, self._factor, wait=QUICK_SECONDS, on_bytes=ears.on_bytes, **self._options)
+            job = self._client.submit(
+                image, self._factor, wait=QUICK_SECONDS, on_bytes=callbacks.on_bytes, **self._options
+            )
             if not isinstance(job, Snapshot):
                 self._jobs.add(job.job_id)
-        ended = job if isinstance(job, Snapshot) else self._follow(job.job_id, ears.on_event)
+        ended = job if isinstance(job, Snapshot) else self._follow(job.job_id, callbacks.on_event)
         result = result_of(job.job_id, ended)
-        return Made(result, lambda path: self._client.save(result, path))
+        return Output(result, lambda path: self._client.save(result, path))
 
     def cancel(self) -> None:
-        """See Enlarger."""
+        """See Backend."""
         deadline = time.monotonic() + QUICK_SECONDS + LATE_SECONDS
         while self._submitting and time.monotonic() < deadline:
             time.sleep(0.02)

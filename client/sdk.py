@@ -19,18 +19,18 @@ from upres.client.following import Following, result_of
 from upres.client.protocol import (
     PIECE_BYTES,
     Answer,
+    ApiOperations,
     Call,
     EstimateOptions,
     Image,
     JobOptions,
     OnBytes,
     Pause,
-    Peer,
     Steps,
     Which,
-    unheard,
+    atomic_write,
+    noop,
     unreachable,
-    whole,
 )
 from upres.core.api import Estimate, JobAccepted
 from upres.core.schema import Event, Result, Snapshot
@@ -65,9 +65,9 @@ class Client:
     def __init__(
         self, url: str | None = None, api_key: str | None = None, *, timeout: float = 45, retries: int = 4
     ) -> None:
-        self._peer = Peer(url, api_key, retries)
-        self._http = httpx.Client(timeout=self._peer.timeout(timeout), limits=self._peer.limits)
-        self.url = self._peer.url
+        self._api = ApiOperations(url, api_key, retries)
+        self._http = httpx.Client(timeout=self._api.timeout(timeout), limits=self._api.limits)
+        self.url = self._api.url
 
     def __enter__(self) -> Self:
         return self
@@ -84,8 +84,8 @@ class Client:
         image: Image,
         factor: int = 4,
         *,
-        on_event: Callable[[Event], None] = unheard,
-        on_bytes: OnBytes = unheard,
+        on_event: Callable[[Event], None] = noop,
+        on_bytes: OnBytes = noop,
         timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> Upscaled:
@@ -106,7 +106,7 @@ class Client:
         factor: int = 4,
         *,
         idempotency_key: str | None = None,
-        on_bytes: OnBytes = unheard,
+        on_bytes: OnBytes = noop,
         **options: Unpack[JobOptions],
     ) -> JobAccepted: ...
 
@@ -118,7 +118,7 @@ class Client:
         *,
         wait: float,
         idempotency_key: str | None = None,
-        on_bytes: OnBytes = unheard,
+        on_bytes: OnBytes = noop,
         **options: Unpack[JobOptions],
     ) -> JobAccepted | Snapshot: ...
 
@@ -129,14 +129,14 @@ class Client:
         *,
         wait: float = 0,
         idempotency_key: str | None = None,
-        on_bytes: OnBytes = unheard,
+        on_bytes: OnBytes = noop,
         **options: Unpack[JobOptions],
     ) -> JobAccepted | Snapshot:
         """Submit an image and return at once; with `wait`, the job's Snapshot if it ends within so many seconds (≤ 25).
 
         Files of more than 4 MB go straight into the store first. Raises FileNotFoundError for a path that is not there.
         """
-        return self._run(self._peer.submit(image, factor, options, idempotency_key, wait, on_bytes))
+        return self._run(self._api.submit(image, factor, options, idempotency_key, wait, on_bytes))
 
     def events(self, job_id: str, *, timeout: float | None = None) -> Iterator[Event]:
         """The job's events, from the first to the terminal one. See `follow`."""
@@ -153,7 +153,7 @@ class Client:
         """
         following = Following(job_id, after, timeout)
         while not following.over:
-            call = self._peer.events(job_id, following.after)
+            call = self._api.events(job_id, following.after)
             try:
                 with self._stream(call, following.quiet_seconds) as response:
                     following.begin(response)
@@ -171,27 +171,27 @@ class Client:
 
     def check(self) -> None:
         """Raise ServerUnreachable unless the server answers now."""
-        self._run(self._peer.check())
+        self._run(self._api.check())
 
     def status(self, job_id: str) -> Snapshot:
         """The job now."""
-        return self._run(self._peer.status(job_id))
+        return self._run(self._api.status(job_id))
 
     def cancel(self, job_id: str) -> Snapshot:
         """Cancel the job; one that has ended stays as it is."""
-        return self._run(self._peer.cancel(job_id))
+        return self._run(self._api.cancel(job_id))
 
     def download(self, job: str | Result, which: Which = "result") -> bytes:
         """The file of a finished job's image; of a Result by its own link, which works for an hour."""
-        return self._run(self._peer.download(job, which))
+        return self._run(self._api.download(job, which))
 
     def save(self, job: str | Result, path: str | PathLike[str], which: Which = "result") -> Path:
         """Write the file of a finished job's image, piece by piece, whole or not at all; returns where."""
-        for pause in self._peer.pauses():
+        for pause in self._api.pauses():
             time.sleep(pause)
-            call = self._run(self._peer.link(job, which))
+            call = self._run(self._api.link(job, which))
             try:
-                with whole(Path(path)) as file, self._stream(call) as response:
+                with atomic_write(Path(path)) as file, self._stream(call) as response:
                     for piece in response.iter_bytes(PIECE_BYTES):
                         file.write(piece)
                 return Path(path)
@@ -199,16 +199,16 @@ class Client:
                 failure = unreachable(call, error)
         raise failure
 
-    def upload(self, data: bytes, on_bytes: OnBytes = unheard) -> str:
+    def upload(self, data: bytes, on_bytes: OnBytes = noop) -> str:
         """Put an image file straight into the store; returns the key for `image_key`.
 
         `on_bytes` hears how many bytes of how many were sent.
         """
-        return self._run(self._peer.upload(data, on_bytes))
+        return self._run(self._api.upload(data, on_bytes))
 
     def estimate(self, width: int, height: int, factor: int = 4, **options: Unpack[EstimateOptions]) -> Estimate:
         """What would become of an image of this size in pixels, and how long it would take."""
-        return self._run(self._peer.estimate(width, height, factor, options))
+        return self._run(self._api.estimate(width, height, factor, options))
 
     def _run(self, steps: Steps[Answer]) -> Answer:
         """Do what an operation asks for, one step after the other."""
@@ -229,7 +229,7 @@ class Client:
 
     def _request(self, call: Call) -> httpx.Request:
         content = call.content.pieces() if call.content else None
-        return self._http.build_request(call.method, call.url, content=content, **self._peer.parts(call))
+        return self._http.build_request(call.method, call.url, content=content, **self._api.parts(call))
 
     @contextmanager
     def _stream(self, call: Call, quiet_seconds: float | None = None) -> Iterator[httpx.Response]:
@@ -241,7 +241,7 @@ class Client:
         try:
             if response.is_error:
                 response.read()
-                raise self._peer.broken(call, response)
+                raise self._api.stream_error(call, response)
             yield response
         finally:
             response.close()

@@ -61,13 +61,13 @@ def show(job_id: str) -> None:
     from upres.core import deadletters, events
 
     with connection() as redis:
-        told = events.read(redis, job_id)
-        if not told:
+        entries = events.read(redis, job_id)
+        if not entries:
             raise JobNotFound(f"There is no job {job_id!r}.")
         if redis.zscore(keys.DEAD, job_id) is not None:
             print(printable(deadletters.message_of(redis, job_id).model_dump_json(exclude_none=True, indent=2)))
         listed = table("at", "event", "details")
-        for _, event in told:
+        for _, event in entries:
             details = event.model_dump(mode="json", exclude={"job_id", "at", "type", "result"}, exclude_defaults=True)
             row(listed, f"{event.at:%H:%M:%S.%f}"[:-3], event.type, ", ".join(f"{k}={v}" for k, v in details.items()))
         print_table(listed, "")

@@ -54,6 +54,6 @@ def _jobs(redis: "Redis", worker: "Worker") -> list[str]:
 def _stage(entries: Any) -> str:
     from upres.core import events
 
-    told = events.parse(entries)
-    event = told[0][1] if told else None
+    entries = events.parse(entries)
+    event = entries[0][1] if entries else None
     return f"{event.stage} {event.percent:.0f} %" if isinstance(event, Progress) else ""

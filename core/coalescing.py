@@ -19,8 +19,8 @@ def claim(connection: Redis, work: str, lease: Lease, gone: bool = False) -> Cla
     nobody does. "wait": another job is at it; this one has lost its lease, and is put back into the queue
     when the other ends, whichever way. None: the job is not this worker's any more.
     """
-    once, told = secrets.token_hex(8), requeued("identical_job")
-    answer = call(connection, "claim", work, lease.job_id, once, lease.holder, told, "gone" if gone else "")
+    once, requeued_event = secrets.token_hex(8), requeued("identical_job")
+    answer = call(connection, "claim", work, lease.job_id, once, lease.holder, requeued_event, "gone" if gone else "")
     match answer:
         case [b"run"]:
             return "do it"

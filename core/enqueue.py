@@ -67,8 +67,8 @@ def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: Recor
             queue.enqueue_job(_rq_job(queue, message), pipeline=pipeline, at_front=high)
             events.append(pipeline, _first_event(message, position))
             seconds = (message.deadline - message.submitted_at).total_seconds()
-            told = (message.model, message.owner or "", message.webhook_url or "")
-            call(pipeline, "begin", message.job_id, seconds, *told)
+            fields = (message.model, message.owner or "", message.webhook_url or "")
+            call(pipeline, "begin", message.job_id, seconds, *fields)
             if record:
                 record.write(pipeline, message.job_id)
             with suppress(WatchError):

@@ -99,8 +99,8 @@ def expire(connection: Redis, job_id: str) -> bool:
     """Fail a job if its deadline passed and it has not ended; whether that was so."""
     late = bool(call(connection, "expire", job_id, secrets.token_hex(8), _late()))
     if late:
-        told = {"event": "failed", "code": DeadlineExceeded.code}
-        JobLog(log, job_id).info("failed: %s", DeadlineExceeded.code, extra=told)
+        fields = {"event": "failed", "code": DeadlineExceeded.code}
+        JobLog(log, job_id).info("failed: %s", DeadlineExceeded.code, extra=fields)
     return late
 
 

@@ -25,8 +25,8 @@ from upres.core.storage import ObjectNotFound, Store
 log = logging.getLogger("upres.registry")
 
 STABLE, CANARY = "stable", "canary"
-MOST_LOSS_DB = 0.1
-BEFORE_MOST = 10
+MAX_LOSS_DB = 0.1
+MAX_BEFORE = 10
 """So many earlier stable versions are remembered for rollback."""
 
 
@@ -220,7 +220,7 @@ def rollback(store: Store, name: str) -> Labels:
 
 def _before(now: Labels, stable: str) -> tuple[str, ...]:
     was = now.labels[STABLE]
-    return now.before if stable == was else (was, *now.before)[:BEFORE_MOST]
+    return now.before if stable == was else (was, *now.before)[:MAX_BEFORE]
 
 
 def _write(store: Store, name: str, fields: Mapping[str, object]) -> Labels:
@@ -249,10 +249,10 @@ def reindex(store: Store) -> Index:
 
 def _check_loss(manifest: Manifest) -> None:
     lost = max(network.quality.get("psnr_loss_db", 0) for network in manifest.networks)
-    if lost > MOST_LOSS_DB:
+    if lost > MAX_LOSS_DB:
         raise ModelError(
             f"Model {manifest.name!r} {manifest.version} loses {lost:g} dB against the version it was made of; "
-            f"more than {MOST_LOSS_DB:g}, and it is not served by default."
+            f"more than {MAX_LOSS_DB:g}, and it is not served by default."
         )
 
 

@@ -39,5 +39,5 @@ def deregister(connection: Redis, name: str) -> None:
 def listing(connection: Redis) -> list[Worker]:
     """All workers that said something lately, by name."""
     names: Any = connection.zrange(keys.WORKERS, 0, -1)
-    told: Any = connection.mget([keys.worker(name.decode()) for name in sorted(names)]) if names else []
-    return [Worker.model_validate_json(worker) for worker in told if worker]
+    records: Any = connection.mget([keys.worker(name.decode()) for name in sorted(names)]) if names else []
+    return [Worker.model_validate_json(worker) for worker in records if worker]

@@ -34,6 +34,6 @@ def handler(event: Any, context: Any) -> None:
 def embedded(function_name: str, values: dict[str, float]) -> str:
     """One line in the Embedded Metric Format; what differs between deployments is the function's name."""
     metrics = [{"Name": name, "Unit": UNITS[name]} for name in values]
-    told = {"Namespace": "upres", "Dimensions": [["FunctionName"]], "Metrics": metrics}
-    about = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [told]}
+    directive = {"Namespace": "upres", "Dimensions": [["FunctionName"]], "Metrics": metrics}
+    about = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
     return json.dumps({"_aws": about, "FunctionName": function_name, **values})

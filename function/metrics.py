@@ -107,10 +107,10 @@ class QueueCollector(Collector):
 def _memory(redis: Redis) -> Iterable[Metric]:
     """Of Redis, as far as its user may ask."""
     try:
-        told: Any = redis.info("memory")
+        info: Any = redis.info("memory")
     except NoPermissionError:
         return
-    used, most = told["used_memory"], told.get("maxmemory") or 0
+    used, most = info["used_memory"], info.get("maxmemory") or 0
     yield GaugeMetricFamily("upres_redis_memory_bytes", "What Redis has in use.", value=used)
     yield GaugeMetricFamily("upres_redis_memory_limit_bytes", "What it may have; 0: what there is.", value=most)
 

@@ -14,10 +14,10 @@ from upres.core.schema import StrictModel
 SHOWN = 80
 """How many characters of a rejected value are quoted back."""
 
-MOST_FIELDS = 50
+MAX_FIELDS = 50
 """Enough to name every mistake; what has more was not written by anybody."""
 
-MOST_WAIT = 25.0
+MAX_WAIT = 25.0
 """API Gateway gives up after 30 seconds."""
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,5})"?\s*(?=[,;]|$)', re.IGNORECASE)
 
@@ -76,9 +76,9 @@ def parse(payload: object) -> JobRequest:
 
 
 def preferred_wait(prefer: str | None) -> float:
-    """The seconds in a Prefer header's `wait` (RFC 7240), at most MOST_WAIT; 0 without one that is a number."""
+    """The seconds in a Prefer header's `wait` (RFC 7240), at most MAX_WAIT; 0 without one that is a number."""
     match = _WAIT.search(prefer or "")
-    return min(float(match[1]), MOST_WAIT) if match else 0
+    return min(float(match[1]), MAX_WAIT) if match else 0
 
 
 def parse_upload(body: bytes) -> UploadRequest:
@@ -102,7 +102,7 @@ def _decoded(body: bytes, instead: str) -> Any:
 
 
 def _validated(model: type[Model], payload: object, instead: str) -> Model:
-    if not isinstance(payload, dict) or len(payload) > MOST_FIELDS:
+    if not isinstance(payload, dict) or len(payload) > MAX_FIELDS:
         raise _no_object(instead)
     try:
         return model.model_validate(payload)

@@ -33,10 +33,10 @@ POLL_SECONDS = 20
 ANSWER_SECONDS = 4
 """People want an answer."""
 RECONNECT_SECONDS = 0.25
-RECONNECT_MOST_SECONDS = 5
+MAX_RECONNECT_SECONDS = 5
 READERS = 2
 """Connections that read, in turn for all followers."""
-READ_MOST = 500
+MAX_READ = 500
 """Events that are read at once: a reader that stalls holds no more of them back."""
 QUIET_SECONDS = 30
 """A subscription that brought nothing for so long may be dead: it is made anew."""
@@ -81,7 +81,7 @@ def frames(entries: Any) -> list[Frame]:
 def poll(settings: Settings, job_id: str, after: str) -> list[Frame]:
     """The job's events after an id, as soon as there is one; empty after POLL_SECONDS."""
     with connect_quickly(settings, POLL_SECONDS + 5) as connection:
-        answer: Any = connection.xread({keys.events(job_id): after}, READ_MOST, int(POLL_SECONDS * 1000))
+        answer: Any = connection.xread({keys.events(job_id): after}, MAX_READ, int(POLL_SECONDS * 1000))
         if not answer:
             leases.expire(connection, job_id)
     return frames(answer[0][1]) if answer else []
@@ -93,10 +93,10 @@ def wait(settings: Settings, job_id: str, seconds: float) -> bool:
     with connect_quickly(settings, seconds + 5) as connection:
         while (left := deadline - time.monotonic()) > 0:
             answer: Any = connection.xread({keys.events(job_id): after}, block=max(1, int(left * 1000)))
-            told = events.parse(answer[0][1]) if answer else []
-            if told and events.is_terminal(told[-1][1]):
+            entries = events.parse(answer[0][1]) if answer else []
+            if entries and events.is_terminal(entries[-1][1]):
                 return True
-            after = told[-1][0] if told else after
+            after = entries[-1][0] if entries else after
     return False
 
 
@@ -138,7 +138,7 @@ class Hub:
                     after = frame.id
                 if fresh and fresh[-1].terminal:
                     return
-                if len(fresh) < READ_MOST and not await _set_soon(wakeup):
+                if len(fresh) < MAX_READ and not await _set_soon(wakeup):
                     if await self._is_over(job_id, after):
                         return
                     await self._expire(job_id)
@@ -181,7 +181,7 @@ class Hub:
 
     async def _fetch(self, job_id: str, after: str) -> list[Frame]:
         async with asyncio.timeout(HEARTBEAT_SECONDS):
-            return frames(await self._redis.xrange(keys.events(job_id), min=f"({after}", count=READ_MOST))
+            return frames(await self._redis.xrange(keys.events(job_id), min=f"({after}", count=MAX_READ))
 
     def _forget(self, place: tuple[str, str, int], task: "asyncio.Task[list[Frame]]") -> None:
         del self._reads[place]
@@ -272,7 +272,7 @@ def _expire(settings: Settings, job_id: str) -> None:
 
 def _pause(failures: int) -> float:
     """Seconds before the next attempt: longer each time, and not the same for all."""
-    longest = min(RECONNECT_MOST_SECONDS, RECONNECT_SECONDS * 2.0 ** min(failures, 10))
+    longest = min(MAX_RECONNECT_SECONDS, RECONNECT_SECONDS * 2.0 ** min(failures, 10))
     return longest * random.uniform(0.5, 1)
 
 

@@ -59,8 +59,8 @@ def _enqueue(services: Services, message: JobMessage, high: bool, record: Record
         message = message.model_copy(update={"traceparent": tracing.traceparent()})
         job_id = enqueue(services.queue, message, high=high, record=record)
     if job_id == message.job_id:
-        told = {"event": "queued", "model": message.model, "upscale_factor": message.upscale_factor}
-        JobLog(log, job_id).info("queued", extra=told)
+        fields = {"event": "queued", "model": message.model, "upscale_factor": message.upscale_factor}
+        JobLog(log, job_id).info("queued", extra=fields)
     return job_id
 
 

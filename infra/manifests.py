@@ -81,10 +81,10 @@ def compose(root: Path, path: Path) -> Iterator[Looked]:
     """A compose file: its schema, its images, and the files that it mounts or builds from."""
     name = path.relative_to(root)
     command = ["check-jsonschema", "--color", "never", "--output-format", "json"]
-    told = json.loads("\n".join(_output([*command, "--builtin-schema", "vendor.compose-spec", str(path)])))
-    said = [error.get("best_deep_match", error) for error in told["errors"]]
+    report = json.loads("\n".join(_output([*command, "--builtin-schema", "vendor.compose-spec", str(path)])))
+    said = [error.get("best_deep_match", error) for error in report["errors"]]
     errors = [f"{one['path']}: {one['message']}" for one in said]
-    errors += [error["message"] for error in told.get("parse_errors", ())]
+    errors += [error["message"] for error in report.get("parse_errors", ())]
     yield Looked(f"{name}: schema", errors)
     services: Document = {} if errors else yaml.safe_load(path.read_text())["services"]
     yield Looked(f"{name}: images", unpinned(services))

@@ -14,8 +14,8 @@ from torch import Tensor
 from upres.core.errors import ModelError
 from upres.core.manifest import SCHEMA_VERSION, Manifest, Network
 from upres.models import folder, probe
-from upres.models.folder import Made
-from upres.worker.engine.networks import Enlarger, Recognised, build
+from upres.models.folder import NewNetwork
+from upres.worker.engine.networks import Recognised, SuperResolutionNetwork, build
 from upres.worker.model import Model
 
 FACTORS = (2, 4, 8)
@@ -51,7 +51,7 @@ def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
     radius = fields["receptive_radius"]
     halo = probe.halo(network.eval(), probe.HALOS[-1] if radius is None else radius)
     fields["halo"] = None if halo == radius else halo
-    return folder.write(to, about, [Made(fields, tensors)])
+    return folder.write(to, about, [NewNetwork(fields, tensors)])
 
 
 def read(file: Path) -> dict[str, Tensor]:
@@ -125,5 +125,5 @@ def _fits(fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> b
     return {name: tuple(tensor.shape) for name, tensor in _build(fields).state_dict().items()} == shapes
 
 
-def _build(fields: Mapping[str, Any]) -> Enlarger:
+def _build(fields: Mapping[str, Any]) -> SuperResolutionNetwork:
     return build(fields["architecture"], fields["factor"], fields["parameters"])

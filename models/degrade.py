@@ -16,7 +16,7 @@ YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.0
 """RGB → YCbCr (ITU-T T.871)."""
 BLUR_SHARE, NOISE_SHARE, GREY_NOISE_SHARE, JPEG_SHARE = 0.5, 0.4, 0.4, 0.5
 BLUR_SIGMA = (0.3, 2.0)
-MOST_NOISE = 12 / 255
+MAX_NOISE = 12 / 255
 QUALITY = (40.0, 95.0)
 
 
@@ -74,7 +74,7 @@ def _smaller(image: Tensor, factor: int) -> Tensor:
 def _with_noise(image: Tensor) -> Tensor:
     noise = torch.randn_like(image)
     noise = torch.where(_some(image, GREY_NOISE_SHARE), noise[:, :1], noise)
-    strength = torch.rand(len(image), 1, 1, 1, device=image.device) * MOST_NOISE
+    strength = torch.rand(len(image), 1, 1, 1, device=image.device) * MAX_NOISE
     return torch.where(_some(image, NOISE_SHARE), image + noise * strength, image)
 
 

@@ -23,10 +23,10 @@ from upres.core.errors import ModelError
 from upres.models import folder, training
 from upres.models.degrade import degrade
 from upres.models.discriminator import Discriminator, matching
-from upres.models.folder import Made, photo
+from upres.models.folder import NewNetwork, photo
 from upres.models.photos import Photos
 from upres.models.training import Average
-from upres.worker.engine.networks import EDSR, Enlarger, load
+from upres.worker.engine.networks import EDSR, SuperResolutionNetwork, load
 from upres.worker.model import Model, open_folder
 
 WIDTH, DEPTH, TEACHERS_FACTOR = 64, 16, 4
@@ -34,7 +34,7 @@ RATE, CRITICS_RATE = 5e-4, 2e-4
 ADVERSARY_FROM = 0.5
 """Share of the time after which the discriminator joins; it begins to learn a tenth earlier."""
 MATCHING_WEIGHT, ADVERSARY_WEIGHT = 0.05, 0.005
-TOLD_SECONDS = 30
+REPORT_SECONDS = 30
 DESCRIPTION = "Sharp: Real-ESRGAN x4plus, distilled into a network a fourteenth its size. Invents detail."
 
 
@@ -117,15 +117,15 @@ def main() -> int:
     return 0
 
 
-def distil(run: Distillation, photos: Photos, seconds: float, options: argparse.Namespace) -> Enlarger:
+def distil(run: Distillation, photos: Photos, seconds: float, options: argparse.Namespace) -> SuperResolutionNetwork:
     """The student after so many seconds; tells every half minute how far it is from its teacher."""
-    told, count = time.monotonic(), 0
+    last_report, count = time.monotonic(), 0
     for done in training.steps(run.optimiser, RATE, seconds):
         small = degrade(photos.large(options.batch, options.patch * run.factor), run.factor)
         pixels = run.step(small, done)
         count += 1
-        if time.monotonic() - told > TOLD_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - last_report > REPORT_SECONDS:
+            last_report = time.monotonic()
             print(f"x{run.factor} {done:4.0%} step {count} distance {pixels.item():.5f}", flush=True)
             _show(run, options.pictures)
     _show(run, options.pictures)
@@ -149,14 +149,14 @@ def _show(run: Distillation, pictures: Path | None) -> None:
     Image.fromarray(np.concatenate([bicubic, made, goal], 1)).save(pictures / f"x{run.factor}.png")
 
 
-def _made(student: Enlarger, factor: int) -> Made:
+def _made(student: SuperResolutionNetwork, factor: int) -> NewNetwork:
     fields = {
         "architecture": "edsr",
         "parameters": {"width": WIDTH, "depth": DEPTH},
         "factor": factor,
         "receptive_radius": 2 * DEPTH + 3,
     }
-    return Made(fields, {name: tensor.contiguous().cpu() for name, tensor in student.state_dict().items()})
+    return NewNetwork(fields, {name: tensor.contiguous().cpu() for name, tensor in student.state_dict().items()})
 
 
 def _options() -> argparse.Namespace:

@@ -24,7 +24,7 @@ from upres.core.errors import ModelError
 from upres.core.manifest import GRAPH_INPUT, GRAPH_OUTPUT
 from upres.models import folder
 from upres.models.folder import photo
-from upres.worker.engine.networks import ByteNetwork, Enlarger, load
+from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork, load
 from upres.worker.golden import psnr
 from upres.worker.model import Model
 
@@ -33,8 +33,8 @@ Outputs = tuple[Pixels, npt.NDArray[np.float32]]
 Run = Callable[[Pixels], Outputs]
 
 EXACT = "exact"
-MOST_DIFFERENCE = 1e-4
-MOST_DECIBELS = 0.001
+MAX_DIFFERENCE = 1e-4
+MAX_DECIBELS = 0.001
 SIZES = ((1, 32, 32), (1, 47, 61), (3, 64, 40))
 """Counts, heights and widths that each export is tried with: none of them is the one that it was made with."""
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "exported-program": ".pt2", "savedmodel": ""}
@@ -44,7 +44,7 @@ NEEDED = "models/requirements-savedmodel.txt"
 class Portable(nn.Module):
     """A network as it is exported."""
 
-    def __init__(self, network: Enlarger) -> None:
+    def __init__(self, network: SuperResolutionNetwork) -> None:
         super().__init__()
         self.bytes = ByteNetwork(network)
 
@@ -98,7 +98,7 @@ def export_network(module: Portable, factor: int, form: str, path: Path, python:
             found = compare(module, factor, writers[form](module, path))
         except ImportError as error:
             raise ModelError(f'This form needs more: pip install "upres[onnx]" ({error}).') from error
-    if not (found.most_difference <= MOST_DIFFERENCE and found.most_decibels <= MOST_DECIBELS):
+    if not (found.most_difference <= MAX_DIFFERENCE and found.most_decibels <= MAX_DECIBELS):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         raise ModelError(f"{path.name} does not compute what torch does: {found}.")
     return found

@@ -33,14 +33,14 @@ def photo(height: int, width: int, shift: int = 0) -> npt.NDArray[np.uint8]:
     return np.pad(pixels, (*more, (0, 0)), mode="symmetric")[:height, :width].copy()
 
 
-class Made(NamedTuple):
+class NewNetwork(NamedTuple):
     """A network that belongs into a folder: what the manifest says of it, and its tensors."""
 
     fields: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
 
 
-def write(folder: Path, about: Mapping[str, Any], networks: Sequence[Made]) -> Model:
+def write(folder: Path, about: Mapping[str, Any], networks: Sequence[NewNetwork]) -> Model:
     """A whole version: weights, golden images, manifest. Raises ModelError when they do not fit together."""
     folder.mkdir(parents=True, exist_ok=True)
     fields = []

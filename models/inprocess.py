@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 
-from upres.client.batch import Ears, Made
-from upres.client.protocol import whole
+from upres.client.batch import Callbacks, Output
+from upres.client.protocol import atomic_write
 from upres.core import formats
 from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
 from upres.core.schema import Event, Progress, Result, WantedFormat
@@ -22,7 +22,7 @@ from upres.worker.imaging.images import Picture
 from upres.worker.model import open_folder
 
 DEFAULT = "faithful"
-MOST_PIXELS = 178_000_000
+MAX_PIXELS = 178_000_000
 """As many as a server may be set to take; of factor 8 a quarter, as there."""
 FETCH_SECONDS = 60
 NO_JOB = "0" * 32
@@ -38,24 +38,24 @@ class InProcess:
         self._engine = Engine(self._model.manifest, runtimes.choose(self._model, self._device), DeviceThread())
         self._encoders = Encoders(1)
 
-    def enlarge(self, image: str, ears: Ears) -> Made:
-        """See Enlarger (client/batch.py)."""
+    def enlarge(self, image: str, callbacks: Callbacks) -> Output:
+        """See Backend (client/batch.py)."""
         begin = time.perf_counter()
-        picture = images.decode(_read(image), int(MOST_PIXELS / max(1, self._factor**2 / 16)))
+        picture = images.decode(_read(image), int(MAX_PIXELS / max(1, self._factor**2 / 16)))
         result = self._result(picture)
         encoder = self._encoders.open(picture, self._factor, result.format)
-        for band in self._engine.bands(picture.pixels, self._factor, _telling(ears.on_event)):
+        for band in self._engine.bands(picture.pixels, self._factor, _telling(callbacks.on_event)):
             encoder.write(band)
         file = encoder.finish()
 
         def save(path: Path) -> None:
-            with whole(path) as target:
+            with atomic_write(path) as target:
                 target.write(file)
 
-        return Made(result.model_copy(update={"seconds": {"upscale": round(time.perf_counter() - begin, 4)}}), save)
+        return Output(result.model_copy(update={"seconds": {"upscale": round(time.perf_counter() - begin, 4)}}), save)
 
     def cancel(self) -> None:
-        """See Enlarger: what runs in this process ends with it."""
+        """See Backend: what runs in this process ends with it."""
 
     def _result(self, picture: Picture) -> Result:
         """What it will be. Raises FormatLimit."""

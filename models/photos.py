@@ -16,7 +16,7 @@ SMALLEST = 300
 """Photos with a shorter side are left out: a patch of a network for factor 4 with its margin would not fit."""
 MARGIN = 4
 """Pixels of the small patch that are cut off again, so that what is at its border saw whole neighbours."""
-MOST_WEIGHT = 4.0
+MAX_WEIGHT = 4.0
 """A large photo is sampled at most so many times as often as the average one."""
 
 
@@ -44,7 +44,7 @@ class Photos(NamedTuple):
             raise ModelError(f"{folder}: there are no photos of at least {SMALLEST}×{SMALLEST} pixels to train on.")
         table = torch.tensor(shapes, device=device)
         areas = (table[:, 1] * table[:, 2]).float()
-        return cls(torch.cat(flat).to(device), table, (areas / areas.mean()).clamp(max=MOST_WEIGHT))
+        return cls(torch.cat(flat).to(device), table, (areas / areas.mean()).clamp(max=MAX_WEIGHT))
 
     def large(self, count: int, side: int) -> Tensor:
         """Random patches, (count, 3, side, side), float in [0, 1], mirrored and turned at random."""

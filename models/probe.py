@@ -5,7 +5,7 @@ import math
 import torch
 
 from upres.models.folder import photo
-from upres.worker.engine.networks import ByteNetwork, Enlarger
+from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork
 
 SIDE = 257
 """Of the image that is probed: a radius of 128 pixels can be found."""
@@ -15,7 +15,7 @@ WINDOW = 96
 
 
 @torch.inference_mode()
-def receptive_radius(network: Enlarger, side: int = SIDE) -> int | None:
+def receptive_radius(network: SuperResolutionNetwork, side: int = SIDE) -> int | None:
     """Input pixels around a pixel that its output depends on; None when that is the whole image, or nearly.
 
     One pixel is not a number (NaN, IEEE 754), and whatever is computed from it is none either: whatever the weights.
@@ -29,7 +29,7 @@ def receptive_radius(network: Enlarger, side: int = SIDE) -> int | None:
 
 
 @torch.inference_mode()
-def halo(network: Enlarger, most: int) -> int:
+def halo(network: SuperResolutionNetwork, most: int) -> int:
     """The fewest pixels around a window, of HALOS and `most`, with which all of its core is within a grey level.
 
     Compared with the same network seeing `most` or 128 pixels, on a photo that is repeated with its mirror image.

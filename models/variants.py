@@ -24,7 +24,7 @@ from upres.worker.golden import psnr
 from upres.worker.model import Model, open_folder
 
 Pixels = npt.NDArray[np.uint8]
-MOST_PHOTOS = 24
+MAX_PHOTOS = 24
 SIDE = 384
 """Photos are cut to squares of at most so many pixels: of the original for measuring, of the small one for ranges."""
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -74,7 +74,7 @@ def compare(model: Model, variant: Model, pictures: Sequence[Pixels]) -> list[di
 
 def read_photos(where: Path) -> Iterator[Pixels]:
     """Squares from the middle of photos, sides a multiple of 8. Raises ModelError when there are none."""
-    files = sorted(path for path in where.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)[:MOST_PHOTOS]
+    files = sorted(path for path in where.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)[:MAX_PHOTOS]
     if not files:
         raise ModelError(f"{where}: there are no photos (JPEG, PNG or WebP) to measure with.")
     for file in files:

@@ -79,7 +79,7 @@ def redis(local: Local) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def apart(local: Local) -> Iterator[Redis]:
+def isolated_redis(local: Local) -> Iterator[Redis]:
     """A database that no worker looks at."""
     with Redis.from_url(local.settings.redis_url.removesuffix("/0") + "/1") as connection:
         empty(connection)

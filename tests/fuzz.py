@@ -22,7 +22,7 @@ from tests.support.paths import SAMPLES
 from upres.core.errors import ImageError, UndecodableImage
 from upres.worker.imaging.decoding import Decoders
 
-MOST_PIXELS = 1_000_000
+MAX_PIXELS = 1_000_000
 SECONDS, MEBIBYTES = 2.0, 512
 
 
@@ -105,12 +105,12 @@ def run(count: int, seed: int) -> tuple[Counter[str], list[tuple[str, bytes]]]:
     rng, files = random.Random(seed), seeds()
     outcomes: Counter[str] = Counter()
     findings: list[tuple[str, bytes]] = []
-    decoders = Decoders(1, MOST_PIXELS)
+    decoders = Decoders(1, MAX_PIXELS)
     for _ in range(count):
         data = mutated(rng, files)
         begin = time.perf_counter()
         try:
-            decoders.decode(data, MOST_PIXELS)
+            decoders.decode(data, MAX_PIXELS)
             outcomes["picture"] += 1
         except UndecodableImage as error:
             outcomes[error.code] += 1

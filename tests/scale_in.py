@@ -28,7 +28,7 @@ from upres.embedded.stack import Local
 SIDES = (48, 96, 200)
 AHEAD = 12
 """So many jobs wait at most: there is always one to take, and one in hand."""
-MOST_WORKERS = 3
+MAX_WORKERS = 3
 STOP_SECONDS = 60
 
 
@@ -116,7 +116,7 @@ def scale(rounds: int, seed: int, say: bool = False) -> Told:
         scaler.add(1)
         feeder.start()
         for number in range(rounds):
-            scaler.add(rng.randint(1, MOST_WORKERS - scaler.count))
+            scaler.add(rng.randint(1, MAX_WORKERS - scaler.count))
             scaler.remove(rng.randint(1, scaler.count - 1))
             if say:
                 print(f"round {number + 1}: {len(feeder.jobs)} jobs, {scaler.in_hand} in hand of who left", flush=True)
@@ -127,17 +127,17 @@ def scale(rounds: int, seed: int, say: bool = False) -> Told:
 
 
 def _judge(redis: Redis, jobs: list[str], in_hand: int) -> Told:
-    told = {job_id: [event for _, event in events.read(redis, job_id)] for job_id in jobs}
+    received = {job_id: [event for _, event in events.read(redis, job_id)] for job_id in jobs}
 
     def interrupted(job_id: str) -> bool:
-        starts = [event for event in told[job_id] if isinstance(event, Started)]
-        return len(starts) != 1 or any(isinstance(event, Requeued) for event in told[job_id])
+        starts = [event for event in received[job_id] if isinstance(event, Started)]
+        return len(starts) != 1 or any(isinstance(event, Requeued) for event in received[job_id])
 
     return Told(
         jobs=len(jobs),
         in_hand=in_hand,
         interrupted=tuple(filter(interrupted, jobs)),
-        unfinished=tuple(job_id for job_id in jobs if not isinstance(told[job_id][-1], Succeeded)),
+        unfinished=tuple(job_id for job_id in jobs if not isinstance(received[job_id][-1], Succeeded)),
     )
 
 
@@ -148,10 +148,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 100_000)
     options = parser.parse_args()
     print(f"seed {options.seed}")
-    told = scale(options.rounds, options.seed, say=True)
-    print(f"{told.jobs} jobs; {told.in_hand} were in hand of workers that were told to stop")
-    print(f"{len(told.interrupted)} interrupted, {len(told.unfinished)} not done")
-    return 1 if told.interrupted or told.unfinished else 0
+    received = scale(options.rounds, options.seed, say=True)
+    print(f"{received.jobs} jobs; {received.in_hand} were in hand of workers that were told to stop")
+    print(f"{len(received.interrupted)} interrupted, {len(received.unfinished)} not done")
+    return 1 if received.interrupted or received.unfinished else 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import click
 
 from upres import __version__
-from upres.client.batch import Enlarger
+from upres.client.batch import Backend
 from upres.client.cli import EPILOG, enlarge
 from upres.core.errors import NotInstalled
 from upres.core.schema import WantedFormat
@@ -86,7 +86,7 @@ def main(context: click.Context) -> None:
 main.add_command(enlarge)
 
 
-def in_process(factor: int, output_format: WantedFormat, model: str | None, version: str | None) -> Enlarger:
+def in_process(factor: int, output_format: WantedFormat, model: str | None, version: str | None) -> Backend:
     """The engine in this process. Raises ModelNotFound or ModelError."""
     from upres.models.inprocess import InProcess
 

@@ -28,7 +28,7 @@ LONG_SECONDS = 60
 """Jobs that are expected to take longer are kept; others are done again as quickly."""
 
 PARTS = ["parts", "parts_of"]
-MOST_PIXELS = 10**9
+MAX_PIXELS = 10**9
 """No limit: these files are our own."""
 
 log = logging.getLogger("upres.worker")
@@ -69,7 +69,7 @@ class Checkpoints:
         for part in (parts or b"").decode().split(",") if parts and work == self._work.encode() else ():
             rows = Rows(*map(int, part.split("-")))
             try:
-                band = images.decode(self._store.get(self._key(rows)), MOST_PIXELS).pixels
+                band = images.decode(self._store.get(self._key(rows)), MAX_PIXELS).pixels
             except (ObjectNotFound, StoreUnavailable, ImageError) as error:
                 JobLog(log, self._lease.job_id).warning("checkpoint %s is lost (%s)", rows, error)
                 return

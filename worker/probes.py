@@ -40,8 +40,8 @@ class Health:
         trouble = self.hangs()
         if self._state == "loading" and seconds > LOADING_SECONDS:
             trouble = f"loading has taken longer than {LOADING_SECONDS} seconds"
-        told = {"status": "stuck" if trouble else self._state, "seconds": round(seconds, 1)}
-        return {**told, "detail": trouble} if trouble else told
+        report = {"status": "stuck" if trouble else self._state, "seconds": round(seconds, 1)}
+        return {**report, "detail": trouble} if trouble else report
 
 
 class Probes:
@@ -69,12 +69,12 @@ class Probes:
 
 def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
     def healthz() -> tuple[int, str, bytes]:
-        told = health.report()
-        return 503 if told["status"] == "stuck" else 200, "application/json", json.dumps(told).encode()
+        report = health.report()
+        return 503 if report["status"] == "stuck" else 200, "application/json", json.dumps(report).encode()
 
     def readyz() -> tuple[int, str, bytes]:
-        told = health.report()
-        return 200 if told["status"] == "ready" else 503, "application/json", json.dumps(told).encode()
+        report = health.report()
+        return 200 if report["status"] == "ready" else 503, "application/json", json.dumps(report).encode()
 
     def metrics() -> tuple[int, str, bytes]:
         return 200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY)

@@ -74,41 +74,43 @@ def days(stages: Stages, price: float) -> dict[str, Outcome]:
     cold, small, large = MACHINE_SECONDS + stages.cold_start, list(stages.by_side.values()), photos(stages)
     fitting = round(FITTING_SECONDS / float(np.mean([times.device for times in large])))
     of_small = int(TargetTracking().target)
-    told = {}
+    results = {}
     for pattern in PATTERNS:
         plan = Plan(pattern, 1e5, small, SLOTS, cold)
         for name, rule in (("Kubernetes", Keda(slots=SLOTS)), ("AWS", TargetTracking(slots=SLOTS))):
-            told[f"100,000 small images, {pattern}, {name}"] = simulate(plan, rule)
+            results[f"100,000 small images, {pattern}, {name}"] = simulate(plan, rule)
     for pattern in PATTERNS:
         plan = Plan(pattern, MILLION, large, SLOTS, cold)
         for name, rule in (("Kubernetes", Keda(MOST, SLOTS)), ("AWS", TargetTracking(MOST, fitting, SLOTS))):
-            told[f"a million photos, {pattern}, {name}"] = simulate(plan, rule)
-    told[f"a million photos, daily, AWS with {of_small} jobs per worker, as if they were small"] = simulate(
+            results[f"a million photos, {pattern}, {name}"] = simulate(plan, rule)
+    results[f"a million photos, daily, AWS with {of_small} jobs per worker, as if they were small"] = simulate(
         Plan("daily", MILLION, large, SLOTS, cold), TargetTracking(MOST, of_small, SLOTS)
     )
     print(json.dumps({"name": "jobs-per-worker for photos", "value": fitting}))
-    for name, day in told.items():
+    for name, day in results.items():
         told_of = {key: round(value, 3) for key, value in day._asdict().items() if key != "record"}
         print(json.dumps({"name": name, **told_of, "cost": round(day.worker_hours * price, 2)}), flush=True)
         peak = day.workers_most * 24.0
         emit(f"worker hours, {name}", day.worker_hours, "h", "the most that were wanted, all day", peak)
-    return told
+    return results
 
 
 def capacities(stages: Stages) -> dict[int, dict[float, float]]:
     """How busy so many workers may be with photos, at most, for 95 % of the jobs to wait less than each limit."""
     mix = photos(stages)
     mean = float(np.mean([times.device for times in mix]))
-    told = {}
+    results = {}
     for count in FLEETS:
         hours = max(2.0, LEAST_JOBS * mean / count / 3600)
         busy = {
             load: _wait(count, Plan("steady", load * count / mean * 86400, mix, SLOTS, 0.0, hours)) for load in LOADS
         }
-        told[count] = {limit: max((load for load in LOADS if busy[load] <= limit), default=0.0) for limit in LIMITS}
-        per_hour = {f"photos an hour, {limit:g} s": round(told[count][limit] * count / mean * 3600) for limit in LIMITS}
-        print(json.dumps({"name": f"{count} workers", "busy": told[count], **per_hour}), flush=True)
-    return told
+        results[count] = {limit: max((load for load in LOADS if busy[load] <= limit), default=0.0) for limit in LIMITS}
+        per_hour = {
+            f"photos an hour, {limit:g} s": round(results[count][limit] * count / mean * 3600) for limit in LIMITS
+        }
+        print(json.dumps({"name": f"{count} workers", "busy": results[count], **per_hour}), flush=True)
+    return results
 
 
 def _wait(workers: int, plan: Plan) -> float:

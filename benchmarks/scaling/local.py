@@ -126,11 +126,12 @@ def calibrate(bench: Bench) -> Stages:
     worker.stop()
     waiting = bench.submit([SIDES[0]] * 20)
     [worker], _ = bench.start(1, 1)
-    told = sorted(bench.finish(waiting), key=lambda one: _at(one, Started))
+    jobs_events = sorted(bench.finish(waiting), key=lambda one: _at(one, Started))
     worker.stop()
-    gaps = [(_at(two, Started) - _at(one, Succeeded)).total_seconds() for one, two in pairwise(told)]
+    gaps = [(_at(two, Started) - _at(one, Succeeded)).total_seconds() for one, two in pairwise(jobs_events)]
     spent = [
-        (_at(one, Succeeded) - _at(one, Started)).total_seconds() - sum(_result(one).seconds.values()) for one in told
+        (_at(one, Succeeded) - _at(one, Started)).total_seconds() - sum(_result(one).seconds.values())
+        for one in jobs_events
     ]
     return Stages(by_side, statistics.median(gaps) + statistics.median(spent), cold_start)
 
@@ -141,17 +142,17 @@ def race(bench: Bench, stages: Stages, count: int) -> Run:
     sides = [int(side) for side in rng.choice(SIDES, JOBS)]
     jobs = bench.submit(sides)
     children, _ = bench.start(count, SLOTS)
-    told = bench.finish(jobs)
+    jobs_events = bench.finish(jobs)
     for child in children:
         child.stop()
-    begin = min(_at(one, Started) for one in told)
-    names = [_first(one, Started).worker.rpartition("-")[0] for one in told]
+    begin = min(_at(one, Started) for one in jobs_events)
+    names = [_first(one, Started).worker.rpartition("-")[0] for one in jobs_events]
     simulated = run_all([Job(0, stages.by_side[side]) for side in sides], count, SLOTS, os.cpu_count(), stages.between)
     return Run(
         workers=count,
-        seconds=(max(_at(one, Succeeded) for one in told) - begin).total_seconds(),
+        seconds=(max(_at(one, Succeeded) for one in jobs_events) - begin).total_seconds(),
         shares=tuple(names.count(name) for name in sorted(set(names))),
-        wait_p95=float(np.percentile([(_at(one, Started) - begin).total_seconds() for one in told], 95)),
+        wait_p95=float(np.percentile([(_at(one, Started) - begin).total_seconds() for one in jobs_events], 95)),
         predicted=max(simulated.ended),
     )
 
@@ -159,13 +160,13 @@ def race(bench: Bench, stages: Stages, count: int) -> Run:
 E = TypeVar("E", Started, Succeeded)
 
 
-def _first(told: list[Any], kind: type[E]) -> E:
-    return next(event for event in told if isinstance(event, kind))
+def _first(jobs_events: list[Any], kind: type[E]) -> E:
+    return next(event for event in jobs_events if isinstance(event, kind))
 
 
-def _at(told: list[Any], kind: type[Started] | type[Succeeded]) -> datetime:
-    return next(event for event in told if isinstance(event, kind)).at
+def _at(jobs_events: list[Any], kind: type[Started] | type[Succeeded]) -> datetime:
+    return next(event for event in jobs_events if isinstance(event, kind)).at
 
 
-def _result(told: list[Any]) -> Result:
-    return _first(told, Succeeded).result
+def _result(jobs_events: list[Any]) -> Result:
+    return _first(jobs_events, Succeeded).result

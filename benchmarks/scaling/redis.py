@@ -49,9 +49,9 @@ def _kept(bench: Bench) -> float:
 
 
 def _info(bench: Bench) -> dict[str, float]:
-    told: Any = bench.redis.info()
+    info: Any = bench.redis.info()
     seconds, microseconds = bench.redis.time()
-    return {"cpu": told["used_cpu_sys"] + told["used_cpu_user"], "at": seconds + microseconds / 1e6}
+    return {"cpu": info["used_cpu_sys"] + info["used_cpu_user"], "at": seconds + microseconds / 1e6}
 
 
 def _idle(bench: Bench) -> float:

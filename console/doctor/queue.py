@@ -49,55 +49,55 @@ def look(redis: Redis, url: str) -> Iterator[Finding]:
 def _server(redis: Redis, url: str) -> Iterator[Finding]:
     """What it says of itself."""
     try:
-        told: Any = redis.info()
+        info: Any = redis.info()
     except NoPermissionError:
         mend = "Look with a user that may ask INFO, like `operator` in infra/redis/users.acl."
         yield doubtful("Redis", "does not let this user ask how it is set up", mend)
         return
-    yield _version(told, url)
-    if told.get("role") != "master":
+    yield _version(info, url)
+    if info.get("role") != "master":
         mend = "Give UPRES_REDIS_URL the address of the primary: a replica takes no jobs."
         yield wrong("Redis role", "a replica, which can only be read", mend)
-    yield _keeps(told)
-    yield _evicts(told)
-    yield from _memory(told)
-    if told.get("cluster_enabled"):
+    yield _keeps(info)
+    yield _evicts(info)
+    yield from _memory(info)
+    if info.get("cluster_enabled"):
         yield wrong("Redis mode", "cluster", "Use one primary, with replicas if you like: RQ cannot use a cluster.")
 
 
-def _version(told: Any, url: str) -> Finding:
-    version = str(told.get("valkey_version") or told["redis_version"])
-    name = "Valkey" if "valkey_version" in told else "Redis"
+def _version(info: Any, url: str) -> Finding:
+    version = str(info.get("valkey_version") or info["redis_version"])
+    name = "Valkey" if "valkey_version" in info else "Redis"
     at = f"{name} {version} at {_shown(url)}"
     if tuple(map(int, version.split(".")[:2])) < OLDEST:
         return wrong("Redis", at, "Use Redis 6.2 or newer, or Valkey.")
     return well("Redis", at)
 
 
-def _keeps(told: Any) -> Finding:
+def _keeps(info: Any) -> Finding:
     """Whether accepted jobs survive its restart."""
     what = "Redis persistence"
-    if told.get("aof_enabled"):
-        if told.get("aof_last_write_status") != "ok":
+    if info.get("aof_enabled"):
+        if info.get("aof_last_write_status") != "ok":
             return wrong(what, "the append-only file cannot be written", "See Redis's log; its disk may be full.")
         return well(what, "append-only file")
-    if told.get("connected_slaves"):
+    if info.get("connected_slaves"):
         mend = "With appendonly yes accepted jobs also survive the loss of all of them."
         return doubtful(what, "replicas only, no append-only file", mend)
     mend = "Accepted jobs are lost when it restarts: set appendonly yes (CONFIG SET appendonly yes, CONFIG REWRITE)."
     return wrong(what, "no append-only file", mend)
 
 
-def _evicts(told: Any) -> Finding:
-    policy = told.get("maxmemory_policy", "unknown")
+def _evicts(info: Any) -> Finding:
+    policy = info.get("maxmemory_policy", "unknown")
     if policy == "noeviction":
         return well("Redis eviction", "noeviction")
     mend = "When memory gets short, jobs would vanish: set maxmemory-policy noeviction."
     return wrong("Redis eviction", policy, mend)
 
 
-def _memory(told: Any) -> Iterator[Finding]:
-    used, most = told["used_memory"], told.get("maxmemory") or 0
+def _memory(info: Any) -> Iterator[Finding]:
+    used, most = info["used_memory"], info.get("maxmemory") or 0
     if not most:
         yield well("Redis memory", f"{used / 1e6:.0f} MB, no limit of its own")
     elif used >= most:

@@ -18,9 +18,9 @@ class Kill(NamedTuple):
     at: datetime
 
 
-def broken(told: Told) -> list[str]:
+def broken(received: Told) -> list[str]:
     """Sentences about what does not hold; none when all is well."""
-    return [fault for job_id, events in told.items() for fault in _faults(job_id, events)]
+    return [fault for job_id, events in received.items() for fault in _faults(job_id, events)]
 
 
 def _faults(job_id: str, events: Sequence[Event]) -> Iterable[str]:
@@ -39,9 +39,9 @@ def _faults(job_id: str, events: Sequence[Event]) -> Iterable[str]:
         yield f"{job_id} has an event twice"
 
 
-def run_twice(told: Told, kills: Sequence[Kill]) -> list[str]:
+def run_twice(received: Told, kills: Sequence[Kill]) -> list[str]:
     """Jobs that were started again although the worker that had them neither was killed nor gave them back."""
-    return [job_id for job_id, events in told.items() if _started_over(events, kills)]
+    return [job_id for job_id, events in received.items() if _started_over(events, kills)]
 
 
 def _started_over(events: Sequence[Event], kills: Sequence[Kill]) -> bool:
@@ -63,9 +63,9 @@ def killed(started: Started, kills: Sequence[Kill]) -> Kill | None:
     return next((kill for kill in kills if f"-{kill.pid}-" in started.worker and kill.at > started.at), None)
 
 
-def overtaken(told: Told) -> int:
+def overtaken(received: Told) -> int:
     """Jobs of which a fenced-off attempt still told something after the next had begun: percent that falls."""
-    return sum(1 for events in told.values() if _falls(events))
+    return sum(1 for events in received.values() if _falls(events))
 
 
 def _falls(events: Sequence[Event]) -> bool:
@@ -80,10 +80,10 @@ def _falls(events: Sequence[Event]) -> bool:
     return False
 
 
-def recoveries(told: Told, kills: Sequence[Kill]) -> list[float]:
+def recoveries(received: Told, kills: Sequence[Kill]) -> list[float]:
     """For each job that a killed worker had in hand: seconds from the kill to its next start or its end."""
     seconds = []
-    for events in told.values():
+    for events in received.values():
         for earlier, later in _attempts(events):
             kill = killed(earlier, kills)
             if kill and later.at > kill.at:

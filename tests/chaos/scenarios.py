@@ -70,26 +70,26 @@ def all_told(redis: Redis, ids: list[str], seconds: float) -> dict[str, list[Eve
     """Every job's events, as soon as all have ended, or when the time is up."""
     deadline = time.monotonic() + seconds
     while True:
-        told = {job_id: [event for _, event in events.read(redis, job_id)] for job_id in ids}
-        if all(one and events.is_terminal(one[-1]) for one in told.values()) or time.monotonic() > deadline:
-            return told
+        received = {job_id: [event for _, event in events.read(redis, job_id)] for job_id in ids}
+        if all(one and events.is_terminal(one[-1]) for one in received.values()) or time.monotonic() > deadline:
+            return received
         time.sleep(0.2)
 
 
-def check(outcome: Outcome, told: dict[str, list[Event]], redis: Redis, kills: Sequence[Kill] = ()) -> None:
+def check(outcome: Outcome, received: dict[str, list[Event]], redis: Redis, kills: Sequence[Kill] = ()) -> None:
     """The invariants that hold for every scenario."""
-    outcome.faults += broken(told)
-    if late := overtaken(told):
+    outcome.faults += broken(received)
+    if late := overtaken(received):
         outcome.faults.append(f"{late} jobs were told of by an attempt that was overtaken")
     places = {name: redis.zcard(name) for name in (keys.LEASES, keys.DEADLINES)}
     places |= {name: redis.llen(name) for name in (keys.WAITING, keys.POPPED)}
     if any(places.values()):
         outcome.faults.append(f"something is left: {places}")
     kinds: dict[str, int] = {}
-    for one in told.values():
+    for one in received.values():
         kinds[one[-1].type] = kinds.get(one[-1].type, 0) + 1
     outcome.seen["jobs"] = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    twice = run_twice(told, kills)
+    twice = run_twice(received, kills)
     outcome.seen["run twice"] = str(len(twice))
     outcome.faults += [f"{job_id} was run again although its worker lived" for job_id in twice]
     left = [key for name in ("upres:job:*:run", "upres:work:*:parked") for key in redis.scan_iter(name)]
@@ -110,18 +110,18 @@ def killed_workers(local: Local, log: Any, seed: int, jobs: int, kills: int, sec
                 time.sleep(rng.uniform(0.5, 1.5) * seconds / len(plan))
                 fault(fleet, rng)
             wait_until(lambda: len(ids) == jobs, SETTLE_SECONDS)
-            told = all_told(redis, ids, SETTLE_SECONDS)
+            received = all_told(redis, ids, SETTLE_SECONDS)
         fleet.drain(10)
         outcome.faults += [f"a worker ended with {code}" for code in fleet.unexpected()]
-    check(outcome, told, redis, fleet.kills)
-    times = recoveries(told, fleet.kills)
+    check(outcome, received, redis, fleet.kills)
+    times = recoveries(received, fleet.kills)
     outcome.injected = {"SIGKILL": len(fleet.kills), "SIGTERM": fleet.terms}
     if not times:
         outcome.faults.append("no worker was killed that had a job in hand: nothing was measured")
         return outcome
     p99 = times[min(len(times) - 1, int(0.99 * len(times)))]
     outcome.seen["recovered"] = f"{len(times)}, p50 {times[len(times) // 2]:.1f} s, p99 {p99:.1f} s"
-    outcome.seen["shared a result"] = str(sum(map(shared, told.values())))
+    outcome.seen["shared a result"] = str(sum(map(shared, received.values())))
     if p99 > RECOVERY_SECONDS:
         outcome.faults.append(f"recovery p99 is {p99:.1f} s")
     return outcome
@@ -152,9 +152,9 @@ def broken_redis(local: Local, proxy: FaultProxy, log: Any, seed: int, jobs: int
             for name in plan:
                 time.sleep(rng.uniform(0.5, 1.5))
                 faults[name]()
-        told = all_told(direct, accepted, 60)
+        received = all_told(direct, accepted, 60)
         outcome.faults += [f"a worker ended with {code}" for code in fleet.unexpected()]
-    check(outcome, told, direct)
+    check(outcome, received, direct)
     outcome.injected = {name: plan.count(name) for name in faults}
     return outcome
 
@@ -234,9 +234,9 @@ def same_key(local: Local, log: Any, seed: int) -> Outcome:
     data = images.image(random.Random(seed))
     with Fleet(local, 1, log), ThreadPoolExecutor(25) as pool, Client(local.url) as client:
         ids = set(pool.map(lambda _: client.submit(data, 2, idempotency_key=f"chaos-{seed}").job_id, range(100)))
-        told = {job_id: list(client.events(job_id)) for job_id in ids}
-    outcome.faults += broken(told)
-    starts = sum(event.type == "started" for one in told.values() for event in one)
+        received = {job_id: list(client.events(job_id)) for job_id in ids}
+    outcome.faults += broken(received)
+    starts = sum(event.type == "started" for one in received.values() for event in one)
     outcome.seen = {"jobs": str(len(ids)), "runs": str(starts)}
     if (len(ids), starts) != (1, 1):
         outcome.faults.append(f"{len(ids)} jobs, {starts} runs")

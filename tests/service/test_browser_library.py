@@ -46,14 +46,14 @@ def test_other_peoples_pages_may_use_the_library(visit: Visit, local: Local, tmp
         with http_server(body(html, headers={"Content-Type": "text/html"})) as elsewhere:
             visit.page.goto(elsewhere)
             visit.page.wait_for_function("typeof window.use === 'function'")
-            told = visit.page.evaluate("bytes => use(bytes)", list(png))
-    assert told["types"][0] == "queued"
-    assert told["types"][-1] == "succeeded"
-    assert (told["width"], told["again"], told["size"]) == (128, 128, 40)
-    assert told["refused"] == "invalid_image_url"
-    assert told["why"] in ("cancelled", "url_refused", "url_unreachable")
-    assert told["unknown"] == "job_not_found"
-    assert told["five"] == [True] * 5
-    assert (told["thrown"], told["nothing"], told["given"]) == ("mine", "unreadable", "AbortError")
-    assert told["linked"] == "image/png"
+            received = visit.page.evaluate("bytes => use(bytes)", list(png))
+    assert received["types"][0] == "queued"
+    assert received["types"][-1] == "succeeded"
+    assert (received["width"], received["again"], received["size"]) == (128, 128, 40)
+    assert received["refused"] == "invalid_image_url"
+    assert received["why"] in ("cancelled", "url_refused", "url_unreachable")
+    assert received["unknown"] == "job_not_found"
+    assert received["five"] == [True] * 5
+    assert (received["thrown"], received["nothing"], received["given"]) == ("mine", "unreadable", "AbortError")
+    assert received["linked"] == "image/png"
     visit.wrong = [text for text in visit.wrong if "status of 4" not in text]

@@ -59,12 +59,12 @@ def bash(script: str, local: Local, place: Path) -> str:
 def test_python_runs(local: Local, place: Path, page: Path, index: int) -> None:
     (place / "script.py").write_text(blocks(page, "python")[index].replace(ADDRESS, local.url))
     before = set(place.rglob("*.*"))
-    told = bash("python script.py", local, place)
+    received = bash("python script.py", local, place)
     if ".save(" in blocks(page, "python")[index]:
         [made] = set(place.rglob("*_x4.*")) - before
         with Image.open(made) as image:
             assert image.size in [(512, 384), (1804, 1200)]
-        assert "succeeded" in told
+        assert "succeeded" in received
 
 
 def test_a_webhook_is_received_as_documented() -> None:
@@ -86,8 +86,8 @@ def test_a_webhook_is_received_as_documented() -> None:
 
 @pytest.mark.parametrize(("page", "index"), every("sh"))
 def test_curl_runs(local: Local, place: Path, page: Path, index: int) -> None:
-    told = bash(blocks(page, "sh")[index], local, place)
-    assert '"type":"succeeded"' in told
+    received = bash(blocks(page, "sh")[index], local, place)
+    assert '"type":"succeeded"' in received
     with Image.open(place / "photo_x4.jpg") as image:
         assert image.size == (512, 384)
 
@@ -96,9 +96,9 @@ def test_the_readmes_dialogue_goes_as_written(local: Local, place: Path) -> None
     [dialogue] = blocks(ROOT / "README.md", "console")
     commands = re.findall(r"^\$ ((?:.*\\\n)*.*)$", dialogue, re.MULTILINE)
     assert len(commands) >= 4
-    told = bash("\n".join(commands).replace('"upscale_factor": 8', '"upscale_factor": 4'), local, place)
+    received = bash("\n".join(commands).replace('"upscale_factor": 8', '"upscale_factor": 4'), local, place)
     for said in ('"type":"queued"', '"type":"started"', '"type":"succeeded"', '"code":"unsupported_factor"'):
-        assert said in told
+        assert said in received
         assert said in dialogue
     assert (place / "demo" / "chelsea_x8.png").stat().st_size > 10_000
 

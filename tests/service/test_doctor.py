@@ -34,11 +34,11 @@ def found(local: Local, **changed: str) -> dict[str, tuple[str, str]]:
     """What the doctor is not content with: mark, and the text with what to do."""
     done = upres(local, "doctor", **changed)
     assert "Traceback" not in done.stderr
-    told = re.findall(r"^(\S) (.{18}) (.*)(?:\n +→ (.*))?$", done.stdout, re.MULTILINE)
-    assert done.returncode == any(mark == "✗" for mark, *_ in told)
-    for mark, what, text, mend in told:
+    received = re.findall(r"^(\S) (.{18}) (.*)(?:\n +→ (.*))?$", done.stdout, re.MULTILINE)
+    assert done.returncode == any(mark == "✗" for mark, *_ in received)
+    for mark, what, text, mend in received:
         assert (mark == "✓") == (not mend), (what, text)
-    return {what.strip(): (mark, f"{text} {mend}") for mark, what, text, mend in told if mark != "✓"}
+    return {what.strip(): (mark, f"{text} {mend}") for mark, what, text, mend in received if mark != "✓"}
 
 
 @contextmanager
@@ -80,20 +80,20 @@ def test_a_redis_that_forgets_and_evicts(local: Local, tmp_path: Path) -> None:
         with Redis.from_url(url) as connection:
             for number in range(13):
                 connection.set(f"much {number}", b"x" * 1_000_000)
-        told = found(local, UPRES_REDIS_URL=url)
-    assert told["Redis persistence"][0] == told["Redis eviction"][0] == "✗"
-    assert "appendonly yes" in told["Redis persistence"][1]
-    assert "noeviction" in told["Redis eviction"][1]
-    assert told["Redis memory"][0] == "!"
-    assert told["workers"][0] == "!"
+        received = found(local, UPRES_REDIS_URL=url)
+    assert received["Redis persistence"][0] == received["Redis eviction"][0] == "✗"
+    assert "appendonly yes" in received["Redis persistence"][1]
+    assert "noeviction" in received["Redis eviction"][1]
+    assert received["Redis memory"][0] == "!"
+    assert received["workers"][0] == "!"
 
 
 def test_a_replica(local: Local, tmp_path: Path) -> None:
     options = ("--appendonly", "yes", "--replicaof", "127.0.0.1", str(local.redis_port))
     with server(tmp_path, *options) as url:
-        told = found(local, UPRES_REDIS_URL=url)
-    assert told["Redis role"][0] == "✗"
-    assert "read only replica" in told["Redis"][1]
+        received = found(local, UPRES_REDIS_URL=url)
+    assert received["Redis role"][0] == "✗"
+    assert "read only replica" in received["Redis"][1]
 
 
 def test_a_redis_that_is_full(local: Local, tmp_path: Path) -> None:

@@ -63,9 +63,9 @@ def test_ctrl_c_leaves_a_folder_that_can_go_on(local: Local, folder: Path, tmp_p
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as begun:
         wait_until(lambda: list(big.rglob("*.png")))
         begun.send_signal(signal.SIGINT)
-        _, told = begun.communicate(timeout=20)
+        _, received = begun.communicate(timeout=20)
     assert begun.returncode == 130
-    assert "the same command goes on from here" in told
+    assert "the same command goes on from here" in received
     finished = {path: path.stat().st_mtime_ns for path in big.rglob("*_x4.*")}
     assert not list(big.rglob("*.part"))
     rest = upres(local, folder, "--out", big)
@@ -112,11 +112,11 @@ def test_without_a_server_the_pixels_are_the_same(local: Local, folder: Path, tm
 def test_an_estimate_says_what_a_job_would(local: Local, folder: Path, tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     large.write_bytes(encoded(Image.new("RGB", (1500, 1000)), "PNG"))
-    told = upres(local, "--estimate", folder / "a.png", large, "https://example.org/x.png")
-    assert told.returncode == 1
-    assert "a.png: 256×192 by faithful 1, 1 tile, " in told.stdout
-    assert "large.png: 6000×4000 by faithful 1, refused: The image has 1500×1000 pixels" in told.stdout
-    assert "not known before it is fetched" in told.stderr
+    received = upres(local, "--estimate", folder / "a.png", large, "https://example.org/x.png")
+    assert received.returncode == 1
+    assert "a.png: 256×192 by faithful 1, 1 tile, " in received.stdout
+    assert "large.png: 6000×4000 by faithful 1, refused: The image has 1500×1000 pixels" in received.stdout
+    assert "not known before it is fetched" in received.stderr
     [record] = map(json.loads, upres(local, "--estimate", "--json", folder / "a.png").stdout.splitlines())
     assert (record["width"], record["accepted"]) == (256, True)
 

@@ -105,9 +105,9 @@ def test_nothing_takes_less_than_no_time(jobs: list[tuple[float, float]]) -> Non
         assert (rate.seconds(size) or 0) >= 0
 
 
-def test_a_change_of_pace_is_followed(apart: Redis) -> None:
+def test_a_change_of_pace_is_followed(isolated_redis: Redis) -> None:
     for seconds in [10.0] * 100 + [1.0] * 100:
-        rates.note(apart, "d", 4, (1000, 1000), seconds, 384)
-    assert rates.read(apart, "d", 4).seconds(1) == pytest.approx(1, rel=0.1)
-    assert rates.read(apart, "d", 4).tile == 384
-    assert rates.read(apart, "d", 2).seconds(1) is None
+        rates.note(isolated_redis, "d", 4, (1000, 1000), seconds, 384)
+    assert rates.read(isolated_redis, "d", 4).seconds(1) == pytest.approx(1, rel=0.1)
+    assert rates.read(isolated_redis, "d", 4).tile == 384
+    assert rates.read(isolated_redis, "d", 2).seconds(1) is None

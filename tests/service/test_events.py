@@ -37,13 +37,13 @@ def job_id(redis: Redis) -> Iterator[str]:
 
 
 def test_events_are_read_in_order_and_after_any_id(redis: Redis, job_id: str) -> None:
-    told: list[Event] = [queued(job_id), started(job_id)]
-    told += [Progress(job_id=job_id, stage="upscale", tiles_done=n, tiles_total=5, percent=n) for n in range(5)]
-    ids = [events.append(redis, event) for event in told]
-    assert events.read(redis, job_id) == list(zip(ids, told, strict=True))
+    received: list[Event] = [queued(job_id), started(job_id)]
+    received += [Progress(job_id=job_id, stage="upscale", tiles_done=n, tiles_total=5, percent=n) for n in range(5)]
+    ids = [events.append(redis, event) for event in received]
+    assert events.read(redis, job_id) == list(zip(ids, received, strict=True))
     for index, event_id in enumerate(ids):
         assert event_id is not None
-        assert [event for _, event in events.read(redis, job_id, event_id)] == told[index + 1 :]
+        assert [event for _, event in events.read(redis, job_id, event_id)] == received[index + 1 :]
 
 
 @pytest.mark.parametrize("end", range(3))
@@ -82,19 +82,19 @@ def test_an_event_in_a_pipeline_waits_for_it(redis: Redis, job_id: str) -> None:
 
 def test_folding_tells_the_whole_story() -> None:
     job_id = "0" * 32
-    told: list[Event] = [queued(job_id)]
-    state = events.fold(told)
+    received: list[Event] = [queued(job_id)]
+    state = events.fold(received)
     assert (state.status, state.position) == ("queued", 3)
-    told.append(started(job_id))
-    state = events.fold(told)
+    received.append(started(job_id))
+    state = events.fold(received)
     assert (state.status, state.position, state.device, state.attempt) == ("running", None, "d", 1)
-    told.append(Progress(job_id=job_id, stage="upscale", tiles_done=1, tiles_total=4, percent=25, eta_seconds=3))
-    state = events.fold(told)
+    received.append(Progress(job_id=job_id, stage="upscale", tiles_done=1, tiles_total=4, percent=25, eta_seconds=3))
+    state = events.fold(received)
     assert (state.stage, state.tiles_done, state.percent, state.eta_seconds) == ("upscale", 1, 25, 3)
-    told.append(started(job_id, attempt=2))
-    state = events.fold(told)
+    received.append(started(job_id, attempt=2))
+    state = events.fold(received)
     assert (state.stage, state.tiles_done, state.percent, state.attempt) == (None, 0, 0, 2)
-    succeeded, failed, cancelled = (events.fold([*told, end]) for end in ends(job_id))
+    succeeded, failed, cancelled = (events.fold([*received, end]) for end in ends(job_id))
     assert (succeeded.status, succeeded.percent, succeeded.result) == ("succeeded", 100, RESULT)
     assert failed.status == "failed"
     assert failed.failure is not None
@@ -103,9 +103,9 @@ def test_folding_tells_the_whole_story() -> None:
 
 
 @pytest.mark.parametrize("told", [[], [started("0" * 32)]])
-def test_folding_half_a_story_is_refused(told: list[Event]) -> None:
+def test_folding_half_a_story_is_refused(received: list[Event]) -> None:
     with pytest.raises(ValueError, match=r"queued|unpack"):
-        events.fold(told)
+        events.fold(received)
 
 
 texts = st.text(max_size=30)

@@ -142,22 +142,24 @@ STEPS = [name for name in vars(World) if name[0] != "_" and name not in ("finish
 
 @given(steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9)), max_size=60))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
-def test_whatever_happens_every_job_ends_once_and_leaves_nothing(apart: Redis, steps: list[tuple[str, int]]) -> None:
-    empty(apart)
-    world = World(apart)
+def test_whatever_happens_every_job_ends_once_and_leaves_nothing(
+    isolated_redis: Redis, steps: list[tuple[str, int]]
+) -> None:
+    empty(isolated_redis)
+    world = World(isolated_redis)
     for name, pick in steps:
         getattr(world, name)(pick)
         world.check()
     world.finish_all()
-    letters = {job_id.decode() for job_id in cast("list[bytes]", apart.zrange(keys.DEAD, 0, -1))}
+    letters = {job_id.decode() for job_id in cast("list[bytes]", isolated_redis.zrange(keys.DEAD, 0, -1))}
     for job_id in world.ids:
-        told = types(apart, job_id)
-        assert told[0] == "queued"
-        assert [type for type in told if type in TERMINAL] == [told[-1]]
-        assert apart.exists(keys.record(job_id)) == (job_id in letters)
-    left = everything(apart) - {name(job_id) for job_id in world.ids for name in (keys.events, keys.record)}
+        received = types(isolated_redis, job_id)
+        assert received[0] == "queued"
+        assert [type for type in received if type in TERMINAL] == [received[-1]]
+        assert isolated_redis.exists(keys.record(job_id)) == (job_id in letters)
+    left = everything(isolated_redis) - {name(job_id) for job_id in world.ids for name in (keys.events, keys.record)}
     assert left <= {"rq:queues", WORK, OTHER, keys.DEAD, keys.LOOKED, keys.ENDED}
-    counted = cast("dict[bytes, bytes]", apart.hgetall(keys.ENDED))
-    ends = Counter(types(apart, job_id)[-1] for job_id in world.ids)
+    counted = cast("dict[bytes, bytes]", isolated_redis.hgetall(keys.ENDED))
+    ends = Counter(types(isolated_redis, job_id)[-1] for job_id in world.ids)
     assert ends == sum((Counter({field.decode().split("|")[1]: int(n)}) for field, n in counted.items()), Counter())
-    assert all(apart.ttl(name) > 0 for name in left - {"rq:queues", keys.ENDED})
+    assert all(isolated_redis.ttl(name) > 0 for name in left - {"rq:queues", keys.ENDED})

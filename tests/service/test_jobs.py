@@ -23,10 +23,10 @@ from upres.worker.model import Model
 
 
 def test_a_job_from_end_to_end(client: Client, local: Local, png: bytes, photo: Image.Image, model: Model) -> None:
-    told: list[Event] = []
-    upscaled = client.upscale(png, 4, on_event=told.append)
-    assert [event.type for event in told if event.type != "progress"] == ["queued", "started", "succeeded"]
-    progress = [event for event in told if isinstance(event, Progress)]
+    received: list[Event] = []
+    upscaled = client.upscale(png, 4, on_event=received.append)
+    assert [event.type for event in received if event.type != "progress"] == ["queued", "started", "succeeded"]
+    progress = [event for event in received if isinstance(event, Progress)]
     stages = list(dict.fromkeys(event.stage for event in progress))
     assert stages == ["fetch", "decode", "upscale", "encode", "store"]
     assert [event.percent for event in progress] == sorted(event.percent for event in progress)
@@ -90,11 +90,11 @@ def test_alpha_and_grayscale_come_back(client: Client, photo: Image.Image) -> No
 
 
 def test_several_tiles_are_told_one_by_one(client: Client) -> None:
-    told: list[Event] = []
+    received: list[Event] = []
     with Image.open(SAMPLES / "chelsea.png") as image:
         piece = image.convert("RGB").crop((0, 0, 170, 40))
-    client.upscale(encoded(piece, "JPEG"), 8, on_event=told.append)
-    tiles = [event for event in told if isinstance(event, Progress) and event.stage == "upscale"]
+    client.upscale(encoded(piece, "JPEG"), 8, on_event=received.append)
+    tiles = [event for event in received if isinstance(event, Progress) and event.stage == "upscale"]
     # 4 on 170×40 is one tile, 2 on 680×160 two.
     assert [(event.tiles_done, event.tiles_total) for event in tiles] == [(0, 0), (1, 3), (2, 3), (3, 3)]
     assert all(event.eta_seconds for event in tiles[1:])
@@ -164,13 +164,13 @@ def test_factor_eight_takes_a_quarter_of_the_pixels(client: Client, local: Local
 
 def test_a_running_job_stops_at_its_next_tile(client: Client) -> None:
     job_id = client.submit(SAMPLES / "coffee.png", 8).job_id
-    told: list[Event] = []
+    received: list[Event] = []
     for event in client.events(job_id):
-        told.append(event)
+        received.append(event)
         if isinstance(event, Progress) and event.tiles_done == 1:
             assert client.cancel(job_id).status == "cancelled"
-    assert told[-1].type == "cancelled"
-    assert not any(isinstance(event, Progress) and event.tiles_done > 2 for event in told)
+    assert received[-1].type == "cancelled"
+    assert not any(isinstance(event, Progress) and event.tiles_done > 2 for event in received)
     assert client.status(job_id).result is None
 
 
@@ -181,9 +181,9 @@ def test_a_failed_job_raises_in_the_client(client: Client) -> None:
 
 
 def test_a_started_event_says_who_works(client: Client, png: bytes) -> None:
-    told: list[Event] = []
-    client.upscale(png, 2, on_event=told.append)
-    [started] = [event for event in told if isinstance(event, Started)]
+    received: list[Event] = []
+    client.upscale(png, 2, on_event=received.append)
+    [started] = [event for event in received if isinstance(event, Started)]
     assert started.device
     assert started.worker
     assert (started.attempt, started.model) == (1, "faithful")

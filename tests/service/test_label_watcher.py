@@ -86,97 +86,106 @@ def relabel(model: Pushed, **changes: str | None) -> None:
     registry.relabel(model.store, model.name, changes)
 
 
-def test_a_switch_waits_for_all_that_serve_the_model(local: Local, apart: Redis, store: Store, model: Pushed) -> None:
-    first, second, other = (One(local, apart, store, model.name) for _ in range(3))
+def test_a_switch_waits_for_all_that_serve_the_model(
+    local: Local, isolated_redis: Redis, store: Store, model: Pushed
+) -> None:
+    first, second, other = (One(local, isolated_redis, store, model.name) for _ in range(3))
     first.refresh()
     second.refresh()
     other.tell()  # serves something else, and holds nobody up
     relabel(model, stable="2")
     first.refresh()
-    assert served(apart, model) == {"stable": "1"}
+    assert served(isolated_redis, model) == {"stable": "1"}
     first.refresh()
-    assert served(apart, model) == {"stable": "1"}
+    assert served(isolated_redis, model) == {"stable": "1"}
     second.refresh()
-    assert served(apart, model) == {"stable": "2"}
+    assert served(isolated_redis, model) == {"stable": "2"}
 
 
-def test_one_that_stops_holds_nobody_up(local: Local, apart: Redis, store: Store, model: Pushed) -> None:
-    first, second = (One(local, apart, store, model.name) for _ in range(2))
+def test_one_that_stops_holds_nobody_up(local: Local, isolated_redis: Redis, store: Store, model: Pushed) -> None:
+    first, second = (One(local, isolated_redis, store, model.name) for _ in range(2))
     first.refresh()
     second.refresh()
     second.state = "stopping"
     second.tell()
     relabel(model, stable="2")
     first.refresh()
-    assert served(apart, model) == {"stable": "2"}
+    assert served(isolated_redis, model) == {"stable": "2"}
 
 
-def test_one_that_cannot_does_not_roll_the_others_back(local: Local, apart: Redis, store: Store, model: Pushed) -> None:
-    first = One(local, apart, store, model.name)
+def test_one_that_cannot_does_not_roll_the_others_back(
+    local: Local, isolated_redis: Redis, store: Store, model: Pushed
+) -> None:
+    first = One(local, isolated_redis, store, model.name)
     first.refresh()
     relabel(model, stable="2")
     first.refresh()
-    sick = One(local, apart, store, model.name, {"2": ModelUnavailable("its disk is full")})
+    sick = One(local, isolated_redis, store, model.name, {"2": ModelUnavailable("its disk is full")})
     with pytest.raises(ModelUnavailable):
         sick.watcher.prepare(model.name)  # it does not start
     first.refresh()
-    assert served(apart, model) == {"stable": "2"}
+    assert served(isolated_redis, model) == {"stable": "2"}
 
 
 def test_one_that_refuses_a_new_version_keeps_it_from_all(
-    local: Local, apart: Redis, store: Store, model: Pushed
+    local: Local, isolated_redis: Redis, store: Store, model: Pushed
 ) -> None:
-    first, second = One(local, apart, store, model.name), One(local, apart, store, model.name, {"2": ModelError("no")})
+    first, second = (
+        One(local, isolated_redis, store, model.name),
+        One(local, isolated_redis, store, model.name, {"2": ModelError("no")}),
+    )
     first.refresh()
     second.refresh()
     relabel(model, stable="2")
     for _ in range(3):
         first.refresh()
         second.refresh()
-    assert served(apart, model) == {"stable": "1"}
-    offer = served_models.published(apart, model.name)
+    assert served(isolated_redis, model) == {"stable": "1"}
+    offer = served_models.published(isolated_redis, model.name)
     assert offer
     assert offer.refused == {"2": "no"}
 
 
-def test_one_that_starts_has_ready_what_is_offered_too(local: Local, apart: Redis, store: Store, model: Pushed) -> None:
-    first = One(local, apart, store, model.name)
+def test_one_that_starts_has_ready_what_is_offered_too(
+    local: Local, isolated_redis: Redis, store: Store, model: Pushed
+) -> None:
+    first = One(local, isolated_redis, store, model.name)
     first.refresh()
-    held = One(local, apart, store, model.name, {"2": ModelError("no")})
+    held = One(local, isolated_redis, store, model.name, {"2": ModelError("no")})
     held.refresh()
     relabel(model, stable="2")
-    late = One(local, apart, store, model.name)
+    late = One(local, isolated_redis, store, model.name)
     late.watcher.prepare(model.name)
     assert sorted(ref.version for ref in late.shelf.loaded.values()) == ["1", "2"]
     assert late.shelf.kept == set(late.shelf.loaded)  # neither leaves before the switch
     held.watcher.close()
-    workers.deregister(apart, held.name)
+    workers.deregister(isolated_redis, held.name)
     for one in (first, late):
         one.refresh()
         one.refresh()
-    assert served(apart, model) == {"stable": "2"}
+    assert served(isolated_redis, model) == {"stable": "2"}
     assert late.shelf.kept == {ref.digest for ref in late.shelf.loaded.values() if ref.version == "2"}
 
 
 def test_a_rule_that_cannot_be_carried_out_blocks_nothing(
-    local: Local, apart: Redis, store: Store, model: Pushed
+    local: Local, isolated_redis: Redis, store: Store, model: Pushed
 ) -> None:
     lossy = [{**one, "quality": {"psnr_loss_db": 0.5}} for one in model.fields["networks"]]
     model.push("3", networks=lossy)
-    one = One(local, apart, store, model.name)
+    one = One(local, isolated_redis, store, model.name)
     one.refresh()
     rule = Rule(jobs=1, most_failed_percent=0)
     registry.relabel(store, model.name, {"canary": "3"}, rule=rule)
     one.refresh()
     trial = registry.labels(store, model.name).canary_run_id
-    apart.hset(keys.outcomes(model.name), f"{trial}:well", 5)
+    isolated_redis.hset(keys.outcomes(model.name), f"{trial}:well", 5)
     relabel(model, stable="2")
     one.refresh()
-    assert served(apart, model) == {"stable": "2", "canary": "3"}
+    assert served(isolated_redis, model) == {"stable": "2", "canary": "3"}
 
 
-def test_a_canary_begins_anew_each_time(local: Local, apart: Redis, store: Store, model: Pushed) -> None:
-    one = One(local, apart, store, model.name)
+def test_a_canary_begins_anew_each_time(local: Local, isolated_redis: Redis, store: Store, model: Pushed) -> None:
+    one = One(local, isolated_redis, store, model.name)
     one.refresh()
     for _ in range(2):
         registry.relabel(store, model.name, {"canary": "2"}, 100, Rule(jobs=2, most_failed_percent=0))
@@ -185,26 +194,26 @@ def test_a_canary_begins_anew_each_time(local: Local, apart: Redis, store: Store
         one.watcher.count(model.name, digest, well=True)
         one.watcher.count(model.name, "another", well=True)
         one.refresh()
-        assert served(apart, model) == {"stable": "1", "canary": "2"}
+        assert served(isolated_redis, model) == {"stable": "1", "canary": "2"}
         one.watcher.count(model.name, digest, well=True)
         one.refresh()
-        assert served(apart, model) == {"stable": "2"}
+        assert served(isolated_redis, model) == {"stable": "2"}
         labels = registry.labels(store, model.name)
         assert (labels.rule, labels.canary_run_id, labels.canary_percent) == (None, None, 5)
         registry.rollback(store, model.name)
         one.refresh()
-        assert served(apart, model) == {"stable": "1"}
+        assert served(isolated_redis, model) == {"stable": "1"}
 
 
 def test_what_the_store_says_is_not_lost_when_it_is_away(
-    local: Local, apart: Redis, store: Store, model: Pushed
+    local: Local, isolated_redis: Redis, store: Store, model: Pushed
 ) -> None:
-    one = One(local, apart, store, model.name)
+    one = One(local, isolated_redis, store, model.name)
     one.refresh()
     model.store.put(keys.labels(model.name), b"no labels")
     with pytest.raises(ModelError):
         one.refresh()
-    assert served(apart, model) == {"stable": "1"}
+    assert served(isolated_redis, model) == {"stable": "1"}
 
 
 def test_old_files_leave_the_cache(tmp_path: Path, model: Pushed) -> None:

@@ -55,11 +55,11 @@ def test_how_jobs_ended_is_counted_wherever_they_do(local: Local, redis: Redis, 
 
 def test_the_queue_is_told(local: Local, redis: Redis) -> None:
     old = submit(redis, submitted_at=now())
-    told = scrape(local.url)
-    assert told.get("upres_redis_up") == 1
-    assert told.get("upres_queue_jobs") == 1
-    assert told.get("upres_workers") == 0
-    wait_until(lambda: scrape(local.url).get("upres_queue_oldest_seconds") > told.get("upres_queue_oldest_seconds"))
+    received = scrape(local.url)
+    assert received.get("upres_redis_up") == 1
+    assert received.get("upres_queue_jobs") == 1
+    assert received.get("upres_workers") == 0
+    wait_until(lambda: scrape(local.url).get("upres_queue_oldest_seconds") > received.get("upres_queue_oldest_seconds"))
     events.append(redis, Cancelled(job_id=old))
     assert scrape(local.url).get("upres_queue_oldest_seconds") == 0
 
@@ -122,8 +122,8 @@ def test_without_redis_or_store_the_process_still_tells(local: Local, tmp_path: 
     changed = {"UPRES_REDIS_URL": f"redis://{nowhere}/0", "UPRES_S3_ENDPOINT_URL": f"http://{nowhere}"}
     for url in function(local, tmp_path, **changed):
         requests.get(f"{url}/v1/models", timeout=30)
-        told = scrape(url)
-        assert told.get("upres_redis_up") == 0
-        assert told.get("upres_store_errors_total", kind="no_answer") > 0
-        assert told.get("process_resident_memory_bytes") > 0
-        assert not told.labels("upres_queue_jobs")
+        received = scrape(url)
+        assert received.get("upres_redis_up") == 0
+        assert received.get("upres_store_errors_total", kind="no_answer") > 0
+        assert received.get("process_resident_memory_bytes") > 0
+        assert not received.labels("upres_queue_jobs")

@@ -53,10 +53,10 @@ def picture(number: int) -> bytes:
 
 
 def test_a_model_is_loaded_when_it_is_first_asked_for(client: Client, model: Pushed, redis: Redis) -> None:
-    told: list[Any] = []
-    result = client.upscale(picture(1), 2, model=model.name, on_event=told.append).result
+    received: list[Any] = []
+    result = client.upscale(picture(1), 2, model=model.name, on_event=received.append).result
     assert (result.model, result.model_version) == (model.name, "1")
-    notices = [event.notice for event in told if isinstance(event, Progress) and event.notice]
+    notices = [event.notice for event in received if isinstance(event, Progress) and event.notice]
     assert notices == [f"Model {model.name} 1 is being loaded."]
     wait_until(lambda: served_models.published(redis, model.name))
     again: list[Any] = []
@@ -73,11 +73,11 @@ def test_a_switch_under_load_fails_nothing(local: Local, model: Pushed, redis: R
     def request() -> None:
         with Client(local.url) as client:
             while not stop.is_set():
-                told: list[Any] = []
-                version = client.upscale(picture(next(numbers)), 2, model=model.name, on_event=told.append).result
-                notices = [event.notice for event in told if isinstance(event, Progress) and event.notice]
-                [promised] = [event.model_version for event in told if isinstance(event, Queued)]
-                [began] = {event.model_version for event in told if isinstance(event, Started)}
+                received: list[Any] = []
+                version = client.upscale(picture(next(numbers)), 2, model=model.name, on_event=received.append).result
+                notices = [event.notice for event in received if isinstance(event, Progress) and event.notice]
+                [promised] = [event.model_version for event in received if isinstance(event, Queued)]
+                [began] = {event.model_version for event in received if isinstance(event, Started)}
                 assert promised == began == version.model_version
                 assert not notices or promised == "1"  # which the first job waited for
                 done[promised] += 1

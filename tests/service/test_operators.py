@@ -55,10 +55,10 @@ def test_how_it_stands(local: Local, redis: Redis, letter: str) -> None:
     assert "workers  0, with 0 slots" in empty
     events.append(redis, Cancelled(job_id=waiting))
     with worker(local, UPRES_SLOTS="3"):
-        told = upres(local).stdout
-    assert "waiting  0" in told
-    assert "dead     1" in told
-    assert "workers  1, with 3 slots" in told
+        received = upres(local).stdout
+    assert "waiting  0" in received
+    assert "dead     1" in received
+    assert "workers  1, with 3 slots" in received
 
 
 def test_dead_letters_are_listed_and_shown(local: Local, letter: str) -> None:

@@ -24,9 +24,9 @@ from upres.worker.preview import SIDE, Preview
 
 
 @pytest.fixture
-def lease(apart: Redis) -> Lease:
-    submit(apart)
-    return taken(apart)
+def lease(isolated_redis: Redis) -> Lease:
+    submit(isolated_redis)
+    return taken(isolated_redis)
 
 
 def shown(redis: Redis, job_id: str) -> list[PreviewTile]:
@@ -35,14 +35,16 @@ def shown(redis: Redis, job_id: str) -> list[PreviewTile]:
 
 
 @pytest.mark.parametrize("size", [(5000, 3001), (300, 200), (17, 4001)])
-def test_pieces_fit_together_and_look_like_the_image(apart: Redis, lease: Lease, size: tuple[int, int]) -> None:
+def test_pieces_fit_together_and_look_like_the_image(
+    isolated_redis: Redis, lease: Lease, size: tuple[int, int]
+) -> None:
     with Image.open(SAMPLES / "chelsea.png") as image:
         whole = np.asarray(image.convert("RGB").resize(size))
-    preview = Preview(apart, lease, size)
+    preview = Preview(isolated_redis, lease, size)
     for top in range(0, size[1], 700):
         for left in range(0, size[0], 900):
             preview.add(top, left, whole[top : top + 700, left : left + 900])
-    pieces = shown(apart, lease.job_id)
+    pieces = shown(isolated_redis, lease.job_id)
     canvas = Image.new("RGB", (pieces[0].of_width, pieces[0].of_height), "magenta")
     covered = np.zeros(canvas.size[::-1], int)
     for piece in pieces:
@@ -56,15 +58,15 @@ def test_pieces_fit_together_and_look_like_the_image(apart: Redis, lease: Lease,
     assert sum(len(piece.image) for piece in pieces) < 500_000
 
 
-def test_a_later_attempt_begins_anew_and_an_overtaken_one_shows_nothing(apart: Redis, lease: Lease) -> None:
+def test_a_later_attempt_begins_anew_and_an_overtaken_one_shows_nothing(isolated_redis: Redis, lease: Lease) -> None:
     piece = np.zeros((4, 4, 3), np.uint8)
-    Preview(apart, lease, (8, 8)).add(0, 0, piece)
-    Preview(apart, lease, (8, 8)).add(4, 4, piece)
-    assert [(one.x, one.y) for one in shown(apart, lease.job_id)] == [(4, 4)]
-    late = Preview(apart, lease._replace(holder="somebody else"), (8, 8))
+    Preview(isolated_redis, lease, (8, 8)).add(0, 0, piece)
+    Preview(isolated_redis, lease, (8, 8)).add(4, 4, piece)
+    assert [(one.x, one.y) for one in shown(isolated_redis, lease.job_id)] == [(4, 4)]
+    late = Preview(isolated_redis, lease._replace(holder="somebody else"), (8, 8))
     late.add(0, 0, piece)
-    assert len(shown(apart, lease.job_id)) == 1
-    assert 0 < int(str(apart.ttl(keys.preview(lease.job_id)))) <= keys.PREVIEW_SECONDS
+    assert len(shown(isolated_redis, lease.job_id)) == 1
+    assert 0 < int(str(isolated_redis.ttl(keys.preview(lease.job_id)))) <= keys.PREVIEW_SECONDS
 
 
 def test_tiles_are_seen_while_the_job_runs_and_gone_at_its_end(local: Local, client: Client, post: Post) -> None:

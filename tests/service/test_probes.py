@@ -46,7 +46,7 @@ def test_a_worker_tells_what_it_did(measured: str, client: Client, redis: Redis,
     sent = before.get("upres_events_published_total", type="succeeded")
     wait_until(lambda: scrape(measured).get("upres_events_published_total", type="succeeded") > sent)
     after = scrape(measured)
-    told = [event for _, event in events.read(redis, result.job_id)]
+    received = [event for _, event in events.read(redis, result.job_id)]
 
     def more(name: str, **labels: str) -> float:
         return after.get(name, **labels) - before.get(name, **labels)
@@ -56,12 +56,12 @@ def test_a_worker_tells_what_it_did(measured: str, client: Client, redis: Redis,
     assert more("upres_stage_seconds_count", stage="upscale", model="faithful") == 1
     assert more("upres_stage_seconds_sum", stage="upscale", model="faithful") == result.result.seconds["upscale"]
     assert more("upres_wait_seconds_count") == 2
-    [waited] = [event.waited_seconds for event in told if isinstance(event, Started)]
+    [waited] = [event.waited_seconds for event in received if isinstance(event, Started)]
     assert more("upres_wait_seconds_sum") >= waited
-    [*_, last] = [event for event in told if isinstance(event, Progress)]
+    [*_, last] = [event for event in received if isinstance(event, Progress)]
     assert more("upres_tiles_total") == last.tiles_total
     assert more("upres_batch_tiles_sum") == last.tiles_total
-    mine = sum(isinstance(event, Progress) for event in told)
+    mine = sum(isinstance(event, Progress) for event in received)
     assert more("upres_events_published_total", type="progress") >= mine
     assert more("upres_events_published_total", type="succeeded") == 1
     assert more("upres_events_published_total", type="failed") == 1
@@ -71,15 +71,15 @@ def test_a_worker_tells_what_it_did(measured: str, client: Client, redis: Redis,
 
 
 def test_a_worker_tells_what_it_is(measured: str, client: Client, png: bytes) -> None:
-    told = scrape(measured)
+    received = scrape(measured)
     result = client.upscale(png, 2).result
-    assert told.labels("upres_model_info") == [
+    assert received.labels("upres_model_info") == [
         {"model": "faithful", "version": result.model_version, "digest": result.model_digest[:12]}
     ]
-    assert told.labels("upres_device_info") == [{"kind": "cpu", "name": result.device}]
-    assert told.get("upres_device_memory_bytes", state="used") > 1e8
-    assert 0.1 < told.get("upres_cold_start_seconds") < 60
-    assert told.get("process_resident_memory_bytes") > 1e7
+    assert received.labels("upres_device_info") == [{"kind": "cpu", "name": result.device}]
+    assert received.get("upres_device_memory_bytes", state="used") > 1e8
+    assert 0.1 < received.get("upres_cold_start_seconds") < 60
+    assert received.get("process_resident_memory_bytes") > 1e7
 
 
 def test_a_ready_worker_is_well(measured: str) -> None:
@@ -101,9 +101,9 @@ def test_one_that_loads_for_ever_is_stuck(local: Local) -> None:
     port = free_port()
     with starting(local, port, "--loads-for-ever", "--loading-seconds=0.01") as url:
         wait_until(lambda: requests.get(f"{url}/healthz", timeout=10).status_code == 503)
-        told = requests.get(f"{url}/healthz", timeout=10).json()
-        assert told["status"] == "stuck"
-        assert "loading" in told["detail"]
+        received = requests.get(f"{url}/healthz", timeout=10).json()
+        assert received["status"] == "stuck"
+        assert "loading" in received["detail"]
 
 
 def test_whoever_does_not_get_on_is_stuck(local: Local) -> None:

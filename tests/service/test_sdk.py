@@ -22,7 +22,7 @@ from tests.support.servers import body, function, http_server
 from upres.client import AsyncClient, Client, JobCancelled, JobFailed, NotInTime, Refused, ServerUnreachable
 from upres.client import protocol as protocol_module
 from upres.client.errors import StoreUnreachable
-from upres.client.protocol import MOST_PAUSE, Call, Pause, Peer
+from upres.client.protocol import MAX_PAUSE, ApiOperations, Call, Pause
 from upres.core import access, events
 from upres.core.api import JobAccepted
 from upres.core.schema import Cancelled, Event, Snapshot
@@ -92,15 +92,15 @@ def test_an_answer_is_waited_for(client: Client, png: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_patience_ends_and_the_job_goes_on(local: Local, apart: Redis, tmp_path: Path, kind: str) -> None:
-    job_id = submit(apart)
+def test_patience_ends_and_the_job_goes_on(local: Local, isolated_redis: Redis, tmp_path: Path, kind: str) -> None:
+    job_id = submit(isolated_redis)
     url = local.settings.redis_url.removesuffix("/0") + "/1"
     for server in function(local, tmp_path, UPRES_REDIS_URL=url):
         begin = time.monotonic()
         with pytest.raises(NotInTime), Client(server) as client:
             asyncio.run(_wait(server, job_id)) if kind == "async" else client.wait(job_id, timeout=0.5)
         assert time.monotonic() - begin < 10
-        events.append(apart, Cancelled(job_id=job_id))
+        events.append(isolated_redis, Cancelled(job_id=job_id))
 
 
 async def _wait(server: str, job_id: str) -> None:
@@ -109,9 +109,9 @@ async def _wait(server: str, job_id: str) -> None:
 
 
 def answers(*planned: "httpx.Response | Exception") -> tuple[list[float], Callable[[], httpx.Response]]:
-    """Runs one request of a Peer against planned answers: the pauses that it asks for, and its answer."""
+    """Runs one request of a ApiOperations against planned answers: the pauses that it asks for, and its answer."""
     pauses: list[float] = []
-    peer = Peer("http://example.org", None, retries=4)
+    peer = ApiOperations("http://example.org", None, retries=4)
 
     def run() -> httpx.Response:
         steps = peer._ask(Call("GET", "http://example.org/"))
@@ -155,7 +155,7 @@ def test_what_will_not_pass_is_not_tried_again(status: int) -> None:
 
 
 def test_who_should_come_back_tomorrow_is_told_so() -> None:
-    pauses, run = answers(answer(429, str(int(MOST_PAUSE) + 1)))
+    pauses, run = answers(answer(429, str(int(MAX_PAUSE) + 1)))
     with pytest.raises(Refused):
         run()
     assert pauses == []
@@ -172,10 +172,10 @@ def test_patience_with_an_outage_is_bounded() -> None:
 def test_what_stands_between_refuses_one_image_and_the_store_is_another_matter() -> None:
     request = httpx.Request("POST", "http://example.org/v1/jobs?token=x")
     html = httpx.Response(413, html="<h1>too large</h1>", request=request)
-    told = protocol_module.refused(Call("POST", "http://example.org/"), html)
-    assert isinstance(told, Refused)
-    assert not told.retryable
-    assert "token" not in str(told)
+    received = protocol_module.refused(Call("POST", "http://example.org/"), html)
+    assert isinstance(received, Refused)
+    assert not received.retryable
+    assert "token" not in str(received)
     gone = protocol_module.refused(Call("GET", "http://store/", to_store=True), httpx.Response(404, request=request))
     assert isinstance(gone, StoreUnreachable)
 
@@ -248,7 +248,7 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     target.write_bytes(b"before")
 
     def half() -> Generator[None, None, None]:
-        with protocol_module.whole(target) as file:
+        with protocol_module.atomic_write(target) as file:
             file.write(b"half")
             yield
 
@@ -269,20 +269,20 @@ def test_nobody_there_is_said_at_once() -> None:
         asyncio.run(ask())
 
 
-def uploads(told: list[Any]) -> Callable[[int, int], None]:
-    return lambda sent, total: told.append((sent, total))
+def uploads(received: list[Any]) -> Callable[[int, int], None]:
+    return lambda sent, total: received.append((sent, total))
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_uploads_tell_how_far_they_are(local: Local, client: Client, png: bytes, kind: str) -> None:
     async def upload() -> str:
         async with AsyncClient(local.url) as other:
-            return await other.upload(padded, uploads(told))
+            return await other.upload(padded, uploads(received))
 
-    told: list[tuple[int, int]] = []
+    received: list[tuple[int, int]] = []
     padded = png + bytes(200_000)
-    key = asyncio.run(upload()) if kind == "async" else client.upload(padded, uploads(told))
+    key = asyncio.run(upload()) if kind == "async" else client.upload(padded, uploads(received))
     assert key.startswith("uploads/")
-    assert told[-1] == (len(padded), len(padded))
-    assert len(told) >= 3
-    assert [sent for sent, _ in told] == sorted(sent for sent, _ in told)
+    assert received[-1] == (len(padded), len(padded))
+    assert len(received) >= 3
+    assert [sent for sent, _ in received] == sorted(sent for sent, _ in received)

@@ -31,8 +31,8 @@ def job_id(redis: Redis) -> Iterator[str]:
     redis.delete(keys.events(job_id))
 
 
-def tell(redis: Redis, *told: Event) -> None:
-    for event in told:
+def tell(redis: Redis, *received: Event) -> None:
+    for event in received:
         assert events.append(redis, event)
 
 
@@ -52,8 +52,8 @@ def test_a_follower_sees_what_was_and_what_comes(local: Local, redis: Redis, job
 
 
 def test_a_late_follower_gets_everything_at_any_index(local: Local, redis: Redis, job_id: str) -> None:
-    told: list[Event] = [started(job_id), *(Progress(job_id=job_id, stage="fetch", percent=n) for n in range(5))]
-    tell(redis, *told, Cancelled(job_id=job_id))
+    received: list[Event] = [started(job_id), *(Progress(job_id=job_id, stage="fetch", percent=n) for n in range(5))]
+    tell(redis, *received, Cancelled(job_id=job_id))
     everything = list(frames(follow(local, job_id)))
     assert types(everything) == ["queued", "started", *["progress"] * 5, "cancelled"]
     for index, frame in enumerate(everything[:-1]):

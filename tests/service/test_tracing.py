@@ -37,8 +37,8 @@ def collector(spans: list[tuple[str, Span]]) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            told = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
-            for resource in told.resource_spans:
+            received = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
+            for resource in received.resource_spans:
                 [service] = [
                     pair.value.string_value for pair in resource.resource.attributes if pair.key == "service.name"
                 ]
@@ -70,8 +70,8 @@ def parts(local: Local, redis: Redis, folder: Path, **changed: str) -> Iterator[
 
 
 def lines(folder: Path, name: str, job_id: str) -> list[dict[str, Any]]:
-    told = [json.loads(line) for line in (folder / f"{name}.log").read_text().splitlines()]
-    return [line for line in told if line.get("job_id") == job_id]
+    received = [json.loads(line) for line in (folder / f"{name}.log").read_text().splitlines()]
+    return [line for line in received if line.get("job_id") == job_id]
 
 
 def test_one_trace_from_the_request_to_each_stage(local: Local, redis: Redis, tmp_path: Path, png: bytes) -> None:

@@ -15,7 +15,7 @@ from upres.client import protocol as client_module
 from upres.core import access, keys
 from upres.core.storage import Store
 from upres.embedded.stack import Local
-from upres.function.parse import MOST_WAIT, preferred_wait
+from upres.function.parse import MAX_WAIT, preferred_wait
 
 
 def link(url: str, size: Any, **headers: str) -> requests.Response:
@@ -77,17 +77,17 @@ def test_uploads_count_as_requests(local: Local, redis: Redis, tmp_path: Any) ->
 
 def test_the_client_uploads_what_is_large(client: Client, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "INLINE_BYTES", 100)
-    told: list[tuple[int, int]] = []
-    key = client.upload(png, lambda sent, total: told.append((sent, total)))
+    received: list[tuple[int, int]] = []
+    key = client.upload(png, lambda sent, total: received.append((sent, total)))
     assert key.startswith("uploads/")
-    assert told[-1] == (len(png), len(png))
+    assert received[-1] == (len(png), len(png))
     assert client.upscale(png, 2).result.width == 128
 
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
-        (None, 0), ("", 0), ("wait=5", 5), ("respond-async, wait=10", 10), ('WAIT = "7"', 7), ("wait=99999", MOST_WAIT),
+        (None, 0), ("", 0), ("wait=5", 5), ("respond-async, wait=10", 10), ('WAIT = "7"', 7), ("wait=99999", MAX_WAIT),
         ("wait=-1", 0), ("wait=x", 0), ("wait", 0), ("nowait=5", 0), ("wait=5x", 0), ("handling=lenient; wait=3", 3),
     ],
 )  # fmt: skip

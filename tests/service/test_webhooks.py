@@ -114,35 +114,35 @@ def _pause(redis: Redis, job_id: str) -> float:
     return float(str(redis.zscore(keys.WEBHOOKS, job_id))) / 1000 - seconds - microseconds / 1e6
 
 
-def test_attempts_grow_apart_and_end(apart: Redis) -> None:
-    job_id = submit(apart, webhook_url="http://example.org/")
-    events.append(apart, Cancelled(job_id=job_id))
+def test_attempts_grow_apart_and_end(isolated_redis: Redis) -> None:
+    job_id = submit(isolated_redis, webhook_url="http://example.org/")
+    events.append(isolated_redis, Cancelled(job_id=job_id))
     pauses = []
-    while due := webhooks.due(apart):
-        assert webhooks.due(apart) is None  # nobody else gets it meanwhile
-        pauses.append(webhooks.again(apart, due))
-        apart.zadd(keys.WEBHOOKS, {due.job_id: 0}, xx=True)
+    while due := webhooks.due(isolated_redis):
+        assert webhooks.due(isolated_redis) is None  # nobody else gets it meanwhile
+        pauses.append(webhooks.again(isolated_redis, due))
+        isolated_redis.zadd(keys.WEBHOOKS, {due.job_id: 0}, xx=True)
     assert len(pauses) == len(webhooks.PAUSES) + 1
     assert pauses[-1] is None
     for pause, usual in zip(pauses, webhooks.PAUSES, strict=False):
         assert pause == pytest.approx(usual, rel=0.1)
-    assert not apart.exists(f"upres:webhook:{job_id}")
+    assert not isolated_redis.exists(f"upres:webhook:{job_id}")
 
 
-def test_one_that_died_at_it_leaves_it_to_the_next(apart: Redis) -> None:
-    job_id = submit(apart, webhook_url="http://example.org/")
-    events.append(apart, Cancelled(job_id=job_id))
-    first = webhooks.due(apart)
+def test_one_that_died_at_it_leaves_it_to_the_next(isolated_redis: Redis) -> None:
+    job_id = submit(isolated_redis, webhook_url="http://example.org/")
+    events.append(isolated_redis, Cancelled(job_id=job_id))
+    first = webhooks.due(isolated_redis)
     assert first
-    assert 0 < _pause(apart, job_id) <= keys.WEBHOOK_LEASE_SECONDS
-    apart.zadd(keys.WEBHOOKS, {job_id: 0})
-    second = webhooks.due(apart)
+    assert 0 < _pause(isolated_redis, job_id) <= keys.WEBHOOK_LEASE_SECONDS
+    isolated_redis.zadd(keys.WEBHOOKS, {job_id: 0})
+    second = webhooks.due(isolated_redis)
     assert second
     assert (second.attempt, second.message_id, second.event) == (2, first.message_id, first.event)
 
 
-def test_owners_have_secrets_of_their_own(apart: Redis) -> None:
-    secrets = [webhooks.secret(apart, owner) for owner in (None, "a", "b", "a")]
+def test_owners_have_secrets_of_their_own(isolated_redis: Redis) -> None:
+    secrets = [webhooks.secret(isolated_redis, owner) for owner in (None, "a", "b", "a")]
     assert len(set(secrets)) == 3
     assert secrets[1] == secrets[3]
     assert all(one.startswith("whsec_") for one in secrets)
@@ -167,9 +167,9 @@ def test_late_attempts_have_fresh_links(local: Local, client: Client, redis: Red
     stale = result.model_copy(update={"sr_image_url": "http://gone/", "original_image_url": "http://gone/"})
     event = Succeeded(job_id="0" * 32, result=stale)
     due = webhooks.Due("0" * 32, 5, "http://example.org/", "", event.model_dump_json())
-    told = json.loads(WebhookDispatcher(local.settings, local.store)._body(due))["data"]["result"]
-    assert requests.get(told["sr_image_url"], timeout=20).ok
-    assert requests.get(told["original_image_url"], timeout=20).ok
+    received = json.loads(WebhookDispatcher(local.settings, local.store)._body(due))["data"]["result"]
+    assert requests.get(received["sr_image_url"], timeout=20).ok
+    assert requests.get(received["original_image_url"], timeout=20).ok
 
 
 def test_hosts_that_are_not_named_are_refused_at_once(local: Local, tmp_path: Path, png: bytes) -> None:

@@ -76,7 +76,7 @@ def image_key(redis: Redis, job_id: str) -> str:
 
 def ended(redis: Redis, job_id: str) -> Failed:
     """How the job failed."""
-    wait_until(lambda: bool(told := events.read(redis, job_id)) and events.is_terminal(told[-1][1]))
+    wait_until(lambda: bool(received := events.read(redis, job_id)) and events.is_terminal(received[-1][1]))
     _, event = events.read(redis, job_id)[-1]
     assert isinstance(event, Failed)
     return event

@@ -68,10 +68,10 @@ def test_every_part_does_its_work(
 def test_the_doctor_may_look(local: Local, urls: dict[str, str], user: str) -> None:
     environment = {**os.environ, **local.environment, "UPRES_REDIS_URL": urls[user]}
     command = [str(Path(sys.executable).parent / "upres"), "doctor"]
-    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout
-    assert "✓ Redis rights       all that upres does" in told
-    assert "✗ Redis persistence" in told  # this one has no append-only file
-    assert told.count("✗") == 1
+    received = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout
+    assert "✓ Redis rights       all that upres does" in received
+    assert "✗ Redis persistence" in received  # this one has no append-only file
+    assert received.count("✗") == 1
 
 
 def test_a_gateway_serves_streams_and_nothing_else(

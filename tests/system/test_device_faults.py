@@ -23,20 +23,20 @@ def test_a_lost_device_ends_the_worker_and_gives_its_jobs_back(
             assert faulty.wait(60) == RESTART
         assert redis.lpos("rq:queue:upres", job_id) is not None
         with worker(local):
-            told = list(client.events(job_id))
-    assert [event.attempt for event in told if isinstance(event, Started)] == [1, 2]
-    assert told[-1].type == "succeeded"
+            received = list(client.events(job_id))
+    assert [event.attempt for event in received if isinstance(event, Started)] == [1, 2]
+    assert received[-1].type == "succeeded"
 
 
 def test_short_memory_is_told_and_remembered(local: Local, redis: Redis, png: bytes) -> None:
     with Client(local.url) as client, start(local, "--device=tight", UPRES_SLOTS="2") as tight:
-        told = list(client.events(client.submit(png, 8).job_id))
+        received = list(client.events(client.submit(png, 8).job_id))
         tight.terminate()
         tight.wait(30)
-    notices = [event.notice for event in told if isinstance(event, Progress) and event.notice]
+    notices = [event.notice for event in received if isinstance(event, Progress) and event.notice]
     assert notices
     assert "short of memory" in notices[0]
-    assert told[-1].type == "succeeded"
+    assert received[-1].type == "succeeded"
     [key] = redis.keys("upres:tile:*")
     assert int(redis.get(key) or 0) < 640
     assert 0 < redis.ttl(key) <= keys.TILE_SECONDS

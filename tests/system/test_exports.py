@@ -184,8 +184,8 @@ def test_an_export_is_pushed_and_served(local: Local, tmp_path: Path, png: bytes
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    told = upres("export", "faithful", "--to", "onnx", "--out", "graphs")
-    assert told.count("of torch, PSNR within 0.0000 dB") == 2
+    received = upres("export", "faithful", "--to", "onnx", "--out", "graphs")
+    assert received.count("of torch, PSNR within 0.0000 dB") == 2
     upres("push", "graphs")
     upres("label", "faithful", "onnx=1-onnx")
     with Client(local.url) as client:

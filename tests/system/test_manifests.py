@@ -103,9 +103,9 @@ def test_nothing_is_wrong() -> None:
 def test_what_is_wrong_is_said(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copy / "infra/docker/compose.nvidia.yml").write_text("services: {worker: {imagine: upres-worker}}")
     assert main(copy) == 1
-    told = capsys.readouterr().out
-    assert "wrong  infra/docker/compose.nvidia.yml: schema\n         $.services.worker: Unevaluated" in told
-    assert told.endswith("manifests: 1 wrong\n")
+    received = capsys.readouterr().out
+    assert "wrong  infra/docker/compose.nvidia.yml: schema\n         $.services.worker: Unevaluated" in received
+    assert received.endswith("manifests: 1 wrong\n")
 
 
 @pytest.fixture(scope="module", params=["cpu", "nvidia"])

@@ -146,6 +146,6 @@ def test_every_graph_shows_something(prometheus: str, local: Local) -> None:
                 _value(prometheus, expression)
             else:
                 wait_until(partial(_shows, prometheus, expression), 10)
-    told = _judged(prometheus)
-    assert [rule["name"] for rule in told if rule["health"] == "err"] == []
-    assert [rule["name"] for rule in told if rule["state"] != "inactive"] == []
+    received = _judged(prometheus)
+    assert [rule["name"] for rule in received if rule["health"] == "err"] == []
+    assert [rule["name"] for rule in received if rule["state"] != "inactive"] == []

@@ -82,13 +82,13 @@ def test_whoever_follows_it_has_a_running_system(clone: Path) -> None:
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGKILL)  # what it left in the background, too
-    told = (clone / "log").read_text()
-    assert code == 0, told[-3000:]
-    assert told.endswith("all done\n")
-    assert told.count("✗") == 0
+    received = (clone / "log").read_text()
+    assert code == 0, received[-3000:]
+    assert received.endswith("all done\n")
+    assert received.count("✗") == 0
     assert (clone / "data/chelsea_x2.png").exists()
     assert (clone / "data/again/chelsea_x2.png").exists()
-    assert "url_unreachable" in told
+    assert "url_unreachable" in received
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")

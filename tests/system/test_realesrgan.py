@@ -13,10 +13,10 @@ from tests.support.paths import ROOT
 from upres.core.errors import ModelError
 from upres.models import probe, realesrgan
 from upres.models.realesrgan import HALF, PUBLISHED, WHOLE, read
-from upres.worker.engine.networks import Enlarger, RRDBNet, SRVGGNetCompact, build, load
+from upres.worker.engine.networks import RRDBNet, SRVGGNetCompact, SuperResolutionNetwork, build, load
 
 
-def packed(network: Enlarger, flag: bytes) -> bytes:
+def packed(network: SuperResolutionNetwork, flag: bytes) -> bytes:
     """As ncnn packs it."""
     parts = []
     for layer in network.modules():
@@ -31,7 +31,7 @@ def packed(network: Enlarger, flag: bytes) -> bytes:
 
 @pytest.mark.parametrize("flag", [HALF, WHOLE], ids=["half", "whole"])
 @pytest.mark.parametrize("network", [RRDBNet(4, 6, 1, 3), SRVGGNetCompact(4, 5, 2)], ids=["rrdb", "compact"])
-def test_ncnns_files_are_read_to_the_last_byte(network: Enlarger, flag: bytes) -> None:
+def test_ncnns_files_are_read_to_the_last_byte(network: SuperResolutionNetwork, flag: bytes) -> None:
     data = packed(network, flag)
     found = dict(read(data, network))
     assert list(found) == list(network.state_dict())

@@ -50,16 +50,16 @@ def until_tile(client: Client, job_id: str, tiles: int) -> None:
             return
 
 
-def told(client: Client, job_id: str) -> list[Event]:
+def received(client: Client, job_id: str) -> list[Event]:
     return list(client.events(job_id))
 
 
-def starts(told: list[Event]) -> list[int]:
-    return [event.attempt for event in told if isinstance(event, Started)]
+def starts(received: list[Event]) -> list[int]:
+    return [event.attempt for event in received if isinstance(event, Started)]
 
 
-def reasons(told: list[Event]) -> list[str]:
-    return [event.reason for event in told if isinstance(event, Requeued)]
+def reasons(received: list[Event]) -> list[str]:
+    return [event.reason for event in received if isinstance(event, Requeued)]
 
 
 def parts(redis: Redis, job_id: str) -> str:
@@ -83,7 +83,7 @@ def test_a_killed_workers_job_goes_on_elsewhere_where_it_was(local: Local, clien
         first.kill()
         killed = time.monotonic()
         with worker(local, *SHORT_LEASES, SMALL_TILES):
-            seen = told(client, job_id)
+            seen = received(client, job_id)
     assert starts(seen) == [1, 2]
     assert reasons(seen) == ["worker_lost"]
     assert time.monotonic() - killed < 20
@@ -106,7 +106,7 @@ def test_a_lost_checkpoint_is_done_again(local: Local, client: Client, redis: Re
     assert len(kept) > 1
     sorted(kept)[1].write_bytes(b"damaged")
     with worker(local, *SHORT_LEASES):
-        seen = told(client, job_id)
+        seen = received(client, job_id)
     assert seen[-1].type == "succeeded"
 
 
@@ -117,7 +117,7 @@ def test_a_worker_that_is_told_to_stop_gives_back_what_it_cannot_finish(local: L
         stopped.send_signal(signal.SIGTERM)
         assert stopped.wait(10) == STOPPED
     with worker(local):
-        seen = told(client, job_id)
+        seen = received(client, job_id)
     assert reasons(seen) == ["worker_stopping"]
     assert (starts(seen), seen[-1].type) == ([1, 2], "succeeded")
 
@@ -128,7 +128,7 @@ def test_a_second_signal_gives_back_at_once_and_the_first_lets_jobs_finish(local
         until_tile(client, job_id, 1)
         patient.send_signal(signal.SIGTERM)
         assert patient.wait(60) == STOPPED
-        assert told(client, job_id)[-1].type == "succeeded"
+        assert received(client, job_id)[-1].type == "succeeded"
     with worker(local, SMALL_TILES) as hurried:
         job_id = client.submit(photo(6), 8).job_id
         until_tile(client, job_id, 1)
@@ -166,12 +166,12 @@ def test_a_paused_worker_cannot_end_a_job_that_goes_on_elsewhere(local: Local, c
         until_tile(client, job_id, 2)
         paused.send_signal(signal.SIGSTOP)
         with worker(local, *SHORT_LEASES):
-            seen = told(client, job_id)
+            seen = received(client, job_id)
             paused.send_signal(signal.SIGCONT)
             paused.send_signal(signal.SIGTERM)
             assert paused.wait(60) == STOPPED
     assert starts(seen) == [1, 2]
-    assert told(client, job_id) == seen
+    assert received(client, job_id) == seen
     assert isinstance(seen[-1], Succeeded)
     assert f"/{job_id}/2/" in seen[-1].result.sr_image_uri
 
@@ -202,7 +202,7 @@ def test_jobs_much_longer_than_a_lease_run_once(local: Local, client: Client) ->
     fifty = partial(worker, local, *SHORT_LEASES, "--fetch-seconds=60", UPRES_SLOTS="50")
     with http_server(slow(20, numbered)) as url, fifty(), fifty(), ThreadPoolExecutor(10) as pool:
         ids = [client.submit(f"{url}/{number}", 2).job_id for number in range(100)]
-        every = list(pool.map(lambda job_id: told(client, job_id), ids))
+        every = list(pool.map(lambda job_id: received(client, job_id), ids))
     assert all(starts(one) == [1] and one[-1].type == "succeeded" for one in every)
 
 
@@ -210,7 +210,7 @@ def test_identical_images_at_once_are_enlarged_once(local: Local, client: Client
     image = photo(11)
     with worker(local, SMALL_TILES, UPRES_SLOTS="4"), ThreadPoolExecutor(10) as pool:
         ids = list(pool.map(lambda number: client.submit(image, 4).job_id, range(10)))
-        every = [told(client, job_id) for job_id in ids]
+        every = [received(client, job_id) for job_id in ids]
         done = [client.download(job_id) for job_id in ids]
     ends = [one[-1] for one in every]
     assert all(isinstance(end, Succeeded) for end in ends)
@@ -258,7 +258,7 @@ def test_a_refused_put_fails_the_job_retryably(local: Local, client: Client) -> 
         process = next(child for child in psutil.Process().children(recursive=True) if "rclone" in child.name())
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (150_000, -1))
         try:
-            seen = told(client, client.submit(photo(14), 4).job_id)
+            seen = received(client, client.submit(photo(14), 4).job_id)
         finally:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (-1, -1))
     assert isinstance(seen[-1], Failed)
@@ -277,4 +277,4 @@ def test_the_same_idempotency_key_a_hundred_times_at_once_is_one_job(local: Loca
         ids = set(pool.map(submit, range(100)))
     assert len(ids) == 1
     with worker(local):
-        assert starts(told(client, ids.pop())) == [1]
+        assert starts(received(client, ids.pop())) == [1]

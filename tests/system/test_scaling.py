@@ -156,7 +156,7 @@ def test_a_simulated_day_does_all_its_jobs() -> None:
 
 
 def test_scaling_in_interrupts_nothing() -> None:
-    told = scale_in.scale(rounds=2, seed=11)
-    assert told.jobs > 20
-    assert told.in_hand > 0
-    assert told.interrupted == told.unfinished == ()
+    received = scale_in.scale(rounds=2, seed=11)
+    assert received.jobs > 20
+    assert received.in_hand > 0
+    assert received.interrupted == received.unfinished == ()

@@ -75,9 +75,9 @@ def test_small_patches_are_as_users_send_them(photos: Photos) -> None:
         assert 0 <= small.min() <= small.max() <= 1
         assert (small * 255 - (small * 255).round()).abs().max() < 1e-3
     clean = functional.avg_pool2d(large, 4)
-    apart = torch.stack([(small - clean).abs().mean((1, 2, 3)) for small in made])
-    assert apart.min() < 0.01  # some are clean
-    assert apart.max() > 0.02  # some are not
+    isolated_redis = torch.stack([(small - clean).abs().mean((1, 2, 3)) for small in made])
+    assert isolated_redis.min() < 0.01  # some are clean
+    assert isolated_redis.max() > 0.02  # some are not
 
 
 def test_the_critic_learns_to_tell(photos: Photos) -> None:
@@ -95,13 +95,13 @@ def test_the_critic_learns_to_tell(photos: Photos) -> None:
 
 def test_a_student_comes_nearer_to_its_teacher(photos: Photos, tmp_path: Path) -> None:
     from upres.models import folder
-    from upres.models.folder import Made
+    from upres.models.folder import NewNetwork
 
     torch.manual_seed(0)
     network = RRDBNet(4, 8, 1, 4)
     fields = {"architecture": "rrdb", "factor": 4, "parameters": {"width": 8, "depth": 1, "growth": 4}}
     about = {"name": "teacher", "version": "1", "licence": "MIT", "description": "A test."}
-    teacher = folder.write(tmp_path, about, [Made({**fields, "receptive_radius": 19}, network.state_dict())])
+    teacher = folder.write(tmp_path, about, [NewNetwork({**fields, "receptive_radius": 19}, network.state_dict())])
     for factor in (2, 4):
         run = Distillation(teacher, factor, {}, CPU)
         assert run.goal(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 16 * factor, 16 * factor)

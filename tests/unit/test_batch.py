@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upres.client import batch as batch_module
-from upres.client.batch import Batch, Ears, Made, Outcome
+from upres.client.batch import Batch, Callbacks, Outcome, Output
 from upres.client.errors import JobFailed, Refused, ServerUnreachable
 from upres.client.ledger import Ledger
 from upres.client.sources import Source, expand
@@ -32,11 +32,11 @@ class Fake:
     def __init__(self, errors: dict[str, list[Exception]] | None = None) -> None:
         self.errors, self.seen, self.cancelled = errors or {}, list[str](), False
 
-    def enlarge(self, image: str, ears: Ears) -> Made:
+    def enlarge(self, image: str, callbacks: Callbacks) -> Output:
         self.seen.append(Path(image).name)
         if planned := self.errors.get(Path(image).name):
             raise planned.pop(0)
-        return Made(RESULT, lambda path: path.write_bytes(b"enlarged"))
+        return Output(RESULT, lambda path: path.write_bytes(b"enlarged"))
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -46,8 +46,8 @@ class Log:
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
 
-    def begin(self, source: Source) -> Ears:
-        return Ears(lambda event: None, lambda sent, total: None)
+    def begin(self, source: Source) -> Callbacks:
+        return Callbacks(lambda event: None, lambda sent, total: None)
 
     def end(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
@@ -193,14 +193,14 @@ def test_whatever_breaks_beside_the_images_is_not_passed_over(tmp_path: Path, ou
 
 
 def test_who_is_told_to_wait_waits_and_who_is_sent_away_leaves(tmp_path: Path, out: Path) -> None:
-    def told(seconds: float, status: int = 429) -> Refused:
+    def received(seconds: float, status: int = 429) -> Refused:
         problem = Problem(type="t", title="t", status=status, detail="Later.", code="rate_limited", retryable=True)
         return Refused(problem, seconds)
 
     sources = files(tmp_path / "in", *(f"{number}.png" for number in range(5)))
-    patient = Fake({"0.png": [told(0.01) for _ in range(10)]})
+    patient = Fake({"0.png": [received(0.01) for _ in range(10)]})
     assert run(patient, sources, out)[0].counts == {"enlarged": 5}
-    for error in (told(80_000), told(5, 503)):
+    for error in (received(80_000), received(5, 503)):
         away = Fake({"0.png": [error]})
         batch, _ = run(away, sources, out, at_once=1, force=True)
         assert isinstance(batch.lost, Refused)
@@ -241,8 +241,8 @@ def test_ten_thousand_images_need_no_memory(tmp_path: Path, out: Path) -> None:
                 pass
 
         class Thrifty(Fake):
-            def enlarge(self, image: str, ears: Ears) -> Made:
-                return Made(RESULT, lambda path: None)
+            def enlarge(self, image: str, callbacks: Callbacks) -> Output:
+                return Output(RESULT, lambda path: None)
 
         folder.mkdir()
         tracemalloc.start()

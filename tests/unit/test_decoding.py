@@ -201,9 +201,9 @@ def test_a_child_that_was_taken_over_is_not_believed(
     decoders: Decoders, monkeypatch: pytest.MonkeyPatch, header: dict[str, object]
 ) -> None:
     data = encoded(Image.new("RGB", (4, 4)), "PNG")
-    told = {"shape": [4, 4, 3], "alpha": False, "gray": False, "icc": None, "format": "png", **header}
+    received = {"shape": [4, 4, 3], "alpha": False, "gray": False, "icc": None, "format": "png", **header}
     read = json.loads
-    monkeypatch.setattr(json, "loads", lambda text: {**read(text), **told})
+    monkeypatch.setattr(json, "loads", lambda text: {**read(text), **received})
     with pytest.raises(UndecodableImage):
         decoders.decode(data, 100)
     monkeypatch.undo()

@@ -77,22 +77,22 @@ def test_jobs_at_once_get_the_pixels_they_would_get_alone(engine: Engine, coffee
 
 
 def test_every_tile_is_told_once(engine: Engine, coffee: np.ndarray) -> None:
-    told: list[tuple[int, int]] = []
-    engine.upscale(coffee[:36, :40], 8, lambda done, total: told.append((done, total)))
+    received: list[tuple[int, int]] = []
+    engine.upscale(coffee[:36, :40], 8, lambda done, total: received.append((done, total)))
     total = len(tiling.plan(36, 40, 96, 35)) + len(tiling.plan(144, 160, 96, 35))
-    assert told == [(done, total) for done in range(1, total + 1)]
+    assert received == [(done, total) for done in range(1, total + 1)]
 
 
 def test_a_raising_listener_stops_the_work(engine: Engine, coffee: np.ndarray) -> None:
-    told: list[int] = []
+    received: list[int] = []
 
     def stop(done: int, total: int) -> None:
-        told.append(done)
+        received.append(done)
         raise KeyError("stop")
 
     with pytest.raises(KeyError):
         engine.upscale(coffee, 8, stop)
-    assert told == [1]
+    assert received == [1]
 
 
 def test_flat_colour_stays_flat(engine: Engine) -> None:

@@ -154,10 +154,12 @@ def test_every_field_is_documented(kind: type[BaseModel]) -> None:
     assert [name for name, field in kind.model_fields.items() if not field.description] == []
 
 
-@pytest.mark.parametrize("told", [*MESSAGES[3:5], Cancelled(job_id="0" * 32)], ids=lambda told: type(told).__name__)
-def test_what_a_newer_version_tells_is_understood(told: BaseModel) -> None:
-    newer = {**told.model_dump(mode="json"), "invented_later": 1}
-    assert type(told).model_validate_json(json.dumps(newer)) == told
+@pytest.mark.parametrize(
+    "told", [*MESSAGES[3:5], Cancelled(job_id="0" * 32)], ids=lambda received: type(received).__name__
+)
+def test_what_a_newer_version_tells_is_understood(received: BaseModel) -> None:
+    newer = {**received.model_dump(mode="json"), "invented_later": 1}
+    assert type(received).model_validate_json(json.dumps(newer)) == received
 
 
 @pytest.mark.parametrize("field", [*JobRequest.model_fields, "\ud800"])

@@ -117,8 +117,8 @@ def _cuda() -> Device:
         free, total = torch.cuda.mem_get_info()
         return Device("cuda", torch.cuda.get_device_name(), total, free)
     query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
-    told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=DRIVER_SECONDS).stdout
-    name, *mebibytes = told.splitlines()[0].split(", ")
+    output = subprocess.run(query, capture_output=True, text=True, check=True, timeout=DRIVER_SECONDS).stdout
+    name, *mebibytes = output.splitlines()[0].split(", ")
     return Device("cuda", name, *(int(one) << 20 for one in mebibytes))
 
 

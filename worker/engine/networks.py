@@ -14,7 +14,7 @@ from upres.core.manifest import Network
 from upres.worker.model import Model
 
 
-class Enlarger(nn.Module, ABC):
+class SuperResolutionNetwork(nn.Module, ABC):
     """Base of all networks: RGB in [0, 1], (batch, 3, height, width) → (batch, 3, height·factor, width·factor).
 
     The result is the nearest-neighbour enlargement plus what `detail` adds, or where `adds_to_image` is false
@@ -57,7 +57,7 @@ class ResidualBlock(nn.Module):
         return features + change
 
 
-class EDSR(Enlarger):
+class EDSR(SuperResolutionNetwork):
     """EDSR-baseline (Lim et al. 2017, arXiv 1707.02921) with one pixel shuffle and a nearest-neighbour skip.
 
     Receptive radius: depth · 2 + 3 input pixels.
@@ -71,7 +71,7 @@ class EDSR(Enlarger):
         self.tail = conv(width, 3 * factor * factor)
 
     def detail(self, image: Tensor) -> Tensor:
-        """See Enlarger."""
+        """See SuperResolutionNetwork."""
         features = self.head(image.to(self.head.weight.dtype))
         return functional.pixel_shuffle(self.tail(features + self.blend(self.blocks(features))), self.factor)
 
@@ -106,7 +106,7 @@ class RRDB(nn.Module):
         return features + 0.2 * change
 
 
-class RRDBNet(Enlarger):
+class RRDBNet(SuperResolutionNetwork):
     """ESRGAN's generator for factor 4 (Wang et al. 2018, arXiv 1809.00219), tensors named as in published checkpoints.
 
     Receptive radius: 1 + 15 · depth + 1 + (1 / 2) + 3 · (1 / 4) input pixels, rounded up.
@@ -122,7 +122,7 @@ class RRDBNet(Enlarger):
         self.conv_hr, self.conv_last = conv(width, width), conv(width, 3)
 
     def detail(self, image: Tensor) -> Tensor:
-        """See Enlarger."""
+        """See SuperResolutionNetwork."""
         features = self.conv_first(image.to(self.conv_first.weight.dtype))
         features = features + self.conv_body(self.body(features))
         for up in (self.conv_up1, self.conv_up2):
@@ -133,7 +133,7 @@ class RRDBNet(Enlarger):
         return result
 
 
-class SRVGGNetCompact(Enlarger):
+class SRVGGNetCompact(SuperResolutionNetwork):
     """The plain chain of Real-ESRGAN's small models (Wang et al. 2021, arXiv 2107.10833): convolution, PReLU, ….
 
     Receptive radius: depth + 2 input pixels.
@@ -147,14 +147,14 @@ class SRVGGNetCompact(Enlarger):
         self.body.append(conv(width, 3 * factor * factor))
 
     def detail(self, image: Tensor) -> Tensor:
-        """See Enlarger."""
+        """See SuperResolutionNetwork."""
         features = image.to(next(self.parameters()).dtype)
         for layer in self.body:
             features = layer(features)
         return functional.pixel_shuffle(features, self.factor)
 
 
-class Recognised(Enlarger):
+class Recognised(SuperResolutionNetwork):
     """A community checkpoint, built by spandrel (github.com/chaiNNer-org/spandrel) from the names of its tensors."""
 
     adds_to_image = False
@@ -188,7 +188,7 @@ class Recognised(Enlarger):
         return cls(found.scale, found)
 
     def detail(self, image: Tensor) -> Tensor:
-        """See Enlarger."""
+        """See SuperResolutionNetwork."""
         result: Tensor = self._padded(image.to(next(self.model.parameters()).dtype))
         return result
 
@@ -200,7 +200,7 @@ class ByteNetwork(nn.Module):
     whole numbers already. So half precision costs thousandths of a decibel.
     """
 
-    def __init__(self, network: Enlarger) -> None:
+    def __init__(self, network: SuperResolutionNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -233,10 +233,14 @@ class ByteNetwork(nn.Module):
         return enlarged.permute(0, 2, 3, 1)
 
 
-ARCHITECTURES: dict[str, Callable[..., Enlarger]] = {"edsr": EDSR, "rrdb": RRDBNet, "compact": SRVGGNetCompact}
+ARCHITECTURES: dict[str, Callable[..., SuperResolutionNetwork]] = {
+    "edsr": EDSR,
+    "rrdb": RRDBNet,
+    "compact": SRVGGNetCompact,
+}
 
 
-def build(architecture: str, factor: int, parameters: Mapping[str, int]) -> Enlarger:
+def build(architecture: str, factor: int, parameters: Mapping[str, int]) -> SuperResolutionNetwork:
     """An untrained network, on no device yet (`meta`). Raises ModelError when there is none such."""
     if architecture not in ARCHITECTURES:
         raise ModelError(f"{architecture!r} is no architecture of torch modules.")
@@ -247,11 +251,11 @@ def build(architecture: str, factor: int, parameters: Mapping[str, int]) -> Enla
         raise ModelError(f"{architecture!r} has other parameters ({error}).") from error
 
 
-def load(network: Network, model: Model) -> Enlarger:
+def load(network: Network, model: Model) -> SuperResolutionNetwork:
     """A network with its weights, in float32 on the host. Raises ModelError when they do not fit."""
     tensors = _tensors(network, model)
     if network.architecture == "spandrel":
-        module: Enlarger = Recognised.of(tensors)
+        module: SuperResolutionNetwork = Recognised.of(tensors)
     else:
         module = build(network.architecture, network.factor, network.parameters)
         try:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from upres.core.manifest import Network
 from upres.worker.engine.compute import Finish, OutOfMemory, Pixels
-from upres.worker.engine.networks import ByteNetwork, Enlarger, load
+from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork, load
 from upres.worker.model import Model
 
 
@@ -84,7 +84,7 @@ def best(kind: str, networks: Iterable[Network]) -> str:
     return fine[0] if fine else "float32"
 
 
-def place(network: Enlarger, device: torch.device, dtype: torch.dtype) -> ByteNetwork:
+def place(network: SuperResolutionNetwork, device: torch.device, dtype: torch.dtype) -> ByteNetwork:
     """A network for bytes on a device, in a precision, with its weights channels last."""
     module = ByteNetwork(network.to(dtype))
     for parameter in module.parameters():

@@ -31,7 +31,7 @@ from upres.worker.imaging import images
 from upres.worker.imaging.images import Picture
 
 PR_SET_PDEATHSIG = 1
-MOST_SECONDS = 60
+MAX_SECONDS = 60
 CALLS = (
     *("read", "readv", "write", "writev"),  # of what is open: the two pipes
     *("munmap", "mremap", "brk", "madvise", "futex"),
@@ -56,7 +56,7 @@ def main() -> None:
     send(answers, {})
     while head := requests.read(REQUEST.size):
         most_pixels, length = REQUEST.unpack(head)
-        signal.alarm(MOST_SECONDS)  # the worker is faster, if it lives
+        signal.alarm(MAX_SECONDS)  # the worker is faster, if it lives
         send(answers, *answer(requests.read(length), most_pixels))
         signal.alarm(0)
 

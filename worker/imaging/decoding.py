@@ -25,8 +25,8 @@ DECODE_SECONDS = 10.0
 BASE_BYTES = 512 << 20
 BYTES_PER_PIXEL = 16
 """What decoding and every conversion of one pixel take at most, by measure; address space, not memory in use."""
-MOST_HEADER_BYTES = 1 << 16
-MOST_MESSAGE = 300
+MAX_HEADER_BYTES = 1 << 16
+MAX_MESSAGE = 300
 ERRORS = {kind.code: kind for kind in tree(ImageError)}
 
 
@@ -130,12 +130,12 @@ class _Child:
         self._requests.flush()
         header = self._header()
         if "code" in header:
-            raise ERRORS[header["code"]](str(header["message"])[:MOST_MESSAGE])
+            raise ERRORS[header["code"]](str(header["message"])[:MAX_MESSAGE])
         return self._picture(header, most_pixels)
 
     def _header(self) -> dict[str, Any]:
         (length,) = ANSWER.unpack(self._read(ANSWER.size))
-        header: dict[str, Any] = json.loads(self._read(_at_most(length, MOST_HEADER_BYTES)))
+        header: dict[str, Any] = json.loads(self._read(_at_most(length, MAX_HEADER_BYTES)))
         return header
 
     def _time_out(self) -> None:

@@ -32,8 +32,8 @@ def test_a_job_from_request_to_image(entry: Lambda, png: bytes) -> None:
     answer = entry.invoke(http("POST", "/v1/jobs", {"image_base64": image, "upscale_factor": 2}))
     assert answer["statusCode"] == 202
     job_id = json.loads(answer["body"])["job_id"]
-    told = [json.loads(line) for line in entry.log() if job_id in line]
-    assert [(line["job_id"], line["event"]) for line in told] == [(job_id, "queued")]
+    received = [json.loads(line) for line in entry.log() if job_id in line]
+    assert [(line["job_id"], line["event"]) for line in received] == [(job_id, "queued")]
     job = f"/v1/jobs/{job_id}"
     wait_until(lambda: body(entry.invoke(http("GET", job)))["status"] == "succeeded")
     redirect = entry.invoke(http("GET", f"{job}/result"))
@@ -80,21 +80,21 @@ def body(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def backlog(local: Local, apart: Redis, tmp_path: Path) -> Iterator[Lambda]:
+def backlog(local: Local, isolated_redis: Redis, tmp_path: Path) -> Iterator[Lambda]:
     environment = {"UPRES_REDIS_URL": local.settings.redis_url.removesuffix("/0") + "/1"}
     with running("upres.function.backlog.handler", environment, tmp_path) as function:
         yield function
 
 
-def told(function: Lambda) -> dict[str, Any]:
+def received(function: Lambda) -> dict[str, Any]:
     """The last line of its log, as CloudWatch reads it."""
     line: dict[str, Any] = json.loads(function.log()[-1])
     return line
 
 
-def test_how_much_waits_is_told_as_metrics(backlog: Lambda, apart: Redis) -> None:
+def test_how_much_waits_is_told_as_metrics(backlog: Lambda, isolated_redis: Redis) -> None:
     backlog.invoke({})
-    first = told(backlog)
+    first = received(backlog)
     [metrics] = first["_aws"]["CloudWatchMetrics"]
     assert (metrics["Namespace"], metrics["Dimensions"]) == ("upres", [["FunctionName"]])
     assert first["FunctionName"] == NAME
@@ -102,11 +102,11 @@ def test_how_much_waits_is_told_as_metrics(backlog: Lambda, apart: Redis) -> Non
         "JobsWaiting": 0, "JobsRunning": 0, "JobsEnded": 0, "DeadLetters": 0, "WorkersReady": 0, "OldestSeconds": 0,
     }  # fmt: skip
     for _ in range(3):
-        submit(apart)
-    taken(apart)
-    apart.hset(keys.ENDED, mapping={"faithful|succeeded|": 2, "faithful|failed|undecodable_image": 1})
+        submit(isolated_redis)
+    taken(isolated_redis)
+    isolated_redis.hset(keys.ENDED, mapping={"faithful|succeeded|": 2, "faithful|failed|undecodable_image": 1})
     backlog.invoke({})
-    now = told(backlog)
+    now = received(backlog)
     assert (now["JobsWaiting"], now["JobsRunning"], now["JobsEnded"]) == (2, 1, 3)
     assert now["OldestSeconds"] > 0
 

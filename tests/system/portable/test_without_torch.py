@@ -38,10 +38,10 @@ def test_it_serves_as_others_do(local: Local, redis: Redis, model: Model, tmp_pa
     pushed = Pushed(local.store, "weights", tmp_path)
     pushed.push("1", networks=[{**one, "graph": None} for one in pushed.fields["networks"]])
     photo = SAMPLES / "coffee.png"
-    told: list[Progress] = []
+    received: list[Progress] = []
     with Client(local.url) as client:
         with worker(local):
-            client.upscale(photo, 4, on_event=lambda event: keep(event, told))
+            client.upscale(photo, 4, on_event=lambda event: keep(event, received))
         environment = {**os.environ, **local.environment, "UPRES_CACHE_DIR": str(tmp_path / "cache")}
         with subprocess.Popen([PYTHON, "-m", "upres.worker"], env=environment) as other_worker:
             try:
@@ -49,7 +49,7 @@ def test_it_serves_as_others_do(local: Local, redis: Redis, model: Model, tmp_pa
                 other = another(photo)  # the first one's result would be shared
                 found = pixels(client.upscale(other, 4, on_event=lambda event: keep(event, theirs)).download())
                 assert np.abs(found.astype(int) - by_torch(model, other)).max() <= 1
-                assert steps(theirs) == steps(told)
+                assert steps(theirs) == steps(received)
                 end = list(client.events(client.submit(photo, 2, model="weights").job_id))[-1]
                 assert isinstance(end, Failed)
                 assert "needs torch" in end.message
@@ -58,8 +58,8 @@ def test_it_serves_as_others_do(local: Local, redis: Redis, model: Model, tmp_pa
                 other_worker.wait(60)
 
 
-def steps(told: list[Progress]) -> list[tuple[str, int, int]]:
-    return [(event.stage, event.tiles_done, event.tiles_total) for event in told]
+def steps(received: list[Progress]) -> list[tuple[str, int, int]]:
+    return [(event.stage, event.tiles_done, event.tiles_total) for event in received]
 
 
 def another(photo: Path) -> bytes:
@@ -75,9 +75,9 @@ def by_torch(model: Model, photo: bytes) -> np.ndarray:
         return Engine(model.manifest, TorchCompute(model, "cpu", "float32"), thread).upscale(pixels(photo), 4)
 
 
-def keep(event: object, told: list[Progress]) -> None:
+def keep(event: object, received: list[Progress]) -> None:
     if isinstance(event, Progress):
-        told.append(event)
+        received.append(event)
 
 
 def pixels(data: bytes) -> np.ndarray:

@@ -1,0 +1,55 @@
+import { createElement, type ReactNode } from "react";
+import { Upres, UpresError } from "upres";
+import type {
+  CallOptions, Cancelled, Estimate, EstimateRequest, Factor, Failed, Failure, Job, JobEvent, Model, OutputFormat,
+  PolledState, PreviewTile, Progress, Queued, Requeued, Result, Snapshot, Stage, Started, Status, SubmitOptions,
+  SubscribeOptions, Succeeded, UpresOptions, WantedFormat,
+} from "upres";
+import { useUpres } from "upres/react";
+import type { FollowedJob, Outcome, UseUpresOptions } from "upres/react";
+
+const access: UpresOptions = { key: "upres_x" };
+const server = new Upres("https://upres.example.org", access);
+const calling: CallOptions = { signal: AbortSignal.timeout(1000) };
+const [factor, format]: [Factor, WantedFormat] = [8, "auto"];
+
+function told(event: JobEvent): string | number | undefined {
+  switch (event.type) {
+    case "queued": {
+      const queued: Queued | PolledState = event;
+      return queued.at === undefined ? queued.position : queued.position + 1;
+    }
+    case "started": { const started: Started = event; return started.device; }
+    case "progress": { const progress: Progress | PolledState = event; return progress.percent; }
+    case "requeued": { const requeued: Requeued = event; return requeued.reason; }
+    case "succeeded": { const succeeded: Succeeded = event; return succeeded.result.width; }
+    case "failed": { const failed: Failed = event; const failure: Failure = failed; return failure.code; }
+    case "cancelled": { const cancelled: Cancelled = event; return cancelled.at; }
+  }
+}
+
+export async function use(file: File): Promise<void> {
+  const submission: SubmitOptions = { factor, format, onUpload: (sent, total) => sent / total, ...calling };
+  const following: SubscribeOptions = { after: "0-0", onConnection: (connected) => !connected, ...calling };
+  const job: Job = await server.submit(file, submission);
+  const result: Result = await server.subscribe(job, (event, id) => console.log(told(event), id.length), following);
+  const [output, seconds]: [OutputFormat, number | undefined] = [result.format, result.seconds.upscale];
+  const [now, status]: [Snapshot, Status] = [await server.status(job), (await server.cancel(job)).status];
+  const tiles: PreviewTile[] = await server.preview(job, 1, calling);
+  const models: Model[] = await server.models();
+  const size: EstimateRequest = { width: 10, height: 10, upscale_factor: factor };
+  const estimate: Estimate = await server.estimate(size);
+  const error: unknown = await server.submit(new URL(server.link(job, "original"))).catch((reason: unknown) => reason);
+  if (error instanceof UpresError && error.retryable) console.log(error.code, error.status);
+  console.log(output, seconds, now.stage, status, tiles[0]?.x, models[0]?.factors, estimate.slots);
+}
+
+export function Enlarged({ job }: { job: Job | null }): ReactNode {
+  const options: UseUpresOptions = { client: server, onEvent: (event) => told(event) };
+  const followed: FollowedJob = useUpres(job, options);
+  const outcome: Outcome = followed;
+  const stage: Stage | null = followed.stage;
+  if (outcome.status === "succeeded") return createElement("img", { src: outcome.result.sr_image_url });
+  if (outcome.status === "failed") return outcome.error.code;
+  return createElement("button", { onClick: followed.cancel }, stage, followed.tilesDone, followed.etaSeconds);
+}
