@@ -13,7 +13,7 @@ import sys
 import time
 
 from benchmarks.report import emit
-from upres.core import access
+from upres.core import api_keys
 from upres.core.queue import connect
 from upres.embedded.stack import Local
 
@@ -48,7 +48,7 @@ def main() -> int:
     with Local() as local:
         local.stop("worker")
         with connect(local.settings) as redis:
-            _, key = access.create(redis, "benchmark", requests_per_minute=1000)
+            _, key = api_keys.create(redis, "benchmark", requests_per_minute=1000)
         environment = {**os.environ, **local.environment, "UPRES_ACCESS": "keys", "KEY": key}
         times = [(seconds(ENTRY, environment), seconds(PEER, environment)) for _ in range(runs + 1)][1:]
     ours, peer = (statistics.median(column) * 1000 for column in zip(*times, strict=True))

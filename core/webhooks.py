@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from redis import Redis
 
 from upres.core import keys
-from upres.core.access import shared_secret
+from upres.core.api_keys import shared_secret
 from upres.core.schema import Event
 from upres.core.script import call
 

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
-from upres.core import access, keys
-from upres.core.access import ApiKey
+from upres.core import api_keys, keys
+from upres.core.api_keys import ApiKey
 from upres.core.errors import AccessUndecided, Unauthorized
 from upres.core.settings import Settings
 from upres.function.services import Services
@@ -49,7 +49,7 @@ def caller(services: Services, request: HTTPConnection) -> Caller:
 
 def holder(services: Services, text: str) -> Caller:
     """Whoever has this API key. Raises Unauthorized when it is none."""
-    key = access.find(services.redis, text)
+    key = api_keys.find(services.redis, text)
     if key is None:
         raise Unauthorized("Send an API key of this server: Authorization: Bearer upres_….")
     return Caller(key)

@@ -1,6 +1,6 @@
 """What would become of an image: its size, its tiles, its time, and whether a job would be accepted."""
 
-from upres.core import access, formats, rates, registry, served_models, workers
+from upres.core import api_keys, formats, rates, registry, served_models, workers
 from upres.core.api import Estimate, EstimateRequest
 from upres.core.errors import UpresError
 from upres.core.served_models import ModelRef
@@ -15,7 +15,7 @@ ANY_JOB = "0" * 32
 def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Estimate:
     """See the module. Raises UnknownModel, ModelError, RateLimited, StoreUnavailable or redis-py's errors."""
     if caller.key:
-        access.pace(services.redis, caller.key)
+        api_keys.pace(services.redis, caller.key)
     factor, model = request.upscale_factor, request.model or services.settings.model
     ref = served_models.resolve(services.redis, services.store, model, request.model_version, ANY_JOB)
     width, height = request.width * factor, request.height * factor
@@ -54,7 +54,7 @@ def _refusal(
         if request.output_format != "auto":
             formats.check_size(size, request.output_format)
         if caller.key:
-            access.check_quota(services.redis, caller.key, size[0] * size[1])
+            api_keys.check_quota(services.redis, caller.key, size[0] * size[1])
     except UpresError as error:
         return error
     return None

@@ -5,7 +5,7 @@ from functools import cached_property
 from redis import Redis
 from rq import Queue
 
-from upres.core import access, keys
+from upres.core import api_keys, keys
 from upres.core.queue import connect_quickly, open_queue
 from upres.core.settings import Settings
 from upres.core.storage import Store
@@ -27,7 +27,7 @@ class Services:
     @cached_property
     def token_secret(self) -> bytes:
         """What tokens are signed with: the same for all processes of the function."""
-        return access.shared_secret(self.redis, keys.SIGNS_TOKENS)
+        return api_keys.shared_secret(self.redis, keys.SIGNS_TOKENS)
 
     @cached_property
     def queue(self) -> Queue:

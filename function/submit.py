@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 
-from upres.core import access, events, keys, served_models, tracing
+from upres.core import api_keys, events, keys, served_models, tracing
 from upres.core.api import JobAccepted, JobRequest
 from upres.core.enqueue import Record, enqueue
 from upres.core.errors import FieldError, InvalidRequest, TooManyBytes
@@ -86,7 +86,7 @@ def _message(services: Services, request: JobRequest, caller: Caller) -> JobMess
         data = _decode(request.image_base64, services.settings.max_input_bytes)
     check_factor(model, ref, request.upscale_factor)
     if caller.key:
-        access.admit(services.redis, caller.key, job_id)
+        api_keys.admit(services.redis, caller.key, job_id)
     image_key = request.image_key
     if data is not None:
         image_key = keys.upload(secrets.token_hex(16))  # not the job's id, which is no secret

@@ -3,7 +3,7 @@
 import secrets
 from datetime import timedelta
 
-from upres.core import access, keys
+from upres.core import api_keys, keys
 from upres.core.api import UploadLink, UploadRequest
 from upres.core.schema import now
 from upres.function.access import Caller
@@ -20,7 +20,7 @@ def create(services: Services, request: UploadRequest, caller: Caller) -> Upload
     if request.bytes > limit:
         raise too_many_bytes(limit)
     if caller.key:
-        access.pace(services.redis, caller.key)
+        api_keys.pace(services.redis, caller.key)
     image_key = keys.upload(secrets.token_hex(16))
     url = services.store.presign_put(image_key, request.bytes)
     return UploadLink(

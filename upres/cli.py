@@ -24,7 +24,7 @@ class Subcommand(NamedTuple):
 SUBCOMMANDS = {
     "up": Subcommand("upres.embedded.commands", "up", "server"),
     "jobs": Subcommand("upres.console.jobs", "jobs", "operator"),
-    "keys": Subcommand("upres.console.keys", "keys", "operator"),
+    "keys": Subcommand("upres.console.api_keys", "api_keys", "operator"),
     "models": Subcommand("upres.models.commands", "models", "operator"),
     "workers": Subcommand("upres.console.workers", "show", "operator"),
     "doctor": Subcommand("upres.console.doctor.commands", "doctor", "operator"),

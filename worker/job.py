@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from redis.exceptions import RedisError
 
-from upres.core import access, coalescing, formats, keys, rates, tracing
+from upres.core import api_keys, coalescing, formats, keys, rates, tracing
 from upres.core.errors import (
     DeviceLost,
     FetchError,
@@ -86,7 +86,7 @@ def process(context: WorkerContext, job: JobMessage, report: Report) -> Result:
             format = picture.format if job.output_format == "auto" else job.output_format
             size = (picture.size[0] * factor, picture.size[1] * factor)
             formats.check_size(size, format)
-        access.charge(context.connection, report.lease, size[0] * size[1])
+        api_keys.charge(context.connection, report.lease, size[0] * size[1])
         work = keys.work(job.owner, data, job.model_digest, factor, format)
         if shared := _claim(context, work, report.lease):
             return _result(context, job, shared, report.seconds)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-Grade = Literal["well", "doubtful", "wrong"]
+Grade = Literal["ok", "warning", "fault"]
 
 
 class Finding(NamedTuple):
@@ -12,25 +12,25 @@ class Finding(NamedTuple):
     grade: Grade
     what: str
     found: str
-    mend: str = ""
+    fix: str = ""
     """What to do about it; empty where all is well."""
 
 
-def well(what: str, found: str) -> Finding:
+def ok(what: str, found: str) -> Finding:
     """As it should be."""
-    return Finding("well", what, found)
+    return Finding("ok", what, found)
 
 
-def doubtful(what: str, found: str, mend: str) -> Finding:
+def warning(what: str, found: str, fix: str) -> Finding:
     """It works, and may not for long, or not for all."""
-    return Finding("doubtful", what, found, mend)
+    return Finding("warning", what, found, fix)
 
 
-def wrong(what: str, found: str, mend: str) -> Finding:
+def fault(what: str, found: str, fix: str) -> Finding:
     """It does not work, or jobs get lost."""
-    return Finding("wrong", what, found, mend)
+    return Finding("fault", what, found, fix)
 
 
-def is_well(findings: Iterable[Finding]) -> bool:
+def is_healthy(findings: Iterable[Finding]) -> bool:
     """Whether nothing is wrong."""
-    return all(finding.grade != "wrong" for finding in findings)
+    return all(finding.grade != "fault" for finding in findings)

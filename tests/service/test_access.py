@@ -18,8 +18,8 @@ from tests.support.leasing import submit, taken
 from tests.support.servers import function, post_job
 from tests.support.workers import worker
 from upres.client import Client
-from upres.core import access, events, keys, leases
-from upres.core.access import ApiKey
+from upres.core import api_keys, events, keys, leases
+from upres.core.api_keys import ApiKey
 from upres.core.schema import Cancelled, Failed
 from upres.embedded.stack import Local
 from upres.function.access import check_token, make_token
@@ -38,7 +38,7 @@ Key = tuple[ApiKey, str]
 
 
 def made(redis: Redis, **limits: Any) -> Key:
-    return access.create(redis, "somebody", **limits)
+    return api_keys.create(redis, "somebody", **limits)
 
 
 @pytest.fixture
@@ -74,20 +74,20 @@ def test_a_key_is_kept_as_a_digest_only(redis: Redis, key: Key) -> None:
     secret = key[1].split("_", 2)[2]
     assert len(secret) == 43
     assert secret not in str(redis.hvals(keys.API_KEYS))
-    assert access.find(redis, key[1]) == key[0]
+    assert api_keys.find(redis, key[1]) == key[0]
 
 
 def test_a_key_that_there_is_not(redis: Redis, key: Key) -> None:
     _, name, secret = key[1].split("_", 2)
     other = "0" * 8 if name != "0" * 8 else "1" * 8
     for text in (f"upres_{other}_{secret}", f"upres_{name}_{'A' * 43}", f"upres_{name}_", f"UPRES_{name}_{secret}"):
-        assert access.find(redis, text) is None
+        assert api_keys.find(redis, text) is None
 
 
 def test_a_revoked_key_is_none(guarded: str, redis: Redis) -> None:
     key, text = made(redis)
     assert post_job(guarded, text).status_code == 202
-    access.revoke(redis, key.key_id)
+    api_keys.revoke(redis, key.key_id)
     assert post_job(guarded, text).status_code == 401
 
 
@@ -166,15 +166,15 @@ def test_pixels_are_limited(local: Local, guarded: str, redis: Redis, png: bytes
 def test_pixels_are_counted_once(redis: Redis) -> None:
     key, _ = made(redis)
     job_id = submit(redis, owner=key.key_id)
-    access.admit(redis, key, job_id)
+    api_keys.admit(redis, key, job_id)
     lease = taken(redis)
     for _ in range(3):
-        access.charge(redis, lease, 500)
+        api_keys.charge(redis, lease, 500)
     assert redis.hget(f"upres:key:{key.key_id}:pixels", "used") == b"500"
     leases.give_back(redis, lease, "worker_stopping")
     again = taken(redis)
-    access.charge(redis, lease, 500)  # a late one
-    access.charge(redis, again, 500)
+    api_keys.charge(redis, lease, 500)  # a late one
+    api_keys.charge(redis, again, 500)
     assert redis.hget(f"upres:key:{key.key_id}:pixels", "used") == b"500"
     events.append(redis, Cancelled(job_id=job_id))
 

@@ -10,7 +10,7 @@ from redis import Redis
 from tests.support.browser import SECONDS, Draw, Visit, choose, done, percent, working
 from tests.support.images import opened
 from tests.support.servers import body, function, http_server
-from upres.core import access, registry
+from upres.core import api_keys, registry
 from upres.embedded.stack import Local
 
 
@@ -185,7 +185,7 @@ def test_large_files_are_uploaded_with_progress(visit: Visit, local: Local, draw
 
 
 def test_an_api_key_is_asked_for(visit: Visit, local: Local, redis: Redis, tmp_path: Path, draw: Draw) -> None:
-    _, text = access.create(redis, "somebody")
+    _, text = api_keys.create(redis, "somebody")
     page = visit.page
     for url in function(local, tmp_path, UPRES_ACCESS="keys"):
         page.goto(url)

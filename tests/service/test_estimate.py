@@ -13,7 +13,7 @@ from tests.support.images import encoded
 from tests.support.paths import SAMPLES
 from tests.support.servers import function
 from upres.client import Client
-from upres.core import access, keys, rates, registry
+from upres.core import api_keys, keys, rates, registry
 from upres.core.rates import Rate
 from upres.core.schema import Event, Progress
 from upres.core.storage import Store
@@ -75,7 +75,7 @@ def test_what_is_no_image_is_refused(local: Local, fields: dict[str, Any], statu
 
 
 def test_an_api_keys_quota_counts(local: Local, redis: Redis, tmp_path: Any) -> None:
-    _, text = access.create(redis, "somebody", megapixels_per_day=1)
+    _, text = api_keys.create(redis, "somebody", megapixels_per_day=1)
     for url in function(local, tmp_path, UPRES_ACCESS="keys"):
         headers = {"Authorization": f"Bearer {text}"}
         assert ask(url, width=10, height=10).status_code == 401

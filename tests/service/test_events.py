@@ -102,7 +102,7 @@ def test_folding_tells_the_whole_story() -> None:
     assert (cancelled.status, cancelled.stage) == ("cancelled", None)
 
 
-@pytest.mark.parametrize("told", [[], [started("0" * 32)]])
+@pytest.mark.parametrize("received", [[], [started("0" * 32)]])
 def test_folding_half_a_story_is_refused(received: list[Event]) -> None:
     with pytest.raises(ValueError, match=r"queued|unpack"):
         events.fold(received)

@@ -7,14 +7,14 @@ import sys
 from redis import Redis
 
 from benchmarks.entry import ENTRY
-from upres.core import access
+from upres.core import api_keys
 from upres.embedded.stack import Local
 
 HEAVY = ("torch", "PIL", "numpy", "worker", "client", "infra", "boto3", "botocore", "requests", "prometheus_client")
 
 
 def test_the_first_request_loads_nothing_heavy(local: Local, redis: Redis) -> None:
-    _, key = access.create(redis, "importer")
+    _, key = api_keys.create(redis, "importer")
     code = f"{ENTRY}\nimport sys\nprint([name for name in {HEAVY!r} if name in sys.modules])"
     environment = {**os.environ, **local.environment, "UPRES_ACCESS": "keys", "KEY": key}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -23,7 +23,7 @@ from upres.client import AsyncClient, Client, JobCancelled, JobFailed, NotInTime
 from upres.client import protocol as protocol_module
 from upres.client.errors import StoreUnreachable
 from upres.client.protocol import MAX_PAUSE, ApiOperations, Call, Pause
-from upres.core import access, events
+from upres.core import api_keys, events
 from upres.core.api import JobAccepted
 from upres.core.schema import Cancelled, Event, Snapshot
 from upres.embedded.child import free_port
@@ -232,7 +232,7 @@ def test_the_store_hears_nothing_of_the_api_key(
 ) -> None:
     monkeypatch.setattr(protocol_module, "INLINE_BYTES", 100)
     asked: list[httpx.Request] = []
-    _, text = access.create(redis, "somebody")
+    _, text = api_keys.create(redis, "somebody")
     for url in function(local, tmp_path, UPRES_ACCESS="keys"):
         with Client(url, text) as client:
             client._http.event_hooks = {"request": [asked.append]}

@@ -12,7 +12,7 @@ from tests.support.paths import SAMPLES
 from tests.support.servers import function
 from upres.client import Client
 from upres.client import protocol as client_module
-from upres.core import access, keys
+from upres.core import api_keys, keys
 from upres.core.storage import Store
 from upres.embedded.stack import Local
 from upres.function.parse import MAX_WAIT, preferred_wait
@@ -66,7 +66,7 @@ def test_pages_may_put_images_there(local: Local, png: bytes) -> None:
 
 
 def test_uploads_count_as_requests(local: Local, redis: Redis, tmp_path: Any) -> None:
-    _, text = access.create(redis, "somebody", requests_per_minute=2)
+    _, text = api_keys.create(redis, "somebody", requests_per_minute=2)
     for url in function(local, tmp_path, UPRES_ACCESS="keys"):
         authorization = {"Authorization": f"Bearer {text}"}
         answers = [link(url, 5, **authorization) for _ in range(3)]

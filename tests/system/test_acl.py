@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 from tests.support.servers import function
 from tests.support.workers import worker
 from upres.client import Client
-from upres.core import access, events, keys
+from upres.core import api_keys, events, keys
 from upres.core.schema import Cancelled
 from upres.embedded.child import Child, accepts, free_port
 from upres.embedded.stack import Local, redis_server
@@ -53,7 +53,7 @@ def test_every_part_does_its_work(
     local: Local, urls: dict[str, str], tmp_path: Path, png: bytes, operator: Redis
 ) -> None:
     changed = {"UPRES_REDIS_URL": urls["function"], "UPRES_ACCESS": "keys"}
-    _, text = access.create(operator, "somebody")
+    _, text = api_keys.create(operator, "somebody")
     for url in function(local, tmp_path, **changed):
         with worker(local, watcher=operator, UPRES_REDIS_URL=urls["worker"]), Client(url, text) as client:
             assert client.upscale(png, 2).result.width == 128

@@ -155,7 +155,7 @@ def test_every_field_is_documented(kind: type[BaseModel]) -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [*MESSAGES[3:5], Cancelled(job_id="0" * 32)], ids=lambda received: type(received).__name__
+    "received", [*MESSAGES[3:5], Cancelled(job_id="0" * 32)], ids=lambda received: type(received).__name__
 )
 def test_what_a_newer_version_tells_is_understood(received: BaseModel) -> None:
     newer = {**received.model_dump(mode="json"), "invented_later": 1}

@@ -8,7 +8,7 @@ import pytest
 
 from tests.system.aws.conftest import ACCESS_KEY, SECRET_KEY, Aws
 from tests.system.aws.intrinsics import REGION
-from upres.console.doctor.objects import look_at_rules
+from upres.console.doctor.store import check_lifecycle
 from upres.core.settings import Settings
 from upres.core.storage import Store
 
@@ -20,12 +20,12 @@ def rule(**filter: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("rules", "grade", "says"),
     [
-        ([], "doubtful", "uploads/, results/, checkpoints/"),
-        ([rule(Prefix="uploads/"), rule(Prefix="results/")], "doubtful", "checkpoints/"),
-        ([rule(Prefix="")], "wrong", "models"),
-        ([rule(Prefix="mod")], "wrong", "models"),
-        ([rule(Prefix="uploads/"), rule(Prefix="results/"), rule(Prefix="checkpoints/")], "well", "deleted"),
-        ([rule(Tag={"Key": "a", "Value": "b"})], "doubtful", "uploads/"),
+        ([], "warning", "uploads/, results/, checkpoints/"),
+        ([rule(Prefix="uploads/"), rule(Prefix="results/")], "warning", "checkpoints/"),
+        ([rule(Prefix="")], "fault", "models"),
+        ([rule(Prefix="mod")], "fault", "models"),
+        ([rule(Prefix="uploads/"), rule(Prefix="results/"), rule(Prefix="checkpoints/")], "ok", "deleted"),
+        ([rule(Tag={"Key": "a", "Value": "b"})], "warning", "uploads/"),
     ],
 )
 def test_rules_are_understood(aws: Aws, rules: list[dict[str, Any]], grade: str, says: str) -> None:
@@ -34,5 +34,5 @@ def test_rules_are_understood(aws: Aws, rules: list[dict[str, Any]], grade: str,
     if rules:
         s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
     session = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
-    finding = look_at_rules(Store(Settings(s3_bucket=bucket, s3_endpoint_url=aws.url), session))
+    finding = check_lifecycle(Store(Settings(s3_bucket=bucket, s3_endpoint_url=aws.url), session))
     assert (finding.grade, says in finding.found) == (grade, True), finding

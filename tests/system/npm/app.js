@@ -1,4 +1,6 @@
-import { createElement as h, StrictMode, useState } from "react";
+/** The package in an application of React. What it renders, hears and opens is kept for the test. */
+
+import { Activity, createElement as h, StrictMode, useState } from "react";
 import { createRoot } from "react-dom/client";
 import { Upres } from "upres";
 import { useUpres } from "upres/react";
@@ -19,10 +21,11 @@ function Enlarged({ json }) {
 
 function App() {
   const [json, setJson] = useState("null");
-  const [shown, setShown] = useState(true);
+  const [mode, setMode] = useState("visible");
+  window.show = setMode; // "visible", "hidden" by React with its state kept, or "gone"
   window.submit = async (image) => setJson(JSON.stringify(await upres.submit(image, { factor: 2 })));
   return h("main", null, h("input", { type: "file", onChange: ({ target }) => submit(target.files[0]) }),
-    h("button", { onClick: () => setShown(!shown) }, shown ? "Hide" : "Show"), shown && h(Enlarged, { json }));
+    mode !== "gone" && h(Activity, { mode }, h(Enlarged, { json })));
 }
 
 createRoot(document.querySelector("div")).render(h(StrictMode, null, h(App)));

@@ -8,7 +8,7 @@ import httpx
 from redis import Redis
 from redis.exceptions import RedisError
 
-from upres.console.doctor.finding import Finding, doubtful, well, wrong
+from upres.console.doctor.finding import Finding, fault, ok, warning
 from upres.core import served_models, workers
 from upres.core.registry import STABLE
 from upres.core.settings import Settings
@@ -20,48 +20,48 @@ FULL = 0.95
 TIMEOUT = 10
 
 
-def function(url: str) -> Finding:
+def check_function(url: str) -> Finding:
     """Whether it answers, and has what it needs."""
-    mend = "Start it (python -m upres.function), or say in UPRES_URL where it is."
+    fix = "Start it (python -m upres.function), or say in UPRES_URL where it is."
     try:
         answer = httpx.get(f"{url.rstrip('/')}/readyz", timeout=TIMEOUT)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return wrong("function", f"does not answer at {url} ({error})", mend)
+        return fault("function", f"does not answer at {url} ({error})", fix)
     if answer.status_code == 200:
-        return well("function", f"ready at {url}")
+        return ok("function", f"ready at {url}")
     try:
         detail = str(answer.json()["detail"])
     except (ValueError, KeyError):
-        return wrong("function", f"{url} is something else: it answers {answer.status_code}", mend)
-    return wrong("function", f"not ready at {url}: {detail}", "Its own UPRES_REDIS_URL and UPRES_S3_… lead elsewhere.")
+        return fault("function", f"{url} is something else: it answers {answer.status_code}", fix)
+    return fault("function", f"not ready at {url}: {detail}", "Its own UPRES_REDIS_URL and UPRES_S3_… lead elsewhere.")
 
 
-def look(redis: Redis, settings: Settings) -> Iterator[Finding]:
+def check_workers(redis: Redis, settings: Settings) -> Iterator[Finding]:
     """The workers, and whether they serve what is asked for."""
     try:
         there = workers.listing(redis)
         offer = served_models.published(redis, settings.model)
     except RedisError as error:
-        yield wrong("workers", f"Redis does not tell ({error})", "See above.")
+        yield fault("workers", f"Redis does not tell ({error})", "See above.")
         return
     if not there:
-        mend = "Start one (python -m upres.worker); where they are scaled from zero, the first job does."
-        yield doubtful("workers", "none is there; jobs wait", mend)
+        fix = "Start one (python -m upres.worker); where they are scaled from zero, the first job does."
+        yield warning("workers", "none is there; jobs wait", fix)
         return
-    yield well("workers", f"{len(there)} there, with {sum(worker.slots for worker in there)} slots")
+    yield ok("workers", f"{len(there)} there, with {sum(worker.slots for worker in there)} slots")
     for worker in there:
         yield _device(worker)
     if offer is None or not any(offer.labels[STABLE].digest in worker.digests for worker in there):
         found = f"none has {settings.model} ready; its first job waits until it is loaded"
-        yield doubtful("models of workers", found, "Say UPRES_MODEL in the same way to function and workers.")
+        yield warning("models of workers", found, "Say UPRES_MODEL in the same way to function and workers.")
 
 
 def _device(worker: Worker) -> Finding:
     used = f", {worker.memory_used / 1e9:.1f} of {worker.memory_total / 1e9:.1f} GB used" if worker.memory_total else ""
     found = f"{worker.name}: {worker.device}{used}"
     if worker.name.startswith(f"{socket.gethostname()}-") and GPU.exists() and worker.kind == "cpu":
-        mend = "This machine has an NVIDIA GPU: install torch with CUDA, and do not set UPRES_DEVICE=cpu."
-        return wrong("device", found, mend)
+        fix = "This machine has an NVIDIA GPU: install torch with CUDA, and do not set UPRES_DEVICE=cpu."
+        return fault("device", found, fix)
     if worker.memory_used > FULL * worker.memory_total > 0:
-        return doubtful("device", found, "Its memory is nearly full: fewer UPRES_SLOTS, or less UPRES_MODEL_MEGABYTES.")
-    return well("device", found)
+        return warning("device", found, "Its memory is nearly full: fewer UPRES_SLOTS, or less UPRES_MODEL_MEGABYTES.")
+    return ok("device", found)

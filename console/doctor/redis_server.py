@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from upres.console.doctor.finding import Finding, doubtful, well, wrong
+from upres.console.doctor.finding import Finding, fault, ok, warning
 from upres.core import backlog, keys, leases
 from upres.core.script import call
 
@@ -19,20 +19,20 @@ PINGS = 5
 SLOW_MILLISECONDS = 20
 """A job takes a dozen round trips."""
 NOBODYS_JOB = "0" * 32
-AWAY_SECONDS = 1.0
+CLOCK_SECONDS = 1.0
 FULL = 0.8
 WAITING_SECONDS = 600
 
 
-def look(redis: Redis, url: str) -> Iterator[Finding]:
+def check(redis: Redis, url: str) -> Iterator[Finding]:
     """Everything about it, as far as one gets; with one that does not answer that is not far."""
     try:
         redis.ping()
     except AuthenticationError as error:
-        yield wrong("Redis", f"refuses the password ({error})", "Put user and password into UPRES_REDIS_URL.")
+        yield fault("Redis", f"refuses the password ({error})", "Put user and password into UPRES_REDIS_URL.")
         return
     except RedisError as error:
-        yield wrong(
+        yield fault(
             "Redis",
             f"does not answer at {_shown(url)} ({error})",
             "Start it, or say in UPRES_REDIS_URL where it is, and let this machine through to it.",
@@ -43,7 +43,7 @@ def look(redis: Redis, url: str) -> Iterator[Finding]:
         try:
             yield check(redis)
         except RedisError as error:
-            yield wrong("Redis", f"did not do what it was asked ({error})", "See its log.")
+            yield fault("Redis", f"did not do what it was asked ({error})", "See its log.")
 
 
 def _server(redis: Redis, url: str) -> Iterator[Finding]:
@@ -51,18 +51,18 @@ def _server(redis: Redis, url: str) -> Iterator[Finding]:
     try:
         info: Any = redis.info()
     except NoPermissionError:
-        mend = "Look with a user that may ask INFO, like `operator` in infra/redis/users.acl."
-        yield doubtful("Redis", "does not let this user ask how it is set up", mend)
+        fix = "Look with a user that may ask INFO, like `operator` in infra/redis/users.acl."
+        yield warning("Redis", "does not let this user ask how it is set up", fix)
         return
     yield _version(info, url)
     if info.get("role") != "master":
-        mend = "Give UPRES_REDIS_URL the address of the primary: a replica takes no jobs."
-        yield wrong("Redis role", "a replica, which can only be read", mend)
+        fix = "Give UPRES_REDIS_URL the address of the primary: a replica takes no jobs."
+        yield fault("Redis role", "a replica, which can only be read", fix)
     yield _keeps(info)
     yield _evicts(info)
     yield from _memory(info)
     if info.get("cluster_enabled"):
-        yield wrong("Redis mode", "cluster", "Use one primary, with replicas if you like: RQ cannot use a cluster.")
+        yield fault("Redis mode", "cluster", "Use one primary, with replicas if you like: RQ cannot use a cluster.")
 
 
 def _version(info: Any, url: str) -> Finding:
@@ -70,8 +70,8 @@ def _version(info: Any, url: str) -> Finding:
     name = "Valkey" if "valkey_version" in info else "Redis"
     at = f"{name} {version} at {_shown(url)}"
     if tuple(map(int, version.split(".")[:2])) < OLDEST:
-        return wrong("Redis", at, "Use Redis 6.2 or newer, or Valkey.")
-    return well("Redis", at)
+        return fault("Redis", at, "Use Redis 6.2 or newer, or Valkey.")
+    return ok("Redis", at)
 
 
 def _keeps(info: Any) -> Finding:
@@ -79,34 +79,34 @@ def _keeps(info: Any) -> Finding:
     what = "Redis persistence"
     if info.get("aof_enabled"):
         if info.get("aof_last_write_status") != "ok":
-            return wrong(what, "the append-only file cannot be written", "See Redis's log; its disk may be full.")
-        return well(what, "append-only file")
+            return fault(what, "the append-only file cannot be written", "See Redis's log; its disk may be full.")
+        return ok(what, "append-only file")
     if info.get("connected_slaves"):
-        mend = "With appendonly yes accepted jobs also survive the loss of all of them."
-        return doubtful(what, "replicas only, no append-only file", mend)
-    mend = "Accepted jobs are lost when it restarts: set appendonly yes (CONFIG SET appendonly yes, CONFIG REWRITE)."
-    return wrong(what, "no append-only file", mend)
+        fix = "With appendonly yes accepted jobs also survive the loss of all of them."
+        return warning(what, "replicas only, no append-only file", fix)
+    fix = "Accepted jobs are lost when it restarts: set appendonly yes (CONFIG SET appendonly yes, CONFIG REWRITE)."
+    return fault(what, "no append-only file", fix)
 
 
 def _evicts(info: Any) -> Finding:
     policy = info.get("maxmemory_policy", "unknown")
     if policy == "noeviction":
-        return well("Redis eviction", "noeviction")
-    mend = "When memory gets short, jobs would vanish: set maxmemory-policy noeviction."
-    return wrong("Redis eviction", policy, mend)
+        return ok("Redis eviction", "noeviction")
+    fix = "When memory gets short, jobs would vanish: set maxmemory-policy noeviction."
+    return fault("Redis eviction", policy, fix)
 
 
 def _memory(info: Any) -> Iterator[Finding]:
     used, most = info["used_memory"], info.get("maxmemory") or 0
     if not most:
-        yield well("Redis memory", f"{used / 1e6:.0f} MB, no limit of its own")
+        yield ok("Redis memory", f"{used / 1e6:.0f} MB, no limit of its own")
     elif used >= most:
-        yield wrong("Redis memory", f"full: {used / 1e6:.0f} of {most / 1e6:.0f} MB", "Give it more: it takes no jobs.")
+        yield fault("Redis memory", f"full: {used / 1e6:.0f} of {most / 1e6:.0f} MB", "Give it more: it takes no jobs.")
     elif used > FULL * most:
-        mend = "Give it more memory; when it is full, nothing is accepted any more."
-        yield doubtful("Redis memory", f"{used / 1e6:.0f} of {most / 1e6:.0f} MB", mend)
+        fix = "Give it more memory; when it is full, nothing is accepted any more."
+        yield warning("Redis memory", f"{used / 1e6:.0f} of {most / 1e6:.0f} MB", fix)
     else:
-        yield well("Redis memory", f"{used / 1e6:.0f} of {most / 1e6:.0f} MB")
+        yield ok("Redis memory", f"{used / 1e6:.0f} of {most / 1e6:.0f} MB")
 
 
 def _rights(redis: Redis) -> Finding:
@@ -123,9 +123,9 @@ def _rights(redis: Redis) -> Finding:
         try:
             attempt()
         except NoPermissionError as error:
-            mend = "Give the user what infra/redis/users.acl gives to its part."
-            return wrong("Redis rights", f"may not {what} ({error})", mend)
-    return well("Redis rights", "all that upres does")
+            fix = "Give the user what infra/redis/users.acl gives to its part."
+            return fault("Redis rights", f"may not {what} ({error})", fix)
+    return ok("Redis rights", "all that upres does")
 
 
 def _speed(redis: Redis) -> Finding:
@@ -136,32 +136,32 @@ def _speed(redis: Redis) -> Finding:
         times.append((time.perf_counter() - begin) * 1000)
     found = f"{statistics.median(times):.2f} ms for a round trip"
     if statistics.median(times) > SLOW_MILLISECONDS:
-        return doubtful("Redis speed", found, "Run function and workers nearer to it: a job takes a dozen of them.")
-    return well("Redis speed", found)
+        return warning("Redis speed", found, "Run function and workers nearer to it: a job takes a dozen of them.")
+    return ok("Redis speed", found)
 
 
 def _clock(redis: Redis) -> Finding:
     seconds, microseconds = redis.time()
-    return apart("clock of Redis", seconds + microseconds / 1e6 - time.time())
+    return clock_offset("clock of Redis", seconds + microseconds / 1e6 - time.time())
 
 
-def apart(what: str, seconds: float) -> Finding:
+def clock_offset(what: str, seconds: float) -> Finding:
     """How far a clock is ahead of this machine's."""
     found = f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'} this machine's"
     if abs(seconds) > 60:
-        mend = "Set both by NTP: links would be refused, and deadlines missed."
-        return wrong(what, found, mend)
-    if abs(seconds) > AWAY_SECONDS * 2:
-        return doubtful(what, found, "Set both by NTP.")
-    return well(what, "as this machine's")
+        fix = "Set both by NTP: links would be refused, and deadlines missed."
+        return fault(what, found, fix)
+    if abs(seconds) > CLOCK_SECONDS * 2:
+        return warning(what, found, "Set both by NTP.")
+    return ok(what, "as this machine's")
 
 
 def _dead(redis: Redis) -> Finding:
     count = backlog.read(redis).dead
     if count:
-        mend = "`upres jobs dead` says what died, and `upres jobs replay` tries it again."
-        return doubtful("dead letters", str(count), mend)
-    return well("dead letters", "none")
+        fix = "`upres jobs dead` says what died, and `upres jobs replay` tries it again."
+        return warning("dead letters", str(count), fix)
+    return ok("dead letters", "none")
 
 
 def _waiting(redis: Redis) -> Finding:
@@ -170,9 +170,9 @@ def _waiting(redis: Redis) -> Finding:
     if now.oldest_seconds > WAITING_SECONDS:
         found += f"; the oldest has waited for {now.oldest_seconds / 60:.0f} minutes"
         if not now.workers:
-            return wrong("jobs", f"{found}, and no worker is there", "Start one: python -m upres.worker")
-        return doubtful("jobs", found, "Add workers, or see in their logs why they take none.")
-    return well("jobs", found)
+            return fault("jobs", f"{found}, and no worker is there", "Start one: python -m upres.worker")
+        return warning("jobs", found, "Add workers, or see in their logs why they take none.")
+    return ok("jobs", found)
 
 
 def _shown(url: str) -> str:

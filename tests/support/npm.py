@@ -1,0 +1,30 @@
+"""Projects that use npm packages, each in a folder of its own."""
+
+import subprocess
+from pathlib import Path
+
+Done = subprocess.CompletedProcess[str]
+
+
+def run(folder: Path, *command: object) -> Done:
+    return subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def output(folder: Path, *command: object) -> str:
+    """What a program of npm's or Node's prints. Raises AssertionError when it fails."""
+    done = run(folder, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def project(folder: Path, *packages: object) -> Path:
+    """A project of somebody's own, with these packages."""
+    (folder / "package.json").write_text('{"type": "module", "private": true}')
+    output(folder, "npm", "install", "--silent", "--no-fund", "--no-audit", *packages)
+    return folder
+
+
+def tsc(folder: Path, file: str, text: str, *options: str) -> Done:
+    """What TypeScript says of a program, in a project that has it."""
+    (folder / file).write_text(text)
+    return run(folder, "node_modules/.bin/tsc", "--noEmit", "--target", "es2022", *options, file)
