@@ -30,8 +30,8 @@ export class Upres {
   #base;
   #streams = new Set();
 
-  /** A server by its address, and the API key for it, where one is needed. */
-  constructor(base = new URL("..", import.meta.url).href, { key = "" } = {}) {
+  /** A server by its address (default: where this file came from), and the API key for it, where one is needed. */
+  constructor(base = ownServer(), { key = "" } = {}) {
     this.#base = base.replace(/\/+$/, "");
     this.key = key;
   }
@@ -136,10 +136,11 @@ export class Upres {
   }
 
   /** Until the job has ended → its last event; "away" when the connection is lost for good. */
-  #stream(job, onEvent, onConnection, seen, signal) {
+  async #stream(job, onEvent, onConnection, seen, signal) {
+    signal?.throwIfAborted(); // it may have been, while this waited for its turn
     const source = new EventSource(readable(job.events_url, job, seen.id ? { last_event_id: seen.id } : {}));
     return new Promise((resolve, reject) => {
-      const stop = () => reject(signal.reason);
+      const stop = () => end(reject, signal.reason);
       const end = (settle, value) => {
         source.close();
         signal?.removeEventListener("abort", stop);
@@ -205,6 +206,13 @@ export class Upres {
       await pause(wait, signal);
     }
   }
+}
+
+/** The server that this file came from. Any server may serve a package or a bundle, so their addresses do not tell. */
+function ownServer() {
+  const [, server] = /^(https?:[^?#]+)\/web\/upres\.js(?:[?#]|$)/.exec(import.meta.url) ?? [];
+  if (!server) throw new TypeError('Give the address of the server: new Upres("https://upres.example.org")');
+  return server;
 }
 
 /** A lock that all tabs share → what gives it back; null when somebody has it. */

@@ -1,10 +1,12 @@
 """Many images: which are meant, what is done already, what is tried again, and how it ends."""
 
 import io
+import multiprocessing
 import os
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -227,35 +229,37 @@ def test_a_server_that_is_gone_ends_it(tmp_path: Path, out: Path) -> None:
     assert rest.counts["enlarged"] + batch.counts["enlarged"] == 20
 
 
+def peak(image: str, count: int, folder: Path) -> int:
+    """The most memory, in bytes, that Python holds while an image is enlarged so often."""
+
+    class Quiet(Log):
+        def end(self, outcome: Outcome) -> None:
+            pass
+
+    class Thrifty(Fake):
+        def enlarge(self, image: str, callbacks: Callbacks) -> Output:
+            return Output(RESULT, lambda path: None)
+
+    folder.mkdir()
+    sources = (Source(image, Path(str(number % 50), str(number))) for number in range(count))
+    tracemalloc.start()
+    with Ledger(folder) as ledger:
+        batch = Batch(Thrifty(), ledger, Quiet(), folder, "{stem}", {**OPTIONS, "folder": str(folder)}, True)
+        batch.run(sources, 4)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(batch.counts.values()) == count
+    return most
+
+
 def test_ten_thousand_images_need_no_memory(tmp_path: Path, out: Path) -> None:
-    """Peaks of a hundred and of ten thousand images, which are all the same file."""
+    """Peaks of a hundred and of ten thousand images, in a process where nothing else happens."""
     [one] = files(tmp_path / "in", "a.png")
-
-    def peak(count: int, folder: Path) -> int:
-        def many() -> Iterator[Source]:
-            for number in range(count):
-                yield Source(one.image, Path(str(number % 50), str(number)))
-
-        class Quiet(Log):
-            def end(self, outcome: Outcome) -> None:
-                pass
-
-        class Thrifty(Fake):
-            def enlarge(self, image: str, callbacks: Callbacks) -> Output:
-                return Output(RESULT, lambda path: None)
-
-        folder.mkdir()
-        tracemalloc.start()
-        with Ledger(folder) as ledger:
-            batch = Batch(Thrifty(), ledger, Quiet(), folder, "{stem}", {**OPTIONS, "folder": str(folder)}, True)
-            batch.run(many(), 4)
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert sum(batch.counts.values()) == count
-        return most
-
-    few = peak(100, out / "few")
-    assert peak(10_000, out / "many") < few + 300_000
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+        few = alone.submit(peak, one.image, 100, out / "few").result()
+        # Once, somewhere on the way, Python enlarges its table of names of files (sys.intern).
+        many = [alone.submit(peak, one.image, 10_000, out / name).result() for name in ("many", "as many")]
+        assert min(many) < few + 300_000
 
 
 @given(names=st.lists(st.text("ab/", min_size=1, max_size=6), max_size=20))
