@@ -104,7 +104,7 @@ def charge(connection: Redis, lease: Lease, pixels: int) -> None:
 
 def check_quota(connection: Redis, key: ApiKey, pixels: int) -> None:
     """Raise QuotaExceeded when a result of so many pixels would be more than the key has left."""
-    name = f"upres:key:{key.key_id}:pixels"
+    name = keys.api_key_pixels(key.key_id)
     used: Any = connection.hget(name, "used")
     left = key.megapixels_per_day * 1e6 - int(used or 0)
     if pixels > left:

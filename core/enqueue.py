@@ -1,9 +1,9 @@
-"""Into the queue: job, first event, deadline and idempotency record in one Redis transaction, or nothing."""
+"""Enqueue a job: its record, first event, deadline and idempotency record in one Redis transaction, or nothing."""
 
 import hashlib
 import json
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis, WatchError
 from redis.client import Pipeline
@@ -20,17 +20,25 @@ ENQUEUE_ATTEMPTS = 5
 """A transaction is tried again when a key it watches changed, or its connection broke."""
 
 
-class Record:
-    """What an Idempotency-Key of some owner stands for: a job id, and the digest of the request that made it."""
+class Enqueued(NamedTuple):
+    """A job in the queue."""
+
+    job_id: str
+    created: bool
+    """False when it is the job that the same Idempotency-Key made before."""
+
+
+class IdempotencyRecord:
+    """The record of an owner's Idempotency-Key in Redis: the job that it made, and the digest of that request."""
 
     def __init__(self, key: str, request: JobRequest, owner: str | None = None) -> None:
         self.key = keys.idempotency(f"{owner or ''}:{key}")
-        # A repeated upload has another key: what it holds cannot be compared.
+        # A client that repeats a request uploads the image again, under another image_key.
         given = request.model_dump_json(exclude={"image_key"})
         self._digest = hashlib.sha256(given.encode()).hexdigest()
 
     def find(self, connection: "Redis | Pipeline") -> str | None:
-        """The job that this key made before; IdempotencyConflict when it was for another request."""
+        """The id of the job that this key made before. Raises IdempotencyConflict when it was for another request."""
         raw = connection.get(self.key)
         if not isinstance(raw, bytes):
             return None
@@ -42,16 +50,16 @@ class Record:
         return str(found["job_id"])
 
     def write(self, pipeline: Pipeline, job_id: str) -> None:
-        """Remember the job, as part of the transaction that enqueues it."""
+        """Store the record, as part of the transaction that enqueues the job."""
         value = json.dumps({"job_id": job_id, "request": self._digest})
         pipeline.set(self.key, value, ex=keys.IDEMPOTENCY_SECONDS)
 
 
-def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: Record | None = None) -> str:
-    """The id of the job that is enqueued now: this one, or the one that the same record made meanwhile.
+def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: IdempotencyRecord | None = None) -> Enqueued:
+    """Enqueue a job, at the front with `high`; or find the job that the same record made in the meantime.
 
-    The job's own stream is watched, so that a transaction whose answer was lost is not repeated: it
-    is found to have gone through. QueueUnavailable when it never does.
+    The job's own stream is watched: when the answer of a transaction was lost, the next attempt finds that it went
+    through. Raises QueueUnavailable when no attempt does, IdempotencyConflict, or redis-py's errors.
     """
     stream = keys.events(message.job_id)
     position = 0 if high else int(queue.connection.llen(queue.key))
@@ -60,9 +68,9 @@ def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: Recor
             untyped: Any = pipeline
             untyped.watch(stream, *([record.key] if record else []))
             if record and (earlier := record.find(pipeline)):
-                return earlier
+                return Enqueued(earlier, created=False)
             if pipeline.exists(stream):
-                return message.job_id
+                return Enqueued(message.job_id, created=True)
             pipeline.multi()
             queue.enqueue_job(_rq_job(queue, message), pipeline=pipeline, at_front=high)
             events.append(pipeline, _first_event(message, position))
@@ -73,14 +81,14 @@ def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: Recor
                 record.write(pipeline, message.job_id)
             with suppress(WatchError):
                 pipeline.execute()
-                return message.job_id
+                return Enqueued(message.job_id, created=True)
     raise QueueUnavailable("The job queue is too busy; nothing was accepted. Try again in a few seconds.")
 
 
 def _rq_job(queue: Queue, message: JobMessage) -> Job:
     return queue.create_job(
         keys.JOB_FUNCTION,
-        # Older workers refuse what they do not know; what nobody asked for is not there.
+        # Older workers refuse fields that they do not know, so fields with their default are left out.
         args=(message.model_dump(mode="json", exclude_defaults=True),),
         job_id=message.job_id,
         description=message.job_id,

@@ -1,4 +1,7 @@
-"""Every Redis key, object prefix and lifetime, in one place.
+"""Every Redis key, object prefix and lifetime.
+
+This is the only place that makes them, but for jobs.lua and its parts: they make the keys of a job from its id, as
+`events`, `run`, `record`, `preview` and `api_key_pixels` below do.
 
 Redis
     rq:queue:upres                 RQ's list of waiting job ids
@@ -148,6 +151,11 @@ def work(owner: str | None, image: bytes, model_digest: str, factor: int, format
     """
     name = f"{owner}:{hashlib.sha256(image).hexdigest()}:{model_digest}:{factor}:{format}"
     return f"upres:work:{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def api_key_pixels(key_id: str) -> str:
+    """Redis key of the pixels that an API key's results have had within 24 hours."""
+    return f"upres:key:{key_id}:pixels"
 
 
 def idempotency(key: str) -> str:

@@ -1,9 +1,12 @@
-"""The one script (jobs.lua and its other parts) that changes a job; each operation is atomic and one round trip."""
+"""The Lua script that changes jobs in Redis: jobs.lua and its other parts. Each operation is atomic, one round trip."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import redis
+from redis.client import Pipeline
+from redis.exceptions import NoPermissionError, NoScriptError
 
 from upres.core import keys
 
@@ -36,17 +39,27 @@ def _literal(value: str | int) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
+_PARTS = ("jobs.lua", "webhooks.lua", "workers.lua", "limits.lua")
 _SOURCE = "\n".join(
     [
         *(f"local {name} = {_literal(value)}" for name, value in _CONSTANTS.items()),
-        *(
-            (Path(__file__).parent / part).read_text()
-            for part in ("jobs.lua", "webhooks.lua", "workers.lua", "limits.lua")
-        ),
+        *((Path(__file__).parent / part).read_text() for part in _PARTS),
     ]
 )
+_SHA1 = hashlib.sha1(_SOURCE.encode(), usedforsecurity=False).hexdigest()
 
 
 def call(connection: "redis.Redis | redis.client.Pipeline", operation: str, *arguments: str | float) -> Any:
-    """Run one operation; its answer is documented in jobs.lua. On a pipeline it comes from `execute`."""
-    return connection.eval(_SOURCE, 0, operation, *map(str, arguments))
+    """Run one operation; jobs.lua says what it returns. On a pipeline the answer comes from `execute`.
+
+    Redis is sent the script's SHA-1 (EVALSHA), and the script itself only when it does not have it: after its start,
+    or a failover. In a pipeline always the script, because a transaction cannot be repeated in part. Users whose
+    access rules allow EVAL only are served by that.
+    """
+    values = (operation, *map(str, arguments))
+    if isinstance(connection, Pipeline):
+        return connection.eval(_SOURCE, 0, *values)
+    try:
+        return connection.evalsha(_SHA1, 0, *values)
+    except (NoScriptError, NoPermissionError):
+        return connection.eval(_SOURCE, 0, *values)

@@ -1,4 +1,4 @@
-"""Request → accepted: store the upload if there is one, then enqueue."""
+"""From a request to a job in the queue."""
 
 import base64
 import binascii
@@ -11,17 +11,18 @@ from redis import Redis
 
 from upres.core import api_keys, events, keys, served_models, tracing
 from upres.core.api import JobAccepted, JobRequest
-from upres.core.enqueue import Record, enqueue
+from upres.core.enqueue import Enqueued, IdempotencyRecord, enqueue
 from upres.core.errors import FieldError, InvalidRequest, TooManyBytes
 from upres.core.logs import JobLog
 from upres.core.schema import JobMessage, Status, now
+from upres.core.served_models import ModelRef
 from upres.function.access import ANYBODY, Caller, make_token
 from upres.function.services import Services
 
 log = logging.getLogger("upres.function")
 
-MAX_KEY = 255
-"""Longest Idempotency-Key in characters."""
+MAX_KEY_LENGTH = 255
+"""Of an Idempotency-Key, in characters."""
 
 
 def submit(
@@ -31,66 +32,50 @@ def submit(
     idempotency_key: str | None = None,
     caller: Caller = ANYBODY,
 ) -> JobAccepted:
-    """Accept a job, or find the one that the same caller's idempotency key made before.
+    """Validate, admit, store, enqueue; or find the job that the same caller's idempotency key made before.
 
     Raises UnknownModel, InvalidRequest, TooManyBytes, IdempotencyConflict, LimitReached, QueueUnavailable,
     StoreUnavailable, or redis-py's errors; whatever it raises, nothing was enqueued.
     """
     _check_key(idempotency_key)
-    record = Record(idempotency_key, request, caller.owner) if idempotency_key else None
-    job_id = record.find(services.redis) if record else None
-    if job_id is None:
-        message = _message(services, request, caller)
-        job_id = _enqueue(services, message, request.priority == "high", record)
-        if job_id == message.job_id:
-            return _accepted(services, job_id, base_url, caller)
-    return _accepted(services, job_id, base_url, caller, _status(services.redis, job_id))
-
-
-def _enqueue(services: Services, message: JobMessage, high: bool, record: Record | None) -> str:
-    with tracing.span(
-        f"send {keys.QUEUE}",
-        "producer",
-        messaging__system="rq",
-        messaging__destination__name=keys.QUEUE,
-        messaging__operation__type="send",
-        messaging__message__id=message.job_id,
-    ):
-        message = message.model_copy(update={"traceparent": tracing.traceparent()})
-        job_id = enqueue(services.queue, message, high=high, record=record)
-    if job_id == message.job_id:
-        fields = {"event": "queued", "model": message.model, "upscale_factor": message.upscale_factor}
-        JobLog(log, job_id).info("queued", extra=fields)
-    return job_id
-
-
-def _accepted(services: Services, job_id: str, base_url: str, caller: Caller, status: Status = "queued") -> JobAccepted:
-    """Where to follow a job; with an empty base URL the addresses are paths."""
-    job = f"{base_url.rstrip('/')}/v1/jobs/{job_id}"
-    events_url = f"{job}/events"
-    if services.settings.access == "keys":
-        events_url += f"?token={make_token(services.token_secret, job_id)}"
-    return JobAccepted(
-        job_id=job_id, status=status, channel=keys.channel(job_id), events_url=events_url, status_url=job
-    )
-
-
-def _message(services: Services, request: JobRequest, caller: Caller) -> JobMessage:
-    """The job for the queue; an image that came along goes into the store, only its key into the job."""
+    record = IdempotencyRecord(idempotency_key, request, caller.owner) if idempotency_key else None
+    if record and (earlier := record.find(services.redis)):
+        return _accepted(services, Enqueued(earlier, created=False), base_url)
     job_id = secrets.token_hex(16)
-    model = request.model or services.settings.model
-    ref = served_models.resolve(services.redis, services.store, model, request.model_version, job_id)
-    data = None
-    _check_webhook(services, request.webhook_url)
-    if request.image_base64 is not None:
-        data = _decode(request.image_base64, services.settings.max_input_bytes)
-    check_factor(model, ref, request.upscale_factor)
+    ref, image = _validate(services, request, job_id)
     if caller.key:
         api_keys.admit(services.redis, caller.key, job_id)
-    image_key = request.image_key
-    if data is not None:
-        image_key = keys.upload(secrets.token_hex(16))  # not the job's id, which is no secret
-        services.store.put(image_key, data)
+    image_key = request.image_key if image is None else _store(services, image)
+    message = _message(services, request, caller, job_id, ref, image_key)
+    return _accepted(services, _enqueue(services, message, request.priority == "high", record), base_url)
+
+
+def _validate(services: Services, request: JobRequest, job_id: str) -> tuple[ModelRef, bytes | None]:
+    """The model version that the job gets, and the image that came with the request, if one did.
+
+    Raises UnknownModel, ModelError, InvalidRequest, TooManyBytes, StoreUnavailable or redis-py's errors.
+    """
+    model = request.model or services.settings.model
+    ref = served_models.resolve(services.redis, services.store, model, request.model_version, job_id)
+    _check_webhook(services, request.webhook_url)
+    image = None
+    if request.image_base64 is not None:
+        image = _decode(request.image_base64, services.settings.max_input_bytes)
+    check_factor(model, ref, request.upscale_factor)
+    return ref, image
+
+
+def _store(services: Services, image: bytes) -> str:
+    """Put an image into the store; its key, which is not the job's id, because that is no secret."""
+    image_key = keys.upload(secrets.token_hex(16))
+    services.store.put(image_key, image)
+    return image_key
+
+
+def _message(
+    services: Services, request: JobRequest, caller: Caller, job_id: str, ref: ModelRef, image_key: str | None
+) -> JobMessage:
+    """What the worker gets: all of the request, and the image by its address or key only."""
     submitted_at = now()
     return JobMessage(
         job_id=job_id,
@@ -98,7 +83,7 @@ def _message(services: Services, request: JobRequest, caller: Caller) -> JobMess
         image_key=image_key,
         image_name=request.image_name,
         upscale_factor=request.upscale_factor,
-        model=model,
+        model=request.model or services.settings.model,
         model_version=ref.version,
         model_digest=ref.digest,
         output_format=request.output_format,
@@ -110,7 +95,40 @@ def _message(services: Services, request: JobRequest, caller: Caller) -> JobMess
     )
 
 
-def check_factor(model: str, ref: served_models.ModelRef, factor: int) -> None:
+def _enqueue(services: Services, message: JobMessage, high: bool, record: IdempotencyRecord | None) -> Enqueued:
+    """Enqueue the job in a span of its own, whose context travels with it."""
+    with tracing.span(
+        f"send {keys.QUEUE}",
+        "producer",
+        messaging__system="rq",
+        messaging__destination__name=keys.QUEUE,
+        messaging__operation__type="send",
+        messaging__message__id=message.job_id,
+    ):
+        message = message.model_copy(update={"traceparent": tracing.traceparent()})
+        enqueued = enqueue(services.queue, message, high=high, record=record)
+    if enqueued.created:
+        fields = {"event": "queued", "model": message.model, "upscale_factor": message.upscale_factor}
+        JobLog(log, message.job_id).info("queued", extra=fields)
+    return enqueued
+
+
+def _accepted(services: Services, job: Enqueued, base_url: str) -> JobAccepted:
+    """Where to follow a job; with an empty base URL the addresses are paths."""
+    status_url = f"{base_url.rstrip('/')}/v1/jobs/{job.job_id}"
+    events_url = f"{status_url}/events"
+    if services.settings.access == "keys":
+        events_url += f"?token={make_token(services.token_secret, job.job_id)}"
+    return JobAccepted(
+        job_id=job.job_id,
+        status="queued" if job.created else _status(services.redis, job.job_id),
+        channel=keys.channel(job.job_id),
+        events_url=events_url,
+        status_url=status_url,
+    )
+
+
+def check_factor(model: str, ref: ModelRef, factor: int) -> None:
     """Raise InvalidRequest when the model cannot enlarge so."""
     if factor not in ref.factors:
         detail = f"Model {model!r} {ref.version} enlarges by {' or '.join(map(str, ref.factors))}."
@@ -150,8 +168,8 @@ def _decode(text: str, max_bytes: int) -> bytes:
 
 
 def _check_key(key: str | None) -> None:
-    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY and key.isprintable()):
-        detail = f"The idempotency key must be 1 to {MAX_KEY} printable characters."
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH and key.isprintable()):
+        detail = f"The idempotency key must be 1 to {MAX_KEY_LENGTH} printable characters."
         raise _invalid("Idempotency-Key", "invalid_idempotency_key", detail, str(key))
 
 

@@ -40,7 +40,7 @@ def message(job_id: str, **changed: Any) -> dict[str, Any]:
 
 def submit(redis: Redis, **changed: Any) -> str:
     job_id = secrets.token_hex(16)
-    return enqueue(open_queue(redis), JobMessage.model_validate(message(job_id, **changed)))
+    return enqueue(open_queue(redis), JobMessage.model_validate(message(job_id, **changed))).job_id
 
 
 def taken(redis: Redis) -> Lease:
