@@ -12,7 +12,6 @@ import io
 import os
 import pty
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
+from infra.chromium import launch_options
 from infra.demo import FACTOR, ROOT, side_by_side
 from upres.client import Client
 from upres.core.schema import Progress
@@ -95,7 +95,7 @@ def _row(details: Sequence[Image.Image], names: Sequence[str]) -> Image.Image:
 def page(local: Local) -> Image.Image:
     """The page, with one image done and one in the works."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(**launch_options())
         seen = browser.new_page(viewport={"width": 900, "height": 1280})
         seen.goto(local.url)
         seen.set_input_files("#files", SAMPLES / "chelsea.png")

@@ -1,18 +1,13 @@
-"""Chromium, driven by Playwright: the one that make unpacks on Linux x64 (infra/chromium.mjs), else the system's."""
+"""A real browser, driven by Playwright."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.support.paths import ROOT
+from infra.chromium import launch_options
 
-BUNDLED = ROOT / ".venv" / "chromium"
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SECONDS = 30
 ENLARGING_SECONDS = 90
 """Two cores without bfloat16 take over half a minute for the larger images of these tests."""
@@ -22,13 +17,9 @@ Draw = Callable[..., Path]
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser without windows. Raises AssertionError where there is none: what people see has to be looked at."""
-    bundled = BUNDLED / "chromium"
-    program = str(bundled) if bundled.exists() else next(filter(None, map(shutil.which, NAMES)), None)
-    assert program, "there is no Chromium; `make tools` says how to get it"
-    libraries = {"LD_LIBRARY_PATH": str(BUNDLED / "lib"), "FONTCONFIG_PATH": str(BUNDLED)} if bundled.exists() else {}
+    """A browser without windows. Raises FileNotFoundError where there is none: what people see has to be looked at."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=OPTIONS, env={**os.environ, **libraries})
+        browser = playwright.chromium.launch(**launch_options())
         yield browser
         browser.close()
 
