@@ -1,6 +1,5 @@
 """The short form of `make chaos`: the same scenarios, the same invariants."""
 
-import secrets
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from tests.chaos import scenarios
 from tests.chaos.__main__ import cut_off
 from tests.chaos.invariants import Kill, broken, overtaken, run_twice
+from tests.support import seeds
 from tests.support.events import queued
 from upres.core.schema import Event, Failed, Progress, Requeued, Started, now
 from upres.embedded.stack import Local
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.without_worker
 @pytest.fixture
 def seed() -> int:
     """Another plan each time; pytest shows what was printed when a test fails."""
-    number = secrets.randbelow(10**6)
+    number = seeds.seed()
     print("seed", number)
     return number
 

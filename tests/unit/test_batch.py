@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 import os
+import sqlite3
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upres.client import batch as batch_module
+from upres.client import ledger as ledger_module
 from upres.client.batch import Batch, Callbacks, Outcome, Output
 from upres.client.errors import JobFailed, Refused, ServerUnreachable
-from upres.client.ledger import Ledger
+from upres.client.ledger import NAME, Ledger
 from upres.client.sources import Source, expand
 from upres.core.api import Problem
 from upres.core.schema import Result
@@ -282,3 +284,22 @@ def test_two_commands_may_share_a_folder(tmp_path: Path, out: Path) -> None:
         thread.join()
     assert len(done) == 8
     assert all(batch.counts["failed"] == 0 and sum(batch.counts.values()) == 60 for batch in done)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("ext4", "wal"), ("nfs4", "delete"), ("fuse.sshfs", "delete"), (None, "wal")], ids=str
+)
+def test_the_manifest_is_in_wal_mode_unless_other_machines_may_share_it(
+    out: Path, monkeypatch: pytest.MonkeyPatch, kind: str | None, mode: str
+) -> None:
+    """The last mount above the folder decides; its name may have spaces, which Linux writes as \\040."""
+    folder = out / "my results"
+    folder.mkdir()
+    mounts = out / "mounts"
+    if kind:
+        mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\nhere {str(folder).replace(' ', chr(92) + '040')} {kind} rw 0 0\n")
+    monkeypatch.setattr(ledger_module, "MOUNTS", mounts)
+    with Ledger(folder):
+        connection = sqlite3.connect(folder / NAME)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == (mode,)
+        connection.close()
