@@ -1,4 +1,4 @@
-/** The package in an application of React. What it renders, hears and opens is kept for the test. */
+/** The package in an application of React. It records its renders, events and streams for the test. */
 
 import { Activity, createElement as h, StrictMode, useState } from "react";
 import { createRoot } from "react-dom/client";
@@ -6,11 +6,11 @@ import { Upres } from "upres";
 import { useUpres } from "upres/react";
 
 const upres = new Upres(new URLSearchParams(location.search).get("server"));
-Object.assign(window, { streams: [], views: [], heard: [] });
+Object.assign(window, { streams: [], views: [], events: [] });
 window.EventSource = class extends EventSource { constructor(url) { super(url); streams.push(this); } };
 
 function Enlarged({ json }) {
-  const options = { client: upres, onEvent: (event) => heard.push(event.type) };
+  const options = { client: upres, onEvent: (event) => events.push(event.type) };
   const { cancel, ...view } = useUpres(JSON.parse(json), options);
   views.push(view);
   const { status, percent, result, error } = view;

@@ -13,7 +13,7 @@ const server = new Upres("https://upres.example.org", access);
 const calling: CallOptions = { signal: AbortSignal.timeout(1000) };
 const [factor, format]: [Factor, WantedFormat] = [8, "auto"];
 
-function told(event: JobEvent): string | number | undefined {
+function describe(event: JobEvent): string | number | undefined {
   switch (event.type) {
     case "queued": {
       const queued: Queued | PolledState = event;
@@ -32,7 +32,7 @@ export async function use(file: File): Promise<void> {
   const submission: SubmitOptions = { factor, format, onUpload: (sent, total) => sent / total, ...calling };
   const following: SubscribeOptions = { after: "0-0", onConnection: (connected) => !connected, ...calling };
   const job: Job = await server.submit(file, submission);
-  const result: Result = await server.subscribe(job, (event, id) => console.log(told(event), id.length), following);
+  const result: Result = await server.subscribe(job, (event, id) => console.log(describe(event), id.length), following);
   const [output, seconds]: [OutputFormat, number | undefined] = [result.format, result.seconds.upscale];
   const [now, status]: [Snapshot, Status] = [await server.status(job), (await server.cancel(job)).status];
   const tiles: PreviewTile[] = await server.preview(job, 1, calling);
@@ -45,7 +45,7 @@ export async function use(file: File): Promise<void> {
 }
 
 export function Enlarged({ job }: { job: Job | null }): ReactNode {
-  const options: UseUpresOptions = { client: server, onEvent: (event) => told(event) };
+  const options: UseUpresOptions = { client: server, onEvent: (event) => describe(event) };
   const followed: FollowedJob = useUpres(job, options);
   const outcome: Outcome = followed;
   const stage: Stage | null = followed.stage;
