@@ -1,1 +1,1 @@
-"""Every figure that upres claims, each a ratio to a named peer in the same run, as JSON lines."""
+"""The benchmarks behind every published figure. Each prints JSON lines, with a ratio to a peer in the same run."""

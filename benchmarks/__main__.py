@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: every benchmark, one after the other."""
+"""`python -m benchmarks`: runs all benchmarks, one after the other."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ BENCHMARKS = (
 
 
 def main() -> int:
-    """Run each in a process of its own; the highest exit code."""
+    """Run each benchmark in its own process; returns the highest exit code."""
     return max(subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode for name in BENCHMARKS)
 
 

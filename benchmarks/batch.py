@@ -1,11 +1,10 @@
-"""The command `upres FOLDER`, against the worker's own throughput.
+"""The command `upres FOLDER`, compared with the throughput of the worker alone.
 
     python -m benchmarks.batch
 
-500 small photos, once waiting in the queue before the worker begins, from the first event of a worker to the last;
-and once, other pixels, by the command: from its start to its end, with reading, submitting, waiting and writing.
-The worker has one core of this machine to itself, as it has a machine to itself elsewhere; the command, the function,
-Redis and the store share the other.
+Worker alone: 500 small photos wait in the queue before the worker starts; measured from its first event to its last.
+Command: 500 other photos; measured from its start to its end, with reading, submitting, waiting and writing. The worker
+has one CPU core for itself, as if it had its own machine; command, function, Redis and store share another core.
 """
 
 import argparse
@@ -33,12 +32,12 @@ from upres.embedded.stack import Local, tool
 IMAGES = 500
 SIDE = 128
 WORKERS, OTHERS = {0}, {1}
-"""Cores."""
+"""CPU cores: of the worker, and of all other processes."""
 PHOTO = Path(__file__).parent.parent / "samples" / "chelsea.png"
 
 
 def photos(seed: int, side: int = SIDE) -> Iterator[bytes]:
-    """So many photos as PNG files, none like another."""
+    """IMAGES different photos of side × side pixels, as PNG files."""
     rng = np.random.default_rng(seed)
     with Image.open(PHOTO) as image:
         whole = image.convert("RGB")
@@ -52,11 +51,11 @@ def photos(seed: int, side: int = SIDE) -> Iterator[bytes]:
 
 
 def alone(local: Local, redis: Redis) -> float:
-    """Seconds that the worker takes for jobs that all wait for it."""
+    """Seconds of the worker for jobs that all waited in the queue before it started."""
     local.stop("worker")
     with Client(local.url) as client:
         jobs = [client.submit(photo).job_id for photo in photos(1)]
-        os.sched_setaffinity(0, WORKERS)  # what is started now has that core, and counts on no more
+        os.sched_setaffinity(0, WORKERS)  # inherited by the worker, which counts its cores by it
         local.start("worker")
         os.sched_setaffinity(0, OTHERS)
         for job_id in jobs:
@@ -69,7 +68,7 @@ def alone(local: Local, redis: Redis) -> float:
 
 
 def command(local: Local, folder: Path) -> float:
-    """Seconds that the command takes for as many."""
+    """Seconds of the command for the same number of photos."""
     (folder / "in").mkdir()
     for number, photo in enumerate(photos(2)):
         (folder / "in" / f"{number:03}.png").write_bytes(photo)
@@ -87,7 +86,7 @@ def command(local: Local, folder: Path) -> float:
 
 
 def main() -> int:
-    """Print the figure."""
+    """Print one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.batch", description=__doc__)
     parser.parse_args()
     if not hasattr(os, "sched_setaffinity") or not os.sched_getaffinity(0) >= WORKERS | OTHERS:

@@ -1,8 +1,8 @@
-"""PNG encoding of a real result: ours against Pillow and other well-kept libraries.
+"""PNG encoding of an upscaled photo: upres's writer against Pillow.
 
     python -m benchmarks.codecs
 
-Speed in megapixels a second on one upscaled photo, and size, each against Pillow's default.
+Prints speed in megapixels per second, and file size; the peer of both is Pillow with its default settings.
 """
 
 import argparse
@@ -25,20 +25,20 @@ BANDS = 8
 
 
 def photo() -> Image.Image:
-    """A photo at four times its size: smooth, as results are."""
+    """A photo enlarged by four: as smooth as the results of upres."""
     with Image.open(PHOTO) as image:
         return image.convert("RGB").resize((image.width * 4, image.height * 4), Image.Resampling.LANCZOS)
 
 
 def pillow(image: Image.Image, level: int) -> bytes:
-    """Pillow, at a level of zlib's."""
+    """Encode with Pillow, at a zlib level."""
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=level)
     return out.getvalue()
 
 
 def ours(pixels: np.ndarray, threads: ThreadPoolExecutor) -> bytes:
-    """Upres's writer, in bands."""
+    """Encode with upres's writer, in bands."""
     height, width, channels = pixels.shape
     writer = PngWriter(width, height, channels, threads)
     for band in np.array_split(pixels, BANDS):
@@ -47,7 +47,7 @@ def ours(pixels: np.ndarray, threads: ThreadPoolExecutor) -> bytes:
 
 
 def best(work: Callable[[], bytes], runs: int) -> tuple[float, int]:
-    """Seconds of the fastest run, and size of what it made."""
+    """Seconds of the fastest of `runs` runs, and the size of its output in bytes."""
     seconds, size = float("inf"), 0
     for _ in range(runs):
         begin = time.perf_counter()
@@ -57,9 +57,9 @@ def best(work: Callable[[], bytes], runs: int) -> tuple[float, int]:
 
 
 def main() -> int:
-    """Two JSON lines per encoder: megapixels a second, and bytes."""
+    """Print two JSON lines per encoder: megapixels per second, and megabytes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.codecs", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="runs of each, the best counts (default: 5)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each encoder; the fastest counts (default: 5)")
     runs: int = parser.parse_args().runs
     image = photo()
     pixels = np.asarray(image)

@@ -1,8 +1,8 @@
-"""Cold start of the entry: a fresh process, to its first request with an API key accepted, against bare imports.
+"""Cold start of the function: a new process until its first request with an API key is accepted.
 
     python -m benchmarks.entry
 
-The peer imports rq, redis, pydantic and boto3 and does nothing. Whole processes, by turns.
+The peer imports rq, redis, pydantic and boto3 and does nothing else. Whole processes are timed, alternately.
 """
 
 import argparse
@@ -34,16 +34,16 @@ assert answer["statusCode"] == 202, answer
 
 
 def seconds(code: str, environment: dict[str, str]) -> float:
-    """Wall-clock seconds of a fresh Python that runs the code."""
+    """Wall-clock seconds of a new Python process that runs the code."""
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     return time.perf_counter() - begin
 
 
 def main() -> int:
-    """One JSON line: median of the runs, and the peer's."""
+    """Print one JSON line: the medians of the function and of the peer."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.entry", description=__doc__)
-    parser.add_argument("--runs", type=int, default=15, help="runs of each (default: 15)")
+    parser.add_argument("--runs", type=int, default=15, help="runs of each process (default: 15)")
     runs: int = parser.parse_args().runs
     with Local() as local:
         local.stop("worker")

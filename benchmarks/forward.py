@@ -1,9 +1,9 @@
-"""The networks alone, on this device: what upres runs against other ways, and against the roofline.
+"""The networks alone on this device: upres's runtime against other runtimes, and against the roofline.
 
     python -m benchmarks.forward
 
-Inputs at factor 4, in milliseconds, best of the runs: from and to the host against eager torch in float32,
-then 1080p on the device alone against the roofline, and what torch.compile and CUDA graphs would bring.
+At factor 4, in milliseconds, best of the runs. First from host to host, against eager torch in float32; then 1080p and
+a thumbnail against the roofline, also with torch.compile and CUDA graphs.
 """
 
 import argparse
@@ -33,12 +33,12 @@ Way = Callable[[Tensor], Tensor]
 
 
 def network(model: Model) -> SuperResolutionNetwork:
-    """The network for the factor, in float32 on the host."""
+    """The network for FACTOR, in float32 on the host."""
     return load(next(n for n in model.manifest.networks if n.factor == FACTOR), model)
 
 
 def there_and_back(model: Model, device: Device, runs: int) -> None:
-    """Bytes on the host to bytes on the host; the peer is what everybody writes first."""
+    """Time of pixels on the host to pixels on the host; the peer is eager torch in float32."""
     on = torch.device(device.kind)
     ways = {"upres": choose(model, device), "torch_bfloat16": TorchCompute(model, device.kind, "bfloat16")}
     eager = network(model).to(on)
@@ -58,7 +58,7 @@ def _to_host(module: nn.Module, image: Tensor) -> Tensor:
 
 
 def graph(module: nn.Module, example: Tensor) -> Way:
-    """The module as one CUDA graph, for inputs of this one shape."""
+    """The module as a CUDA graph, for inputs of the shape of `example`."""
     held, captured = example.clone(), torch.cuda.CUDAGraph()
     module(held)
     with torch.cuda.graph(captured):
@@ -73,7 +73,7 @@ def graph(module: nn.Module, example: Tensor) -> Way:
 
 
 def compiled(module: nn.Module, example: Tensor) -> Way:
-    """The module through torch.compile, for inputs of this one shape."""
+    """The module through torch.compile, for inputs of the shape of `example`."""
     way: Way = torch.compile(module, dynamic=False)
     way(example)
     return way
@@ -81,7 +81,7 @@ def compiled(module: nn.Module, example: Tensor) -> Way:
 
 @torch.inference_mode()
 def against_the_roofline(model: Model, device: Device, runs: int) -> None:
-    """Pixels that are on the device already, but for upres itself; what a way takes to prepare is told beside it."""
+    """Time for pixels that are already on the device, except for upres, whose input is on the host; and setup times."""
     on, compute = torch.device(device.kind), choose(model, device)
     module = place(network(model), on, torch.bfloat16)
 
@@ -108,9 +108,9 @@ def against_the_roofline(model: Model, device: Device, runs: int) -> None:
 
 
 def main() -> int:
-    """One JSON line per size and way."""
+    """Print one JSON line per size and runtime."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.forward", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="runs of each, the best counts (default: 5)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each; the fastest counts (default: 5)")
     runs: int = parser.parse_args().runs
     model, on = open_folder(MODEL), choose_device("auto")
     there_and_back(model, on, runs)

@@ -1,10 +1,10 @@
-"""The gateway of server-sent events: how late 2,000 subscribers hear of an event, all served by one process.
+"""The delay of server-sent events: from an event to 2,000 subscribers, all served by one function process.
 
     python -m benchmarks.gateway
 
-Twice: spread over 200 jobs, of which each second 40 tell something; and all at one job, which tells something twice
-a second. From before an event is appended to its line in the subscriber, against one plain Redis pub/sub
-subscriber in the same run. Subscribers, Redis and the function share this machine.
+Two cases: subscribers spread over 200 jobs with 40 events per second in total, and all of them on one job with two
+events per second. Measured from before an event is appended until its line arrives at a subscriber. The peer is one
+plain Redis pub/sub subscriber in the same run. Subscribers, Redis and the function share this machine.
 """
 
 import argparse
@@ -32,17 +32,17 @@ PERCENT = re.compile(rb'"percent":([0-9.]+)')
 
 
 class Subscribers:
-    """Plain sockets that follow jobs, and when each heard of which percent."""
+    """Clients on plain sockets that follow jobs, and record when each event arrives."""
 
     def __init__(self, url: str) -> None:
         self._address = urlsplit(url)
         self.heard: list[tuple[float, float]] = []
-        """(percent, time.perf_counter)."""
+        """(percent of the event, time.perf_counter() in seconds)."""
         self.following = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def follow(self, job_ids: Sequence[str], count: int) -> None:
-        """So many more of them, in turn at the jobs; returns when each has its first event."""
+        """Add `count` subscribers, distributed over the jobs; returns when each has received its first event."""
         self._tasks += [asyncio.create_task(self._one(job_ids[index % len(job_ids)])) for index in range(count)]
         deadline = time.monotonic() + 60
         while self.following < len(self._tasks):
@@ -50,14 +50,14 @@ class Subscribers:
             await asyncio.sleep(0.05)
 
     async def leave(self) -> None:
-        """Close them all."""
+        """Close all subscribers."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _one(self, job_id: str) -> None:
         host, port = self._address.hostname, self._address.port
-        for attempt in range(5):  # so many at once may overflow the backlog
+        for attempt in range(5):  # so many connections at once may exceed the listen backlog of the server
             try:
                 reader, writer = await asyncio.open_connection(host, port)
                 break
@@ -75,12 +75,12 @@ class Subscribers:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Of at least two values."""
+    """A percentile, 1 to 99, of at least two values."""
     return statistics.quantiles(values, n=100)[percent - 1]
 
 
 async def relay(url: str, redis: Redis, jobs: int, a_second: float) -> tuple[list[float], int]:
-    """Milliseconds from each event to each subscriber, and how many connections to Redis it took."""
+    """Milliseconds of each event to each subscriber, and the number of Redis connections of the function."""
     before = len(redis.client_list())
     job_ids = [submit(redis) for _ in range(jobs)]
     subscribers = Subscribers(url)
@@ -101,7 +101,7 @@ async def relay(url: str, redis: Redis, jobs: int, a_second: float) -> tuple[lis
 
 
 def plain(redis: Redis) -> list[float]:
-    """Milliseconds from appending an event to a plain subscriber of its channel."""
+    """Milliseconds from appending an event until a plain subscriber of its channel receives it."""
     job_id, times = submit(redis), []
     untyped: Any = redis
     with untyped.pubsub(ignore_subscribe_messages=True) as pubsub:
@@ -117,7 +117,7 @@ def plain(redis: Redis) -> list[float]:
 
 
 def main() -> int:
-    """Print the figures."""
+    """Print one JSON line per figure."""
     argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=__doc__).parse_args()
     with Local() as local, connect(local.settings) as redis:
         local.stop("worker")

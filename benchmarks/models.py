@@ -1,4 +1,4 @@
-"""Models: switched under load, loaded from cold, run by different libraries, listed by the hundred.
+"""Models: label switch under load, cold start, runtimes, and listing of 200 models.
 
 python -m benchmarks.models
 """
@@ -50,7 +50,7 @@ with torch.inference_mode():
 
 
 def switch() -> None:
-    """The 99th percentile of latencies while a label moves to another version, against before."""
+    """Print the 99th percentile of latencies while a label moves to another version; the peer is that before."""
     with Local() as local, tempfile.TemporaryDirectory() as temporary:
         latencies: list[tuple[float, float, str]] = []
         failed: list[Exception] = []
@@ -90,7 +90,7 @@ def switch() -> None:
 
 
 def cold() -> None:
-    """A worker with an empty cache, from its start to the end of the first job, against what nobody can leave out."""
+    """Print the seconds from the start of a worker with an empty cache until its first job ends; peer: torch alone."""
     with tempfile.TemporaryDirectory() as cache, Local(environment={"UPRES_CACHE_DIR": cache}) as local:
         local.stop("worker")
         for kept in Path(cache).rglob("*"):
@@ -118,7 +118,7 @@ def cold() -> None:
 
 
 def runtimes() -> None:
-    """256×256 to 1024×1024 by each library, against torch in float32."""
+    """Print the time of a 256×256 image at factor 4 for each runtime; the peer is torch in float32."""
     model, device = open_folder(BUNDLED), choose("cpu")
     with tempfile.TemporaryDirectory() as temporary:
         export.export(model, "onnx", Path(temporary))
@@ -135,7 +135,7 @@ def runtimes() -> None:
 
 
 def listing() -> None:
-    """GET /v1/models and `upres models list` for 200 models of five versions each."""
+    """Print the time to rebuild the index of 200 models with five versions each, and of GET /v1/models."""
     fields = json.loads((BUNDLED / "manifest.json").read_text())
     with Local() as local:
         _fill(local.store, fields)
@@ -169,7 +169,7 @@ def _picture(random: np.random.Generator) -> bytes:
 
 
 def _another(folder: Path) -> Path:
-    """The bundled version under another name."""
+    """A copy of the bundled version with the name 2."""
     for file in BUNDLED.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     fields = json.loads((BUNDLED / "manifest.json").read_text())
@@ -188,7 +188,7 @@ def _p99(values: list[float]) -> float:
 
 
 def main() -> int:
-    """One JSON line per figure."""
+    """Print one JSON line per figure."""
     argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__).parse_args()
     switch()
     cold()

@@ -1,9 +1,9 @@
-"""What being watched costs: metrics and logs of a job, and a scrape after 10,000 of them.
+"""The cost of observability: of metrics and logs per job, and of a scrape after 10,000 jobs.
 
     python -m benchmarks.observing
 
-The share of throughput is computed, because on a shared machine no two runs are within a hundredth of each other: what
-metrics and log lines of a job take, alone and many times, over what a small job takes a worker that has many waiting.
+The share of throughput is computed, not measured: on a shared machine, runs differ by more than 1 %. It is the time of
+the metrics and log lines of one job, divided by the time per small job of a worker with many waiting jobs.
 """
 
 import argparse
@@ -29,14 +29,18 @@ from upres.embedded.child import Child, accepts, free_port
 from upres.worker import metrics
 
 SMALL = 300
+"""Number of small jobs that wait for the worker."""
 TIMES = 5_000
+"""Number of repetitions of the metrics and log lines of a job."""
 DONE = 10_000
+"""Number of ended jobs before the scrape is timed."""
 SCRAPES = 20
+"""Number of timed scrapes; the median counts."""
 STAGES = ("fetch", "decode", "upscale", "encode", "store")
 
 
 def watched(job_id: str, log: logging.Logger) -> None:
-    """All that a job of one tile counts, measures and says in a worker."""
+    """Update all metrics and write all log lines that a worker does for a job of one tile."""
     metrics.ATTEMPTS.labels("faithful").inc()
     metrics.WAIT_SECONDS.observe(0.1)
     metrics.EVENTS.labels("started").inc()
@@ -45,13 +49,13 @@ def watched(job_id: str, log: logging.Logger) -> None:
     for stage in STAGES:
         metrics.STAGE_SECONDS.labels(stage, "faithful").observe(0.01)
         metrics.EVENTS.labels("progress").inc()
-    metrics.EVENTS.labels("progress").inc()  # the tile's own
+    metrics.EVENTS.labels("progress").inc()  # the event of the tile
     done = {"event": "succeeded", "model": "faithful", "seconds": dict.fromkeys(STAGES, 0.01)}
     JobLog(log, job_id).info("succeeded: %d×%d", 256, 256, extra=done)
 
 
 def cost() -> float:
-    """Seconds of that, with logs as JSON into a file."""
+    """Mean seconds of `watched`, with JSON logs written to a file."""
     with tempfile.TemporaryFile("w") as file:
         stderr, sys.stderr = sys.stderr, file
         logs.begin(Settings(logs="json"))
@@ -66,7 +70,7 @@ def cost() -> float:
 
 
 def small_job(bench: Bench) -> float:
-    """Seconds between the ends of small jobs of a worker that has many waiting."""
+    """Mean seconds between the ends of small jobs, for one worker with SMALL waiting jobs."""
     waiting = bench.submit([SIDES[0]] * SMALL)
     [worker], _ = bench.start(1, 4)
     fields = bench.finish(waiting)
@@ -77,7 +81,7 @@ def small_job(bench: Bench) -> float:
 
 
 def fill(bench: Bench) -> None:
-    """So many jobs that have ended."""
+    """Create DONE jobs that have ended."""
     queue = open_queue(bench.redis)
     for number in range(DONE):
         job_id = f"{number:032x}"
@@ -97,7 +101,7 @@ def fill(bench: Bench) -> None:
 
 
 def scrape(url: str) -> float:
-    """Seconds, the median of some."""
+    """Median seconds of a scrape of /metrics."""
     times = []
     for _ in range(SCRAPES):
         begin = time.perf_counter()
@@ -107,7 +111,7 @@ def scrape(url: str) -> float:
 
 
 def main() -> int:
-    """Print the figures."""
+    """Print one JSON line per figure."""
     argparse.ArgumentParser(prog="python -m benchmarks.observing", description=__doc__.partition("\n")[0]).parse_args()
     with Bench() as bench, tempfile.TemporaryDirectory() as folder:
         alone, port = small_job(bench), free_port()

@@ -1,4 +1,4 @@
-"""The pipeline that everybody writes first, as the peer: tiles one by one, float32 to the host, Pillow's PNG."""
+"""The peer pipeline, as in a simple script: tiles one by one in float32, copied to the host, PNG by Pillow."""
 
 import io
 import time
@@ -14,11 +14,11 @@ from upres.worker.engine.networks import load
 from upres.worker.model import Model
 
 TILE = 256
-"""Real-ESRGAN's and others' usual choice."""
+"""Tile size in pixels; the usual choice of Real-ESRGAN and similar programs."""
 
 
 class Obvious:
-    """One network in eager float32; knows how long each step took, in seconds."""
+    """One network in eager float32; `seconds` adds up the time of each stage over all runs."""
 
     def __init__(self, model: Model, factor: int, device: torch.device) -> None:
         network = next(network for network in model.manifest.networks if network.factor == factor)
@@ -27,7 +27,7 @@ class Obvious:
         self.seconds = dict.fromkeys(("decode", "upscale", "encode"), 0.0)
 
     def run(self, data: bytes) -> bytes:
-        """An image file → its enlargement as a PNG file."""
+        """Enlarge an image file; returns a PNG file."""
         begin = time.perf_counter()
         pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
         decoded = time.perf_counter()

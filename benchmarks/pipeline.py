@@ -1,9 +1,9 @@
-"""Whole images, bytes to bytes, through the worker's own parts, against the obvious pipeline.
+"""Whole images, from file to file, by the worker's own parts; the peer is the simple pipeline (benchmarks/obvious.py).
 
     python -m benchmarks.pipeline
 
-1080p at factor 4 to PNG, with its split; 200 mixed thumbnails, as many at once as there are slots,
-against the serial loop; and the host memory that a result of 100 megapixels takes.
+1080p at factor 4 to PNG, with the time of each stage; 200 thumbnails of different sizes, one per slot at a time,
+against a serial loop; and the host memory for a result of 100 megapixels.
 """
 
 import argparse
@@ -39,7 +39,7 @@ THUMBNAILS = 200
 
 
 class Ours:
-    """The worker's parts without queue and store. Makes the result only, as the peer does."""
+    """The worker's engine and encoders, without queue and store. Makes no bicubic enlargement, like the peer."""
 
     def __init__(self) -> None:
         self.slots = Settings().slots
@@ -49,7 +49,7 @@ class Ours:
         self.engine.warm_up()
 
     def run(self, data: bytes) -> bytes:
-        """An image file → its enlargement as a PNG file."""
+        """Enlarge an image file; returns a PNG file."""
         picture = images.decode(data, 10**9)
         encoder = self.encoders.open(picture, FACTOR, "png")
         for band in self.engine.bands(picture.pixels, FACTOR):
@@ -58,7 +58,7 @@ class Ours:
 
 
 def photo(width: int, height: int) -> bytes:
-    """A real photo, enlarged or cut to a size, as a JPEG file."""
+    """A photo, enlarged and cropped to width × height pixels, as a JPEG file."""
     with Image.open(ROOT / "samples" / "astronaut.png") as image:
         square = image.convert("RGB")
     scale = max(width, height) / square.width
@@ -71,14 +71,14 @@ def photo(width: int, height: int) -> bytes:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that the work took."""
+    """Seconds that the work takes."""
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
 
 
 def full_hd(ours: Ours, obvious: Obvious) -> None:
-    """1920×1080 at factor 4."""
+    """Print the time of 1920×1080 pixels at factor 4."""
     data = photo(1920, 1080)
     seconds = timed(lambda: ours.run(data))
     peer = timed(lambda: obvious.run(data))
@@ -90,7 +90,7 @@ def full_hd(ours: Ours, obvious: Obvious) -> None:
 
 
 def thumbnails(ours: Ours, obvious: Obvious) -> None:
-    """128 to 256 pixels a side, each another size."""
+    """Print the throughput for thumbnails of 128 to 256 pixels per side, of different sizes."""
     sides = np.random.default_rng(0).integers(128, 257, (THUMBNAILS, 2))
     files = [photo(int(width), int(height)) for width, height in sides]
     with ThreadPoolExecutor(ours.slots) as slots:
@@ -102,7 +102,7 @@ def thumbnails(ours: Ours, obvious: Obvious) -> None:
 
 
 def memory() -> None:
-    """Mebibytes above idle at the peak, for 2500×2500 → 100 megapixels. In a process of its own."""
+    """Print the peak memory above idle, in MiB, for a result of 100 megapixels; must run in its own process."""
     ours = Ours()
     data = photo(2500, 2500)
     process = psutil.Process()
@@ -123,9 +123,9 @@ def memory() -> None:
 
 
 def main() -> int:
-    """One JSON line per figure."""
+    """Print one JSON line per figure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
-    parser.add_argument("--memory", action="store_true", help="only the memory figure, in this process")
+    parser.add_argument("--memory", action="store_true", help="measure only memory, in this process")
     if parser.parse_args().memory:
         memory()
         return 0

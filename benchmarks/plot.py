@@ -1,4 +1,4 @@
-"""Figures as small pictures for the docs."""
+"""Bar charts as small SVG files for the documentation."""
 
 from collections.abc import Mapping
 from html import escape
@@ -7,7 +7,7 @@ LEFT, RIGHT, BAR, GAP = 40, 440, 22, 8
 
 
 def bars(title: str, values: Mapping[str, float]) -> str:
-    """Horizontal bars with their labels and values, as an SVG that is readable on light and on dark pages."""
+    """Horizontal bars with labels and values, as SVG; its colours are readable on light and on dark pages."""
     longest = max(values.values())
     rows = []
     for number, (label, value) in enumerate(values.items()):

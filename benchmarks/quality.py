@@ -1,4 +1,4 @@
-"""PSNR on the standard sets, through the worker's own engine.
+"""PSNR on the standard sets, computed by the worker's own engine.
 
     python -m benchmarks.quality [FOLDER]
 
@@ -24,9 +24,9 @@ MODEL = Path(__file__).parent.parent / "models" / "faithful" / "1"
 
 
 def main() -> int:
-    """One JSON line per set; without pairs it says so, and in CI that is an error."""
+    """Print one JSON line per set. Without sets: prints an error, and returns 1 in CI, else 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=PAIRS, help=f"benchmark pairs (default: {PAIRS})")
+    parser.add_argument("folder", nargs="?", type=Path, default=PAIRS, help=f"folder with sets (default: {PAIRS})")
     folder: Path = parser.parse_args().folder
     sets = sorted(path for path in folder.glob("*_x[248]") if path.is_dir())
     if not sets:

@@ -1,10 +1,10 @@
-"""How a figure is printed."""
+"""The output format of all benchmarks."""
 
 import json
 
 
 def emit(name: str, value: float, unit: str, peer: str, peer_value: float) -> None:
-    """One figure as a JSON line; `ratio` is value / peer_value."""
+    """Print one figure as a JSON line; `ratio` is value / peer_value."""
     line = {
         "name": name,
         "value": round(value, 4),

@@ -1,10 +1,10 @@
-"""The whole service, over HTTP: how long a tiny job takes, and what slots bring.
+"""The whole service over HTTP: the latency of a tiny job, throughput by slots, and the cost of a progress event.
 
     python -m benchmarks.service
-    python -m benchmarks.service --docs     and the plot of benchmarks/RESULTS.md
+    python -m benchmarks.service --docs     also writes the plot of benchmarks/RESULTS.md
 
-A 16×16 image from POST to the terminal event on its stream, against a bare round trip through an RQ
-worker in a thread; jobs a second with 1, 2, 4 and 8 slots; and what telling a tile costs.
+Latency: a 16×16 image from POST to the terminal event on its stream; the peer is a round trip through an RQ worker in a
+thread. Throughput: jobs per second with 1, 2, 4 and 8 slots. Progress event: its cost compared with the time of a tile.
 """
 
 import argparse
@@ -41,7 +41,7 @@ JOBS = 40
 
 
 def tiny() -> bytes:
-    """A 16×16 PNG file, each time another: the result of one that was seen would be reused."""
+    """A random 16×16 image as a PNG file. Random, because the result of identical work would be reused."""
     out = io.BytesIO()
     pixels = np.random.default_rng().integers(0, 256, (16, 16, 3), np.uint8)
     Image.fromarray(pixels).save(out, "PNG")
@@ -49,7 +49,7 @@ def tiny() -> bytes:
 
 
 def milliseconds(work: Callable[[], object], rounds: int = ROUNDS) -> float:
-    """Median of the rounds, after three that do not count."""
+    """Median time of `work` in milliseconds, after three warm-up rounds."""
     times = []
     for _ in range(rounds + 3):
         begin = time.perf_counter()
@@ -59,21 +59,21 @@ def milliseconds(work: Callable[[], object], rounds: int = ROUNDS) -> float:
 
 
 class ThreadWorker(SimpleWorker):
-    """RQ's in-process worker, for a thread."""
+    """RQ's in-process worker, adapted to run in a thread."""
 
     death_penalty_class = TimerDeathPenalty
 
     def _install_signal_handlers(self) -> None:
-        """Only the main thread could."""
+        """Do nothing: Python allows signal handlers only in the main thread."""
 
 
 def answer(name: str, url: str) -> None:
-    """A job that only answers."""
+    """The RQ job of the peer: pushes one answer onto a list."""
     Redis.from_url(url).rpush(name, 1)
 
 
 def bare_rq(local: Local) -> float:
-    """Milliseconds from enqueuing to the answer of a job that only answers, on the same Redis."""
+    """Median milliseconds from enqueuing an `answer` job in RQ until its answer arrives, on the same Redis."""
     url = local.settings.redis_url
     with connect(local.settings) as redis, connect(local.settings) as waiting:
         name = secrets.token_hex(8)
@@ -92,7 +92,7 @@ def bare_rq(local: Local) -> float:
 
 
 def latency() -> None:
-    """A tiny job, and the bare round trip with upres's own worker stopped."""
+    """Print the latency of a tiny job; the peer runs while the worker of upres is stopped."""
     with Local() as local:
         with Client(local.url) as client:
             ours = milliseconds(lambda: client.upscale(tiny(), 2))
@@ -101,7 +101,7 @@ def latency() -> None:
 
 
 def slots() -> dict[str, float]:
-    """Small photos, all submitted at once, with so many slots against one: jobs a second."""
+    """Throughput in jobs per second, by number of slots: small photos, all submitted at once."""
     sides = np.random.default_rng(0).integers(128, 257, (JOBS, 2))
     files = [photo(int(width), int(height)) for width, height in sides]
     rates: dict[str, float] = {}
@@ -120,7 +120,7 @@ def slots() -> dict[str, float]:
 
 
 def telling() -> None:
-    """One progress event, against the time of the tile that it tells of."""
+    """Print the time to append one progress event; the peer is the time of the tile that it reports."""
     with Local() as local, Client(local.url) as client, connect(local.settings) as redis:
         result = client.upscale(photo(640, 640)).result
         emit("events.cost", _append(redis), "ms", "one tile of 640×640", result.seconds["upscale"] * 1000)
@@ -143,9 +143,9 @@ def _append(redis: Redis) -> float:
 
 
 def main() -> int:
-    """One JSON line per figure."""
+    """Print one JSON line per figure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__.partition("\n")[0])
-    parser.add_argument("--docs", action="store_true", help="write the plot of benchmarks/RESULTS.md")
+    parser.add_argument("--docs", action="store_true", help="also write the plot of benchmarks/RESULTS.md")
     options = parser.parse_args()
     latency()
     rates = slots()

@@ -1,4 +1,4 @@
-"""How long something takes."""
+"""Timing of work on a device."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import torch
 
 
 def best(work: Callable[[], object], runs: int, on: torch.device) -> float:
-    """Seconds of the fastest run, until the device is through, after one that does not count."""
+    """The fastest of `runs` runs in seconds, after one warm-up run; waits until the device has finished."""
     runtime = torch.get_device_module(on)
     work()
     times = []

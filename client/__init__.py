@@ -1,4 +1,4 @@
-"""The SDK: `from upres import Client`, or AsyncClient."""
+"""The Python client library: `from upres import Client` or `AsyncClient`."""
 
 from upres.client.asynchronous import AsyncClient, AsyncUpscaled
 from upres.client.errors import JobCancelled, JobFailed, NotInTime, Refused, ServerUnreachable, StoreUnreachable

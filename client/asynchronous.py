@@ -1,4 +1,4 @@
-"""Use upres from a program with asyncio:
+"""The asyncio client:
 
 from upres.client import AsyncClient
 
@@ -38,7 +38,7 @@ from upres.core.schema import Event, Result, Snapshot
 
 
 class AsyncUpscaled(NamedTuple):
-    """A finished job; the images are downloaded when asked for."""
+    """A finished job. Its images are downloaded only by `download` or `save`."""
 
     client: "AsyncClient"
     job_id: str
@@ -54,9 +54,9 @@ class AsyncUpscaled(NamedTuple):
 
 
 class AsyncClient:
-    """As Client is, for asyncio: the same methods with the same parameters, awaited; events by `async for`.
+    """The asyncio version of Client: the same methods and parameters, awaited; `events` and `follow` with `async for`.
 
-    `on_event` and `on_bytes` are plain functions. Methods raise what Client's raise.
+    `on_event` and `on_bytes` are plain functions, not coroutines. Methods raise the same errors as those of Client.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class AsyncClient:
         return await self._run(self._api.estimate(width, height, factor, options))
 
     async def _run(self, steps: Steps[Answer]) -> Answer:
-        """Do what an operation asks for, one step after the other."""
+        """Run the steps of an operation; returns its result."""
         try:
             step = next(steps)
             while True:
@@ -217,7 +217,7 @@ class AsyncClient:
 
     @asynccontextmanager
     async def _stream(self, call: Call, quiet_seconds: float | None = None) -> AsyncIterator[httpx.Response]:
-        """A response whose body is read piece by piece. Raises Refused, ServerUnreachable or httpx.TransportError."""
+        """A response whose body is read in pieces. Raises Refused, ServerUnreachable or httpx.TransportError."""
         request = self._request(call)
         if quiet_seconds is not None:
             request.extensions["timeout"]["read"] = quiet_seconds

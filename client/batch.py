@@ -1,4 +1,4 @@
-"""Any number of images through a few hands: what is done is skipped, what may pass is tried again, nothing is lost."""
+"""Enlarges any number of images with a fixed number of threads: skips finished images, retries temporary errors."""
 
 import os
 import threading
@@ -20,112 +20,113 @@ from upres.core.schema import Event, OutputFormat, Result
 
 UNAVAILABLE, TOO_MANY = 503, 429
 ATTEMPTS = 3
+"""Attempts per image, on top of the retries of each request."""
 PAUSE_SECONDS = 2.0
-"""Before the second attempt; twice as long before the third."""
+"""Delay before the second attempt, in seconds; it doubles before the third."""
 LEAVE_SECONDS = 3.0
-"""What is still to be written after an interrupt has so long."""
+"""After Ctrl-C, the time in seconds that threads have to finish writing files."""
 WAIT_SECONDS = 0.2
-"""How often an interrupt is looked for."""
+"""Timeout of each join, in seconds: Ctrl-C is noticed between joins."""
 LIKELY: dict[str, OutputFormat] = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "webp"}
-"""What the server makes of files of these names when it may choose; of others PNG."""
+"""Input suffix → output format that the server chooses for `auto`; PNG for all other suffixes."""
 
 
 class Output(NamedTuple):
-    """An enlarged image that is still where it was made."""
+    """A finished result that is not yet saved: `save` downloads or writes it to a path."""
 
     result: Result
     save: Callable[[Path], object]
 
 
 class Callbacks(NamedTuple):
-    """Who wants to hear of one image."""
+    """The callbacks for one image: its events, and the progress of its upload."""
 
     on_event: Callable[[Event], None]
     on_bytes: OnBytes
 
 
 class Backend(Protocol):
-    """A server, or the engine in this process."""
+    """Enlarges images: on a server (remote.py) or in this process (models/inprocess.py)."""
 
     def enlarge(self, image: str, callbacks: Callbacks) -> Output:
-        """Raises UpresError or OSError."""
+        """Enlarge one image; blocks until it is finished. Raises UpresError or OSError."""
         ...
 
     def cancel(self) -> None:
-        """Let go of everything that is not finished."""
+        """Cancel all unfinished images."""
         ...
 
 
 class Outcome(NamedTuple):
-    """What became of one image."""
+    """The outcome of one image."""
 
     source: Source
     status: str
-    """enlarged, skipped or failed."""
+    """`enlarged`, `skipped` or `failed`."""
     output: Path | None = None
     result: Result | None = None
     error: Exception | None = None
 
 
 class BatchListener(Protocol):
-    """Whoever shows how it goes; called by several threads."""
+    """Displays the progress of a batch. Its methods are called from several threads."""
 
     def begin(self, source: Source) -> Callbacks:
-        """An image is begun."""
+        """Called before an image is enlarged; returns the callbacks for it."""
         ...
 
     def end(self, outcome: Outcome) -> None:
-        """An image is done, or not."""
+        """Called once for each image, also after a failure or a skip."""
         ...
 
 
 @dataclass
 class Batch:
-    """Images on their way."""
+    """A run over many images: threads, retries, output paths and counts."""
 
     backend: Backend
     ledger: Ledger
     listener: BatchListener
     out: Path
     name: str
-    """Pattern of the results' names, with {stem}, {factor} and {model}."""
+    """Pattern of the output names; may contain {stem}, {factor} and {model}."""
     options: dict[str, str]
-    """What makes results different: factor, model, model_version, output_format."""
+    """Options that change the result, with at least factor, model and output_format; part of the key of a result."""
     force: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     lost: Exception | None = None
-    """Why it was given up."""
+    """The error that stopped the batch; None when it was not stopped."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _waiting: Iterator[Source] = field(default_factory=lambda: iter(()))
     _interrupted: bool = False
 
     def run(self, sources: Iterable[Source], at_once: int) -> None:
-        """Enlarge them all, so many at once. On Ctrl-C raises KeyboardInterrupt after letting go of what runs."""
+        """Enlarge all sources with `at_once` threads. On Ctrl-C cancels running jobs and raises KeyboardInterrupt."""
         self._waiting = iter(sources)
-        hands = [threading.Thread(target=self._work, daemon=True) for _ in range(at_once)]
-        for hand in hands:
-            hand.start()
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(at_once)]
+        for thread in threads:
+            thread.start()
         try:
-            for hand in hands:
-                while hand.is_alive():
-                    hand.join(WAIT_SECONDS)
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(WAIT_SECONDS)
         except KeyboardInterrupt:
             self._interrupted = True
             self._stop.set()
             self.backend.cancel()
             deadline = time.monotonic() + LEAVE_SECONDS
-            for hand in hands:  # they hear that it is cancelled, or finish writing a file
-                hand.join(max(0.0, deadline - time.monotonic()))
+            for thread in threads:  # each receives the cancellation of its job, or finishes writing a file
+                thread.join(max(0.0, deadline - time.monotonic()))
             raise
 
     def _work(self) -> None:
-        """Until there are no more; whatever goes wrong beside the images themselves ends it all."""
+        """Run by each thread until no source is left. An error outside of an image, as in the display, stops all."""
         try:
             while not self._stop.is_set() and (source := self._next()):
                 outcome = self._outcome(source)
                 if self._interrupted and outcome.status == "failed":
-                    return  # it was cancelled
+                    return  # the failure is the cancellation after Ctrl-C
                 with self._lock:
                     self.counts[outcome.status] += 1
                 self.listener.end(outcome)
@@ -139,7 +140,7 @@ class Batch:
     def _outcome(self, source: Source) -> Outcome:
         try:
             return self._enlarge(source)
-        except Exception as error:  # whatever one image brings about, the others go on; unless it is the server
+        except Exception as error:  # one image must not stop the others, unless the server is unavailable
             if ends_all(error):
                 self._give_up(error)
             return Outcome(source, "failed", error=error)
@@ -153,12 +154,12 @@ class Batch:
             return Outcome(source, "skipped", finished)
         likely = self._target(source, self._likely_extension(source))
         if self._claim(likely, identity) == identity[0]:
-            return Outcome(source, "skipped", likely)  # it was named twice
+            return Outcome(source, "skipped", likely)  # the same image was given twice
         save = partial(self._save, source, likely, identity, options)
         return self._patiently(source, save)
 
     def _save(self, source: Source, likely: Path, identity: Identity, options: str, made: Output) -> Outcome:
-        """Write a result where it belongs; another command is told before it lies there."""
+        """Save a result. It is recorded first, so that other commands know the source of the file once it exists."""
         output = self._target(source, EXTENSIONS[made.result.format])
         if output != likely:
             self._claim(output, identity)
@@ -169,7 +170,7 @@ class Batch:
         return Outcome(source, "enlarged", output, made.result)
 
     def _patiently(self, source: Source, save: Callable[[Output], Outcome]) -> Outcome:
-        """Enlarge and save it, again if that may help."""
+        """Enlarge and save one image; retry up to ATTEMPTS times when the error is retryable."""
         callbacks = self.listener.begin(source)
         attempt = 0
         while True:
@@ -178,25 +179,25 @@ class Batch:
             except UpresError as error:
                 if ends_all(error) or not error.retryable:
                     raise
-                patience = error.retry_after if isinstance(error, Refused) and error.status == TOO_MANY else 0.0
-                attempt += not patience  # who is told to wait has not failed
-                if attempt == ATTEMPTS or self._stop.wait(patience or PAUSE_SECONDS * attempt):
+                retry_after = error.retry_after if isinstance(error, Refused) and error.status == TOO_MANY else 0.0
+                attempt += not retry_after  # a request to wait is not counted as a failed attempt
+                if attempt == ATTEMPTS or self._stop.wait(retry_after or PAUSE_SECONDS * attempt):
                     raise
 
     def _target(self, source: Source, extension: str) -> Path:
-        """Where the result goes."""
-        model = Path(self.options["model"]).name  # with --local it may be a path
+        """The output path of a source."""
+        model = Path(self.options["model"]).name  # with --local it may be the path of a folder
         fields = {"stem": Path(source.file_name).stem, "factor": self.options["factor"], "model": model}
         return self.out / source.below / f"{self.name.format(**fields)}.{extension}"
 
     def _likely_extension(self, source: Source) -> str:
-        """That of the result, as far as it can be known before."""
+        """The expected file extension of the result; with `auto` a guess from the input's suffix."""
         wanted = self.options["output_format"]
         likely = LIKELY.get(Path(source.file_name).suffix.lower(), "png") if wanted == "auto" else wanted
         return EXTENSIONS[cast(OutputFormat, likely)]
 
     def _claim(self, output: Path, identity: Identity) -> str | None:
-        """Whose the output is in this command already, if that is the source itself. Raises OutputTaken."""
+        """Reserve an output path; returns the source if this command reserved it before. Raises OutputTaken."""
         source = identity[0]
         if os.path.realpath(output) == source:
             raise OutputTaken(f"{output} is the photo itself; choose another --name or --out.")
@@ -204,7 +205,7 @@ class Batch:
             before = self.ledger.made_of(output)
             if before is None:
                 raise OutputTaken(f"{output} exists already; --force replaces it, --name or --out makes another.")
-            if before != source and ("://" in before or os.path.exists(before)):  # not moved since
+            if before != source and ("://" in before or os.path.exists(before)):  # a missing source has no claim
                 raise OutputTaken(f"{output} is the result of {before}; --force replaces it.")
         other = self.ledger.claim(output, source)
         if other not in (None, source):
@@ -217,6 +218,6 @@ class Batch:
 
 
 def ends_all(error: Exception) -> bool:
-    """Whether all other images would be told the same: nobody is there, nobody is ready, or not for long."""
+    """Whether all other images would fail too: the server is unreachable, unavailable, or asks for a long wait."""
     away = isinstance(error, Refused) and (error.status == UNAVAILABLE or error.retry_after > MAX_PAUSE)
     return away or isinstance(error, ServerUnreachable)

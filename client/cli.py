@@ -1,4 +1,4 @@
-"""The command `upres PHOTO…`; upres/cli.py puts it together with those of the other parts."""
+"""The command `upres PHOTO…`; upres/cli.py combines it with the commands of the other folders."""
 
 import io
 import sys
@@ -16,67 +16,67 @@ from upres.core.errors import UpresError
 from upres.core.schema import WantedFormat
 
 InProcess = Callable[[int, WantedFormat, str | None, str | None], Backend]
-"""Factor, file format, model and version → what enlarges in this process, for `--local`. Raises UpresError."""
+"""Function of (factor, file format, model, version) that returns the local engine for `--local`. Raises UpresError."""
 
 AT_ONCE = 8
-"""Images on their way at the same time; how many are enlarged at the same time is the workers' business."""
+"""Default number of images in progress at once. The number of slots of the workers limits how many run at once."""
 EPILOG = """\b
 Examples:
   upres photo.jpg                             → photo_x4.jpg
-  upres holiday --factor 2 --out big          → big/…, with holiday's folders
+  upres holiday --factor 2 --out big          → big/…, with holiday's subfolders
   upres "raw/**/*.tif" --format png --out big
   find . -size -1M -name "*.jpg" | upres - --out big --json
   upres https://example.org/cat.webp
-  upres --local photo.jpg                     without any server
-  upres --estimate photo.jpg                  what would become of it, and when
+  upres --local photo.jpg                     without a server
+  upres --estimate photo.jpg                  size and duration; enlarges nothing
 
 \b
-In the folder given with --out, a manifest (.upres.db) remembers what is done:
-the same command once more, after Ctrl-C, a crash, or with more images, goes
-on where it was.
+The folder of --out contains a manifest (.upres.db) of finished images.
+After Ctrl-C, a crash, or when more images were added, run the same command
+again: it skips the finished images and continues.
 
 \b
-Exit codes: 0 all enlarged · 1 some failed · 2 wrong usage
-            3 no server · 130 interrupted
+Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
+            3 server not reachable · 130 interrupted
 """
 
 
 @click.command(epilog=EPILOG)
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 @click.option(
-    "--factor", type=click.Choice(["2", "4", "8"]), default="4", show_default=True, help="Enlargement per side."
+    "--factor", type=click.Choice(["2", "4", "8"]), default="4", show_default=True, help="Enlargement of each side."
 )
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results; default: here.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Output folder; default: here.")
 @click.option(
-    "--name", default=NAME, show_default=True, metavar="PATTERN", help="Of the results; {model} as given may be in it."
+    "--name", default=NAME, show_default=True, metavar="PATTERN", help="Pattern of output names; may contain {model}."
 )
 @click.option(
     "--format", "output_format", type=click.Choice(["auto", "png", "jpeg", "webp"]), default="auto", show_default=True,
-    help="File format; auto: as the input.",
+    help="Output file format; auto: like the input.",
 )  # fmt: skip
-@click.option("--model", help="Model name; default: the server's.")
-@click.option("--model-version", help="A version or a label of the model; default: stable.")
+@click.option("--model", help="Model name; default: chosen by the server.")
+@click.option("--model-version", help="Version or label of the model; default: stable.")
 @click.option(
-    "--at-once", type=click.IntRange(1, 256), default=AT_ONCE, show_default=True, help="Images on their way together."
+    "--at-once", type=click.IntRange(1, 256), default=AT_ONCE, show_default=True, help="Images in progress at once."
 )
-@click.option("--force", is_flag=True, help="Enlarge what is done already, and replace what is there.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for each image, and one for all of them.")
-@click.option("--estimate", is_flag=True, help="Only say what would become of them.")
+@click.option("--force", is_flag=True, help="Enlarge finished images again, and overwrite existing files.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image, and a summary at the end.")
+@click.option("--estimate", is_flag=True, help="Only print the size of each result and the expected time.")
 @click.option("--local", is_flag=True, help="Enlarge in this process; --model may be the folder of a version.")
 @click.option(
     "--server", envvar="UPRES_URL", default=DEFAULT_URL, show_default=True, show_envvar=True,
-    help="Where upres runs.",
+    help="URL of the upres server.",
 )  # fmt: skip
-@click.option("--api-key", envvar="UPRES_API_KEY", show_envvar=True, help="Key for it, where one is needed.")
+@click.option("--api-key", envvar="UPRES_API_KEY", show_envvar=True, help="API key, if the server requires one.")
 @click.pass_obj
 def enlarge(in_process: InProcess, /, **given: Any) -> None:
     """Enlarge photos by super-resolution.
 
-    PHOTO is a file, a folder, a pattern, an http(s) address, or - for a list of them on stdin. PNG, JPEG, WebP, AVIF,
-    TIFF, BMP or GIF come in, PNG, JPEG or WebP go out.
+    PHOTO is a file, a folder, a pattern, an http(s) URL, or - to read a list of them from stdin. Input formats: PNG,
+    JPEG, WebP, AVIF, TIFF, BMP and GIF. Output formats: PNG, JPEG and WebP.
     """
     wanted = Wanted(**given)
-    for stream in (sys.stdin, sys.stdout):  # names of files are bytes, and not all of them text
+    for stream in (sys.stdin, sys.stdout):  # file names are bytes, and not always valid text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     try:
@@ -89,7 +89,7 @@ def enlarge(in_process: InProcess, /, **given: Any) -> None:
 
 
 def _local(in_process: InProcess, wanted: Wanted) -> Backend:
-    """The engine in this process. Raises click.ClickException."""
+    """The local engine. Raises click.ClickException when the model cannot be opened."""
     try:
         return in_process(int(wanted.factor), wanted.output_format, wanted.model, wanted.model_version)
     except (UpresError, OSError) as error:

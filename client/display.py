@@ -1,4 +1,4 @@
-"""How a batch looks: bars on a terminal, and a line for each image on stdout, for people or for programs."""
+"""The output of a batch: progress bars on stderr, and one line per image on stdout, as text or JSON."""
 
 import json
 import sys
@@ -19,11 +19,11 @@ from upres.core.schema import Event, Queued, Requeued, Started, Succeeded
 from upres.core.schema import Progress as ProgressEvent
 
 MAX_FINISHED = 4
-"""Bars of finished images that stay; with more images, those before them make room."""
+"""Number of progress bars of finished images that stay visible; older ones are removed."""
 
 
 class Display:
-    """Shows a batch of `total` images, None when nobody knows how many there are."""
+    """Displays a batch of `total` images; None when the number is unknown (a list on stdin)."""
 
     def __init__(self, total: int | None, as_json: bool) -> None:
         self._as_json = as_json
@@ -50,7 +50,7 @@ class Display:
         self.close()
 
     def close(self) -> None:
-        """Show nothing any more."""
+        """Stop updating the progress bars."""
         self._bars.stop()
 
     def begin(self, source: Source) -> Callbacks:
@@ -77,7 +77,7 @@ class Display:
             self._tell(outcome)
 
     def _retire(self, task: TaskID, outcome: Outcome) -> None:
-        """Show how it ended, and no longer how one before ended."""
+        """Show the outcome of an image on its bar; remove the bar of an older finished image."""
         if outcome.result:
             self._bars.update(task, completed=100, stage=f"[green]{outcome.result.width}×{outcome.result.height}")
         else:
@@ -97,7 +97,7 @@ class Display:
 
 
 def _record(outcome: Outcome) -> dict[str, object]:
-    """One image, for programs."""
+    """The JSON object printed for one image."""
     record: dict[str, object] = {"source": outcome.source.image, "status": outcome.status}
     if outcome.output:
         record["output"] = str(outcome.output)
@@ -112,7 +112,7 @@ def _record(outcome: Outcome) -> dict[str, object]:
 
 
 def _show(bars: Progress, task: TaskID, event: Event) -> None:
-    """One event on its bar."""
+    """Show one event on the progress bar of its image."""
     match event:
         case Queued():
             bars.update(task, stage=f"queued, {event.position} ahead")

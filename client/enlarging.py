@@ -1,4 +1,4 @@
-"""What `upres PHOTO…` does: from the options to the exit code."""
+"""The implementation of `upres PHOTO…`: from the options to the exit code."""
 
 import json
 import os
@@ -28,11 +28,11 @@ from upres.core.errors import NotAnImage, UnsupportedImage, UpresError
 from upres.core.schema import WantedFormat
 
 RETRIES = 12
-"""A batch waits a minute for a server that is being restarted."""
+"""Retries of each request: together about a minute, enough for a server that is being restarted."""
 HASTY_SECONDS = 2.0
-"""Who leaves waits no longer for an answer."""
+"""Timeout in seconds of requests that cancel jobs after Ctrl-C."""
 MAX_LOCAL = 2
-"""While one image is on the device another is read or written; more would only take memory."""
+"""Images at once with --local: one on the device while another is read or written. More would only use memory."""
 FAILED, UNREACHABLE, INTERRUPTED = 1, 3, 130
 NAME = "{stem}_x{factor}"
 FIELDS = {"stem", "factor", "model"}
@@ -40,7 +40,7 @@ FIELDS = {"stem", "factor", "model"}
 
 @dataclass(frozen=True)
 class Wanted:
-    """The options of the command."""
+    """The options of the command line; see cli.py."""
 
     photos: tuple[str, ...]
     factor: str
@@ -58,7 +58,7 @@ class Wanted:
     api_key: str | None
 
     def __post_init__(self) -> None:
-        """Raise click.UsageError for what cannot be meant."""
+        """Check the options. Raises click.UsageError when they contradict each other."""
         try:
             fields = {name for _, name, _, _ in Formatter().parse(self.name) if name is not None}
         except ValueError as error:
@@ -72,12 +72,12 @@ class Wanted:
 
     @property
     def options(self) -> JobOptions:
-        """What the jobs are told."""
+        """The options of each job request."""
         return {"model": self.model, "model_version": self.model_version, "output_format": self.output_format}
 
     @property
     def distinct(self) -> dict[str, str]:
-        """What makes results of one image different."""
+        """The options that change the result; part of the key under which a finished image is found."""
         where = "local" if self.local else ""
         return {
             "factor": self.factor,
@@ -89,19 +89,19 @@ class Wanted:
         }
 
     def sources(self, ledger: Ledger | None = None) -> Iterator[Source]:
-        """The images, one after the other, without those that lie beside them because they were made of them."""
+        """Yield the images; skips results of earlier runs that lie in the same folders as the photos."""
         out = os.path.realpath(self.out) if self.out else None
         for source in expand(self.photos, sys.stdin, out):
             if source.image in self.photos or not (ledger and ledger.made_of(Path(source.image))):
                 yield source
 
     def count(self, ledger: Ledger) -> int | None:
-        """How many there are; a list on stdin can be read once only."""
+        """The number of images; None with a list on stdin, which can be read only once."""
         return None if LIST in self.photos else sum(1 for _ in self.sources(ledger))
 
 
 def run(wanted: Wanted, backend: Backend | None) -> int:
-    """Enlarge them all, by default on the server; the exit code."""
+    """Enlarge all images, by default on the server; returns the exit code."""
     begin = time.monotonic()
     with ExitStack() as stack:
         try:
@@ -119,8 +119,8 @@ def run(wanted: Wanted, backend: Backend | None) -> int:
         except KeyboardInterrupt:
             display.close()
             _summarise(wanted, batch, time.monotonic() - begin, "interrupted")
-            os._exit(INTERRUPTED)  # the threads still listen; there is nothing left to wait for
-    if isinstance(batch.lost, BrokenPipeError):  # nobody reads any more, and nothing more is said there
+            os._exit(INTERRUPTED)  # at once: threads still use what a normal exit would close
+    if isinstance(batch.lost, BrokenPipeError):  # the reader of stdout is gone: discard what is left to write
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if total != 1 or wanted.as_json:
         _summarise(wanted, batch, time.monotonic() - begin)
@@ -130,7 +130,7 @@ def run(wanted: Wanted, backend: Backend | None) -> int:
 
 
 def estimate(wanted: Wanted) -> int:
-    """Say what would become of them; the exit code."""
+    """Print an estimate for each image; returns the exit code."""
     failed = False
     with ExitStack() as stack:
         try:
@@ -149,7 +149,7 @@ def estimate(wanted: Wanted) -> int:
 
 
 def _client(wanted: Wanted) -> Client:
-    """A server that is there. Raises ServerUnreachable."""
+    """A client whose server answers. Raises ServerUnreachable."""
     client = Client(wanted.server, wanted.api_key, retries=RETRIES)
     client.check()
     return client
@@ -165,7 +165,7 @@ def _estimate(wanted: Wanted, client: Client, source: Source) -> Estimate:
     if source.trouble:
         raise source.trouble
     if source.is_address:
-        raise UnsupportedImage("What lies at an address is not known before it is fetched; estimate a file.")
+        raise UnsupportedImage("The size of an image at a URL is not known before it is fetched; estimate a file.")
     options: EstimateOptions = {
         "bytes": os.path.getsize(source.image),
         "model": wanted.model,
@@ -183,9 +183,9 @@ def _tell(wanted: Wanted, source: Source, found: Estimate) -> None:
         print(json.dumps({"source": source.image, **found.model_dump(mode="json", exclude_none=True)}))
         return
     tiles = "1 tile" if found.tiles == 1 else f"{found.tiles} tiles"
-    seconds = "nobody knows how long yet" if found.seconds is None else f"about {found.seconds:.1f} s"
+    seconds = "duration not known yet" if found.seconds is None else f"about {found.seconds:.1f} s"
     waiting = f", after {found.waiting} others" if found.waiting else ""
-    there = "" if found.slots else "; no worker is there now"
+    there = "" if found.slots else "; no worker is running now"
     what = f"{tiles}, {seconds}{waiting}{there}" if found.accepted else f"refused: {found.detail} ({found.code})"
     text = f"{source.name}: {found.width}×{found.height} by {found.model} {found.model_version}, {what}"
     print(shown(text, sys.stdout))

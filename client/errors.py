@@ -1,13 +1,13 @@
-"""What can go wrong for a client.
+"""The errors that the client raises.
 
 UpresError (core.errors)
-├── ServerUnreachable     nothing answers at the URL
-├── StoreUnreachable      the object store does not answer, or not with what was asked for
-├── Refused               the server answered with a problem; `code`, `status` and `errors` are its own
-├── JobFailed             the job ended without a result; `code` says why
-├── JobCancelled          somebody cancelled the job
-├── NotInTime             the job goes on, but not within the `timeout` that was given
-└── OutputTaken           something else lies where a result would go (only the command `upres`)
+├── ServerUnreachable     no upres server answers at the URL
+├── StoreUnreachable      the object store does not answer, or answers with an error
+├── Refused               the server answered with an error; `code`, `status` and `errors` are those of the response
+├── JobFailed             the job ended without a result; `code` is the reason
+├── JobCancelled          the job was cancelled
+├── NotInTime             the job did not end within the given `timeout`; it continues on the server
+└── OutputTaken           the output path of a result is in use by another file (only the command `upres`)
 """
 
 from upres.core.api import Problem
@@ -27,7 +27,7 @@ class StoreUnreachable(UpresError):
 
 
 class Refused(UpresError):
-    """The server's problem details (RFC 9457) as an exception; `retry_after` in seconds, 0 when none was told."""
+    """The problem details of the server (RFC 9457) as an exception; `retry_after` in seconds, 0 without the header."""
 
     def __init__(self, problem: Problem, retry_after: float = 0) -> None:
         super().__init__(problem.detail)
@@ -39,7 +39,7 @@ class Refused(UpresError):
 
 
 class JobFailed(UpresError):
-    """The job ended without a result."""
+    """The job failed. `code` and `retryable` are those of the job's `failed` event."""
 
     def __init__(self, code: str, message: str, retryable: bool) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Where somebody is in a job's events, over any number of connections; knows no socket."""
+"""Follows the events of a job over several connections; does no I/O."""
 
 import random
 import time
@@ -11,15 +11,18 @@ from upres.client.sse import Decoder
 from upres.core.schema import EVENT, TERMINAL, Cancelled, Event, Failed, Result, Snapshot, Succeeded
 
 QUIET_SECONDS = 45.0
-"""The server says something every 15 s (20 s behind a gateway); three times that is a dead connection."""
+"""Read timeout in seconds: three times the server's heartbeat of 15 s (20 s behind a gateway that buffers)."""
 GONE_SECONDS = 60
-"""A server that cannot be reached for so long counts as gone."""
+"""Seconds without a connection after which the server is considered unreachable."""
 NOTHING_MORE = 204
-"""The status of a job's events when the last one was seen already."""
+"""HTTP status 204: the client has seen the terminal event already."""
 
 
 class Following:
-    """Where somebody is in a job's events, over any number of connections."""
+    """The position in the events of a job, kept across connections.
+
+    `after` is the id of the last event, None before the first; `over` is True after the terminal event.
+    """
 
     def __init__(self, job_id: str, after: str | None, timeout: float | None) -> None:
         self.after, self.over = after, False
@@ -30,7 +33,7 @@ class Following:
 
     @property
     def quiet_seconds(self) -> float:
-        """How long nothing may be heard. Raises NotInTime."""
+        """The read timeout in seconds, at most the time left. Raises NotInTime when no time is left."""
         if self._until is None:
             return QUIET_SECONDS
         left = self._until - time.monotonic()
@@ -39,13 +42,13 @@ class Following:
         return min(QUIET_SECONDS, left)
 
     def begin(self, response: httpx.Response) -> None:
-        """A connection is there; perhaps it says that nothing more will come."""
+        """Called with each new response; status 204 means that no more events will come."""
         self._decoder = Decoder()
         self.over = response.status_code == NOTHING_MORE
         self._reached = time.monotonic()
 
     def feed(self, line: str) -> tuple[str, Event] | None:
-        """A line → the event that it ends, with its id. Raises NotInTime."""
+        """Decode one line; returns (id, event) when the line completes an event. Raises NotInTime."""
         self._reached = time.monotonic()
         if decoded := self._decoder.feed(line):
             event = EVENT.validate_json(decoded.data)
@@ -56,14 +59,14 @@ class Following:
         return None
 
     def pause(self, error: httpx.TransportError) -> float:
-        """How long to wait before the next connection. Raises ServerUnreachable when they fail for a minute."""
+        """Seconds to wait before reconnecting. Raises ServerUnreachable after GONE_SECONDS without connection."""
         if time.monotonic() - self._reached > GONE_SECONDS:
             raise ServerUnreachable(f"The server does not answer any more; job {self._job_id} goes on.") from error
         return min(RECONNECT_SECONDS * random.uniform(0.5, 1.5), self.quiet_seconds)
 
 
 def result_of(job_id: str, ended: Event | Snapshot) -> Result:
-    """The result of a job that has ended so. Raises JobFailed or JobCancelled."""
+    """The result of a job, from its terminal event or snapshot. Raises JobFailed or JobCancelled."""
     match ended:
         case Succeeded(result=result) | Snapshot(status="succeeded", result=Result() as result):
             return result

@@ -1,6 +1,7 @@
-"""The manifest of an output folder: which results are made of what, so that none is made twice, and none overwritten.
+"""The manifest of an output folder: the source of each result. It prevents repeated work and overwritten results.
 
-A SQLite file: any number of images takes no memory, a crash leaves it whole, and two commands may share a folder.
+It is a SQLite file: memory use does not grow with the number of images, a crash does not damage it, and two commands
+can use one folder at the same time.
 """
 
 import os
@@ -14,8 +15,8 @@ NAME = ".upres.db"
 BUSY_SECONDS = 30
 MOUNTS = Path("/proc/self/mounts")
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.rclone", "fuse.s3fs"}
-"""File systems that other machines may share, as Linux names them."""
-# Paths are bytes: not all of them are text. Claims are this command's, in a file that is gone with it.
+"""File system types in /proc/self/mounts that other machines may mount at the same time."""
+# Paths are stored as bytes, because not every path is valid text. `claims` is temporary: it belongs to this command.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS results (
     output BLOB PRIMARY KEY, source BLOB, bytes INTEGER, mtime_ns INTEGER, options TEXT, done INTEGER
@@ -25,18 +26,18 @@ CREATE TEMPORARY TABLE claims (output BLOB PRIMARY KEY, source BLOB) WITHOUT ROW
 """
 
 Identity = tuple[str, int, int]
-"""Place, bytes, nanoseconds: see Source.identity."""
+"""Real path or URL, size in bytes, modification time in nanoseconds: see Source.identity."""
 
 
 def _journal(folder: Path) -> str:
-    """SQLite's journal mode for a database in a folder: WAL, with which a commit waits for no disk.
+    """The SQLite journal mode for a database in a folder: WAL, with which a commit does not wait for the disk.
 
-    Where other machines may have the folder open, the older one: WAL needs memory that all its users share
-    (sqlite.org/wal.html). SQLite itself keeps to the older one where a file system refuses WAL.
+    On a network file system it is DELETE: WAL needs memory shared by all its users, who must be on one machine
+    (sqlite.org/wal.html). Where a file system does not support WAL, SQLite itself keeps the older mode.
     """
     try:
         mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
-    except OSError:  # another system than Linux
+    except OSError:  # not Linux
         return "WAL"
     above = [(mount[1].encode().decode("unicode_escape"), mount[2]) for mount in mounts]
     here = [(place, kind) for place, kind in above if folder.is_relative_to(place)]
@@ -45,14 +46,14 @@ def _journal(folder: Path) -> str:
 
 
 class Ledger:
-    """What is made in one folder; of None, what is made in this command. Raises OSError or sqlite3.Error."""
+    """The record of results in one folder; with None, in memory for this command. Raises OSError or sqlite3.Error."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = (folder or Path()).resolve()
         self._lock = threading.Lock()
         place = self._folder / NAME if folder else ":memory:"
         self._database = sqlite3.connect(place, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
-        # What a power cut loses is only made again.
+        # synchronous=NORMAL may lose the last records in a power failure; those images are only enlarged again.
         self._database.executescript(f"PRAGMA journal_mode={_journal(self._folder)}; PRAGMA synchronous=NORMAL")
         self._database.executescript(_TABLES)
 
@@ -63,7 +64,7 @@ class Ledger:
         self._database.close()
 
     def finished(self, identity: Identity, options: str) -> Path | None:
-        """Where the result of an image lies that has not changed since; None when it has to be made."""
+        """The existing result of an unchanged image with these options; None when it has to be enlarged."""
         source, size, mtime_ns = identity
         query = "SELECT output FROM results WHERE source = ? AND options = ? AND bytes = ? AND mtime_ns = ? AND done"
         row = self._first(query, os.fsencode(source), options, size, mtime_ns)
@@ -71,7 +72,7 @@ class Ledger:
         return path if path and path.exists() else None
 
     def claim(self, output: Path, source: str) -> str | None:
-        """Whose result an output path will be: None when it is this source's from now on."""
+        """Reserve an output path for a source in this command; None when reserved now, else the earlier claimant."""
         place = self._place(output)
         with self._lock:
             done = self._database.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (place, os.fsencode(source)))
@@ -81,19 +82,19 @@ class Ledger:
         return os.fsdecode(row[0]) if row else None
 
     def made_of(self, output: Path) -> str | None:
-        """The source of the result that lies there, or will in a moment; None when upres did not make it."""
+        """The source of the result at this path, finished or being written; None when upres did not write it."""
         row = self._first("SELECT source FROM results WHERE output = ?", self._place(output))
         return os.fsdecode(row[0]) if row else None
 
     def record(self, identity: Identity, options: str, output: Path, done: bool) -> None:
-        """A result is being written there, or is; whatever was there before is not there any more."""
+        """Record that a result is being written to a path (`done` False) or is complete; replaces the older record."""
         source, size, mtime_ns = identity
         row = (self._place(output), os.fsencode(source), size, mtime_ns, options, done)
         with self._lock:
             self._database.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def _place(self, output: Path) -> bytes:
-        """The name under which an output is known, whatever the folder is called today."""
+        """The path relative to the folder, so that records stay valid when the folder is moved or renamed."""
         return os.fsencode(os.path.relpath(output.absolute(), self._folder))
 
     def _first(self, query: str, *values: object) -> tuple[Any, ...] | None:

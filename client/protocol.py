@@ -1,7 +1,7 @@
-"""What a client says to the server and what the answers mean; knows no socket (sans I/O).
+"""The requests of the client and the meaning of the responses; does no I/O itself (sans I/O).
 
-An operation is a generator of steps: it yields what is to be sent, or waited for, and is sent the response. Client
-and AsyncClient (sdk.py, asynchronous.py) run the same operations, each in its own way.
+An operation is a generator of steps: it yields a request (Call) or a delay (Pause), and receives the response by
+send(). Client (sdk.py) and AsyncClient (asynchronous.py) run the same operations, synchronously and with asyncio.
 """
 
 import base64
@@ -27,24 +27,28 @@ Model = TypeVar("Model", bound=BaseModel)
 Answer = TypeVar("Answer")
 Image = str | PathLike[str] | bytes
 OnBytes = Callable[[int, int], None]
-"""Called with (sent, total) while a file is uploaded."""
+"""Upload callback: called with (bytes sent, bytes in total) after each piece."""
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 Which = Literal["result", "original"]
 CONNECT_SECONDS = 5
+"""Connect timeout in seconds: an unreachable server is noticed sooner than a slow response."""
 INLINE_BYTES = 4_000_000
-"""Larger files are uploaded: Lambda takes bodies of 6 MB, and base64 makes a third more of them."""
+"""Larger files, in bytes, are uploaded by presigned URL. Lambda limits bodies to 6 MB; base64 adds a third."""
 PIECE_BYTES = 1 << 16
+"""Size in bytes of the pieces of uploads and downloads."""
 RECONNECT_SECONDS = 0.5
+"""Delay before the first retry or reconnect, in seconds."""
 MAX_BACKOFF = 8.0
+"""Longest delay of the exponential backoff, in seconds."""
 MAX_PAUSE = 60.0
-"""Who is told to come back later than this is told so, instead of waiting."""
+"""Longest Retry-After, in seconds, that is waited for. For a longer one the error is raised at once."""
 AGAIN = {429, 502, 503, 504}
-"""Statuses after which the same request may succeed soon."""
+"""HTTP statuses after which the same request is retried: it may succeed soon."""
 
 
 class JobOptions(TypedDict, total=False):
-    """What a job may be told besides its image and factor; see JobRequest (core/api.py)."""
+    """Optional fields of a job request besides image and factor; see JobRequest (core/api.py)."""
 
     model: str | None
     model_version: str | None
@@ -56,7 +60,7 @@ class JobOptions(TypedDict, total=False):
 
 
 class EstimateOptions(TypedDict, total=False):
-    """What an estimate may be told besides size and factor; see EstimateRequest (core/api.py)."""
+    """Optional fields of an estimate request besides size and factor; see EstimateRequest (core/api.py)."""
 
     bytes: int
     model: str | None
@@ -65,27 +69,27 @@ class EstimateOptions(TypedDict, total=False):
 
 
 class Body:
-    """A file on its way, in pieces, for both kinds of clients."""
+    """The body of an upload, in pieces of PIECE_BYTES, for the synchronous and the asyncio client."""
 
     def __init__(self, data: bytes, on_bytes: OnBytes) -> None:
         self._data, self._on_bytes = data, on_bytes
 
     def pieces(self) -> Iterator[bytes]:
-        """All of it."""
+        """Yield all pieces in order; call `on_bytes` after each of them."""
         for start in range(0, len(self._data), PIECE_BYTES):
             piece = self._data[start : start + PIECE_BYTES]
             yield piece
             self._on_bytes(start + len(piece), len(self._data))
 
     async def pieces_async(self) -> AsyncIterator[bytes]:
-        """All of it, for asyncio."""
+        """The same as `pieces`, as an asynchronous iterator."""
         for piece in self.pieces():
             yield piece
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request."""
+    """One HTTP request that an operation asks its client to send."""
 
     method: str
     url: str
@@ -93,21 +97,24 @@ class Call:
     content: Body | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     to_store: bool = False
-    """The store is nobody's business to give the API key to."""
+    """Whether the request goes to the object store. It then carries no API key: the store must not see it."""
 
 
 class Pause(NamedTuple):
-    """Wait so long."""
+    """A step that asks the client to wait before the next step."""
 
     seconds: float
 
 
 Steps = Generator[Call | Pause, Any, Answer]
-"""Is sent a response for each Call, and None after each Pause."""
+"""An operation. It yields Call and Pause steps, receives a response for each Call and None after each Pause."""
 
 
 class ApiOperations:
-    """A server, and everything that can be asked of it."""
+    """The operations of the HTTP API, as generators that do no I/O.
+
+    Operations raise ServerUnreachable, StoreUnreachable or Refused, after `retries` retries where a retry may help.
+    """
 
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
 
@@ -120,23 +127,23 @@ class ApiOperations:
 
     @staticmethod
     def timeout(seconds: float) -> httpx.Timeout:
-        """For an answer; whether anybody is there shows sooner."""
+        """Timeouts of a request, in seconds; the connect timeout is at most CONNECT_SECONDS."""
         return httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
 
     def parts(self, call: Call) -> dict[str, Any]:
-        """A request, for httpx."""
+        """The keyword arguments of httpx for a request; adds the API key unless the request goes to the store."""
         own = {} if call.to_store else self._headers
         return {"json": call.json, "headers": {**own, **call.headers}}
 
     def pauses(self) -> Iterator[float]:
-        """How long to wait before each attempt; before the first not at all."""
+        """Seconds to wait before each attempt: 0 before the first, then exponential backoff with jitter."""
         yield 0.0
         for attempt in range(self._retries):
             yield min(MAX_BACKOFF, RECONNECT_SECONDS * 2**attempt) * random.uniform(0.5, 1)
 
     @staticmethod
     def stream_error(call: Call, response: httpx.Response) -> Exception:
-        """What to raise for an error instead of a stream: one of the connection's if it may be gone soon."""
+        """The exception for an error response to a stream request; a transport error if a retry may help."""
         if response.status_code in AGAIN:
             return httpx.RemoteProtocolError(f"{response.status_code} {response.reason_phrase}")
         return refused(call, response)
@@ -150,8 +157,8 @@ class ApiOperations:
         wait: float,
         on_bytes: OnBytes,
     ) -> Steps[JobAccepted | Snapshot]:
-        """Raises FileNotFoundError for a path that is not there."""
-        # Repeating it is safe: it carries an Idempotency-Key.
+        """Submit a job. Raises FileNotFoundError when the path does not exist."""
+        # A retry cannot create a second job: the request carries an Idempotency-Key.
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         if wait:
             headers["Prefer"] = f"wait={wait:.0f}"
@@ -161,7 +168,7 @@ class ApiOperations:
         return kind.model_validate_json(response.content)
 
     def upload(self, data: bytes, on_bytes: OnBytes) -> Steps[str]:
-        """The `image_key`."""
+        """Upload a file by presigned URL; returns its `image_key`."""
         link = yield from self._read(UploadLink, "POST", "/v1/uploads", {"bytes": len(data)})
         headers = {"Content-Length": str(len(data))}
         put = Call("PUT", link.upload_url, content=Body(data, on_bytes), headers=headers, to_store=True)
@@ -169,25 +176,25 @@ class ApiOperations:
         return link.image_key
 
     def estimate(self, width: int, height: int, factor: int, options: EstimateOptions) -> Steps[Estimate]:
-        """What would become of an image."""
+        """Ask for the result size, tiles and expected seconds of an image of width × height pixels."""
         fields = {"width": width, "height": height, "upscale_factor": factor, **options}
         return self._read(Estimate, "POST", "/v1/estimate", fields)
 
     def status(self, job_id: str) -> Steps[Snapshot]:
-        """The job now."""
+        """Read the current state of a job."""
         return self._read(Snapshot, "GET", f"/v1/jobs/{job_id}")
 
     def cancel(self, job_id: str) -> Steps[Snapshot]:
-        """The job after it."""
+        """Cancel a job; returns its state afterwards."""
         return self._read(Snapshot, "DELETE", f"/v1/jobs/{job_id}")
 
     def download(self, job: str | Result, which: Which) -> Steps[bytes]:
-        """The file of a finished job's image."""
+        """Download the result (or the bicubic enlargement, `original`) of a finished job."""
         response = yield from self._ask((yield from self.link(job, which)))
         return response.content
 
     def link(self, job: str | Result, which: Which) -> Steps[Call]:
-        """What to ask the store for."""
+        """The GET request to the store for an image of a job; its presigned URL is taken from the Result if given."""
         if isinstance(job, Result):
             address = job.sr_image_url if which == "result" else job.original_image_url
         else:
@@ -196,7 +203,7 @@ class ApiOperations:
         return Call("GET", address, to_store=True)
 
     def check(self) -> Steps[None]:
-        """Whether anybody is there."""
+        """Check that the server answers. Raises ServerUnreachable when it does not."""
         call = Call("GET", f"{self.url}/healthz")
         try:
             yield call
@@ -204,12 +211,12 @@ class ApiOperations:
             raise unreachable(call, error) from error
 
     def events(self, job_id: str, after: str | None) -> Call:
-        """What to ask for a job's events."""
+        """The request for the event stream of a job, resuming after the event id `after`."""
         headers = {"Last-Event-ID": after} if after else {}
         return Call("GET", f"{self.url}/v1/jobs/{job_id}/events", headers=headers)
 
     def _image_fields(self, image: Image, on_bytes: OnBytes) -> Steps[dict[str, str]]:
-        """The fields of a request that carry the image."""
+        """The request fields for an image: its URL, its key in the store after an upload, or its bytes in base64."""
         if isinstance(image, str) and "://" in image:
             return {"image_url": image}
         data, name = (image, {}) if isinstance(image, bytes) else _file(Path(image))
@@ -222,7 +229,7 @@ class ApiOperations:
         return model.model_validate_json(response.content)
 
     def _ask(self, call: Call) -> Steps[httpx.Response]:
-        """Until there is an answer, or it is known that there will be none soon: as often as Retry-After asks for."""
+        """Send a request; retry it with backoff, or after Retry-After. Raises the error when no attempt succeeds."""
         asked = 0.0
         for pause in self.pauses():
             if pause:
@@ -243,7 +250,7 @@ class ApiOperations:
 
 
 def unreachable(call: Call, error: Exception) -> ServerUnreachable | StoreUnreachable:
-    """Nobody is there."""
+    """The exception for a request that got no response."""
     made: ServerUnreachable | StoreUnreachable
     if call.to_store:
         made = StoreUnreachable(f"The object store does not answer ({error}).")
@@ -255,14 +262,14 @@ def unreachable(call: Call, error: Exception) -> ServerUnreachable | StoreUnreac
 
 
 def refused(call: Call, response: httpx.Response) -> Refused | ServerUnreachable | StoreUnreachable:
-    """The server's problem; what is no problem document comes from something else on the way."""
+    """The exception for an error response. Without problem details (RFC 9457) it is not from upres."""
     answer = f"{response.status_code} {response.reason_phrase}"
     if call.to_store:
         return StoreUnreachable(f"The object store answered {answer}.")
     try:
         return Refused(Problem.model_validate_json(response.content), retry_after(response))
     except ValidationError:
-        where = response.url.copy_with(query=None)  # it may hold a token
+        where = response.url.copy_with(query=None)  # the query may contain a token
     if response.status_code == httpx.codes.NOT_FOUND or response.is_server_error:
         return ServerUnreachable(f"{where} answered {answer}, not as upres does.")
     detail = f"{where} answered {answer}; that is not upres, but something on the way to it."
@@ -279,12 +286,12 @@ def refused(call: Call, response: httpx.Response) -> Refused | ServerUnreachable
 
 
 def noop(*news: object) -> None:
-    """Nobody wants to know."""
+    """Do nothing; the default callback."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that is there, under its name, once it is complete; else there is what was before."""
+    """Write a file under a temporary name, and rename it when complete. After an error the old file remains."""
     part = path.with_name(f".upres-{uuid.uuid4().hex[:12]}.part")
     try:
         with part.open("xb") as file:
@@ -296,7 +303,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def retry_after(response: httpx.Response) -> float:
-    """Seconds that the server asks to wait (RFC 9110, 10.2.3), 0 when it does not; never as a date from upres."""
+    """Seconds of Retry-After (RFC 9110, 10.2.3); 0 when it is missing or a date, which upres never sends."""
     text = response.headers.get("Retry-After", "")
     return float(text) if text.isdecimal() else 0.0
 

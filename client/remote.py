@@ -1,4 +1,4 @@
-"""A server as what enlarges the images of a batch."""
+"""The Backend that enlarges the images of a batch on a server."""
 
 import threading
 import time
@@ -13,14 +13,14 @@ from upres.core.errors import UpresError
 from upres.core.schema import Event, Snapshot
 
 QUICK_SECONDS = 1
-"""What takes no longer is answered at once: one request instead of three, and nobody needs progress."""
+"""Seconds that a submission waits for the result: a short job then takes one request instead of three."""
 
 LATE_SECONDS = 4
-"""An answer comes so much later at most, when everybody is busy."""
+"""Additional seconds allowed, after Ctrl-C, for the responses to submissions and cancellations."""
 
 
 class Remote:
-    """Jobs on a server, all with the same factor and options; `hasty` is for who leaves."""
+    """Jobs on a server with the same factor and options. `hasty` is a client with short timeouts, for cancelling."""
 
     def __init__(self, client: Client, hasty: Client, factor: int, options: JobOptions) -> None:
         self._client, self._hasty, self._factor, self._options = client, hasty, factor, options
@@ -30,7 +30,7 @@ class Remote:
 
     def enlarge(self, image: str, callbacks: Callbacks) -> Output:
         """See Backend."""
-        with self._known_soon():
+        with self._submission():
             job = self._client.submit(
                 image, self._factor, wait=QUICK_SECONDS, on_bytes=callbacks.on_bytes, **self._options
             )
@@ -56,8 +56,8 @@ class Remote:
             self._hasty.cancel(job_id)
 
     @contextmanager
-    def _known_soon(self) -> Iterator[None]:
-        """A job of which nobody knows the id yet."""
+    def _submission(self) -> Iterator[None]:
+        """Count a submission whose job id is not known yet; `cancel` waits for these."""
         with self._lock:
             self._submitting += 1
         try:

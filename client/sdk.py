@@ -1,4 +1,4 @@
-"""Use upres from a program:
+"""The synchronous client:
 
 from upres.client import Client
 
@@ -37,29 +37,29 @@ from upres.core.schema import Event, Result, Snapshot
 
 
 class Upscaled(NamedTuple):
-    """A finished job; the images are downloaded when asked for."""
+    """A finished job. Its images are downloaded only by `download` or `save`."""
 
     client: "Client"
     job_id: str
     result: Result
 
     def download(self, which: Which = "result") -> bytes:
-        """The enlarged image's file, or its bicubic enlargement's."""
+        """Download the enlarged image, or with "original" its bicubic enlargement. See Client.download."""
         return self.client.download(self.job_id, which)
 
     def save(self, path: str | PathLike[str], which: Which = "result") -> Path:
-        """Write that file; returns where."""
+        """Write that image file to a path; returns the path. See Client.save."""
         return self.client.save(self.job_id, path, which)
 
 
 class Client:
-    """A connection to an upres server, by default the one in UPRES_URL; a context manager, and good for threads.
+    """A client of an upres server, by default the one at UPRES_URL; a context manager, safe for use by several threads.
 
-    Where the server asks for an API key, it is given here or in UPRES_API_KEY. `timeout` is how many seconds an
-    answer is waited for. What fails for a reason that may pass is tried again, `retries` times, and as late as
-    Retry-After asks for.
+    An API key is given by `api_key` or in UPRES_API_KEY. `timeout` is the response timeout in seconds. Requests that
+    fail for a temporary reason are retried `retries` times, with backoff, or after the time in Retry-After.
 
-    Methods raise ServerUnreachable or Refused (the server's problem, with its stable `code`).
+    Methods raise ServerUnreachable or StoreUnreachable when the server or the object store does not answer, and Refused
+    when the server answers with an error (with its stable `code`).
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections of the client."""
         self._http.close()
 
     def upscale(
@@ -89,10 +89,10 @@ class Client:
         timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> Upscaled:
-        """Submit an image (path, bytes or http(s) URL), wait, and return what became of it.
+        """Submit an image (path, bytes or http(s) URL), wait until the job ends, and return it.
 
-        `on_event` sees every event on the way, `on_bytes` how much of a large file is uploaded. Raises JobFailed or
-        JobCancelled when there is no result, and NotInTime when the job takes longer than `timeout` seconds.
+        `on_event` is called with every event, `on_bytes` with the progress of an upload. Raises JobFailed or
+        JobCancelled when the job has no result, and NotInTime when it does not end within `timeout` seconds.
         """
         job = self.submit(image, factor, on_bytes=on_bytes, **options)
         for event in self.events(job.job_id, timeout=timeout):
@@ -132,24 +132,25 @@ class Client:
         on_bytes: OnBytes = noop,
         **options: Unpack[JobOptions],
     ) -> JobAccepted | Snapshot:
-        """Submit an image and return at once; with `wait`, the job's Snapshot if it ends within so many seconds (≤ 25).
+        """Submit an image, return at once. With `wait`, return the job's Snapshot if it ends in `wait` seconds (≤ 25).
 
-        Files of more than 4 MB go straight into the store first. Raises FileNotFoundError for a path that is not there.
+        Files of more than 4 MB are uploaded straight to the store first. Raises FileNotFoundError when the path is
+        missing.
         """
         return self._run(self._api.submit(image, factor, options, idempotency_key, wait, on_bytes))
 
     def events(self, job_id: str, *, timeout: float | None = None) -> Iterator[Event]:
-        """The job's events, from the first to the terminal one. See `follow`."""
+        """Yield the events of the job, from the first to the terminal one. See `follow`."""
         for _, event in self.follow(job_id, timeout=timeout):
             yield event
 
     def follow(
         self, job_id: str, after: str | None = None, *, timeout: float | None = None
     ) -> Iterator[tuple[str, Event]]:
-        """The job's events with their ids, from the first, or after an id, to the terminal one.
+        """Yield the events of the job with their ids, from the first, or from the one after the id `after`.
 
-        Reconnects where it was; ServerUnreachable when that fails for a minute, NotInTime when the job has not ended
-        within `timeout` seconds.
+        Ends after the terminal event. Reconnects and resumes when the connection is lost. Raises ServerUnreachable when
+        reconnecting fails for a minute, and NotInTime when the job does not end within `timeout` seconds.
         """
         following = Following(job_id, after, timeout)
         while not following.over:
@@ -164,7 +165,7 @@ class Client:
                 time.sleep(following.pause(error))
 
     def wait(self, job_id: str, *, timeout: float | None = None) -> Result:
-        """The result, when the job has ended. Raises JobFailed, JobCancelled or NotInTime."""
+        """Wait until the job ends; returns its result. Raises JobFailed, JobCancelled or NotInTime."""
         for _ in self.follow(job_id, timeout=timeout):
             pass
         return result_of(job_id, self.status(job_id))
@@ -174,19 +175,19 @@ class Client:
         self._run(self._api.check())
 
     def status(self, job_id: str) -> Snapshot:
-        """The job now."""
+        """Read the current state of the job."""
         return self._run(self._api.status(job_id))
 
     def cancel(self, job_id: str) -> Snapshot:
-        """Cancel the job; one that has ended stays as it is."""
+        """Cancel the job; returns its state. A job that has ended is not changed."""
         return self._run(self._api.cancel(job_id))
 
     def download(self, job: str | Result, which: Which = "result") -> bytes:
-        """The file of a finished job's image; of a Result by its own link, which works for an hour."""
+        """Download an image file of a finished job. Given a Result, its presigned URL is used, valid for an hour."""
         return self._run(self._api.download(job, which))
 
     def save(self, job: str | Result, path: str | PathLike[str], which: Which = "result") -> Path:
-        """Write the file of a finished job's image, piece by piece, whole or not at all; returns where."""
+        """Write an image file of a finished job to a path, in pieces, whole or not at all; returns the path."""
         for pause in self._api.pauses():
             time.sleep(pause)
             call = self._run(self._api.link(job, which))
@@ -200,18 +201,18 @@ class Client:
         raise failure
 
     def upload(self, data: bytes, on_bytes: OnBytes = noop) -> str:
-        """Put an image file straight into the store; returns the key for `image_key`.
+        """Upload an image file straight to the store; returns the key for `image_key`.
 
-        `on_bytes` hears how many bytes of how many were sent.
+        `on_bytes` is called with (bytes sent, bytes in total).
         """
         return self._run(self._api.upload(data, on_bytes))
 
     def estimate(self, width: int, height: int, factor: int = 4, **options: Unpack[EstimateOptions]) -> Estimate:
-        """What would become of an image of this size in pixels, and how long it would take."""
+        """Estimate the result and the seconds for an image of width × height pixels."""
         return self._run(self._api.estimate(width, height, factor, options))
 
     def _run(self, steps: Steps[Answer]) -> Answer:
-        """Do what an operation asks for, one step after the other."""
+        """Run the steps of an operation; returns its result."""
         try:
             step = next(steps)
             while True:
@@ -233,7 +234,7 @@ class Client:
 
     @contextmanager
     def _stream(self, call: Call, quiet_seconds: float | None = None) -> Iterator[httpx.Response]:
-        """A response whose body is read piece by piece. Raises Refused, ServerUnreachable or httpx.TransportError."""
+        """A response whose body is read in pieces. Raises Refused, ServerUnreachable or httpx.TransportError."""
         request = self._request(call)
         if quiet_seconds is not None:
             request.extensions["timeout"]["read"] = quiet_seconds

@@ -1,4 +1,4 @@
-"""Which images are meant: files, folders, patterns, addresses, and lists of them, one after the other."""
+"""Finds the images named on the command line: files, folders, patterns, URLs, and lists of them; one at a time."""
 
 import glob
 import os
@@ -8,39 +8,39 @@ from typing import IO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"}
-"""What is taken from a folder; a file that is named is taken whatever it is called."""
+"""File suffixes that are searched for in folders. A file that is named directly is used with any suffix."""
 LIST = "-"
 
 
 class Source(NamedTuple):
-    """One image."""
+    """One image to enlarge."""
 
     image: str
-    """Its path or address."""
+    """Its path or URL."""
     below: Path = Path()
-    """Where it lies within the folder that was named; empty for what was named itself."""
+    """Its folder relative to the folder that was named; empty when the image itself was named."""
     trouble: OSError | None = None
-    """Why it cannot be looked at."""
+    """The error that makes the source unreadable; None without one."""
 
     @property
     def is_address(self) -> bool:
-        """Whether it is fetched by the server."""
+        """Whether it is a URL, which is downloaded by the backend and not read here."""
         return "://" in self.image
 
     @property
     def file_name(self) -> str:
-        """Its own name."""
+        """The last component of its path or URL."""
         path = unquote(urlsplit(self.image).path) if self.is_address else self.image
         return PurePosixPath(path).name or "image"
 
     @property
     def name(self) -> str:
-        """What to call it before people: with the folders below the one that was named."""
+        """The name shown to users: the relative folder and the file name."""
         return str(self.below / self.file_name)
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """What it is, by which a change shows: place, bytes, nanoseconds. Raises OSError."""
+        """Real path or URL, size in bytes, modification time in ns: they change with the file. Raises OSError."""
         if self.is_address:
             return self.image, 0, 0
         stat = os.stat(self.image)
@@ -48,10 +48,10 @@ class Source(NamedTuple):
 
 
 def expand(names: Iterable[str], lines: IO[str], without: str | None = None) -> Iterator[Source]:
-    """The images that are meant by names, `-` being those in the lines.
+    """Yield the images given by `names`. The name `-` stands for the names in `lines`.
 
-    Of a folder within which the folder `without` (a real path) lies, not what lies there. A folder that cannot be read
-    is a source with trouble.
+    The folder `without` (a real path, the output folder) is skipped inside of named folders. An unreadable folder
+    yields a source with `trouble`.
     """
     for name in names:
         if name == LIST:
@@ -68,12 +68,12 @@ def expand(names: Iterable[str], lines: IO[str], without: str | None = None) -> 
 
 
 def is_many(name: str) -> bool:
-    """Whether a name may mean any number of images."""
+    """Whether a name may stand for several images: a list, a folder or a pattern."""
     return name == LIST or os.path.isdir(name) or (glob.has_magic(name) and not os.path.exists(name))
 
 
 def _walk(folder: str, below: Path, above: tuple[str, ...], without: str | None) -> Iterator[Source]:
-    """The images in a folder, and then in those within, by name; nothing hidden, and no folder within itself."""
+    """Yield images in a folder, then those in its subfolders, sorted by name; skips hidden files and link cycles."""
     try:
         with os.scandir(folder) as entries:
             found = sorted(entry.name for entry in entries if not entry.name.startswith("."))
@@ -92,7 +92,7 @@ def _walk(folder: str, below: Path, above: tuple[str, ...], without: str | None)
 
 
 def _matching(pattern: str, without: str | None) -> Iterator[Source]:
-    """The files that a pattern fits (`**`: any number of folders), below the folder that it does not leave open."""
+    """Yield files that match a pattern; `below` is relative to the folder before the first wildcard."""
     fixed, fits = Path(*_until_magic(Path(pattern).parts[:-1])), False
     inside = f"{without}{os.sep}" if without and without != os.path.realpath(fixed) else None
     for path in glob.iglob(pattern, recursive=True):
@@ -101,7 +101,7 @@ def _matching(pattern: str, without: str | None) -> Iterator[Source]:
             if not (inside and os.path.realpath(path).startswith(inside)):
                 yield Source(path, Path(path).parent.relative_to(fixed))
     if not fits:
-        yield Source(pattern)  # there is no such file, and that is said
+        yield Source(pattern)  # no such file: opening it will fail, and the error names the pattern
 
 
 def _until_magic(parts: Iterable[str]) -> Iterator[str]:

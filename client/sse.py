@@ -1,20 +1,20 @@
-"""Server-sent events (WHATWG HTML, section 9.2), decoded from lines; knows no socket."""
+"""Decodes server-sent events (WHATWG HTML, section 9.2) from lines of text; does no I/O."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 
 class ServerSentEvent(NamedTuple):
-    """One event: the id to resume after (empty when it had none) and its data."""
+    """One event: its id, to resume after (empty without one), and its data."""
 
     id: str
     data: str
 
 
 class Decoder:
-    """Takes lines one by one. Comments and fields that upres does not use are passed over.
+    """Decodes events line by line. Ignores comments and fields that upres does not use.
 
-    An event that is cut off before its empty line is dropped, as the specification asks.
+    An event that is cut off before its final empty line is dropped, as the specification requires.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Decoder:
         self._data: list[str] = []
 
     def feed(self, line: str) -> ServerSentEvent | None:
-        """A line without its end → the event that it ends, if it does."""
+        """Decode one line without its line end; returns the event that this line completes, or None."""
         if not line:
             data, self._data = self._data, []
             return ServerSentEvent(self._id, "\n".join(data)) if data else None
@@ -36,7 +36,7 @@ class Decoder:
 
 
 def decode(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
-    """Lines → events."""
+    """Decode all complete events in lines."""
     decoder = Decoder()
     for line in lines:
         if event := decoder.feed(line):

@@ -1,5 +1,5 @@
-"""The operator's console: the commands `upres jobs`, `keys`, `workers` and `doctor`.
+"""The commands for operators: `upres jobs`, `keys`, `workers` and `doctor`.
 
-They talk to Redis and the object store themselves, and need the extra `operator`. What belongs to it is imported inside
-of functions, so that every `--help` works without.
+They connect directly to Redis and the object store, and need the extra `operator`. The packages of that extra are
+imported inside of functions, so that `--help` of every command works without them.
 """

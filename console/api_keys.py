@@ -1,23 +1,24 @@
-"""`upres keys`: who may use an upres. Talks to Redis itself, where UPRES_REDIS_URL says."""
+"""`upres keys`: creates, lists and revokes API keys. Connects directly to Redis, at UPRES_REDIS_URL."""
 
 import click
 from pydantic import ValidationError
 
 from upres.console.terminal import connection, print_table, row, table
 
-HELP = """Look after API keys: who may, and how much.
+HELP = """Manage API keys and their limits.
 
-Without a command: all of them. They are asked for where UPRES_ACCESS=keys. Needs access to Redis (UPRES_REDIS_URL)."""
+Without a command: list all keys. The server checks keys when UPRES_ACCESS=keys. Needs access to Redis
+(UPRES_REDIS_URL)."""
 
 
 EPILOG = """\b
 Examples:
-  upres keys                               who may, and how much
-  upres keys create "Ann" --per-minute 60  prints the key, this once
+  upres keys                               list all keys and their limits
+  upres keys create "Ann" --per-minute 60  print a new key (shown only once)
   upres keys revoke KEY_ID
 
 \b
-Exit codes: 0 done · 1 it was not · 2 wrong usage
+Exit codes: 0 success · 1 error · 2 wrong usage
 """
 
 
@@ -38,11 +39,11 @@ def api_keys(context: click.Context) -> None:
 
 @api_keys.command()
 @click.argument("name")
-@click.option("--per-minute", default=120, show_default=True, help="Submissions; as many may come at once.")
-@click.option("--at-once", default=100, show_default=True, help="Jobs that have not ended.")
-@click.option("--megapixels", default=50_000.0, show_default=True, help="Of results, in 24 hours.")
+@click.option("--per-minute", default=120, show_default=True, help="Submissions per minute; they may come in a burst.")
+@click.option("--at-once", default=100, show_default=True, help="Jobs that have not ended, at most.")
+@click.option("--megapixels", default=50_000.0, show_default=True, help="Megapixels of results per 24 hours.")
 def create(name: str, per_minute: int, at_once: int, megapixels: float) -> None:
-    """Make a key for somebody. It is shown this once; only its digest is kept."""
+    """Create a key for the user NAME. It is shown only once; only its digest is stored."""
     from upres.core import api_keys as stored
 
     with connection() as redis:
@@ -57,7 +58,7 @@ def create(name: str, per_minute: int, at_once: int, megapixels: float) -> None:
 @api_keys.command()
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
-    """Let nobody use a key any more; its jobs go on."""
+    """Revoke a key: it is rejected from now on. Jobs that it submitted continue."""
     from upres.core import api_keys as stored
 
     with connection() as redis:

@@ -1,4 +1,4 @@
-"""`upres jobs`: what operators ask and do. Talks to Redis itself, where UPRES_REDIS_URL says."""
+"""`upres jobs`: shows the queue, jobs and dead letters. Connects directly to Redis, at UPRES_REDIS_URL."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -14,18 +14,18 @@ from upres.core.errors import JobNotFound, UpresError
 if TYPE_CHECKING:
     from redis import Redis
 
-HELP = """Look after jobs: what waits, what runs, what died.
+HELP = """Inspect jobs: waiting, running and dead ones.
 
-Without a command: how it stands. Needs access to Redis (UPRES_REDIS_URL)."""
+Without a command: print an overview. Needs access to Redis (UPRES_REDIS_URL)."""
 EPILOG = """\b
 Examples:
-  upres jobs                 how many wait, run, and died
-  upres jobs dead            what died, and why
-  upres jobs show JOB_ID     everything that happened to a job
-  upres jobs replay --all    try again what died
+  upres jobs                 count waiting, running and dead jobs
+  upres jobs dead            list dead letters and their errors
+  upres jobs show JOB_ID     print all events of a job
+  upres jobs replay --all    submit all dead letters again
 
 \b
-Exit codes: 0 done · 1 something was not · 2 wrong usage
+Exit codes: 0 success · 1 error · 2 wrong usage
 """
 
 
@@ -39,11 +39,11 @@ def jobs(context: click.Context) -> None:
 
 
 @jobs.command()
-@click.option("--most", default=100, show_default=True, help="At most so many, the newest.")
+@click.option("--most", default=100, show_default=True, help="Number of dead letters to list, newest first.")
 def dead(most: int) -> None:
     """List dead letters.
 
-    These are jobs whose workers died, or that failed for a reason nobody foresaw.
+    Dead letters are jobs whose workers died several times, or that failed with an unexpected error.
     """
     from upres.core import deadletters
 
@@ -57,7 +57,7 @@ def dead(most: int) -> None:
 @jobs.command()
 @click.argument("job_id")
 def show(job_id: str) -> None:
-    """Show what a job asked for, and all its events."""
+    """Show the events of a job, and for a dead letter its request."""
     from upres.core import deadletters, events
 
     with connection() as redis:
@@ -75,9 +75,9 @@ def show(job_id: str) -> None:
 
 @jobs.command()
 @click.argument("job_ids", nargs=-1, metavar="JOB_ID...")
-@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
+@click.option("--all", "everything", is_flag=True, help="Replay all dead letters.")
 def replay(job_ids: tuple[str, ...], everything: bool) -> None:
-    """Enqueue dead letters again, as new jobs; prints their ids."""
+    """Submit dead letters again, as new jobs; print their ids."""
     from upres.core import deadletters
 
     _each(job_ids, everything, lambda redis, job_id: print(deadletters.replay(redis, job_id)))
@@ -85,16 +85,16 @@ def replay(job_ids: tuple[str, ...], everything: bool) -> None:
 
 @jobs.command()
 @click.argument("job_ids", nargs=-1, metavar="JOB_ID...")
-@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
+@click.option("--all", "everything", is_flag=True, help="Delete all dead letters.")
 def drop(job_ids: tuple[str, ...], everything: bool) -> None:
-    """Forget dead letters."""
+    """Delete dead letters."""
     from upres.core import deadletters
 
     _each(job_ids, everything, deadletters.drop)
 
 
 def _each(job_ids: Iterable[str], everything: bool, do: "Callable[[Redis, str], object]") -> None:
-    """Each of the dead letters; those that cannot be done are told, and the exit code is 1."""
+    """Call `do` for each dead letter. Prints errors to stderr; exits with 1 when at least one occurred."""
     from upres.core import deadletters
 
     with connection() as redis:

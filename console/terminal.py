@@ -1,4 +1,4 @@
-"""What the commands for operators share: tables that show text from outside as text, and a Redis that may be away."""
+"""Shared by the operators' commands: tables that do not interpret untrusted text, and the connection to Redis."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 def table(*columns: str) -> Table:
-    """An empty one."""
+    """An empty table with these column names."""
     return Table(*columns, box=None, header_style="bold")
 
 
 def row(table: Table, *cells: str) -> None:
-    """A row of a table; text from outside is no markup."""
+    """Add a row. Cells are shown as plain text: markup and control characters in them have no effect."""
     table.add_row(*(Text(printable(cell)) for cell in cells))
 
 
 def print_table(table: Table, otherwise: str) -> None:
-    """The table, or what to say when it is empty; never cut, whatever the terminal's width."""
+    """Print the table, or `otherwise` when it is empty. It is at least 160 columns wide, even in a narrow terminal."""
     if table.row_count:
         Console(width=max(Console().width, 160)).print(table)
     elif otherwise:
@@ -37,7 +37,7 @@ def print_table(table: Table, otherwise: str) -> None:
 
 @contextmanager
 def connection() -> Iterator["Redis"]:
-    """Redis, where UPRES_REDIS_URL says; what goes wrong inside the block ends the command with a sentence."""
+    """A connection to Redis at UPRES_REDIS_URL. Raises click.ClickException when the block raises an error."""
     from redis.exceptions import RedisError
 
     from upres.core.queue import connect_quickly

@@ -1,4 +1,4 @@
-"""`upres workers`: who is there, on what, with which models, and at which jobs."""
+"""`upres workers`: lists workers with their devices, models and jobs."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from upres.core.workers import Worker
 
-HELP = """Show the workers: their devices and memory, their models, and how far their jobs are.
+HELP = """List the workers: device, memory, models, and the progress of their jobs.
 
-A worker says how it is every two seconds. Needs access to Redis (UPRES_REDIS_URL)."""
+Workers report their state every two seconds. Needs access to Redis (UPRES_REDIS_URL)."""
 EPILOG = """\b
-Exit codes: 0 done · 1 it was not · 2 wrong usage
+Exit codes: 0 success · 1 error · 2 wrong usage
 """
 
 
@@ -43,7 +43,7 @@ def _memory(worker: "Worker") -> str:
 
 
 def _jobs(redis: "Redis", worker: "Worker") -> list[str]:
-    """Each with what it is at."""
+    """One line per job of the worker: its id and its current stage."""
     with redis.pipeline(transaction=False) as pipeline:
         for job_id in worker.jobs:
             pipeline.xrevrange(keys.events(job_id), count=1)

@@ -1,1 +1,1 @@
-"""Everything that runs upres: on this machine, in containers, on AWS."""
+"""Deployment of upres: on this machine, in containers, on AWS; and tools of the Makefile."""

@@ -1,4 +1,4 @@
-"""`python -m infra.audit`: pip-audit over what is installed; says so when the advisory service cannot be asked."""
+"""`python -m infra.audit`: runs pip-audit on the installed packages; prints a note when the service is unreachable."""
 
 import json
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> int:
-    """1 when a package has a known vulnerability."""
+    """Run pip-audit; returns 1 when a package has a known vulnerability, 0 also when the check was not possible."""
     command = [sys.executable, "-m", "pip_audit", "--format", "json", "--progress-spinner", "off", "--skip-editable"]
     done = subprocess.run(command, capture_output=True, text=True)
     try:

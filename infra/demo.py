@@ -1,4 +1,4 @@
-"""`make demo`: a real photo through the real system, and what happens on the way."""
+"""`make demo`: enlarges a photo with a local stack of all processes, and prints each step."""
 
 import argparse
 import sys
@@ -20,15 +20,15 @@ from upres.embedded.stack import Local
 ROOT = Path(__file__).parent.parent
 PHOTO = ROOT / "samples" / "chelsea.png"
 FACTOR = 8
-"""Work enough to watch: the photo in one tile, and its enlargement in twelve."""
+"""8, so that there is some progress to watch: the network for 4 has one tile, the one for 2 after it has twelve."""
 CROP = (155, 75, 225, 120)
-"""Left, top, right, bottom of the detail that is shown enlarged, in pixels of the photo."""
+"""Left, top, right, bottom of the detail in the comparison image, in pixels of the photo."""
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> int:
-    """Enlarge one photo and show each step; 1 when something went wrong."""
+    """Enlarge one photo and print each step; returns 1 after an error."""
     parser = argparse.ArgumentParser(prog="python -m infra.demo", description=__doc__)
     parser.add_argument("photo", nargs="?", type=Path, default=PHOTO, help="image to enlarge (default: a cat)")
     parser.add_argument("--out", type=Path, default=ROOT / "demo", help="folder for the results (default: demo)")
@@ -73,7 +73,7 @@ def _enlarge(local: Local, photo: Path, out: Path) -> None:
 
 
 def _watch(local: Local, pubsub: Any) -> Event:
-    """Print what is published until the job ends; ChildDied when a part dies meanwhile."""
+    """Print published events until the job ends. Raises ChildDied when one of the processes ends before."""
     while True:
         local.check()
         message = pubsub.get_message(timeout=1)
@@ -87,7 +87,7 @@ def _watch(local: Local, pubsub: Any) -> Event:
 
 
 def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
-    """The same detail of both images, bicubic left, network right."""
+    """The same detail of both images: bicubic on the left, upres on the right."""
     left, top, right, bottom = (FACTOR * side for side in CROP)
     details = [image.convert("RGB").crop((left, top, right, bottom)) for image in (before, after)]
     width, height = details[0].size

@@ -1,10 +1,10 @@
-"""`python -m infra.manifests`: what can be known about containers and Kubernetes without Docker and without a cluster.
+"""`python -m infra.manifests`: checks Dockerfiles and Kubernetes manifests, without Docker and without a cluster.
 
     infra/docker       hadolint; compose files against the schema of the Compose Specification
-    infra/kubernetes   each overlay, as kubectl renders it: objects against their schemas, unknown fields refused
-    both               images are pinned, files that are named exist, variables are settings
+    infra/kubernetes   each overlay, rendered by kubectl: objects against their schemas, unknown fields are errors
+    both               images are pinned by digest, referenced files exist, variables are settings
 
-One line for each thing that was looked at; 1 when something is wrong.
+Prints one line per check; exits with 1 when at least one check fails.
 """
 
 import json
@@ -22,12 +22,12 @@ from upres.core.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / ".venv" / "manifests"
-"""Where make puts kubectl and the schemas of custom resources."""
+"""Where `make manifests` installs kubectl and the schemas of custom resources."""
 KUBERNETES = "1.35"
-"""The oldest that is still maintained."""
+"""Version of the Kubernetes schema: the oldest release that is still maintained."""
 PINNED = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+[\w.-]*@sha256:[0-9a-f]{64}")
 OURS = re.compile(r"upres-\w+:\d+\.\d+\.\d+(-\w+)?")
-"""Built here, so no registry knows a digest of it yet."""
+"""Images of upres itself; they are built locally, so they have no digest in a registry."""
 CUSTOM = ("keda.sh/", "monitoring.coreos.com/")
 VARIABLE = re.compile(rf"\b{PREFIX}[A-Z0-9_]*[A-Z0-9]\b")
 
@@ -35,14 +35,14 @@ Document = dict[str, Any]
 
 
 class Looked(NamedTuple):
-    """One thing that was looked at, and what is wrong with it."""
+    """One check, and the errors that it found."""
 
     what: str
     wrong: Sequence[str]
 
 
 def main(root: Path = ROOT) -> int:
-    """Look at everything, and say so."""
+    """Run all checks and print the results; returns the exit code."""
     if not TOOLS.exists():
         print("There is no kubectl, and there are no schemas of custom resources; run: make manifests")
         return 1
@@ -57,7 +57,7 @@ def main(root: Path = ROOT) -> int:
 
 
 def everything(root: Path) -> Iterator[Looked]:
-    """All that there is to be looked at."""
+    """All checks."""
     for path in sorted((root / "infra/docker").glob("*.Dockerfile")):
         yield from dockerfile(root, path)
     for path in sorted((root / "infra/docker").glob("compose*.yml")):
@@ -68,7 +68,7 @@ def everything(root: Path) -> Iterator[Looked]:
 
 
 def dockerfile(root: Path, path: Path) -> Iterator[Looked]:
-    """A Dockerfile: hadolint, what it is built on, what it copies."""
+    """Check a Dockerfile: hadolint, pinned base images, and files that COPY needs."""
     name = path.relative_to(root)
     yield Looked(f"{name}: hadolint", _output(["hadolint", "--no-color", str(path)]))
     yield Looked(f"{name}: images", [f"{base} is not pinned" for base in bases(path) if not PINNED.fullmatch(base)])
@@ -78,7 +78,7 @@ def dockerfile(root: Path, path: Path) -> Iterator[Looked]:
 
 
 def compose(root: Path, path: Path) -> Iterator[Looked]:
-    """A compose file: its schema, its images, and the files that it mounts or builds from."""
+    """Check a compose file: its schema, pinned images, and the files that it mounts or builds from."""
     name = path.relative_to(root)
     command = ["check-jsonschema", "--color", "never", "--output-format", "json"]
     report = json.loads("\n".join(_output([*command, "--builtin-schema", "vendor.compose-spec", str(path)])))
@@ -93,7 +93,7 @@ def compose(root: Path, path: Path) -> Iterator[Looked]:
 
 
 def mounted(services: Document) -> Iterator[str]:
-    """Files that services mount and Dockerfiles that they are built from, relative to the compose file."""
+    """Files that services mount, and their Dockerfiles; relative to the compose file."""
     for service in services.values():
         yield from (volume.split(":")[0] for volume in service.get("volumes", ()) if volume.startswith("."))
         build = service.get("build", {})
@@ -102,7 +102,7 @@ def mounted(services: Document) -> Iterator[str]:
 
 
 def overlay(path: Path) -> Iterator[Looked]:
-    """An overlay: each of its objects, and its images."""
+    """Check an overlay: each of its objects, and pinned images."""
     documents, wrong = rendered(path)
     yield Looked(f"{path.name}: kustomize", wrong)
     custom = [document for document in documents if document["apiVersion"].startswith(CUSTOM)]
@@ -115,13 +115,13 @@ def overlay(path: Path) -> Iterator[Looked]:
 
 
 def rendered(path: Path) -> tuple[list[Document], list[str]]:
-    """The objects of an overlay, and why there are none."""
+    """The objects of an overlay, and the error of kubectl if it cannot render them."""
     done = subprocess.run([TOOLS / "kubectl/kubectl", "kustomize", path], capture_output=True, text=True)
     return list(yaml.safe_load_all(done.stdout)), [done.stderr.strip()] if done.returncode else []
 
 
 def invalid(document: Document) -> list[str]:
-    """What Kubernetes's own schema says against an object; fields that it does not know included."""
+    """Errors of an object against the schema of Kubernetes; unknown fields are errors."""
     try:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
@@ -132,7 +132,7 @@ def invalid(document: Document) -> list[str]:
 
 
 def invalid_custom(documents: list[Document]) -> list[list[str]]:
-    """What their schemas say against custom resources, for each of them."""
+    """Errors of custom resources against their schemas, one list for each resource."""
     script = Path(__file__).with_name("kubernetes") / "crds.mjs"
     command = ["node", "--input-type=module", "--eval", script.read_text()]
     done = subprocess.run(command, cwd=TOOLS, input=json.dumps(documents), capture_output=True, text=True)
@@ -143,7 +143,7 @@ def invalid_custom(documents: list[Document]) -> list[list[str]]:
 
 
 def unpinned(value: object) -> list[str]:
-    """Images, wherever they are named, that may be something else tomorrow."""
+    """Errors for images without a digest: the contents of a tag may change."""
     pinned = (PINNED.fullmatch, OURS.fullmatch)
     return [f"{image} is not pinned" for image in _images(value) if not any(match(image) for match in pinned)]
 
@@ -158,7 +158,7 @@ def _images(value: object) -> Iterator[str]:
 
 
 def variables(root: Path) -> Looked:
-    """Every variable that is named anywhere has to be a setting, or the password of a user of Redis."""
+    """Check that each UPRES_ variable in docker/ and kubernetes/ is a setting, or the password of a Redis user."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for users in ("infra/redis/users.acl", "infra/kubernetes/scaler.acl"):
         known |= set(VARIABLE.findall((root / users).read_text()))
@@ -174,11 +174,11 @@ class Stage(NamedTuple):
     name: str
     base: str
     instructions: list[tuple[str, str]]
-    """In order, without FROM."""
+    """(instruction, value) in order, without FROM."""
 
     @property
     def copied(self) -> Iterator[tuple[str, str]]:
-        """What COPY takes from the context, and where to."""
+        """Sources in the build context and targets of all COPY instructions."""
         for instruction, value in self.instructions:
             if instruction == "COPY" and "--from=" not in value:
                 *sources, target = (word for word in value.split() if not word.startswith("--"))
@@ -186,7 +186,7 @@ class Stage(NamedTuple):
 
 
 def stages(path: Path, **arguments: str) -> list[Stage]:
-    """The stages of a Dockerfile, in order; `arguments` as with --build-arg."""
+    """The stages of a Dockerfile, in order; `arguments` are build arguments, as with --build-arg."""
     found: list[Stage] = []
     for line in re.sub(r"\\\n(?:\s*#.*\n)*", "", path.read_text()).splitlines():
         instruction, _, value = line.strip().partition(" ")
@@ -204,13 +204,13 @@ def stages(path: Path, **arguments: str) -> list[Stage]:
 
 
 def bases(path: Path) -> list[str]:
-    """The images that a Dockerfile builds on."""
+    """The external base images of a Dockerfile."""
     found = stages(path)
     return [stage.base for stage in found if stage.base not in {other.name for other in found}]
 
 
 def context(root: Path, source: str) -> list[Path]:
-    """The files that COPY finds at or below `source`, relative to the root: those that .dockerignore leaves."""
+    """The files that COPY includes for `source`, relative to the root, after applying .dockerignore."""
     lines = [line.strip() for line in (root / ".dockerignore").read_text().splitlines()]
     rules = [(_pattern(line.removeprefix("!")), line.startswith("!")) for line in lines if line and line[0] != "#"]
     found = []
@@ -224,7 +224,7 @@ def context(root: Path, source: str) -> list[Path]:
 
 
 def _pattern(line: str) -> re.Pattern[str]:
-    """A line of .dockerignore; the last one that matches a file or a folder above it decides."""
+    """The pattern of a line in .dockerignore. The last line that matches a file or one of its folders decides."""
     escaped = re.escape(line.strip("/"))
     return re.compile(escaped.replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*"))
 
@@ -234,7 +234,7 @@ def _named(path: Path, document: Document) -> str:
 
 
 def _output(command: list[str]) -> list[str]:
-    """The lines that a tool of this environment prints."""
+    """The lines that a program of this virtual environment prints, on stdout and stderr."""
     program = Path(sys.executable).with_name(command[0])
     done = subprocess.run([program, *command[1:]], capture_output=True, text=True)
     return (done.stdout + done.stderr).splitlines()

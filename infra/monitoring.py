@@ -1,9 +1,9 @@
-"""What watches upres, as code: `python -m infra.monitoring` writes it where it is used.
+"""The dashboard and alerts as code: `python -m infra.monitoring` writes them to the files that use them.
 
-    infra/grafana/upres.json             the dashboard, from below
-    infra/kubernetes/base/alerts.yaml    infra/prometheus/rules.yml for the Prometheus Operator
+    infra/grafana/upres.json             the dashboard, from the panels below
+    infra/kubernetes/base/alerts.yaml    infra/prometheus/rules.yml, for the Prometheus Operator
 
-What Redis knows is told by every function alike, hence `max`; what processes know of themselves is summed.
+Every function process reports the same values from Redis, so queries use `max`. Values of processes are summed.
 """
 
 from pathlib import Path
@@ -24,11 +24,11 @@ RULES = INFRA / "prometheus" / "rules.yml"
 OPERATORS_RULES = INFRA / "kubernetes" / "base" / "alerts.yaml"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
 WIDTH, HEIGHT = 8, 7
-"""Of a panel, in Grafana's grid of 24 columns."""
+"""Size of a panel, in cells of Grafana's grid of 24 columns."""
 
 
 class Graph(NamedTuple):
-    """One panel: what it is about, in which unit, and what is drawn under which legend."""
+    """One panel: title, description, unit, and its lines as legend → PromQL query."""
 
     title: str
     about: str
@@ -37,7 +37,7 @@ class Graph(NamedTuple):
 
 
 def quantiles(metric: str, by: str = "", legend: str = "") -> dict[str, str]:
-    """The median and the 95th percentile of a histogram."""
+    """Queries for the median and the 95th percentile of a histogram."""
     labels = f"le, {by}" if by else "le"
     return {
         f"{legend} p{percent}".strip(): f"histogram_quantile({percent / 100}, sum by ({labels}) "
@@ -172,7 +172,7 @@ FUNCTION = (
 
 
 def panel(graph: Graph) -> Panel:
-    """One graph."""
+    """The Grafana panel of a graph."""
     legend = VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM).show_legend(True)
     built = Panel().title(graph.title).description(graph.about).unit(graph.unit).span(WIDTH).height(HEIGHT).min(0)
     built = built.datasource(SOURCE).legend(legend)
@@ -182,7 +182,7 @@ def panel(graph: Graph) -> Panel:
 
 
 def dashboard() -> str:
-    """The whole of it, as Grafana imports it."""
+    """The dashboard as JSON, as Grafana imports it."""
     built = Dashboard("upres").uid("upres").tags(["upres"]).refresh("30s").time("now-3h", "now").timezone("browser")
     built = built.with_variable(DatasourceVariable("source").label("Prometheus").type("prometheus"))
     for title, graphs in (("Jobs", JOBS), ("Workers", WORKERS), ("Function", FUNCTION)):
@@ -193,7 +193,7 @@ def dashboard() -> str:
 
 
 def operators_rules() -> str:
-    """The alerts as the Prometheus Operator wants them."""
+    """The alerts as a PrometheusRule in YAML, for the Prometheus Operator."""
     rule = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",

@@ -1,10 +1,10 @@
-"""`make pictures`: the pictures of the documentation, each by running what it shows.
+"""`make pictures`: makes the pictures of the documentation by running what they show.
 
 docs/before-after.png   a detail eight times enlarged, by bicubic interpolation and by upres
 docs/models.png         a detail four times enlarged by several models
 docs/page.jpg           the page while an image is being enlarged
-docs/terminal.svg       the command, as it looks in a terminal
-docs/doctor.svg         what operators see there
+docs/terminal.svg       the command in a terminal
+docs/doctor.svg         the operators' commands in a terminal
 """
 
 import argparse
@@ -35,10 +35,10 @@ from upres.embedded.stack import Local, tool
 DOCS = ROOT / "docs"
 SAMPLES = ROOT / "samples"
 EYE = (150, 60, 246, 156)
-"""Left, top, right, bottom of the detail that the models are shown on, in pixels of the photo."""
+"""Left, top, right, bottom of the detail used to compare models, in pixels of the photo."""
 MODELS = ("faithful", "realesrgan-x4plus")
 TILES = 4
-"""So many finished ones are to be seen."""
+"""Number of finished tiles after which the page and the operators' commands are captured."""
 COMMANDS = (
     "upres --estimate photos/coffee.png --factor 2",
     "upres photos --factor 2 --out big",
@@ -47,11 +47,13 @@ COMMANDS = (
 )
 FOR_OPERATORS = ("upres doctor", "upres jobs", "upres workers")
 COLUMNS, LINES = 92, 40
+"""Size of the terminal, in characters."""
 WIDE = 132
+"""Columns of the terminal for the operators' commands, which print wide tables."""
 
 
 def main() -> int:
-    """Make them all."""
+    """Make all pictures."""
     argparse.ArgumentParser(prog="python -m infra.pictures", description=__doc__).parse_args()
     with Local() as local, Client(local.url) as client, tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "photos").symlink_to(SAMPLES)
@@ -64,13 +66,13 @@ def main() -> int:
 
 
 def before_after(client: Client) -> Image.Image:
-    """A detail, before and after."""
+    """A detail of a photo, enlarged by bicubic interpolation and by upres."""
     done = client.upscale(SAMPLES / "chelsea.png", FACTOR)
     return side_by_side(*(Image.open(io.BytesIO(done.download(which))) for which in ("original", "result")))
 
 
 def models(local: Local, client: Client) -> Image.Image:
-    """A detail by bicubic interpolation and by each model."""
+    """A detail of a photo, enlarged by bicubic interpolation and by each of MODELS."""
     for name in MODELS[1:]:
         subprocess.run([tool("upres"), "models", "pull", name], env={**os.environ, **local.environment}, check=True)
     made = [client.upscale(SAMPLES / "chelsea.png", 4, model=name) for name in MODELS]
@@ -93,7 +95,7 @@ def _row(details: Sequence[Image.Image], names: Sequence[str]) -> Image.Image:
 
 
 def page(local: Local) -> Image.Image:
-    """The page, with one image done and one in the works."""
+    """A screenshot of the page with one finished image and one in progress."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(**launch_options())
         seen = browser.new_page(viewport={"width": 900, "height": 1280})
@@ -111,7 +113,7 @@ def page(local: Local) -> Image.Image:
 
 
 def terminal(local: Local, folder: Path, commands: Sequence[str], columns: int) -> str:
-    """Some commands and what they print, as SVG."""
+    """Run commands in a terminal of `columns` columns; returns the screen as SVG."""
     screen = pyte.Screen(columns, LINES)
     stream = pyte.ByteStream(screen)
     for command in commands:
@@ -124,7 +126,7 @@ def terminal(local: Local, folder: Path, commands: Sequence[str], columns: int) 
         lines.pop()
     for line in lines:
         console.print(line, no_wrap=True, crop=True)
-    # No fonts from elsewhere: a monospaced one is everywhere.
+    # Remove the web fonts, so that the SVG loads nothing from other servers; every system has a monospaced font.
     plain = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
         "Fira Code", "ui-monospace"
     )
@@ -132,7 +134,7 @@ def terminal(local: Local, folder: Path, commands: Sequence[str], columns: int) 
 
 
 def at_work(local: Local, client: Client, folder: Path) -> str:
-    """What operators see while a job runs."""
+    """The operators' commands in a terminal while a job runs, as SVG."""
     job = client.submit(SAMPLES / "coffee.png", FACTOR)
     for event in client.events(job.job_id):
         if isinstance(event, Progress) and event.tiles_done == TILES:
@@ -143,7 +145,7 @@ def at_work(local: Local, client: Client, folder: Path) -> str:
 
 
 def _in_a_terminal(command: list[str], local: Local, folder: Path, columns: int) -> bytes:
-    """What a command writes to a terminal."""
+    """The bytes that a command writes to a terminal."""
     ours, theirs = pty.openpty()
     environment = {
         **os.environ,
@@ -159,14 +161,14 @@ def _in_a_terminal(command: list[str], local: Local, folder: Path, columns: int)
             if select([ours], [], [], 0.1)[0]:
                 try:
                     written += os.read(ours, 1 << 16)
-                except OSError:  # the last one at the other end has left
+                except OSError:  # the command has closed its end of the terminal
                     break
     os.close(ours)
     return bytes(written)
 
 
 def _line(screen: pyte.Screen, number: int) -> Text:
-    """One line of the screen, with its colours."""
+    """One line of the screen with its colours, as rich text."""
     line = Text()
     for column in range(screen.columns):
         cell = screen.buffer[number][column]

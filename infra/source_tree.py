@@ -1,8 +1,8 @@
-"""`python -m infra.source_tree`: the packages under the names that they are imported by, as links, for mypy and others.
+"""`python -m infra.source_tree`: makes links to the packages under their import names, for mypy and other tools.
 
-The wheel has one package, `upres`; in a checkout its parts lie in folders of their own (`package-dir` in
-pyproject.toml). Python finds them by the editable install. mypy, import-linter and editors look for folders, so this
-makes links: .venv/source/upres/core → core, and so on.
+The wheel has one package, `upres`; in a checkout its subpackages are top-level folders (`package-dir` in
+pyproject.toml). Python finds them by the editable install. mypy, import-linter and editors need folders, so this
+script makes links: .venv/source/upres/core → core, and so on.
 """
 
 import shutil
@@ -12,11 +12,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TREE = ROOT / ".venv" / "source"
 BESIDE = ("benchmarks", "infra", "tests")
-"""Packages that are in the checkout only."""
+"""Packages that are in the checkout, but not in the wheel."""
 
 
 def main() -> None:
-    """Make the links anew."""
+    """Delete the old links, and make new ones."""
     shutil.rmtree(TREE, ignore_errors=True)
     TREE.mkdir(parents=True)
     for name in BESIDE:
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def packages() -> dict[str, Path]:
-    """Package → the folder that it lies in, where that is not below the folder of its parent; parents first."""
+    """Package name → its folder, for packages listed in `package-dir`; parents come first."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     found: dict[str, str] = settings["tool"]["setuptools"]["package-dir"]
     return {name: Path(found[name]) for name in sorted(found)}

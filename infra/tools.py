@@ -1,7 +1,7 @@
-"""`python -m infra.tools TIER`: programs of the system that tests need; installed where that can be done, else named.
+"""`python -m infra.tools TIER`: installs system programs that tests need, or prints how to install them.
 
-On Debian and Ubuntu they are installed by apt-get, as root or with a sudo that asks for no password. Elsewhere the
-command that brings them is said, and the exit code is 1. What npm and PyPI have comes from there (Makefile).
+On Debian and Ubuntu they are installed by apt-get, as root or by a sudo without password. Elsewhere the command to
+install them is printed, and the exit code is 1. Programs on npm and PyPI are installed by the Makefile.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 class Tool(NamedTuple):
-    """A program or a library, what it is for, and the package that has it in Debian."""
+    """A program or library (named lib…), its purpose, and its Debian package."""
 
     name: str
     purpose: str
@@ -22,7 +22,7 @@ class Tool(NamedTuple):
     only_linux: bool = False
 
     def is_there(self) -> bool:
-        """Whether it can be used on this machine, or has no part in it."""
+        """Whether it is installed, or is not needed on this system."""
         if self.only_linux and sys.platform != "linux":
             return True
         if self.name.startswith("lib"):
@@ -47,7 +47,7 @@ TIERS = {"test": TEST, "test-all": (*TEST, *SYSTEM)}
 
 
 def main() -> int:
-    """Look, and install what is missing if that is possible; 1 when something is missing still."""
+    """Find missing tools and try to install them; returns 1 when some are still missing."""
     wanted = TIERS[sys.argv[1]]
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         wanted = (*wanted, CHROMIUM)
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def install(packages: list[str]) -> None:
-    """Install packages by apt-get, or say how."""
+    """Install packages by apt-get, or print how to install them."""
     root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if not shutil.which("apt-get"):
         print(f"Install them with your package manager; Debian's packages are called {', '.join(packages)}.")

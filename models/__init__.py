@@ -1,1 +1,1 @@
-"""Making models: the bundled versions lie here, and what makes, converts and measures versions."""
+"""The bundled model versions, and the tools that make, convert and measure model versions."""

@@ -1,4 +1,4 @@
-"""The models that come with upres: a folder for each, with a folder for each version."""
+"""The models that are part of the package: one folder per model, with one folder per version in it."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ FOLDER = Path(__file__).parent
 def versions(name: str) -> dict[str, Path]:
     """The versions of a bundled model, oldest first; empty when there is no such model."""
     found = [path.parent for path in (FOLDER / name).glob("*/manifest.json")]
-    ordered = sorted(found, key=lambda path: (len(path.name), path.name))  # 10 comes after 9
+    ordered = sorted(found, key=lambda path: (len(path.name), path.name))  # by length first: "10" comes after "9"
     return {path.name: path for path in ordered}
 
 

@@ -1,4 +1,4 @@
-"""`upres models`: what operators do with the registry. Talks to the object store itself, as UPRES_S3_… say."""
+"""`upres models`: manages the model registry. Connects directly to the object store, as set in UPRES_S3_…."""
 
 import logging
 from pathlib import Path
@@ -16,21 +16,21 @@ from upres.models.opened import store
 if TYPE_CHECKING:
     from upres.core.served_models import ServedModel
 
-HELP = """Look after models: versions, and which of them is served.
+HELP = """Manage models: versions, and labels that say which version is served.
 
-Without a command: all of them. Needs access to the object store (UPRES_S3_BUCKET, UPRES_S3_ENDPOINT_URL, AWS_…)."""
+Without a command: list all models. Needs access to the object store (UPRES_S3_BUCKET, UPRES_S3_ENDPOINT_URL, AWS_…)."""
 EPILOG = """\b
 Examples:
-  upres models                                which there are
-  upres models pull realesrgan-x4plus         get a published one
-  upres models import my.pth --name mine      make a version of a checkpoint
-  upres models push mine                      … and put it into the registry
+  upres models                                list all models
+  upres models pull realesrgan-x4plus         download a published model
+  upres models import my.pth --name mine      convert a checkpoint to a version
+  upres models push mine                      … put it into the registry
   upres photo.jpg --model mine                … and use it
   upres models label faithful canary=2 --canary-percent 5
   upres models promote faithful               the canary becomes stable
 
 \b
-Exit codes: 0 done · 1 it was not · 2 wrong usage
+Exit codes: 0 success · 1 error · 2 wrong usage
 """
 
 
@@ -38,7 +38,7 @@ Exit codes: 0 done · 1 it was not · 2 wrong usage
 @click.pass_context
 def models(context: click.Context) -> None:
     """See HELP."""
-    logging.getLogger("upres").addHandler(logging.NullHandler())  # what went wrong is told once, as a sentence
+    logging.getLogger("upres").addHandler(logging.NullHandler())  # errors are printed once, as a sentence
     if context.invoked_subcommand is None:
         context.invoke(list_models)
 
@@ -60,9 +60,9 @@ def list_models() -> None:
 @models.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Show a model, and what of it is served.
+    """Show one model: versions, labels, and what workers serve.
 
-    Its versions, what its labels mean, and what workers say to that.
+    Also shows versions that workers refused, with the reason.
     """
     with store() as opened:
         labels = registry.labels(opened, name)
@@ -88,8 +88,8 @@ def show(name: str) -> None:
 def push(folders: tuple[Path, ...]) -> None:
     """Put versions into the registry.
 
-    FOLDER holds a version, or is the name of a bundled model: faithful. The first version of a model becomes its
-    stable one.
+    FOLDER contains a version, or is the name of a bundled model, as faithful. The first version of a model becomes
+    stable.
     """
     with store() as opened:
         for folder in folders:
@@ -100,17 +100,17 @@ def push(folders: tuple[Path, ...]) -> None:
 @models.command()
 @click.argument("name")
 @click.argument("changes", nargs=-1, metavar="LABEL=VERSION...")
-@click.option("--canary-percent", type=float, help="Share of the jobs that the canary gets.  [default: 5]")
+@click.option("--canary-percent", type=float, help="Percentage of jobs for the canary.  [default: 5]")
 @click.option(
     "--rule",
     metavar="JOBS:PERCENT",
     help="Make the canary stable after JOBS jobs, unless more than PERCENT failed; or off.",
 )
 def label(name: str, changes: tuple[str, ...], canary_percent: float | None, rule: str | None) -> None:
-    """Let labels mean versions from now on.
+    """Set labels of a model to versions.
 
-    For example stable=2, or canary=3; canary= takes the canary away. Workers make the version ready and check it
-    first; then new jobs get it. A rule ends with its canary.
+    For example stable=2 or canary=3; canary= removes the canary. Workers load and check the version first;
+    then new jobs use it. Setting or removing the canary removes its rule.
     """
     if not changes and canary_percent is None and rule is None:
         raise click.UsageError("Say what to change: stable=2, for example.")
@@ -128,9 +128,9 @@ def label(name: str, changes: tuple[str, ...], canary_percent: float | None, rul
 @models.command()
 @click.argument("name")
 def rollback(name: str) -> None:
-    """Let stable mean what it meant before.
+    """Set stable to its previous version.
 
-    A canary is given up.
+    Removes the canary.
     """
     with store() as opened:
         print(f"{name}: {meant(registry.rollback(opened, name))}")
@@ -139,34 +139,34 @@ def rollback(name: str) -> None:
 @models.command()
 @click.argument("name")
 def promote(name: str) -> None:
-    """Let stable mean what canary means."""
+    """Set stable to the version of the canary, and remove the canary."""
     with store() as opened:
         print(f"{name}: {meant(registry.promote(opened, name))}")
 
 
 @models.command()
 def reindex() -> None:
-    """Make the list of models anew.
+    """Rebuild the list of models.
 
-    For when somebody has changed the bucket by hand.
+    It is read from the manifests and labels in the store. Needed only after the bucket was changed by hand.
     """
     with store() as opened:
         print(f"{len(registry.reindex(opened).models)} models")
 
 
 def _pushed(folder: Path) -> Path:
-    """The folder of a version: the one given, or the latest of the bundled model that is named so."""
+    """The folder of a version: the given one, or that of the latest version of the bundled model with this name."""
     known = bundled.versions(folder.name) if len(folder.parts) == 1 and not folder.exists() else {}
     return list(known.values())[-1] if known else folder
 
 
 def meant(labels: Labels) -> str:
-    """Labels in a line."""
+    """The labels in one line, as "stable=2, canary=3"."""
     return ", ".join(f"{label}={version}" for label, version in labels.labels.items())
 
 
 def _offer(name: str) -> "ServedModel | str | None":
-    """What workers say; in a sentence why that is not known."""
+    """What workers serve of a model; None when they serve none of it, a sentence when Redis does not answer."""
     from upres.core import served_models
 
     try:

@@ -1,4 +1,4 @@
-"""Checkpoints of the community as versions: recognised, read without running anything in them, measured, converted."""
+"""Converts checkpoints from other projects to model versions; reads them without running code in them."""
 
 import pickle
 import warnings
@@ -26,16 +26,16 @@ ANY = {
         {"architecture": "edsr", "factor": 2, "receptive_radius": 0, "file": "x.safetensors", "sha256": "0" * 64}
     ],
 }
-"""A manifest but for what is said about the model."""
+"""A manifest without the fields that describe the model; used to validate those fields before the conversion."""
 WRAPPERS = ("params_ema", "params", "params-ema", "state_dict", "model", "model_state_dict")
-"""Under these names training programs keep the weights in their checkpoints, the best first."""
+"""Keys under which training programs store the weights in a checkpoint, in order of preference."""
 
 
 def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
-    """A checkpoint as a version in a folder.
+    """Convert a checkpoint to a version in the folder `to`. `about`: name, version, licence and description.
 
-    Raises ModelError when it cannot be read, wants to run code, or is of no architecture that enlarges RGB images;
-    pydantic's ValidationError when what is said about it cannot be.
+    Raises ModelError when the file cannot be read, contains code, or its architecture cannot enlarge RGB images;
+    pydantic.ValidationError when `about` is invalid.
     """
     Manifest.model_validate(ANY | dict(about))
     tensors = read(file)
@@ -55,12 +55,15 @@ def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
 
 
 def read(file: Path) -> dict[str, Tensor]:
-    """The tensors in a checkpoint, by name. Of pickled ones only tensors are read, with restricted unpickling."""
+    """Read the tensors of a checkpoint, by name. Pickle files are loaded with restricted unpickling (weights_only).
+
+    Raises ModelError when the file is damaged, contains more than tensors, or has no weights under a known key.
+    """
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old pickles: what it cannot read it refuses
+            warnings.simplefilter("ignore")  # warnings about old pickle formats
             found = torch.load(file, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise ModelError(f"{file} is no safetensors file ({error}).") from error
@@ -68,7 +71,7 @@ def read(file: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"{file} holds more than tensors, and is not opened: it could run code. Ask for its weights as safetensors."
         ) from error
-    except Exception as error:  # whatever a damaged file makes of torch
+    except Exception as error:  # torch raises errors of many types for damaged files
         raise ModelError(f"{file} cannot be read as a checkpoint ({type(error).__name__}: {error}).") from error
     for name in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(name), dict):
@@ -76,18 +79,19 @@ def read(file: Path) -> dict[str, Tensor]:
     fine = isinstance(found, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items())
     if not fine:
         raise ModelError(f"{file} holds no weights under names that are known.")
-    return {name.removeprefix("module."): tensor.clone() for name, tensor in found.items()}  # none shares memory
+    # Copies, because tensors in a checkpoint may share memory, which safetensors does not allow.
+    return {name.removeprefix("module."): tensor.clone() for name, tensor in found.items()}
 
 
 def sight(network: Network) -> str:
-    """How far a network sees, in words."""
+    """Describe the receptive field and the halo of a network in words."""
     if network.receptive_radius is None:
         return f"sees the whole image: untiled while it fits, overlapped by {network.margin} pixels where it does not"
     return f"sees {network.receptive_radius} pixels far, of which {network.margin} matter"
 
 
 def _native(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """The manifest's fields for architectures that are here themselves, and need no other library to be served."""
+    """The manifest fields, if the architecture is one that upres implements itself; such versions need no spandrel."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     return next((fields for fields in (_rrdb(shapes), _compact(shapes)) if fields and _fits(fields, shapes)), None)
 

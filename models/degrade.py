@@ -1,4 +1,4 @@
-"""Small patches as users send them: blurred, noisy, compressed (a short form of Wang et al. 2021, arXiv 2107.10833)."""
+"""Degrades patches like real photos: blur, noise, JPEG (a simplified version of Wang et al. 2021, arXiv 2107.10833)."""
 
 import math
 
@@ -11,19 +11,23 @@ LUMA = (
     *(51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121),
     *(120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
 )
-"""JPEG's quantisation of the luma (ITU-T T.81, annex K), used for all planes."""
+"""JPEG's luma quantisation table (ITU-T T.81, annex K), row by row; used for all planes."""
 YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
-"""RGB → YCbCr (ITU-T T.871)."""
+"""The matrix from RGB to YCbCr (ITU-T T.871)."""
 BLUR_SHARE, NOISE_SHARE, GREY_NOISE_SHARE, JPEG_SHARE = 0.5, 0.4, 0.4, 0.5
+"""Probabilities: of blur per batch, of noise and JPEG per image, and that noise is the same in all channels."""
 BLUR_SIGMA = (0.3, 2.0)
+"""Range of the standard deviation of the blur, in pixels of the large patch."""
 MAX_NOISE = 12 / 255
+"""Largest standard deviation of the noise, for values in [0, 1]."""
 QUALITY = (40.0, 95.0)
+"""Range of the JPEG quality."""
 
 
 def degrade(large: Tensor, factor: int) -> Tensor:
-    """(count, 3, side·factor, side·factor) in [0, 1] → (count, 3, side, side), rounded to grey levels.
+    """Downscale and degrade: (count, 3, side·factor, side·factor) in [0, 1] → (count, 3, side, side), rounded.
 
-    The sides of the result have to be multiples of 8.
+    `side` must be a multiple of 8. Values of the result are multiples of 1/255.
     """
     image = _blurred(large) if torch.rand(()) < BLUR_SHARE else large
     image = _with_noise(_smaller(image, factor))
@@ -34,7 +38,7 @@ def degrade(large: Tensor, factor: int) -> Tensor:
 
 
 def jpeg(image: Tensor, quality: Tensor) -> Tensor:
-    """What JPEG's blocks make of (count, 3, height, width) in [0, 1]; quality (count,) in 1 to 100."""
+    """JPEG's loss, without chroma subsampling, on (count, 3, height, width) in [0, 1]; quality (count,) in 1 to 100."""
     count, channels, height, width = image.shape
     on = image.device
     transform, matrix = _dct(on), torch.tensor(YCC, device=on)
@@ -49,7 +53,7 @@ def jpeg(image: Tensor, quality: Tensor) -> Tensor:
 
 
 def _dct(on: torch.device) -> Tensor:
-    """The matrix of the discrete cosine transform of eight values (type II, orthonormal)."""
+    """The 8×8 matrix of the discrete cosine transform (type II, orthonormal)."""
     k = torch.arange(8, device=on, dtype=torch.float32)
     scale = torch.where(k == 0, math.sqrt(1 / 8), 0.5)
     return torch.cos((2 * k[None] + 1) * k[:, None] * math.pi / 16) * scale[:, None]
@@ -79,5 +83,5 @@ def _with_noise(image: Tensor) -> Tensor:
 
 
 def _some(image: Tensor, share: float) -> Tensor:
-    """Which images of a batch, (count, 1, 1, 1)."""
+    """A random mask of images in a batch, (count, 1, 1, 1); each is True with probability `share`."""
     return torch.rand(len(image), 1, 1, 1, device=image.device) < share

@@ -1,4 +1,4 @@
-"""What a student has to deceive: a small U-Net that tells its pixels from the teacher's (Schönfeld et al. 2020)."""
+"""The discriminator for distillation: a small U-Net with one output per pixel (Schönfeld et al. 2020)."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Verdict(NamedTuple):
-    """What it thinks of each pixel, (count, 1, height, width), and the features on the way."""
+    """Logits per pixel, (count, 1, height, width), positive for the teacher's; and the features of the encoder."""
 
     logits: Tensor
     features: list[Tensor]
 
 
 class Discriminator(nn.Module):
-    """Spectrally normalised (Miyato et al. 2018, arXiv 1802.05957); the sides of its input are multiples of 8."""
+    """U-Net with spectral normalisation (Miyato et al. 2018, arXiv 1802.05957); input sides must be multiples of 8."""
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Verdict:
-        """See Verdict."""
+        """(count, 3, height, width) → Verdict."""
         features = [functional.leaky_relu(self.first(image), 0.2)]
         for layer in self.down:
             features.append(functional.leaky_relu(layer(features[-1]), 0.2))
@@ -43,6 +43,6 @@ class Discriminator(nn.Module):
 
 
 def matching(found: list[Tensor], wanted: list[Tensor]) -> Tensor:
-    """How far features are from each other, as a mean over layers (Wang et al. 2018, arXiv 1711.11585)."""
+    """Feature matching loss: the mean L1 distance over layers (Wang et al. 2018, arXiv 1711.11585)."""
     differences = [functional.l1_loss(a.float(), b.float()) for a, b in zip(found, wanted, strict=True)]
     return torch.stack(differences).mean()

@@ -1,10 +1,11 @@
-"""Distil Real-ESRGAN x4plus into the small bundled network: `photo`, sharp, at a fourteenth of its teacher's cost.
+"""Distils Real-ESRGAN x4plus into a small network: `photo`, sharp, at a fourteenth of the cost of its teacher.
 
     upres models pull realesrgan-x4plus --out teacher
     python -m upres.models.distill --teacher teacher --start models/faithful/1 --photos FOLDER --out photo --version 1
 
-The teacher sees small patches as users send them (models/degrade.py). The student first learns its pixels, then also
-to deceive a discriminator whose real images are the teacher's. For factor 2 the teacher's result is halved.
+The input patches are degraded like images of users (models/degrade.py). The student first learns the pixels of the
+teacher, then also to deceive a discriminator whose real images are the teacher's. For factor 2 the side of the output
+of the teacher is halved.
 """
 
 import argparse
@@ -32,14 +33,15 @@ from upres.worker.model import Model, open_folder
 WIDTH, DEPTH, TEACHERS_FACTOR = 64, 16, 4
 RATE, CRITICS_RATE = 5e-4, 2e-4
 ADVERSARY_FROM = 0.5
-"""Share of the time after which the discriminator joins; it begins to learn a tenth earlier."""
+"""Share of the training time after which the adversarial loss is used; the discriminator trains a tenth earlier."""
 MATCHING_WEIGHT, ADVERSARY_WEIGHT = 0.05, 0.005
+"""Weights of the feature matching and adversarial losses; the weight of the pixel loss is 1."""
 REPORT_SECONDS = 30
 DESCRIPTION = "Sharp: Real-ESRGAN x4plus, distilled into a network a fourteenth its size. Invents detail."
 
 
 class Distillation:
-    """A student, its teacher and its critic, on one device."""
+    """Student, teacher and discriminator on one device."""
 
     def __init__(self, teacher: Model, factor: int, tensors: dict[str, Tensor], on: torch.device) -> None:
         self.factor = factor
@@ -58,7 +60,7 @@ class Distillation:
         self._on = on
 
     def step(self, small: Tensor, done: float) -> Tensor:
-        """One step of all of them; the distance to the teacher's pixels."""
+        """One step of student and discriminator; `done` is in [0, 1). Returns the pixel loss."""
         goal = self.goal(small)
         with training.bfloat16(self._on):
             made = self._run(small)
@@ -73,7 +75,7 @@ class Distillation:
 
     @torch.no_grad()
     def goal(self, small: Tensor) -> Tensor:
-        """What the teacher makes of it, in the student's size."""
+        """The teacher's output for the patches `small`, averaged down to the student's factor."""
         made = self._teacher(small.to(self._half)).float().clamp(0, 1)
         return made if self.factor == TEACHERS_FACTOR else functional.avg_pool2d(made, TEACHERS_FACTOR // self.factor)
 
@@ -95,7 +97,7 @@ class Distillation:
 
 
 def main() -> int:
-    """Distil; 1 and a sentence when it cannot."""
+    """Run the distillation; returns 1 after printing an error."""
     options = _options()
     try:
         photos, teacher, start = (
@@ -118,7 +120,7 @@ def main() -> int:
 
 
 def distil(run: Distillation, photos: Photos, seconds: float, options: argparse.Namespace) -> SuperResolutionNetwork:
-    """The student after so many seconds; tells every half minute how far it is from its teacher."""
+    """Train a student for `seconds`; returns its averaged weights. Prints the pixel loss every REPORT_SECONDS."""
     last_report, count = time.monotonic(), 0
     for done in training.steps(run.optimiser, RATE, seconds):
         small = degrade(photos.large(options.batch, options.patch * run.factor), run.factor)
@@ -135,7 +137,7 @@ def distil(run: Distillation, photos: Photos, seconds: float, options: argparse.
 
 @torch.no_grad()
 def _show(run: Distillation, pictures: Path | None) -> None:
-    """Bicubic, student and teacher side by side, to be looked at."""
+    """Write bicubic, student and teacher side by side as a PNG file, for visual comparison."""
     if pictures is None:
         return
     pictures.mkdir(parents=True, exist_ok=True)
@@ -162,9 +164,9 @@ def _made(student: SuperResolutionNetwork, factor: int) -> NewNetwork:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m upres.models.distill", description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", type=Path, required=True, help="folder of a version of realesrgan-x4plus")
-    parser.add_argument("--start", type=Path, required=True, help="folder of a version to begin with, like faithful")
-    parser.add_argument("--pictures", type=Path, help="folder for pictures of how it stands")
-    parser.add_argument("--batch", type=int, default=32, help="patches in a step")
+    parser.add_argument("--start", type=Path, required=True, help="folder of a version to start from, as faithful")
+    parser.add_argument("--pictures", type=Path, help="folder for comparison images during training")
+    parser.add_argument("--batch", type=int, default=32, help="patches per step")
     return training.parse(parser)
 
 

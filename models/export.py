@@ -1,7 +1,8 @@
-"""Models beyond Python and torch: the same arithmetic in other forms, each run by its own runtime before it counts.
+"""Exports models to ONNX, TorchScript, ExportedProgram and SavedModel; checks each export against torch.
 
-What is exported begins and ends with bytes, scaling and rounding included: `image`, uint8, (count, height, width, 3),
-RGB → `enlarged`, uint8, (count, height·factor, width·factor, 3), and `exact`, the same not rounded, float32 in [0, 1].
+All exports take and return bytes, with scaling and rounding in the graph. Input `image`: uint8, (count, height, width,
+3), RGB. Outputs: `enlarged`, uint8, (count, height·factor, width·factor, 3), and `exact`, the same before rounding,
+float32 in [0, 1].
 """
 
 import logging
@@ -34,33 +35,35 @@ Run = Callable[[Pixels], Outputs]
 
 EXACT = "exact"
 MAX_DIFFERENCE = 1e-4
+"""Largest accepted absolute difference of `exact` between an export and torch."""
 MAX_DECIBELS = 0.001
+"""Largest accepted difference of PSNR, in dB; see Checked."""
 SIZES = ((1, 32, 32), (1, 47, 61), (3, 64, 40))
-"""Counts, heights and widths that each export is tried with: none of them is the one that it was made with."""
+"""Count, height and width of the inputs that each export is checked with. None is the size used for tracing."""
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "exported-program": ".pt2", "savedmodel": ""}
 NEEDED = "models/requirements-savedmodel.txt"
 
 
 class Portable(nn.Module):
-    """A network as it is exported."""
+    """The module that is exported: a network with scaling and rounding, from bytes to bytes."""
 
     def __init__(self, network: SuperResolutionNetwork) -> None:
         super().__init__()
         self.bytes = ByteNetwork(network)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """See the module."""
+        """uint8 `image` → (`enlarged`, `exact`); shapes are in the docstring of the module."""
         detail = self.bytes.detail(image)
         return self.bytes.rounded(image, detail), self.bytes.exact(image, detail)
 
 
 class Checked(NamedTuple):
-    """How far an export is from torch, over all sizes."""
+    """The difference between an export and torch: the largest over all SIZES."""
 
     most_difference: float
-    """Of `exact`, absolute."""
+    """Absolute difference of `exact`."""
     most_decibels: float
-    """Of the PSNR of `enlarged` against the nearest-neighbour enlargement."""
+    """Difference of the PSNR in dB, each measured between `enlarged` and the nearest-neighbour enlargement."""
 
     def __str__(self) -> str:
         return (
@@ -69,10 +72,11 @@ class Checked(NamedTuple):
 
 
 def export(model: Model, form: str, to: Path, python: Path = Path("python")) -> list[tuple[str, Checked]]:
-    """Write all networks of a model in a form, and check them. Returns names of files, and how near they are.
+    """Export all networks of a model in one of FORMS or "savedmodel". Returns (file name, differences) of each.
 
-    ONNX makes a version that has its graphs besides, for workers without torch. `python` is one that has TensorFlow,
-    for SavedModel. Raises ModelError when a network cannot be written so, or does not compute the same.
+    For ONNX the folder becomes a version that contains the graphs as well, for workers without torch. `python` is a
+    Python with TensorFlow, used only for SavedModel. Raises ModelError when a network cannot be exported, or when the
+    export computes something different.
     """
     to.mkdir(parents=True, exist_ok=True)
     made = []
@@ -91,7 +95,7 @@ def export(model: Model, form: str, to: Path, python: Path = Path("python")) -> 
 
 
 def export_network(module: Portable, factor: int, form: str, path: Path, python: Path = Path("python")) -> Checked:
-    """Write one network in one of SUFFIXES, and check it."""
+    """Export one network in one of the formats in SUFFIXES, and check it. Raises ModelError as `export`."""
     writers: dict[str, Callable[[Portable, Path], Run]] = {**FORMS, "savedmodel": partial(_savedmodel, python)}
     with quiet():
         try:
@@ -105,7 +109,7 @@ def export_network(module: Portable, factor: int, form: str, path: Path, python:
 
 
 def compare(module: Portable, factor: int, run: Run) -> Checked:
-    """An export against torch in float32."""
+    """Compare an export with torch in float32. Raises ModelError when the shape or type of its output is wrong."""
     differences, decibels = [], []
     for count, height, width in SIZES:
         pixels = np.stack([photo(height, width, shift) for shift in range(count)])
@@ -137,7 +141,7 @@ def _onnx(module: Portable, path: Path) -> Run:
 
 
 def strip(path: Path) -> None:
-    """Take the exporter's notes out of a graph: where on whose disk each line of code lay."""
+    """Remove the exporter's metadata from a graph: it contains source paths of the machine that exported it."""
     import onnx
 
     model = onnx.load(path)
@@ -150,7 +154,7 @@ def strip(path: Path) -> None:
 
 
 def run_onnx(path: Path) -> Run:
-    """An ONNX graph by ONNX Runtime on this CPU."""
+    """Load an ONNX graph into ONNX Runtime on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -163,7 +167,7 @@ def run_onnx(path: Path) -> Run:
 
 
 def _torchscript(module: Portable, path: Path) -> Run:
-    jit: Any = torch.jit  # which has no types
+    jit: Any = torch.jit  # it has no type annotations
     jit.trace(module, _example()).save(path)
     return _by_torch(jit.load(path))
 
@@ -171,18 +175,18 @@ def _torchscript(module: Portable, path: Path) -> Run:
 def _program(module: Portable, path: Path) -> Run:
     program = torch.export.export(module, _example(), dynamic_shapes=_dynamic())
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # see strip
+        node.meta.pop("stack_trace", None)  # contains source paths, see strip
     torch.export.save(program, path)
     return _by_torch(torch.export.load(path).module())
 
 
 def _savedmodel(python: Path, module: Portable, path: Path) -> Run:
-    """By way of ONNX, in the environment of another Python, since TensorFlow's wants another numpy."""
+    """Convert by way of ONNX, in the environment of another Python: TensorFlow requires another version of numpy."""
     graph = path.with_suffix(".onnx")
     _onnx(module, graph)
     _other(python, "convert", graph, path)
     graph.unlink()
-    for lite in path.glob("*.tflite"):  # a by-product, for bytes it does not fit
+    for lite in path.glob("*.tflite"):  # a by-product of onnx2tf that does not work with uint8 inputs
         lite.unlink()
 
     def run(pixels: Pixels) -> Outputs:
@@ -224,7 +228,7 @@ def _dynamic() -> tuple[dict[int, object]]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Exporters warn about themselves; what matters is compared."""
+    """Silence the warnings of exporters; the comparison with torch finds what matters."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""A version as a folder: networks in, manifest and golden images made, as the registry wants it."""
+"""Writes model versions as folders: networks, manifest and golden images, as the registry expects them."""
 
 import json
 import os
@@ -23,25 +23,25 @@ from upres.worker.engine.torch_compute import TorchCompute
 from upres.worker.model import Model, open_folder
 
 PICTURE = Path(__file__).parent / "golden.png"
-"""96×96 pixels of a photo, with hair, an eye and blur."""
+"""The golden image: 96×96 pixels of a photo, with hair, an eye and blur."""
 
 
 def photo(height: int, width: int, shift: int = 0) -> npt.NDArray[np.uint8]:
-    """A piece of the picture, (height, width, 3), continued by its mirror image where it is too small."""
+    """An image of (height, width, 3) cut from the golden image, shifted by `shift` columns, continued by reflection."""
     pixels = np.roll(golden.read(PICTURE), shift, 1)
     more = [(0, max(0, wanted - have)) for wanted, have in zip((height, width), pixels.shape, strict=False)]
     return np.pad(pixels, (*more, (0, 0)), mode="symmetric")[:height, :width].copy()
 
 
 class NewNetwork(NamedTuple):
-    """A network that belongs into a folder: what the manifest says of it, and its tensors."""
+    """A network to be written: its fields in the manifest, and its tensors."""
 
     fields: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
 
 
 def write(folder: Path, about: Mapping[str, Any], networks: Sequence[NewNetwork]) -> Model:
-    """A whole version: weights, golden images, manifest. Raises ModelError when they do not fit together."""
+    """Write a complete version: weights, golden images, manifest. Raises ModelError when they do not fit together."""
     folder.mkdir(parents=True, exist_ok=True)
     fields = []
     for made in networks:
@@ -52,7 +52,7 @@ def write(folder: Path, about: Mapping[str, Any], networks: Sequence[NewNetwork]
 
 
 def describe(folder: Path, about: Mapping[str, Any], networks: Sequence[Mapping[str, Any]]) -> Model:
-    """The manifest for network files that lie in the folder, with golden images made in float32 by torch."""
+    """Write the manifest and the golden images for network files in the folder; golden images are made by torch."""
     fields = {
         "schema_version": SCHEMA_VERSION,
         "created": date.today().isoformat(),
@@ -68,7 +68,7 @@ def describe(folder: Path, about: Mapping[str, Any], networks: Sequence[Mapping[
 
 
 def derive(model: Model, to: Path, version: str, networks: Sequence[Mapping[str, Any]]) -> Model:
-    """A version of the same model with other files for its networks, which lie in the folder; golden images stay."""
+    """Make a version of the same model with other network files, which are in the folder `to`; keeps golden images."""
     golden_files = {file.file for one in model.manifest.golden for file in (one.image, one.enlarged)}
     for file in golden_files | {one["file"] for one in networks}:
         if not (to / file).exists():
@@ -80,7 +80,7 @@ def derive(model: Model, to: Path, version: str, networks: Sequence[Mapping[str,
 
 
 def make_golden(model: Model, compute: Compute, thread: DeviceThread, folder: Path) -> tuple[Golden, ...]:
-    """What the networks make of the picture, as files in the folder."""
+    """Enlarge the golden image with each network; write input and results as files in the folder."""
     picture = folder / "golden.png"
     picture.write_bytes(PICTURE.read_bytes())
     made = []
@@ -94,7 +94,7 @@ def make_golden(model: Model, compute: Compute, thread: DeviceThread, folder: Pa
 
 
 def described(path: Path) -> dict[str, str]:
-    """A file as manifests name it."""
+    """The name and digest of a file, as in a manifest."""
     return {"file": path.name, "sha256": _digest(path)}
 
 

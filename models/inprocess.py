@@ -1,4 +1,4 @@
-"""The engine in the process of whoever wants images enlarged: no server, no queue, no store."""
+"""The Backend that enlarges images in this process, for `upres --local`: no server, no queue, no object store."""
 
 import time
 from collections.abc import Callable
@@ -23,13 +23,15 @@ from upres.worker.model import open_folder
 
 DEFAULT = "faithful"
 MAX_PIXELS = 178_000_000
-"""As many as a server may be set to take; of factor 8 a quarter, as there."""
+"""Largest input in pixels for factors 2 and 4, as the highest limit of a server; for factor 8 a quarter of it."""
 FETCH_SECONDS = 60
+"""Timeout in seconds of the download of an image."""
 NO_JOB = "0" * 32
+"""The job id in events, because there are no jobs in this process."""
 
 
 class InProcess:
-    """What `upres --local` enlarges with. Raises ModelNotFound or ModelError."""
+    """The engine with one model, as a Backend. Raises ModelNotFound or ModelError."""
 
     def __init__(self, factor: int, output_format: WantedFormat, model: str | None, version: str | None) -> None:
         self._factor, self._format = factor, output_format
@@ -55,10 +57,10 @@ class InProcess:
         return Output(result.model_copy(update={"seconds": {"upscale": round(time.perf_counter() - begin, 4)}}), save)
 
     def cancel(self) -> None:
-        """See Backend: what runs in this process ends with it."""
+        """See Backend. Does nothing: the process is about to end."""
 
     def _result(self, picture: Picture) -> Result:
-        """What it will be. Raises FormatLimit."""
+        """The Result of an image before it is made; it has no URLs. Raises FormatLimit."""
         format = picture.format if self._format == "auto" else self._format
         width, height = picture.size[0] * self._factor, picture.size[1] * self._factor
         formats.check_size((width, height), format)
@@ -81,7 +83,7 @@ class InProcess:
 
 
 def _telling(on_event: Callable[[Event], None]) -> OnTile:
-    """Tiles as the events that a worker would tell."""
+    """A callback for tiles that calls `on_event` with the progress events that a worker would send."""
     begin = time.perf_counter()
 
     def on_tile(done: int, total: int) -> None:
@@ -93,7 +95,7 @@ def _telling(on_event: Callable[[Event], None]) -> OnTile:
 
 
 def _folder(model: str, version: str | None) -> Path:
-    """Where a version lies: a folder itself, or one that upres brings along, by default the latest."""
+    """The folder of a version: a path as given, or a bundled version, by default the latest. Raises ModelNotFound."""
     if "/" in model:
         return Path(model)
     found = bundled.versions(model)

@@ -1,4 +1,4 @@
-"""The commands of `upres models` that make, convert and measure versions; what they need is loaded when they run."""
+"""The commands of `upres models` that make, convert and measure versions. Heavy imports are inside of functions."""
 
 import sys
 import tempfile
@@ -18,13 +18,13 @@ FORMS = ["onnx", "torchscript", "exported-program", "savedmodel"]
 @click.command()
 @click.argument("name")
 @click.option("--version", help="Version or label of a model in the registry; default: stable.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to put it into, instead of the registry.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write into this folder, not into the registry.")
 def pull(name: str, version: str | None, out: Path | None) -> None:
-    """Get a model by its name.
+    """Download a model by its name.
 
-    From where the field publishes it into the registry, or from the registry into a folder. Published, and known here:
-    realesrgan-x4plus (photos), realesrgan-x4plus-anime (drawings), realesr-animevideov3 (drawn films, small). They are
-    converted, checked by digest, and get golden images.
+    Either a published model into the registry, or a version in the registry into a folder. Published models:
+    realesrgan-x4plus (photos), realesrgan-x4plus-anime (drawings), realesr-animevideov3 (animation, small). They are
+    checked by digest and converted; golden images are made from them.
     """
     from upres.models import realesrgan
 
@@ -49,16 +49,16 @@ def pull(name: str, version: str | None, out: Path | None) -> None:
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--name", required=True, help="What the model shall be called.")
-@click.option("--version", default="1", show_default=True, help="What this version shall be called.")
-@click.option("--licence", default="unknown", show_default=True, help="SPDX identifier of the weights' licence.")
-@click.option("--description", default="", help="What the model is for.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to make; default: ./NAME")
+@click.option("--name", required=True, help="Name of the new model.")
+@click.option("--version", default="1", show_default=True, help="Name of the new version.")
+@click.option("--licence", default="unknown", show_default=True, help="SPDX identifier of the licence of the weights.")
+@click.option("--description", default="", help="Purpose of the model.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write; default: ./NAME")
 def import_file(file: Path, name: str, version: str, licence: str, description: str, out: Path | None) -> None:
-    """Make a version of a checkpoint.
+    """Convert a checkpoint into a version.
 
-    .safetensors, or .pth, which is read without running anything in it. The architecture is recognised by spandrel
-    (pip install "upres[community]"). How far it sees is measured.
+    FILE is .safetensors, or .pth, which is read without running code in it. The library spandrel recognises the
+    architecture (pip install "upres[community]"). The receptive field is measured.
     """
     from upres.models import community
 
@@ -73,20 +73,20 @@ def import_file(file: Path, name: str, version: str, licence: str, description: 
 
 @click.command()
 @click.argument("name")
-@click.option("--to", "form", required=True, type=click.Choice(FORMS), help="What to make.")
+@click.option("--to", "form", required=True, type=click.Choice(FORMS), help="Format of the export.")
 @click.option("--version", help="Version or label; default: stable.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to make; default: ./NAME-VERSION-FORM")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write; default: ./NAME-VERSION-FORM")
 @click.option(
     "--python",
     type=click.Path(path_type=Path),
     default=Path("python"),
-    help="For savedmodel: the Python of an environment that has models/requirements-savedmodel.txt.",
+    help="For savedmodel: a Python with the packages of models/requirements-savedmodel.txt.",
 )
 def export(name: str, form: str, version: str | None, out: Path | None, python: Path) -> None:
-    """Make a portable form of a model.
+    """Export a model to a portable format.
 
-    From bytes to bytes, and compared with torch in its own runtime. onnx makes a version that can be pushed, and
-    served by workers without torch (requirements-onnx.txt).
+    Inputs and outputs are 8-bit images. Each export is run by its own runtime and compared with torch. onnx makes a
+    version that can be pushed, and served by workers without torch (models/requirements-onnx.txt).
     """
     from upres.models import export as portable
     from upres.models.measure import pulled
@@ -102,17 +102,17 @@ def export(name: str, form: str, version: str | None, out: Path | None, python: 
 
 @click.command()
 @click.argument("name")
-@click.option("--precision", required=True, type=click.Choice(["float16", "int8"]), help="Of weights, or of all.")
+@click.option("--precision", required=True, type=click.Choice(["float16", "int8"]), help="Precision of the variant.")
 @click.option(
     "--photos", required=True, type=click.Path(path_type=Path, exists=True), help="Folder of photos to measure with."
 )
 @click.option("--version", help="Version or label; default: stable.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to make; default: ./NAME-VERSION-PRECISION")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write; default: ./NAME-VERSION-PRECISION")
 def variant(name: str, precision: str, photos: Path, version: str | None, out: Path | None) -> None:
-    """Make a smaller version, measured.
+    """Make a smaller version, and measure its loss of quality.
 
-    One that loses more than 0.1 dB cannot be stable. float16: weights of half the size. int8: an ONNX graph with
-    convolutions in int8, ranges taken from the photos.
+    A version that loses more than 0.1 dB cannot be stable. float16: weights of half the size. int8: an ONNX graph with
+    convolutions in int8, calibrated with the photos.
     """
     from upres.models import variants
     from upres.models.measure import pulled
@@ -130,9 +130,9 @@ def variant(name: str, precision: str, photos: Path, version: str | None, out: P
 @click.argument("name")
 @click.argument("versions", nargs=-1, metavar="[VERSION...]")
 def verify(name: str, versions: tuple[str, ...]) -> None:
-    """Check digests and golden images.
+    """Check digests and golden images of versions.
 
-    Of all versions by default; the golden images are enlarged on this machine.
+    All versions by default. The golden images are enlarged on this machine.
     """
     from upres.models.measure import verify as check
 
@@ -154,7 +154,7 @@ def verify(name: str, versions: tuple[str, ...]) -> None:
 def compare(name: str) -> None:
     """Compare the canary with the stable version.
 
-    PSNR on golden images, and latency, on this machine.
+    Shows the PSNR on golden images and the latency, measured on this machine.
     """
     from upres.models.measure import compare as measured
 

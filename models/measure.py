@@ -1,4 +1,4 @@
-"""What versions are worth on this machine: digests, golden images, seconds."""
+"""Measures model versions on this machine: digests, golden images, seconds."""
 
 import tempfile
 import time
@@ -23,15 +23,16 @@ RUNS = 5
 
 
 def verify(store: Store, name: str, version: str) -> str:
-    """Every digest and golden image of a version. Raises ModelError, or says what is fine."""
-    with tempfile.TemporaryDirectory() as nowhere, DeviceThread() as thread:  # what the cache has says nothing
+    """Check all digests and golden images of a version; returns a summary. Raises ModelError or ModelRefused."""
+    # With an empty cache: files in the usual cache say nothing about those in the store.
+    with tempfile.TemporaryDirectory() as nowhere, DeviceThread() as thread:
         model = pull(store, name, version, Path(nowhere))
         golden.check(model, running(model, thread))
     return f"{len(model.files)} files and {len(model.manifest.golden)} golden images as they should be"
 
 
 def compare(store: Store, name: str) -> list[tuple[str, ...]]:
-    """Label, version, PSNR on the golden images, milliseconds for a tile, and size: stable and canary."""
+    """Rows for stable and canary: label, version, PSNR, milliseconds, size. Raises ModelError without a canary."""
     labels = registry.labels(store, name).labels
     if CANARY not in labels:
         raise ModelError(f"Model {name!r} has no canary; give it one: upres models label {name} canary=VERSION")
@@ -41,7 +42,7 @@ def compare(store: Store, name: str) -> list[tuple[str, ...]]:
 
 
 def seconds(engine: Engine, factor: int, side: int = SIDE, runs: int = RUNS) -> float:
-    """The best of some runs over one square image of noise."""
+    """The fastest of `runs` runs, in seconds, on a square noise image of `side` pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     took = []
     for _ in range(runs):
@@ -52,13 +53,13 @@ def seconds(engine: Engine, factor: int, side: int = SIDE, runs: int = RUNS) -> 
 
 
 def pulled(store: Store, name: str, version: str | None) -> Model:
-    """A version on this machine, by its name or label; None: stable."""
+    """Download a version by its name or label; None: stable. Raises ModelNotFound or ModelError."""
     labels = registry.labels(store, name).labels
     return _pull(store, name, labels.get(version or STABLE, version or STABLE))
 
 
 def _row(label: str, model: Model, stable: Model, engine: Engine) -> tuple[str, ...]:
-    """Each is measured by what the stable version was expected to make: that is what changes for people."""
+    """One row of `compare`. The PSNR is against the golden images of the stable version, which users get now."""
     factors = [one for one in stable.manifest.golden if model.manifest.chain(one.factor)]
     found = [f"x{one.factor} {golden.measure(stable, engine, one):.2f} dB" for one in factors]
     factor = max(network.factor for network in model.manifest.networks)
@@ -67,7 +68,7 @@ def _row(label: str, model: Model, stable: Model, engine: Engine) -> tuple[str, 
 
 
 def running(model: Model, thread: DeviceThread) -> Engine:
-    """A model on the best device here."""
+    """An engine for the model on the best device of this machine, warmed up."""
     engine = Engine(model.manifest, runtimes.choose(model, choose("auto"), _cache()), thread)
     engine.warm_up()
     return engine

@@ -1,4 +1,4 @@
-"""What the commands share: the store, folders, and errors as sentences."""
+"""Shared by the commands of `upres models`: the store, output folders, and error messages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from upres.core.storage import Store
 
 
 def fresh(folder: Path) -> Path:
-    """A folder that is to be made. Raises ClickException when there is something in it: a version is of one piece."""
+    """Return the folder. Raises click.ClickException unless it is missing or empty, so that versions do not mix."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise click.ClickException(f"{folder} is there already; give another one with --out, or remove it.")
     return folder
@@ -22,14 +22,14 @@ def fresh(folder: Path) -> Path:
 
 @contextmanager
 def store() -> Iterator[Store]:
-    """The object store; what goes wrong inside the block ends the command with a sentence."""
+    """The object store. Raises click.ClickException when the block raises an error of upres."""
     with explained():
         yield Store(Settings.from_environment())
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """What goes wrong inside the block ends the command with a sentence."""
+    """Raises click.ClickException when the block raises UpresError or pydantic.ValidationError."""
     try:
         yield
     except UpresError as error:

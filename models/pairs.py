@@ -1,4 +1,4 @@
-"""PSNR on the field's standard pairs.
+"""PSNR on the standard benchmark pairs for super-resolution.
 
 Protocol: Y of BT.601 in limited range, `factor` pixels cropped from each side, peak 255.
 """
@@ -15,19 +15,19 @@ Upscale = Callable[[Pixels, int], Pixels]
 
 
 def luma(pixels: Pixels) -> npt.NDArray[np.float64]:
-    """Y of BT.601, limited range [16, 235], from (height, width, 3) RGB, as MATLAB's rgb2ycbcr."""
+    """Y of BT.601 in limited range [16, 235], (height, width), from RGB (height, width, 3); as MATLAB's rgb2ycbcr."""
     weights = np.array([65.481, 128.553, 24.966])
     return np.asarray(pixels.astype(np.float64) @ weights / 255 + 16)
 
 
 def psnr(image: Pixels, reference: Pixels, crop: int) -> float:
-    """Peak signal-to-noise ratio of the luma in dB, without `crop` pixels at each side."""
+    """PSNR of the luma in dB, without the outermost `crop` pixels of each side."""
     difference = (luma(image) - luma(reference))[crop:-crop, crop:-crop]
     return float(10 * np.log10(255**2 / np.mean(difference**2)))
 
 
 def measure(upscale: Upscale, lr: Path, factor: int) -> tuple[float, float]:
-    """PSNR of a network and of bicubic interpolation for one pair, NAME_LR.png beside NAME_HR.png."""
+    """PSNR in dB of a network and of bicubic interpolation, for one pair of NAME_LR.png and NAME_HR.png."""
     small = Image.open(lr).convert("RGB")
     reference = np.asarray(Image.open(lr.with_name(lr.name.replace("_LR", "_HR"))).convert("RGB"))
     bicubic = small.resize((small.width * factor, small.height * factor), Image.Resampling.BICUBIC)
@@ -36,7 +36,7 @@ def measure(upscale: Upscale, lr: Path, factor: int) -> tuple[float, float]:
 
 
 def mean(upscale: Upscale, folder: Path, factor: int) -> tuple[float, float]:
-    """The means over a set, a folder of such pairs."""
+    """Means of `measure` over a set, which is a folder of such pairs."""
     values = [measure(upscale, lr, factor) for lr in sorted(folder.glob("*_LR.png"))]
     ours, bicubic = np.mean(values, axis=0)
     return float(ours), float(bicubic)

@@ -1,4 +1,4 @@
-"""Photos to train on, as patches: all of them on the device, cut and made small there."""
+"""Training patches of photos. All photos are on the device, where patches are cut and downscaled."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,25 +13,25 @@ from upres.core.errors import ModelError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 SMALLEST = 300
-"""Photos with a shorter side are left out: a patch of a network for factor 4 with its margin would not fit."""
+"""Photos with a shorter side, in pixels, are left out: the patches for factor 4, with margin, would not fit."""
 MARGIN = 4
-"""Pixels of the small patch that are cut off again, so that what is at its border saw whole neighbours."""
+"""Pixels cut from each side of a low-resolution patch, so that border pixels were downscaled from real neighbours."""
 MAX_WEIGHT = 4.0
-"""A large photo is sampled at most so many times as often as the average one."""
+"""Largest sampling weight: a large photo is drawn at most this many times as often as one of average area."""
 
 
 class Photos(NamedTuple):
-    """Many images in one flat tensor of bytes, on a device."""
+    """Many images in one flat uint8 tensor, on a device."""
 
     pixels: Tensor
     shapes: Tensor
-    """Offset, height and width of each, (count, 3)."""
+    """Offset in `pixels`, height and width of each image, (count, 3)."""
     weights: Tensor
-    """How often each is sampled."""
+    """Sampling weight of each image, proportional to its area up to MAX_WEIGHT, (count,)."""
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> "Photos":
-        """All photos below a folder. Raises ModelError when there are none that are large enough."""
+        """Load all photos below a folder. Raises ModelError when none is at least SMALLEST pixels on each side."""
         flat, shapes, offset = [], [], 0
         for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
             with Image.open(path) as image:
@@ -47,7 +47,7 @@ class Photos(NamedTuple):
         return cls(torch.cat(flat).to(device), table, (areas / areas.mean()).clamp(max=MAX_WEIGHT))
 
     def large(self, count: int, side: int) -> Tensor:
-        """Random patches, (count, 3, side, side), float in [0, 1], mirrored and turned at random."""
+        """Random patches, (count, 3, side, side), float in [0, 1], randomly flipped and transposed."""
         device = self.pixels.device
         chosen = torch.multinomial(self.weights, count, replacement=True)
         offset, height, width = self.shapes[chosen].unbind(1)
@@ -61,9 +61,9 @@ class Photos(NamedTuple):
         return _turned(patches)
 
     def pairs(self, count: int, side: int, factor: int) -> tuple[Tensor, Tensor]:
-        """Small patches and what they were made of: (count, 3, side, side) and (count, 3, side·factor, side·factor).
+        """Pairs of patches: (count, 3, side, side) and (count, 3, side·factor, side·factor), float in [0, 1].
 
-        Small by antialiased bicubic with a = -0.5, as MATLAB's imresize, rounded to grey levels.
+        Downscaling is antialiased bicubic with a = -0.5, as in MATLAB's imresize, rounded to grey levels.
         """
         large = self.large(count, (side + 2 * MARGIN) * factor)
         small = functional.interpolate(large, scale_factor=1 / factor, mode="bicubic", antialias=True)
@@ -74,7 +74,7 @@ class Photos(NamedTuple):
 
 
 def _turned(patches: Tensor) -> Tensor:
-    """The whole batch in one of its eight orientations."""
+    """The whole batch in one random of the eight orientations of a square."""
     coins = torch.rand(3)
     if coins[0] < 0.5:
         patches = patches.flip(-1)

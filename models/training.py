@@ -1,4 +1,4 @@
-"""What both kinds of training share: a schedule over wall-clock time, and a mean of the weights, which is kept."""
+"""Shared by both trainings: a schedule in wall-clock time, and a moving average of the weights, which is the result."""
 
 import argparse
 import copy
@@ -18,21 +18,23 @@ from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork
 
 Network = TypeVar("Network", bound=nn.Module)
 LONGEST_GRADIENT = 0.5
+"""Gradients are clipped to this norm."""
 WARM_UP_STEPS = 300
+"""Steps in which the learning rate rises linearly to its maximum."""
 FLOOR = 0.003
-"""The learning rate ends at this share of its height."""
+"""Learning rate at the end of training, as a share of its maximum."""
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """What every training is told."""
+    """Add the options that all trainings share, and parse the command line."""
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos to train on")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the version into")
     parser.add_argument("--version", required=True, help="what to call it")
-    parser.add_argument("--factors", type=_whole, default=[4, 2], help="4,2 by default")
+    parser.add_argument("--factors", type=_whole, default=[4, 2], help="factors to train, in order; default: 4,2")
     parser.add_argument(
-        "--seconds", type=_numbers, default=[1500.0, 600.0], help="for each factor; 1500,600 by default"
+        "--seconds", type=_numbers, default=[1500.0, 600.0], help="seconds for each factor; default: 1500,600"
     )
-    parser.add_argument("--patch", type=int, default=64, help="side of the small patch in pixels, a multiple of 8")
+    parser.add_argument("--patch", type=int, default=64, help="side of the small patches in pixels, a multiple of 8")
     options = parser.parse_args()
     if len(options.factors) != len(options.seconds):
         parser.error("--seconds: as many as --factors")
@@ -48,18 +50,18 @@ def _whole(text: str) -> list[int]:
 
 
 def device() -> torch.device:
-    """Where there is CUDA, there."""
+    """CUDA if it is available, else the CPU. Enables cuDNN's search for the fastest algorithms."""
     torch.backends.cudnn.benchmark = True
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def charbonnier(found: Tensor, wanted: Tensor) -> Tensor:
-    """A smooth absolute difference (Charbonnier et al. 1994)."""
+    """The Charbonnier loss, a smooth L1 loss (Charbonnier et al. 1994); a scalar."""
     return torch.sqrt((found - wanted) ** 2 + 1e-6).mean()
 
 
 def descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
-    """One step downhill, with the gradient's length limited."""
+    """One optimiser step for a loss, with gradient clipping."""
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     for group in optimiser.param_groups:
@@ -68,7 +70,7 @@ def descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
 
 
 def place(network: Network, on: torch.device, precision: torch.dtype = torch.float32) -> Network:
-    """A network on a device, with its weights channels last."""
+    """Move a network to a device and precision, with its convolution weights in channels-last layout."""
     for parameter in network.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -76,20 +78,21 @@ def place(network: Network, on: torch.device, precision: torch.dtype = torch.flo
 
 
 def compiled(network: nn.Module, on: torch.device) -> nn.Module:
-    """The same, faster; on a CPU that is not worth its time."""
+    """The network through torch.compile on CUDA; unchanged on a CPU, where compiling takes longer than it saves."""
     return cast(nn.Module, torch.compile(network)) if on.type == "cuda" else network
 
 
 def bfloat16(on: torch.device) -> torch.autocast:
-    """Half precision for a forward pass, where the processor computes in it: emulated, it is several times slower."""
+    """Autocast to bfloat16 where the processor supports it natively: emulated, it is several times slower."""
     native = on.type != "cpu" or torch.cpu.get_capabilities().get("avx512_bf16", False)
     return torch.autocast(on.type, torch.bfloat16, enabled=native)
 
 
 def steps(optimiser: torch.optim.Optimizer, rate: float, seconds: float) -> Iterator[float]:
-    """Shares of the time that are over, once per step; sets the learning rate: a warm-up, then a cosine.
+    """Yield the share of the training time that is over, in [0, 1), once per step; sets the learning rate.
 
-    Schedules over time, not steps, end well whatever the machine (Loshchilov & Hutter 2017 for the cosine).
+    The rate warms up, then follows a cosine (Loshchilov & Hutter 2017). The schedule depends on time, not on steps, so
+    that it is complete on machines of any speed.
     """
     begin, count = time.monotonic(), 0
     while (done := (time.monotonic() - begin) / seconds) < 1:
@@ -101,7 +104,7 @@ def steps(optimiser: torch.optim.Optimizer, rate: float, seconds: float) -> Iter
 
 
 class Average:
-    """Exponential moving average of a network's weights."""
+    """Exponential moving average of the weights of a network; `most` is the largest decay."""
 
     def __init__(self, network: SuperResolutionNetwork, most: float = 0.9995) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
@@ -110,14 +113,14 @@ class Average:
 
     @torch.no_grad()
     def follow(self, network: nn.Module) -> None:
-        """One step of the network happened."""
+        """Update the average; to be called after each optimiser step."""
         self._steps += 1
         keep = min(self._most, self._steps / (self._steps + 9))
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1 - keep)
 
 
 def initialise(network: SuperResolutionNetwork) -> None:
-    """He's initialisation, and residual branches that begin small."""
+    """He initialisation (He et al. 2015); the last layers of residual branches start with small weights."""
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, a=0.25)
@@ -128,7 +131,7 @@ def initialise(network: SuperResolutionNetwork) -> None:
 
 
 def start_from(network: SuperResolutionNetwork, tensors: dict[str, Tensor]) -> None:
-    """Take over all tensors that have the same name and shape: the trunk of a network for another factor, say."""
+    """Copy all tensors whose name and shape match, for example the trunk of a network for another factor."""
     own = network.state_dict()
     fitting = {name: tensor for name, tensor in tensors.items() if name in own and tensor.shape == own[name].shape}
     network.load_state_dict(fitting, strict=False)
@@ -136,7 +139,7 @@ def start_from(network: SuperResolutionNetwork, tensors: dict[str, Tensor]) -> N
 
 @torch.inference_mode()
 def upscale(network: SuperResolutionNetwork, pixels: Pixels) -> Pixels:
-    """One image through a network that is being trained."""
+    """Enlarge one image, uint8 (height, width, 3), with a network in training."""
     on = next(network.parameters()).device
     enlarged = ByteNetwork(network)(torch.from_numpy(pixels[None].copy()).to(on))[0]
     return np.asarray(enlarged.cpu().numpy())

@@ -1,7 +1,7 @@
-"""Smaller and faster versions of a model: weights in half precision, or whole networks in int8, measured on photos.
+"""Makes smaller and faster versions of a model: float16 weights, or int8 networks; measures them on photos.
 
-int8 is static quantisation (Jacob et al. 2018, arXiv 1712.05877) of the ONNX form, per channel, with ranges from
-photos; the first and the last convolution, where errors would show, stay as they are.
+int8 is static quantisation (Jacob et al. 2018, arXiv 1712.05877) of the ONNX graph, per channel, calibrated on photos.
+The first and the last convolution keep float32: errors in them would be the most visible.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,13 +25,14 @@ from upres.worker.model import Model, open_folder
 
 Pixels = npt.NDArray[np.uint8]
 MAX_PHOTOS = 24
+"""Number of photos used for calibration and measuring."""
 SIDE = 384
-"""Photos are cut to squares of at most so many pixels: of the original for measuring, of the small one for ranges."""
+"""Largest side in pixels of the squares cut from photos, before downscaling."""
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def make(model: Model, precision: str, photos: Path, to: Path) -> Model:
-    """A variant as a folder, with what it loses, weighs and takes in its manifest. Raises ModelError."""
+    """Make a variant in a folder; its loss, size and speed are written to its manifest. Raises ModelError."""
     pictures = list(read_photos(photos))
     to.mkdir(parents=True, exist_ok=True)
     written = [
@@ -44,12 +45,12 @@ def make(model: Model, precision: str, photos: Path, to: Path) -> Model:
     ]
     made = folder.derive(open_folder(to), to, variant.manifest.version, measured)
     with DeviceThread() as thread:
-        golden.check(made, running(made, thread))  # as workers will
+        golden.check(made, running(made, thread))  # the same check as in workers
     return made
 
 
 def compare(model: Model, variant: Model, pictures: Sequence[Pixels]) -> list[dict[str, float]]:
-    """For each network: PSNR on photos that were made small, what of it was lost, size and seconds."""
+    """For each network: PSNR on downscaled photos, its loss in dB, size in megabytes, and speed."""
     found = []
     with DeviceThread() as thread:
         before, after = running(model, thread), running(variant, thread)
@@ -73,7 +74,7 @@ def compare(model: Model, variant: Model, pictures: Sequence[Pixels]) -> list[di
 
 
 def read_photos(where: Path) -> Iterator[Pixels]:
-    """Squares from the middle of photos, sides a multiple of 8. Raises ModelError when there are none."""
+    """Yield central squares of photos, sides a multiple of 8. Raises ModelError when the folder has no photos."""
     files = sorted(path for path in where.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)[:MAX_PHOTOS]
     if not files:
         raise ModelError(f"{where}: there are no photos (JPEG, PNG or WebP) to measure with.")
@@ -85,7 +86,7 @@ def read_photos(where: Path) -> Iterator[Pixels]:
 
 
 def small(pixels: Pixels, factor: int) -> Pixels:
-    """A photo as if it had been taken with so many times fewer pixels per side."""
+    """Downscale a photo by `factor` per side, bicubic."""
     height, width = pixels.shape[:2]
     return np.asarray(Image.fromarray(pixels).resize((width // factor, height // factor), Image.Resampling.BICUBIC))
 
@@ -109,7 +110,7 @@ def _int8(model: Model, network: Network, to: Path, pictures: Sequence[Pixels]) 
 
 
 def quantise(graph: Path, to: Path, windows: Sequence[Pixels]) -> None:
-    """An ONNX graph with its convolutions in int8, ranges taken from what the windows make of it."""
+    """Quantise the convolutions of an ONNX graph to int8, with ranges calibrated on `windows`."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 

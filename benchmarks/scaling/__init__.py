@@ -1,1 +1,1 @@
-"""How upres scales: a simulation fed with what was measured, and what was measured beside it."""
+"""How upres scales: a simulation based on measured times, and measurements to verify it."""

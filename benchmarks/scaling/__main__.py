@@ -1,11 +1,11 @@
 """How upres scales, measured and simulated.
 
-    python -m benchmarks.scaling            figures, as JSON lines
-    python -m benchmarks.scaling --docs     and the plots and tables of docs/scaling.md
+    python -m benchmarks.scaling            prints figures as JSON lines
+    python -m benchmarks.scaling --docs     also writes the plots of docs/scaling.md
 
-Measured on this machine: the stages of lone jobs, the start of a worker, 1, 2 and 4 workers at one queue, and what a
-job costs Redis. Simulated with that: a day of steady, bursty and daily traffic, under the manifests' scaling rules.
-A machine that has to be started first takes MACHINE_SECONDS more, which is assumed: none could be started here.
+Measured on this machine: the stages of single jobs, the start of a worker, 1, 2 and 4 workers on one queue, and the
+cost of a job in Redis. Simulated with these times: a day of steady, bursty and daily traffic, under the scaling rules
+in the manifests. MACHINE_SECONDS, the time to start a new machine, is an assumption: it could not be measured here.
 """
 
 import argparse
@@ -24,35 +24,37 @@ from benchmarks.scaling.rules import Keda, TargetTracking
 from benchmarks.scaling.scenarios import PATTERNS, Outcome, Plan, simulate
 
 MACHINE_SECONDS = 120
-"""Until a machine with a GPU has booted and has its image: assumed, see above."""
+"""Assumed seconds until a new machine with a GPU has booted and has pulled the container image."""
 PHOTOS = (1.0, 4.0, 12.0)
-"""Megapixels of what phones and cameras make; their times are those of small photos, by pixels."""
+"""Megapixels of typical photos. Their times are extrapolated from those of small images, by pixels."""
 MILLION = 1_000_000
 MOST = 1000
+"""Largest number of workers in the simulations of a million photos a day."""
 FLEETS = (1, 3, 10, 30, 100, 300, MOST)
 LOADS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 LIMITS = (10.0, 60.0)
-"""Seconds."""
+"""Waiting times in seconds; for each of them the largest possible utilisation is searched."""
 LEAST_JOBS = 20_000
+"""Least number of jobs in a simulation, so that the 95th percentile is stable."""
 FITTING_SECONDS = 150.0
-"""jobs-per-worker is to be half of what one worker does while another starts (serverless.yml)."""
+"""Seconds of waiting work per worker that jobs-per-worker allows: half of the time to start one (serverless.yml)."""
 DOCS = Path(__file__).parent.parent.parent / "docs"
 
 
 def jain(shares: tuple[int, ...]) -> float:
-    """Fairness of shares (Jain, Chiu and Hawe 1984): 1 when all are alike, 1/n when one has all."""
+    """Jain's fairness index (Jain, Chiu and Hawe 1984): 1 when all shares are equal, 1/n when one has everything."""
     return sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
 
 
 def photos(stages: Stages) -> list[Times]:
-    """What photos would take here, extrapolated by pixels from the largest size that was measured."""
+    """Times of PHOTOS on this machine, extrapolated by pixels from the largest measured size."""
     side = SIDES[-1]
     times = stages.by_side[side]
     return [Times(*(seconds * megapixels * 1e6 / side**2 for seconds in times)) for megapixels in PHOTOS]
 
 
 def measured() -> tuple[Stages, list[Run]]:
-    """What can be measured here."""
+    """Run all measurements, print their figures, and return stages and races."""
     with Bench() as bench:
         stages = calibrate(bench)
         for side, times in stages.by_side.items():
@@ -70,7 +72,7 @@ def measured() -> tuple[Stages, list[Run]]:
 
 
 def days(stages: Stages, price: float) -> dict[str, Outcome]:
-    """A day of each kind of traffic under each rule; then a million photos."""
+    """Simulate a day of each traffic pattern under each rule, with small images and with a million photos."""
     cold, small, large = MACHINE_SECONDS + stages.cold_start, list(stages.by_side.values()), photos(stages)
     fitting = round(FITTING_SECONDS / float(np.mean([times.device for times in large])))
     of_small = int(TargetTracking().target)
@@ -96,7 +98,7 @@ def days(stages: Stages, price: float) -> dict[str, Outcome]:
 
 
 def capacities(stages: Stages) -> dict[int, dict[float, float]]:
-    """How busy so many workers may be with photos, at most, for 95 % of the jobs to wait less than each limit."""
+    """For each number of workers: the largest utilisation at which 95 % of photos wait less than each of LIMITS."""
     mix = photos(stages)
     mean = float(np.mean([times.device for times in mix]))
     results = {}
@@ -118,10 +120,10 @@ def _wait(workers: int, plan: Plan) -> float:
 
 
 def main() -> int:
-    """Measure, simulate, print."""
+    """Run measurements and simulations; print one JSON line per figure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.partition("\n")[0])
-    parser.add_argument("--price", type=float, default=1.0, help="of a worker for an hour (default: 1)")
-    parser.add_argument("--docs", action="store_true", help="write the plots of docs/scaling.md")
+    parser.add_argument("--price", type=float, default=1.0, help="price of a worker per hour (default: 1)")
+    parser.add_argument("--docs", action="store_true", help="also write the plots of docs/scaling.md")
     options = parser.parse_args()
     print(json.dumps({"name": "this machine", "cores": os.cpu_count(), "slots": SLOTS}))
     stages, runs = measured()

@@ -1,8 +1,9 @@
-"""A discrete-event simulation of workers at one queue (simpy). Times are seconds of simulated time.
+"""A discrete-event simulation (simpy) of workers on one queue. Times are seconds of simulated time.
 
-A job is taken by a free slot, spends `before` on its host's processor (fetch, decode), `device` on the worker's device,
-one job at a time, and `after` on the host again (encode, store). On a machine without a GPU the device is the host's
-cores, all of them at once. What runs in the queue itself takes no time: Redis answers within a millisecond.
+A free slot takes a job. The job uses one CPU core of the host for `before` seconds (fetch, decode), then the device of
+the worker for `device` seconds, exclusively, then one CPU core for `after` seconds (encode, store). On a machine
+without a GPU, the device is all CPU cores of the host together. Redis takes no simulated time: it answers within a
+millisecond.
 """
 
 from collections.abc import Generator, Iterable
@@ -15,7 +16,7 @@ Process = Generator[Any, Any, None]
 
 
 class Times(NamedTuple):
-    """What one job takes on an idle machine."""
+    """Seconds that a job takes in each phase, on an idle machine."""
 
     before: float
     device: float
@@ -23,14 +24,14 @@ class Times(NamedTuple):
 
 
 class Job(NamedTuple):
-    """When it arrives, and what it takes."""
+    """A job: the second of its arrival, and its times."""
 
     arrives: float
     times: Times
 
 
 class Machine:
-    """What workers share; with `cores` of None each has as many as it wants, and a device of its own."""
+    """The machine that workers share. With `cores` None, each worker has unlimited cores and its own device."""
 
     def __init__(self, env: simpy.Environment, cores: int | None = None) -> None:
         self.cores = cores
@@ -38,7 +39,7 @@ class Machine:
         self._env = env
 
     def use(self, cores: int | None, seconds: float) -> Process:
-        """Some of its cores, or all of them, for so long."""
+        """Occupy a number of cores, or all of them with None, for `seconds`."""
         if self.cores is None:
             yield self._env.timeout(seconds)
             return
@@ -50,21 +51,21 @@ class Machine:
 
 @dataclass
 class Record:
-    """What came of it."""
+    """The results of a simulation."""
 
     waits: list[float] = field(default_factory=list)
-    """Of each job, from its arrival until a slot took it."""
+    """Seconds of each job, from its arrival until a slot takes it."""
     ended: list[float] = field(default_factory=list)
     by_worker: dict[int, int] = field(default_factory=dict)
-    """Jobs that each did."""
+    """Number of finished jobs of each worker."""
     worker_seconds: float = 0.0
-    """From the wish for a worker until it is gone: what is paid for."""
+    """Sum over workers of the seconds from the request for a worker to its end: the time that is paid for."""
     samples: list[tuple[float, int, int, int]] = field(default_factory=list)
-    """Time, jobs waiting, workers wanted, workers ready."""
+    """(time, jobs waiting, workers requested, workers ready)."""
 
 
 class Fleet:
-    """Workers that come when they are wanted, and go when they are not, after the jobs in hand."""
+    """Workers that are added and removed on request. A removed worker first finishes its jobs."""
 
     def __init__(
         self, env: simpy.Environment, slots: int, cold_start: float = 0.0, between: float = 0.0,
@@ -80,23 +81,23 @@ class Fleet:
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue."""
+        """Number of jobs in the queue."""
         return len(self.queue.items)
 
     @property
     def ready(self) -> int:
-        """Workers that take jobs."""
+        """Number of workers that take jobs."""
         return sum(worker.ready for worker in self.workers)
 
     def feed(self, jobs: Iterable[Job]) -> Process:
-        """Jobs as they arrive."""
+        """Put each job into the queue when it arrives."""
         for job in jobs:
             if job.arrives > self.env.now:
                 yield self.env.timeout(job.arrives - self.env.now)
             self.queue.put(job)
 
     def scale(self, wanted: int) -> None:
-        """So many from now on; the youngest go first, as they do where nobody says otherwise."""
+        """Set the number of workers; the youngest are removed first, as Kubernetes does by default."""
         while len(self.workers) < wanted:
             self._names += 1
             self.workers.append(Worker(self, self._names))
@@ -104,14 +105,14 @@ class Fleet:
             self.workers.pop().stop()
 
     def watch(self, every: float) -> Process:
-        """Note how it stands."""
+        """Record a sample every `every` seconds."""
         while True:
             self.record.samples.append((self.env.now, self.waiting, len(self.workers), self.ready))
             yield self.env.timeout(every)
 
 
 class Worker:
-    """One process with its slots, and a device that does one thing at a time."""
+    """One worker process with its slots, and a device that processes one job at a time."""
 
     def __init__(self, fleet: Fleet, name: int) -> None:
         self.fleet, self.name = fleet, name
@@ -122,7 +123,7 @@ class Worker:
         fleet.env.process(self._start())
 
     def stop(self) -> None:
-        """Take no more; the jobs in hand are finished."""
+        """Take no more jobs; finish those that were taken."""
         self.leaving, self.ready = True, False
         for slot in list(self._idle):
             slot.interrupt()
@@ -174,7 +175,7 @@ class Worker:
 
 
 def run_all(jobs: list[Job], workers: int, slots: int, cores: int | None, between: float = 0.0) -> Record:
-    """A fixed number of workers that are there from the beginning, until all jobs have ended."""
+    """Simulate a fixed number of workers, ready from the beginning, until all jobs have ended."""
     env = simpy.Environment()
     fleet = Fleet(env, slots, between=between, machine=Machine(env, cores))
     env.process(fleet.feed(jobs))

@@ -1,4 +1,4 @@
-"""What is measured on this machine: the stages of lone jobs, and 1, 2 and 4 workers at one queue."""
+"""Measurements on this machine: the stages of single jobs, and 1, 2 and 4 workers on one queue."""
 
 import io
 import os
@@ -24,39 +24,39 @@ from upres.embedded.child import Child
 from upres.embedded.stack import Local
 
 SIDES = (64, 160, 320)
-"""Of the images: thumbnails, previews, small photos; ×4."""
+"""Sides in pixels of the input images: thumbnails, previews, small photos. The factor is 4."""
 JOBS = 150
 LONE = 6
-"""Lone jobs of each size; the median counts."""
+"""Number of single jobs of each size; the median counts."""
 SLOTS = 2
 PHOTO = Path(__file__).parent.parent.parent / "samples" / "chelsea.png"
 
 
 class Stages(NamedTuple):
-    """What was measured of lone jobs."""
+    """The measurements of single jobs."""
 
     by_side: dict[int, Times]
     between: float
-    """From the end of a job until its slot begins with the next one."""
+    """Seconds from the end of a job until its slot starts the next one."""
     cold_start: float
-    """From the start of a worker's process until it takes jobs; its machine runs already."""
+    """Seconds from the start of a worker process until it takes jobs; its machine is already running."""
 
 
 class Run(NamedTuple):
-    """All jobs by so many workers."""
+    """The measurement of JOBS jobs with a number of workers."""
 
     workers: int
     seconds: float
-    """From the first job taken to the last one ended."""
+    """From the start of the first job to the end of the last one."""
     shares: tuple[int, ...]
-    """Jobs that each worker did."""
+    """Number of jobs of each worker."""
     wait_p95: float
     predicted: float
-    """Seconds, by the simulation."""
+    """`seconds` as predicted by the simulation."""
 
 
 class Bench:
-    """A running upres whose workers come and go."""
+    """A local upres stack without its worker; benchmarks start and stop workers themselves."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -73,7 +73,7 @@ class Bench:
         self._stack.close()
 
     def start(self, count: int, slots: int) -> tuple[list[Child], float]:
-        """So many workers, and how long the first one took until it was ready."""
+        """Start `count` workers; returns them, and the seconds until the first one was ready."""
         begin, environment = time.monotonic(), {**self.local.environment, "UPRES_SLOTS": str(slots)}
         command = [sys.executable, "-m", "upres.worker"]
         children = [Child(f"worker{number}", command, environment, self.local.folder) for number in range(count)]
@@ -85,18 +85,18 @@ class Bench:
         return children, first
 
     def submit(self, sides: list[int]) -> list[str]:
-        """Jobs that wait, none like another."""
+        """Submit one job with a different image for each side; returns their ids."""
         return [self.client.submit(self._photos.draw(side), 4).job_id for side in sides]
 
     def finish(self, jobs: list[str]) -> list[list[Any]]:
-        """The events of each, once all have ended."""
+        """Wait until all jobs have ended; returns the events of each."""
         for job_id in jobs:
             self.client.wait(job_id)
         return [[event for _, event in events.read(self.redis, job_id)] for job_id in jobs]
 
 
 class Photos:
-    """Pieces of a photo, none like another."""
+    """Random squares of a photo; all of them are different."""
 
     def __init__(self) -> None:
         self._rng = np.random.default_rng(7)
@@ -104,7 +104,7 @@ class Photos:
             self._whole = image.convert("RGB").resize((640, 640))
 
     def draw(self, side: int) -> bytes:
-        """A PNG file."""
+        """A square of side × side pixels as a PNG file."""
         left, top = (int(self._rng.integers(0, 641 - side)) for _ in range(2))
         piece = np.asarray(self._whole.crop((left, top, left + side, top + side))).copy()
         piece[0, 0] = self._rng.integers(0, 256, 3)
@@ -114,9 +114,9 @@ class Photos:
 
 
 def calibrate(bench: Bench) -> Stages:
-    """Lone jobs of each size, and a few in a row for what lies between them."""
+    """Measure single jobs of each size, then 20 waiting jobs for the time between two jobs."""
     [worker], cold_start = bench.start(1, 1)
-    bench.finish(bench.submit(list(SIDES)))  # the first of each is slower
+    bench.finish(bench.submit(list(SIDES)))  # warm-up: the first job of each size is slower
     by_side = {}
     for side in SIDES:
         done = [_result(bench.finish(bench.submit([side]))[0]).seconds for _ in range(LONE)]
@@ -137,7 +137,7 @@ def calibrate(bench: Bench) -> Stages:
 
 
 def race(bench: Bench, stages: Stages, count: int) -> Run:
-    """All jobs wait before the first worker comes."""
+    """Measure `count` workers with JOBS jobs that wait before the first worker starts; simulate the same."""
     rng = np.random.default_rng(count)
     sides = [int(side) for side in rng.choice(SIDES, JOBS)]
     jobs = bench.submit(sides)

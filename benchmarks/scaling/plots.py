@@ -14,9 +14,9 @@ from benchmarks.scaling.local import Run
 from benchmarks.scaling.scenarios import PATTERNS, Outcome
 
 PLOT_EVERY = 6
-"""Of the samples: a pixel or so."""
+"""Every 6th sample is plotted: about one per pixel."""
 GREY = "#808590"
-"""Readable on light and on dark pages."""
+"""A colour that is readable on light and on dark pages."""
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "upres",
     "font.size": 9,
@@ -45,7 +45,7 @@ STYLE: dict[Any, Any] = {
 def write(
     folder: Path, runs: list[Run], by_rule: Mapping[str, Outcome], by_fleet: Mapping[int, Mapping[float, float]]
 ) -> None:
-    """All of them, into a folder."""
+    """Write all plots into a folder."""
     with plt.rc_context(STYLE):
         _save(_days(by_rule), folder / "scaling-days.svg")
         _save(_fleets(by_fleet), folder / "scaling-fleets.svg")
@@ -58,7 +58,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _days(by_rule: Mapping[str, Outcome]) -> Any:
-    """A million photos: jobs that wait, and workers, through each kind of day."""
+    """Days with a million photos: waiting jobs and ready workers over time, one row per traffic pattern."""
     figure, axes = plt.subplots(len(PATTERNS), 2, figsize=(9, 7), sharex=True, layout="constrained")
     for row, pattern in zip(axes, PATTERNS, strict=True):
         for name, colour in (("Kubernetes", "#5b7cfa"), ("AWS", "#e0803a")):
@@ -81,7 +81,7 @@ def _days(by_rule: Mapping[str, Outcome]) -> Any:
 
 
 def _fleets(by_fleet: Mapping[int, Mapping[float, float]]) -> Any:
-    """How busy workers may be, by how many there are."""
+    """The largest utilisation of workers, by the number of workers."""
     figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
     counts = list(by_fleet)
     for limit, colour in zip(next(iter(by_fleet.values())), ("#e0803a", "#5b7cfa"), strict=True):
@@ -97,7 +97,7 @@ def _fleets(by_fleet: Mapping[int, Mapping[float, float]]) -> Any:
 
 
 def _runs(runs: list[Run]) -> Any:
-    """What was measured here, and what was predicted."""
+    """Measured and simulated times of the runs on this machine."""
     figure, axis = plt.subplots(figsize=(6, 2.6), layout="constrained")
     names = [f"{run.workers} worker{'s' * (run.workers > 1)}" for run in runs]
     places = range(len(runs))

@@ -1,4 +1,4 @@
-"""What one job costs Redis: time of its one core, and memory for as long as its events are kept."""
+"""The cost of a job in Redis: CPU time of its single core, and memory while its events are kept."""
 
 from typing import Any, NamedTuple
 
@@ -6,30 +6,31 @@ from benchmarks.scaling.local import SIDES, Bench
 from upres.core import keys
 
 SAMPLE = 200
+"""Number of jobs over which CPU time is measured."""
 LEFT = ("upres:job:", "upres:work:", "upres:idempotency:")
-"""What lasts longer than the job: its events, its result for identical images, and the key of its request."""
+"""Prefixes of keys that outlive a job: events, the result for identical images, and the Idempotency-Key."""
 HALF = 0.5
-"""Of one core: more, and waiting for it begins to be felt."""
+"""Share of a core that Redis may use; at a higher load, commands begin to wait noticeably."""
 
 
 class Cost(NamedTuple):
-    """Of one job with one tile, end to end."""
+    """The cost of one job with one tile, from submission to its end."""
 
     cpu_seconds: float
     bytes: float
 
     @property
     def jobs_a_second(self) -> float:
-        """What keeps half a core of Redis busy."""
+        """Jobs per second that use half a core of Redis."""
         return HALF / self.cpu_seconds
 
     def gigabytes(self, a_day: float) -> float:
-        """For so many jobs a day, whose events are kept for a week."""
+        """Gigabytes of memory for `a_day` jobs per day, for as long as events are kept (a week)."""
         return self.bytes * a_day * keys.EVENTS_SECONDS / keys.DAY / 1e9
 
 
 def measure(bench: Bench) -> Cost:
-    """By Redis's own account."""
+    """Measure CPU time and memory as reported by Redis."""
     [worker], _ = bench.start(1, 4)
     bench.finish(bench.submit([SIDES[0]] * 10))
     before, idle = _info(bench), _idle(bench)
@@ -41,7 +42,7 @@ def measure(bench: Bench) -> Cost:
 
 
 def _kept(bench: Bench) -> float:
-    """Bytes of what is left of a job that has ended, with what Redis itself needs for it."""
+    """Bytes of the keys that remain per ended job, with the overhead of Redis."""
     left = [key for prefix in LEFT for key in bench.redis.scan_iter(match=f"{prefix}*", count=1000)]
     jobs = sum(key.startswith(b"upres:job:") for key in left)
     sizes: list[Any] = [bench.redis.memory_usage(key) for key in left]
@@ -55,7 +56,7 @@ def _info(bench: Bench) -> dict[str, float]:
 
 
 def _idle(bench: Bench) -> float:
-    """CPU seconds a second while nothing happens but beats: they are not the jobs'."""
+    """CPU seconds per second without jobs, caused by heartbeats of workers; not part of the cost of a job."""
     begin = _info(bench)
     bench.redis.blpop(["upres:nothing"], timeout=4)
     end = _info(bench)

@@ -1,7 +1,7 @@
-"""The scaling rules, with the numbers that stand in the manifests.
+"""The scaling rules, with the numbers in the manifests.
 
-KEDA and the HorizontalPodAutoscaler as described in their documentation (KEDA 2, Kubernetes autoscaling/v2); target
-tracking and step scaling as in that of AWS Application Auto Scaling.
+KEDA and the HorizontalPodAutoscaler follow their documentation (KEDA 2, Kubernetes autoscaling/v2); target tracking and
+step scaling follow that of AWS Application Auto Scaling.
 """
 
 import math
@@ -16,19 +16,21 @@ KEDA = ROOT / "infra/kubernetes/base/scaling.yaml"
 AWS = ROOT / "infra/aws/scaling.yml"
 SERVERLESS = ROOT / "serverless.yml"
 HPA_SECONDS = 15
-"""The HorizontalPodAutoscaler looks so often (--horizontal-pod-autoscaler-sync-period)."""
+"""Interval in seconds of the HorizontalPodAutoscaler (--horizontal-pod-autoscaler-sync-period)."""
 HPA_TOLERANCE = 0.1
+"""The HorizontalPodAutoscaler ignores a smaller relative difference from the target."""
 HPA_UP_PODS, HPA_UP_SHARE = 4, 1.0
-"""By default it adds at most four pods, or as many as there are, whichever is more, in 15 seconds."""
+"""By default it adds per 15 seconds at most four pods, or the current number of pods, whichever is more."""
 AWS_SECONDS = 60
+"""Interval in seconds of the metrics of AWS."""
 ALARMS_OUT = 3
-"""Target tracking acts after so many minutes above the target."""
+"""Number of one-minute values above the target after which target tracking adds workers."""
 AWS_LATE = 1
-"""What a metric says is known a minute later."""
+"""Delay of the metrics, in minutes."""
 
 
 class Look(NamedTuple):
-    """What a rule sees: the time, jobs that wait, run and have ended, and how many workers are wanted until now."""
+    """Input of a rule: time in seconds, jobs waiting, running and ended, and the number of workers requested now."""
 
     now: float
     waiting: int
@@ -38,18 +40,18 @@ class Look(NamedTuple):
 
 
 class Rule(Protocol):
-    """Decides how many workers are wanted, every `seconds`."""
+    """A scaling rule; it is evaluated every `seconds` and requests at most `most` workers."""
 
     seconds: int
     most: int
 
     def wanted(self, look: Look) -> int:
-        """How many from now on."""
+        """The number of workers to request from now on."""
         ...
 
 
 class Keda:
-    """ScaledObject on the length of the queue, and on whether anything has not ended."""
+    """KEDA's ScaledObject: by the length of the queue and the number of running jobs; to zero when no job is left."""
 
     def __init__(self, most: int | None = None, slots: int | None = None) -> None:
         spec = next(one for one in yaml.safe_load_all(KEDA.read_text()) if one["kind"] == "ScaledObject")["spec"]
@@ -79,7 +81,7 @@ class Keda:
         return current if now % HPA_SECONDS else self._hpa(now, waiting, running, current)
 
     def _hpa(self, now: float, waiting: int, running: int, current: int) -> int:
-        """The largest of what its metrics say, each of them of an average per worker."""
+        """The number of workers by the HorizontalPodAutoscaler: the largest over its metrics (averages per worker)."""
         needs = (waiting / self.target, running / self.slots)
         raw = max(current if abs(need / current - 1) <= HPA_TOLERANCE else math.ceil(need) for need in needs)
         desired = min(self.most, max(1, raw))
@@ -91,7 +93,7 @@ class Keda:
         return self._down(now, current, max(one for _, one in self._recommended))
 
     def _down(self, now: float, current: int, desired: int) -> int:
-        """No faster than the policy lets them go."""
+        """Limit the removal of workers to the rate that the policy allows."""
         while self._gone and self._gone[0] <= now - self._period:
             self._gone.popleft()
         leaving = max(0, min(current - desired, self._step - len(self._gone)))
@@ -100,7 +102,7 @@ class Keda:
 
 
 class TargetTracking:
-    """ECS: target tracking of the backlog per worker upwards, and steps downwards, from zero and to zero."""
+    """AWS ECS: target tracking of the backlog per worker to add workers; step scaling to remove them, and from zero."""
 
     seconds = AWS_SECONDS
 
@@ -159,7 +161,7 @@ class TargetTracking:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads CloudFormation's and the framework's own tags as what they stand on."""
+    """Reads the tags of CloudFormation and the Serverless Framework (!Ref, …) as the values after them."""
 
 
 def _tagged(loader: Any, suffix: str, node: yaml.Node) -> Any:

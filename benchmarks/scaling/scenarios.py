@@ -1,4 +1,4 @@
-"""Traffic, and what a scaling rule makes of it."""
+"""Traffic patterns, and their simulation under a scaling rule."""
 
 import math
 import random
@@ -16,21 +16,21 @@ HOUR, DAY = 3600.0, 86400.0
 SAMPLE_SECONDS = 30.0
 
 Rate = Callable[[float], float]
-"""Jobs a second at a time of the day."""
+"""Second of the day → jobs per second."""
 
 
 def steady(a_day: float) -> Rate:
-    """Always the same."""
+    """The same rate all day."""
     return lambda _: a_day / DAY
 
 
 def daily(a_day: float) -> Rate:
-    """Quiet nights: next to nothing at 4 in the morning, twice the mean at 4 in the afternoon."""
+    """A sine over the day: almost zero at 4:00, twice the mean at 16:00."""
     return lambda at: a_day / DAY * (1 - 0.98 * math.cos(2 * math.pi * (at - 4 * HOUR) / DAY))
 
 
 def bursty(a_day: float) -> Rate:
-    """All of it within five minutes every other hour: batches."""
+    """Batches: all jobs arrive in the first five minutes of every second hour."""
     return lambda at: a_day / 12 / 300 if at % (2 * HOUR) < 300 else 0.0
 
 
@@ -38,7 +38,7 @@ PATTERNS: dict[str, Callable[[float], Rate]] = {"steady": steady, "bursty": burs
 
 
 def arrivals(rate: Rate, most: float, seconds: float, mix: list[Times], seed: int) -> Iterator[Job]:
-    """A Poisson process with that rate, by thinning (Lewis and Shedler 1979); `most` is no less than any rate."""
+    """A Poisson process, by thinning (Lewis and Shedler 1979). `most` must not be lower than any value of `rate`."""
     rng, at = random.Random(seed), 0.0
     while (at := at + rng.expovariate(most)) < seconds:
         if rng.random() * most < rate(at):
@@ -47,7 +47,7 @@ def arrivals(rate: Rate, most: float, seconds: float, mix: list[Times], seed: in
 
 @dataclass(frozen=True)
 class Plan:
-    """What is simulated."""
+    """The parameters of a simulation."""
 
     pattern: str
     a_day: float
@@ -58,7 +58,7 @@ class Plan:
 
 
 class Outcome(NamedTuple):
-    """What comes of it."""
+    """The results of a simulation; times in seconds, worker_hours in hours."""
 
     jobs: int
     wait_p50: float
@@ -68,12 +68,12 @@ class Outcome(NamedTuple):
     workers_most: int
     worker_hours: float
     busy_share: float
-    """Of the paid time, in which the device had work."""
+    """Share of the paid worker time in which the device works."""
     record: Record
 
 
 def simulate(plan: Plan, rule: Rule | int) -> Outcome:
-    """A day of this traffic, with workers that a rule calls, or a fixed number of them."""
+    """Simulate the traffic of a plan, with workers by a rule or with a fixed number of them."""
     env = simpy.Environment()
     fleet = Fleet(env, plan.slots, plan.cold_start)
     seconds, rate = plan.hours * HOUR, PATTERNS[plan.pattern](plan.a_day)
@@ -86,7 +86,7 @@ def simulate(plan: Plan, rule: Rule | int) -> Outcome:
     else:
         env.process(_steer(fleet, rule))
     env.run(until=seconds)
-    while fleet.waiting or fleet.running:  # what came at the end of the day is done, too
+    while fleet.waiting or fleet.running:  # also finish the jobs that are left at the end of the day
         env.run(until=env.now + HOUR)
     fleet.scale(0)
     env.run(until=env.now + HOUR)

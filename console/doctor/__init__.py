@@ -1,1 +1,1 @@
-"""`upres doctor`: looks at everything that a running upres needs, and says how to fix what is wrong."""
+"""`upres doctor`: checks everything that a running upres needs, and says how to fix what is wrong."""

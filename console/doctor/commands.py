@@ -14,21 +14,21 @@ from upres.console.doctor.finding import Finding, fault, is_healthy
 from upres.core.errors import SettingsError
 from upres.core.settings import Settings
 
-HELP = """Look at everything that a running upres needs, and say how to fix what is wrong.
+HELP = """Check everything that a running upres needs, and say how to fix what is wrong.
 
-It reads the same variables as function and workers (UPRES_REDIS_URL, UPRES_S3_BUCKET, ...), so run it where they
-run, or with their variables. It changes nothing: in the store it puts a small file and takes it away again."""
+It reads the same variables as the function and the workers (UPRES_REDIS_URL, UPRES_S3_BUCKET, ...): run it on the same
+machine, or with the same variables. Its test data in Redis and in the store is deleted at the end."""
 EPILOG = """\b
-Exit codes: 0 nothing is wrong · 1 something is · 2 wrong usage
+Exit codes: 0 no fault found · 1 at least one fault · 2 wrong usage
 """
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "fault": ("✗", "bold red")}
 
 
 @click.command(help=HELP, epilog=EPILOG)
-@click.option("--server", envvar="UPRES_URL", default=DEFAULT_URL, show_default=True, help="Where the function is.")
+@click.option("--server", envvar="UPRES_URL", default=DEFAULT_URL, show_default=True, help="URL of the upres server.")
 def doctor(server: str) -> None:
     """See HELP."""
-    logging.getLogger("upres").setLevel(logging.CRITICAL)  # what is wrong is told below
+    logging.getLogger("upres").setLevel(logging.CRITICAL)  # the findings report the same errors
     console = Console(width=max(Console().width, 100), highlight=False)
     findings = []
     for finding in diagnose(server):
@@ -38,7 +38,7 @@ def doctor(server: str) -> None:
 
 
 def diagnose(server: str) -> Iterator[Finding]:
-    """Everything, the nearest first."""
+    """Yield the findings of all checks: settings, Redis, object store, function, workers. Stops at invalid settings."""
     from upres.console.doctor import processes, redis_server, store
     from upres.core.queue import connect_quickly
     from upres.core.storage import Store
@@ -47,7 +47,7 @@ def diagnose(server: str) -> Iterator[Finding]:
         settings = Settings.from_environment()
         redis = connect_quickly(settings)
     except SettingsError as error:
-        yield fault("settings", str(error), "Set the variable right; docs/operations.md lists them all.")
+        yield fault("settings", str(error), "Correct the variable; docs/operations.md lists all of them.")
         return
     with redis:
         yield from redis_server.check(redis, settings.redis_url)

@@ -1,4 +1,4 @@
-"""What runs: the function, and the workers with their devices and models."""
+"""Checks of the processes: the function, and the workers with their devices and models."""
 
 import socket
 from collections.abc import Iterator
@@ -15,14 +15,16 @@ from upres.core.settings import Settings
 from upres.core.workers import Worker
 
 GPU = Path("/dev/nvidiactl")
-"""Is there where NVIDIA's driver is loaded."""
+"""This file exists on Linux when the NVIDIA driver is loaded."""
 FULL = 0.95
+"""Share of the device memory in use from which it counts as nearly full."""
 TIMEOUT = 10
+"""Timeout in seconds of the request to the function."""
 
 
 def check_function(url: str) -> Finding:
-    """Whether it answers, and has what it needs."""
-    fix = "Start it (python -m upres.function), or say in UPRES_URL where it is."
+    """Check that the function answers at the URL, and that its readiness check succeeds."""
+    fix = "Start it (python -m upres.function), or set UPRES_URL to its URL."
     try:
         answer = httpx.get(f"{url.rstrip('/')}/readyz", timeout=TIMEOUT)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -33,27 +35,27 @@ def check_function(url: str) -> Finding:
         detail = str(answer.json()["detail"])
     except (ValueError, KeyError):
         return fault("function", f"{url} is something else: it answers {answer.status_code}", fix)
-    return fault("function", f"not ready at {url}: {detail}", "Its own UPRES_REDIS_URL and UPRES_S3_… lead elsewhere.")
+    return fault("function", f"not ready at {url}: {detail}", "Check its own variables UPRES_REDIS_URL and UPRES_S3_….")
 
 
 def check_workers(redis: Redis, settings: Settings) -> Iterator[Finding]:
-    """The workers, and whether they serve what is asked for."""
+    """Check that workers are running, and that one of them has the stable version of the default model loaded."""
     try:
         there = workers.listing(redis)
         offer = served_models.published(redis, settings.model)
     except RedisError as error:
-        yield fault("workers", f"Redis does not tell ({error})", "See above.")
+        yield fault("workers", f"Redis does not list them ({error})", "See above.")
         return
     if not there:
-        fix = "Start one (python -m upres.worker); where they are scaled from zero, the first job does."
-        yield warning("workers", "none is there; jobs wait", fix)
+        fix = "Start one (python -m upres.worker); a fleet that is scaled to zero starts one for the first job."
+        yield warning("workers", "none is running; jobs wait", fix)
         return
-    yield ok("workers", f"{len(there)} there, with {sum(worker.slots for worker in there)} slots")
+    yield ok("workers", f"{len(there)} running, with {sum(worker.slots for worker in there)} slots")
     for worker in there:
         yield _device(worker)
     if offer is None or not any(offer.labels[STABLE].digest in worker.digests for worker in there):
         found = f"none has {settings.model} ready; its first job waits until it is loaded"
-        yield warning("models of workers", found, "Say UPRES_MODEL in the same way to function and workers.")
+        yield warning("models of workers", found, "Set UPRES_MODEL to the same value for the function and the workers.")
 
 
 def _device(worker: Worker) -> Finding:

@@ -1,4 +1,4 @@
-"""Redis, as the queue needs it: it keeps what it was given, forgets nothing, and lets upres do what it does."""
+"""Checks of Redis: reachable, persistent, no eviction, enough memory and rights, fast; and of the queue in it."""
 
 import statistics
 import time
@@ -14,18 +14,22 @@ from upres.core import backlog, keys, leases
 from upres.core.script import call
 
 OLDEST = (6, 2)
-"""BLMOVE, by which no job is lost between the queue and a worker."""
+"""Oldest Redis version with BLMOVE, which moves a job from the queue to a worker without losing it."""
 PINGS = 5
 SLOW_MILLISECONDS = 20
-"""A job takes a dozen round trips."""
+"""A round trip that takes longer is reported: a job needs about a dozen round trips."""
 NOBODYS_JOB = "0" * 32
+"""A job id that no job has, for harmless test commands."""
 CLOCK_SECONDS = 1.0
+"""A clock offset of more than twice this, in seconds, is reported."""
 FULL = 0.8
+"""Share of maxmemory in use from which it counts as nearly full."""
 WAITING_SECONDS = 600
+"""Age in seconds of the oldest waiting job from which the queue is reported."""
 
 
 def check(redis: Redis, url: str) -> Iterator[Finding]:
-    """Everything about it, as far as one gets; with one that does not answer that is not far."""
+    """Run all checks; only the first one when Redis cannot be reached."""
     try:
         redis.ping()
     except AuthenticationError as error:
@@ -35,7 +39,7 @@ def check(redis: Redis, url: str) -> Iterator[Finding]:
         yield fault(
             "Redis",
             f"does not answer at {_shown(url)} ({error})",
-            "Start it, or say in UPRES_REDIS_URL where it is, and let this machine through to it.",
+            "Start it, or set UPRES_REDIS_URL to its address, and allow connections from this machine to it.",
         )
         return
     yield from _server(redis, url)
@@ -43,16 +47,16 @@ def check(redis: Redis, url: str) -> Iterator[Finding]:
         try:
             yield check(redis)
         except RedisError as error:
-            yield fault("Redis", f"did not do what it was asked ({error})", "See its log.")
+            yield fault("Redis", f"a command failed ({error})", "See the log of Redis.")
 
 
 def _server(redis: Redis, url: str) -> Iterator[Finding]:
-    """What it says of itself."""
+    """The checks that use the output of INFO. Without the right to run INFO, one warning."""
     try:
         info: Any = redis.info()
     except NoPermissionError:
-        fix = "Look with a user that may ask INFO, like `operator` in infra/redis/users.acl."
-        yield warning("Redis", "does not let this user ask how it is set up", fix)
+        fix = "Run doctor as a user that may run INFO, for example `operator` in infra/redis/users.acl."
+        yield warning("Redis", "does not allow this user to run INFO", fix)
         return
     yield _version(info, url)
     if info.get("role") != "master":
@@ -75,7 +79,7 @@ def _version(info: Any, url: str) -> Finding:
 
 
 def _keeps(info: Any) -> Finding:
-    """Whether accepted jobs survive its restart."""
+    """Check that accepted jobs survive a restart of Redis."""
     what = "Redis persistence"
     if info.get("aof_enabled"):
         if info.get("aof_last_write_status") != "ok":
@@ -110,7 +114,7 @@ def _memory(info: Any) -> Iterator[Finding]:
 
 
 def _rights(redis: Redis) -> Finding:
-    """Whether this user may do what upres does; with a job that nobody has, so that nothing happens."""
+    """Check that this user has the rights that upres needs. Uses a job id that does not exist, so no job is changed."""
     tries: dict[str, Callable[[], object]] = {
         "look into the queue": lambda: redis.llen(keys.WAITING),
         "read events": lambda: redis.xrange(keys.events(NOBODYS_JOB), count=1),
@@ -123,7 +127,7 @@ def _rights(redis: Redis) -> Finding:
         try:
             attempt()
         except NoPermissionError as error:
-            fix = "Give the user what infra/redis/users.acl gives to its part."
+            fix = "Give the user the rights that infra/redis/users.acl gives to its part."
             return fault("Redis rights", f"may not {what} ({error})", fix)
     return ok("Redis rights", "all that upres does")
 
@@ -136,7 +140,7 @@ def _speed(redis: Redis) -> Finding:
         times.append((time.perf_counter() - begin) * 1000)
     found = f"{statistics.median(times):.2f} ms for a round trip"
     if statistics.median(times) > SLOW_MILLISECONDS:
-        return warning("Redis speed", found, "Run function and workers nearer to it: a job takes a dozen of them.")
+        return warning("Redis speed", found, "Run function and workers nearer to it: a job takes a dozen round trips.")
     return ok("Redis speed", found)
 
 
@@ -146,13 +150,13 @@ def _clock(redis: Redis) -> Finding:
 
 
 def clock_offset(what: str, seconds: float) -> Finding:
-    """How far a clock is ahead of this machine's."""
+    """Compare a clock with that of this machine; `seconds` is how far it is ahead."""
     found = f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'} this machine's"
     if abs(seconds) > 60:
-        fix = "Set both by NTP: links would be refused, and deadlines missed."
+        fix = "Synchronise both by NTP: otherwise presigned URLs are refused, and deadlines missed."
         return fault(what, found, fix)
     if abs(seconds) > CLOCK_SECONDS * 2:
-        return warning(what, found, "Set both by NTP.")
+        return warning(what, found, "Synchronise both by NTP.")
     return ok(what, "as this machine's")
 
 
@@ -170,12 +174,12 @@ def _waiting(redis: Redis) -> Finding:
     if now.oldest_seconds > WAITING_SECONDS:
         found += f"; the oldest has waited for {now.oldest_seconds / 60:.0f} minutes"
         if not now.workers:
-            return fault("jobs", f"{found}, and no worker is there", "Start one: python -m upres.worker")
+            return fault("jobs", f"{found}, and no worker is running", "Start one: python -m upres.worker")
         return warning("jobs", found, "Add workers, or see in their logs why they take none.")
     return ok("jobs", found)
 
 
 def _shown(url: str) -> str:
-    """An address without its password."""
+    """The URL without user and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -1,4 +1,4 @@
-"""The object store: keeps files, gives links that work from here, forgets what is old, and has the models."""
+"""Checks of the object store: files, presigned URLs, lifecycle rules and the default model."""
 
 import secrets
 import time
@@ -20,7 +20,7 @@ PREFIXES = ("uploads/", "results/", "checkpoints/")
 
 
 def check(store: Store, settings: Settings) -> Iterator[Finding]:
-    """Everything about it, as far as one gets."""
+    """Run all checks; only the first one when the bucket cannot be reached."""
     where = f"bucket {settings.s3_bucket} at {settings.s3_endpoint_url or 'AWS'}"
     try:
         store.ping()
@@ -37,10 +37,10 @@ def check(store: Store, settings: Settings) -> Iterator[Finding]:
 
 
 def _help(store: Store) -> str:
-    """What to do about a bucket that does not answer, by how it did not."""
+    """How to fix a bucket that cannot be used, depending on the kind of failure."""
     if store.failures["no_answer"]:
-        return "Start it, or say in UPRES_S3_ENDPOINT_URL where it is, and let this machine through to it."
-    return "Make the bucket named in UPRES_S3_BUCKET, and let these credentials list, read and write it."
+        return "Start it, or set UPRES_S3_ENDPOINT_URL to its address, and allow connections from this machine to it."
+    return "Create the bucket named in UPRES_S3_BUCKET, and let these credentials list, read and write it."
 
 
 def _files(store: Store, settings: Settings) -> Iterator[Finding]:
@@ -48,9 +48,9 @@ def _files(store: Store, settings: Settings) -> Iterator[Finding]:
     try:
         store.put(key, DATA)
         if store.get(key) != DATA:
-            yield fault("store files", "another file came back than was put there", "Use a store that is consistent.")
+            yield fault("store files", "a file was read back with other contents", "Use a store that is consistent.")
             return
-        yield ok("store files", "put and got one")
+        yield ok("store files", "one was written and read")
         yield from _link(store, key, settings)
     except UpresError as error:
         fix = "Let these credentials put, get and delete objects under uploads/ and results/."
@@ -60,15 +60,15 @@ def _files(store: Store, settings: Settings) -> Iterator[Finding]:
 
 
 def _link(store: Store, key: str, settings: Settings) -> Iterator[Finding]:
-    """Whether a link works as clients would use it; the answer also says what time it is there."""
+    """Check that a presigned URL works, as clients use it. The response also contains the time of the store."""
     link = store.presign(key, "doctor.txt")
     host = httpx.URL(link).copy_with(path="/", query=None)
-    fix = "Say in UPRES_S3_PUBLIC_URL how clients reach the store; links are made for that address."
+    fix = "Set UPRES_S3_PUBLIC_URL to the address of the store for clients; presigned URLs are made for it."
     try:
         answer = httpx.get(link, timeout=LINK_TIMEOUT)
     except httpx.HTTPError as error:
         if settings.s3_public_url not in (None, settings.s3_endpoint_url):
-            fix = "Look from where clients are: UPRES_S3_PUBLIC_URL is for them."
+            fix = "Run doctor where clients run: UPRES_S3_PUBLIC_URL is the address for them."
             yield warning("store links", f"{host} does not answer this machine ({error})", fix)
         else:
             yield fault("store links", f"{host} does not answer ({error})", fix)
@@ -84,13 +84,13 @@ def _link(store: Store, key: str, settings: Settings) -> Iterator[Finding]:
 
 
 def check_lifecycle(store: Store) -> Finding:
-    """Whether old files are deleted, and only those."""
+    """Check that lifecycle rules delete old files, but no models."""
     ruled = store.expiring()
     if ruled is None:
-        return warning("store lifecycle", "the store tells no rules", f"Delete what is older than {_ages()}.")
+        return warning("store lifecycle", "its rules cannot be read", f"Delete what is older than {_ages()}.")
     if any("models/".startswith(one) for one in ruled):
         fix = "Rules as in infra/aws/bucket.yml delete under uploads/, results/ and checkpoints/ only."
-        return fault("store lifecycle", "models are deleted some day, too", fix)
+        return fault("store lifecycle", "the rules also delete models", fix)
     missing = [prefix for prefix in PREFIXES if not any(prefix.startswith(one) for one in ruled)]
     if missing:
         fix = f"Rules as in infra/aws/bucket.yml delete what is older than {_ages()}."
@@ -103,7 +103,7 @@ def _ages() -> str:
 
 
 def _model(store: Store, name: str) -> Finding:
-    """Whether the stable version of a model is all there, byte by byte."""
+    """Check that all files of the stable version of a model are in the store, with the digests of the manifest."""
     what = f"model {name}"
     try:
         version = registry.labels(store, name).labels[registry.STABLE]

@@ -1,1 +1,1 @@
-"""Everything of upres that runs on AWS."""
+"""The parts of upres that exist only on AWS."""

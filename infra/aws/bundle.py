@@ -1,7 +1,7 @@
-"""`python3 -m infra.aws.bundle`: the function and what it needs, as the zip file that Lambda runs.
+"""`python3 -m infra.aws.bundle`: packs the function and its dependencies into the zip file for Lambda.
 
-Needs nothing but Python and pip; the wheels are for Lambda's platform, whatever this machine has. They
-are fetched when function/requirements.txt changed, so that every later bundle is made offline.
+Needs only Python and pip. Wheels are downloaded for the platform of Lambda, not for that of this machine, and only when
+function/requirements.txt has changed: later builds work offline.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ ROOT = Path(__file__).parent.parent.parent
 BUILD = ROOT / "build"
 REQUIREMENTS = ROOT / "function" / "requirements.txt"
 PLATFORM = ["--platform", "manylinux2014_aarch64", "--python-version", "3.13", "--only-binary", ":all:"]
-"""As `architecture` and `runtime` in serverless.yml."""
+"""pip's options for `architecture` and `runtime` in serverless.yml; must agree with them."""
 OURS = {"upres": ["__init__.py"], "core": ["*.py", "*.lua"], "function": ["*.py"], "client": ["web/*"]}
-"""Folder of the checkout → its files that the function needs. In the bundle each is below upres/."""
+"""Folder of the checkout → patterns of the files that the function needs. In the zip file each is below upres/."""
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def copy_sources(folder: Path) -> None:
-    """What of upres itself the function is."""
+    """Copy the source files of upres that the function needs."""
     for part, patterns in OURS.items():
         inside = folder / "upres" if part == "upres" else folder / "upres" / part
         for source in (path for pattern in patterns for path in (ROOT / part).glob(pattern)):
@@ -39,14 +39,14 @@ def copy_sources(folder: Path) -> None:
 
 
 def dependencies() -> Path:
-    """The folder with what the function imports; installed whole or not at all."""
+    """The folder with the installed dependencies. It is renamed when complete, so it is never incomplete."""
     digest = hashlib.sha256(REQUIREMENTS.read_bytes() + " ".join(PLATFORM).encode()).hexdigest()
     folder = BUILD / f"dependencies-{digest[:12]}"
     if not folder.exists():
         partial = BUILD / "dependencies-partial"
         shutil.rmtree(partial, ignore_errors=True)
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile"]
-        # The conflicts it would warn of are with what this Python has, not with what is in the bundle.
+        # pip would warn about conflicts with packages of this Python, which are not in the zip file.
         pip += ["--disable-pip-version-check", "--no-warn-conflicts"]
         target = ["--requirement", str(REQUIREMENTS), "--target", str(partial)]
         subprocess.run([*pip, *target, *PLATFORM], check=True)

@@ -154,7 +154,7 @@ def test_credentials_that_are_missing(local: Local) -> None:
 def test_links_that_lead_nowhere(local: Local) -> None:
     """They may well lead somewhere for clients."""
     mark, text = found(local, UPRES_S3_PUBLIC_URL=f"http://127.0.0.1:{free_port()}")["store links"]
-    assert (mark, "Look from where clients are" in text) == ("!", True)
+    assert (mark, "Run doctor where clients run" in text) == ("!", True)
 
 
 def test_links_that_are_answered_by_somebody_else(local: Local) -> None:
