@@ -1,7 +1,7 @@
 """The Python client library: `from upres import Client` or `AsyncClient`."""
 
 from upres.client.asynchronous import AsyncClient, AsyncUpscaled
-from upres.client.errors import JobCancelled, JobFailed, NotInTime, Refused, ServerUnreachable, StoreUnreachable
+from upres.client.errors import JobCancelled, JobFailed, JobTimeout, RequestRefused, ServerUnreachable, StoreUnreachable
 from upres.client.sdk import Client, Upscaled
 
 __all__ = [
@@ -10,8 +10,8 @@ __all__ = [
     "Client",
     "JobCancelled",
     "JobFailed",
-    "NotInTime",
-    "Refused",
+    "JobTimeout",
+    "RequestRefused",
     "ServerUnreachable",
     "StoreUnreachable",
     "Upscaled",

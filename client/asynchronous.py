@@ -16,7 +16,7 @@ from typing import NamedTuple, Self, Unpack, overload
 
 import httpx
 
-from upres.client.following import Following, result_of
+from upres.client.following import EventFollower, result_of
 from upres.client.protocol import (
     PIECE_BYTES,
     Answer,
@@ -137,7 +137,7 @@ class AsyncClient:
         self, job_id: str, after: str | None = None, *, timeout: float | None = None
     ) -> AsyncIterator[tuple[str, Event]]:
         """See Client.follow."""
-        following = Following(job_id, after, timeout)
+        following = EventFollower(job_id, after, timeout)
         while not following.over:
             call = self._api.events(job_id, following.after)
             try:
@@ -217,7 +217,7 @@ class AsyncClient:
 
     @asynccontextmanager
     async def _stream(self, call: Call, quiet_seconds: float | None = None) -> AsyncIterator[httpx.Response]:
-        """A response whose body is read in pieces. Raises Refused, ServerUnreachable or httpx.TransportError."""
+        """A response whose body is read in pieces. Raises RequestRefused, ServerUnreachable or httpx.TransportError."""
         request = self._request(call)
         if quiet_seconds is not None:
             request.extensions["timeout"]["read"] = quiet_seconds

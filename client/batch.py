@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
-from upres.client.errors import OutputTaken, Refused, ServerUnreachable
+from upres.client.errors import OutputTaken, RequestRefused, ServerUnreachable
 from upres.client.ledger import Identity, Ledger
 from upres.client.protocol import MAX_PAUSE, OnBytes
 from upres.client.sources import Source
@@ -27,7 +27,7 @@ LEAVE_SECONDS = 3.0
 """After Ctrl-C, the time in seconds that threads have to finish writing files."""
 WAIT_SECONDS = 0.2
 """Timeout of each join, in seconds: Ctrl-C is noticed between joins."""
-LIKELY: dict[str, OutputFormat] = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "webp"}
+EXPECTED_FORMATS: dict[str, OutputFormat] = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "webp"}
 """Input suffix → output format that the server chooses for `auto`; PNG for all other suffixes."""
 
 
@@ -141,7 +141,7 @@ class Batch:
         try:
             return self._enlarge(source)
         except Exception as error:  # one image must not stop the others, unless the server is unavailable
-            if ends_all(error):
+            if is_fatal(error):
                 self._give_up(error)
             return Outcome(source, "failed", error=error)
 
@@ -177,9 +177,11 @@ class Batch:
             try:
                 return save(self.backend.enlarge(source.image, callbacks))
             except UpresError as error:
-                if ends_all(error) or not error.retryable:
+                if is_fatal(error) or not error.retryable:
                     raise
-                retry_after = error.retry_after if isinstance(error, Refused) and error.status == TOO_MANY else 0.0
+                retry_after = (
+                    error.retry_after if isinstance(error, RequestRefused) and error.status == TOO_MANY else 0.0
+                )
                 attempt += not retry_after  # a request to wait is not counted as a failed attempt
                 if attempt == ATTEMPTS or self._stop.wait(retry_after or PAUSE_SECONDS * attempt):
                     raise
@@ -193,7 +195,7 @@ class Batch:
     def _likely_extension(self, source: Source) -> str:
         """The expected file extension of the result; with `auto` a guess from the input's suffix."""
         wanted = self.options["output_format"]
-        likely = LIKELY.get(Path(source.file_name).suffix.lower(), "png") if wanted == "auto" else wanted
+        likely = EXPECTED_FORMATS.get(Path(source.file_name).suffix.lower(), "png") if wanted == "auto" else wanted
         return EXTENSIONS[cast(OutputFormat, likely)]
 
     def _claim(self, output: Path, identity: Identity) -> str | None:
@@ -217,7 +219,7 @@ class Batch:
         self._stop.set()
 
 
-def ends_all(error: Exception) -> bool:
+def is_fatal(error: Exception) -> bool:
     """Whether all other images would fail too: the server is unreachable, unavailable, or asks for a long wait."""
-    away = isinstance(error, Refused) and (error.status == UNAVAILABLE or error.retry_after > MAX_PAUSE)
+    away = isinstance(error, RequestRefused) and (error.status == UNAVAILABLE or error.retry_after > MAX_PAUSE)
     return away or isinstance(error, ServerUnreachable)

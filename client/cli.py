@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from upres.client.batch import Backend
-from upres.client.enlarging import INTERRUPTED, NAME, Wanted, estimate, run
+from upres.client.enlarging import INTERRUPTED, NAME, CommandOptions, estimate, run
 from upres.client.protocol import DEFAULT_URL
 from upres.client.text import sentence
 from upres.core.errors import UpresError
@@ -75,22 +75,24 @@ def enlarge(in_process: InProcess, /, **given: Any) -> None:
     PHOTO is a file, a folder, a pattern, an http(s) URL, or - to read a list of them from stdin. Input formats: PNG,
     JPEG, WebP, AVIF, TIFF, BMP and GIF. Output formats: PNG, JPEG and WebP.
     """
-    wanted = Wanted(**given)
+    options = CommandOptions(**given)
     for stream in (sys.stdin, sys.stdout):  # file names are bytes, and not always valid text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     try:
         code = (
-            estimate(wanted) if wanted.estimate else run(wanted, _local(in_process, wanted) if wanted.local else None)
+            estimate(options)
+            if options.estimate
+            else run(options, _local(in_process, options) if options.local else None)
         )
     except KeyboardInterrupt:
         code = INTERRUPTED
     sys.exit(code)
 
 
-def _local(in_process: InProcess, wanted: Wanted) -> Backend:
+def _local(in_process: InProcess, options: CommandOptions) -> Backend:
     """The local engine. Raises click.ClickException when the model cannot be opened."""
     try:
-        return in_process(int(wanted.factor), wanted.output_format, wanted.model, wanted.model_version)
+        return in_process(int(options.factor), options.output_format, options.model, options.model_version)
     except (UpresError, OSError) as error:
         raise click.ClickException(sentence(error)) from error

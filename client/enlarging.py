@@ -14,7 +14,7 @@ from string import Formatter
 import click
 import imagesize
 
-from upres.client.batch import UNAVAILABLE, Backend, Batch, ends_all
+from upres.client.batch import UNAVAILABLE, Backend, Batch, is_fatal
 from upres.client.display import Display
 from upres.client.errors import ServerUnreachable
 from upres.client.ledger import Ledger
@@ -29,7 +29,7 @@ from upres.core.schema import WantedFormat
 
 RETRIES = 12
 """Retries of each request: together about a minute, enough for a server that is being restarted."""
-HASTY_SECONDS = 2.0
+CANCEL_SECONDS = 2.0
 """Timeout in seconds of requests that cancel jobs after Ctrl-C."""
 MAX_LOCAL = 2
 """Images at once with --local: one on the device while another is read or written. More would only use memory."""
@@ -39,7 +39,7 @@ FIELDS = {"stem", "factor", "model"}
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CommandOptions:
     """The options of the command line; see cli.py."""
 
     photos: tuple[str, ...]
@@ -76,7 +76,7 @@ class Wanted:
         return {"model": self.model, "model_version": self.model_version, "output_format": self.output_format}
 
     @property
-    def distinct(self) -> dict[str, str]:
+    def result_options(self) -> dict[str, str]:
         """The options that change the result; part of the key under which a finished image is found."""
         where = "local" if self.local else ""
         return {
@@ -100,7 +100,7 @@ class Wanted:
         return None if LIST in self.photos else sum(1 for _ in self.sources(ledger))
 
 
-def run(wanted: Wanted, backend: Backend | None) -> int:
+def run(wanted: CommandOptions, backend: Backend | None) -> int:
     """Enlarge all images, by default on the server; returns the exit code."""
     begin = time.monotonic()
     with ExitStack() as stack:
@@ -113,7 +113,7 @@ def run(wanted: Wanted, backend: Backend | None) -> int:
             return _complain(error)
         total = wanted.count(ledger)
         display = stack.enter_context(Display(total, wanted.as_json))
-        batch = Batch(backend, ledger, display, wanted.out or Path(), wanted.name, wanted.distinct, wanted.force)
+        batch = Batch(backend, ledger, display, wanted.out or Path(), wanted.name, wanted.result_options, wanted.force)
         try:
             batch.run(wanted.sources(ledger), min(wanted.at_once, MAX_LOCAL) if wanted.local else wanted.at_once)
         except KeyboardInterrupt:
@@ -129,7 +129,7 @@ def run(wanted: Wanted, backend: Backend | None) -> int:
     return FAILED if batch.counts["failed"] else 0
 
 
-def estimate(wanted: Wanted) -> int:
+def estimate(wanted: CommandOptions) -> int:
     """Print an estimate for each image; returns the exit code."""
     failed = False
     with ExitStack() as stack:
@@ -139,7 +139,7 @@ def estimate(wanted: Wanted) -> int:
                 try:
                     _tell(wanted, source, _estimate(wanted, client, source))
                 except (UpresError, OSError) as error:
-                    if ends_all(error):
+                    if is_fatal(error):
                         return _complain(error)
                     print(shown(f"{source.name}: {sentence(error)}", sys.stderr), file=sys.stderr)
                     failed = True
@@ -148,20 +148,20 @@ def estimate(wanted: Wanted) -> int:
     return FAILED if failed else 0
 
 
-def _client(wanted: Wanted) -> Client:
+def _client(wanted: CommandOptions) -> Client:
     """A client whose server answers. Raises ServerUnreachable."""
     client = Client(wanted.server, wanted.api_key, retries=RETRIES)
     client.check()
     return client
 
 
-def _remote(wanted: Wanted, stack: ExitStack) -> Remote:
+def _remote(wanted: CommandOptions, stack: ExitStack) -> Remote:
     client = stack.enter_context(_client(wanted))
-    hasty = stack.enter_context(Client(wanted.server, wanted.api_key, retries=0, timeout=HASTY_SECONDS))
-    return Remote(client, hasty, int(wanted.factor), wanted.options)
+    cancel_client = stack.enter_context(Client(wanted.server, wanted.api_key, retries=0, timeout=CANCEL_SECONDS))
+    return Remote(client, cancel_client, int(wanted.factor), wanted.options)
 
 
-def _estimate(wanted: Wanted, client: Client, source: Source) -> Estimate:
+def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimate:
     if source.trouble:
         raise source.trouble
     if source.is_address:
@@ -178,7 +178,7 @@ def _estimate(wanted: Wanted, client: Client, source: Source) -> Estimate:
     return client.estimate(width, height, int(wanted.factor), **options)
 
 
-def _tell(wanted: Wanted, source: Source, found: Estimate) -> None:
+def _tell(wanted: CommandOptions, source: Source, found: Estimate) -> None:
     if wanted.as_json:
         print(json.dumps({"source": source.image, **found.model_dump(mode="json", exclude_none=True)}))
         return
@@ -191,7 +191,7 @@ def _tell(wanted: Wanted, source: Source, found: Estimate) -> None:
     print(shown(text, sys.stdout))
 
 
-def _summarise(wanted: Wanted, batch: Batch, seconds: float, *first: str) -> None:
+def _summarise(wanted: CommandOptions, batch: Batch, seconds: float, *first: str) -> None:
     counts = {status: batch.counts[status] for status in ("enlarged", "skipped", "failed")}
     if wanted.as_json:
         print(json.dumps({"summary": {**counts, "seconds": round(seconds, 3), "interrupted": bool(first)}}), flush=True)

@@ -3,10 +3,10 @@
 UpresError (core.errors)
 ├── ServerUnreachable     no upres server answers at the URL
 ├── StoreUnreachable      the object store does not answer, or answers with an error
-├── Refused               the server answered with an error; `code`, `status` and `errors` are those of the response
+├── RequestRefused        the server answered with an error; `code`, `status` and `errors` are the response's
 ├── JobFailed             the job ended without a result; `code` is the reason
 ├── JobCancelled          the job was cancelled
-├── NotInTime             the job did not end within the given `timeout`; it continues on the server
+├── JobTimeout            the job did not end within the given `timeout`; it continues on the server
 └── OutputTaken           the output path of a result is in use by another file (only the command `upres`)
 """
 
@@ -26,7 +26,7 @@ class StoreUnreachable(UpresError):
     retryable = True
 
 
-class Refused(UpresError):
+class RequestRefused(UpresError):
     """The problem details of the server (RFC 9457) as an exception; `retry_after` in seconds, 0 without the header."""
 
     def __init__(self, problem: Problem, retry_after: float = 0) -> None:
@@ -51,7 +51,7 @@ class JobCancelled(UpresError):
     code = "cancelled"
 
 
-class NotInTime(UpresError):
+class JobTimeout(UpresError):
     code = "not_in_time"
     retryable = True
 

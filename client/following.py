@@ -5,7 +5,7 @@ import time
 
 import httpx
 
-from upres.client.errors import JobCancelled, JobFailed, NotInTime, ServerUnreachable
+from upres.client.errors import JobCancelled, JobFailed, JobTimeout, ServerUnreachable
 from upres.client.protocol import RECONNECT_SECONDS
 from upres.client.sse import Decoder
 from upres.core.schema import EVENT, TERMINAL, Cancelled, Event, Failed, Result, Snapshot, Succeeded
@@ -18,7 +18,7 @@ NOTHING_MORE = 204
 """HTTP status 204: the client has seen the terminal event already."""
 
 
-class Following:
+class EventFollower:
     """The position in the events of a job, kept across connections.
 
     `after` is the id of the last event, None before the first; `over` is True after the terminal event.
@@ -33,12 +33,12 @@ class Following:
 
     @property
     def quiet_seconds(self) -> float:
-        """The read timeout in seconds, at most the time left. Raises NotInTime when no time is left."""
+        """The read timeout in seconds, at most the time left. Raises JobTimeout when no time is left."""
         if self._until is None:
             return QUIET_SECONDS
         left = self._until - time.monotonic()
         if left <= 0:
-            raise NotInTime(f"Job {self._job_id} has not ended in time; it goes on.")
+            raise JobTimeout(f"Job {self._job_id} has not ended in time; it goes on.")
         return min(QUIET_SECONDS, left)
 
     def begin(self, response: httpx.Response) -> None:
@@ -48,7 +48,7 @@ class Following:
         self._reached = time.monotonic()
 
     def feed(self, line: str) -> tuple[str, Event] | None:
-        """Decode one line; returns (id, event) when the line completes an event. Raises NotInTime."""
+        """Decode one line; returns (id, event) when the line completes an event. Raises JobTimeout."""
         self._reached = time.monotonic()
         if decoded := self._decoder.feed(line):
             event = EVENT.validate_json(decoded.data)

@@ -18,7 +18,7 @@ from typing import IO, Any, Literal, NamedTuple, TypedDict, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from upres.client.errors import Refused, ServerUnreachable, StoreUnreachable
+from upres.client.errors import RequestRefused, ServerUnreachable, StoreUnreachable
 from upres.core.api import Estimate, JobAccepted, Problem, UploadLink
 from upres.core.errors import UpresError
 from upres.core.schema import Result, Snapshot, WantedFormat
@@ -43,7 +43,7 @@ MAX_BACKOFF = 8.0
 """Longest delay of the exponential backoff, in seconds."""
 MAX_PAUSE = 60.0
 """Longest Retry-After, in seconds, that is waited for. For a longer one the error is raised at once."""
-AGAIN = {429, 502, 503, 504}
+RETRY_STATUSES = {429, 502, 503, 504}
 """HTTP statuses after which the same request is retried: it may succeed soon."""
 
 
@@ -113,7 +113,7 @@ Steps = Generator[Call | Pause, Any, Answer]
 class ApiOperations:
     """The operations of the HTTP API, as generators that do no I/O.
 
-    Operations raise ServerUnreachable, StoreUnreachable or Refused, after `retries` retries where a retry may help.
+    Operations raise ServerUnreachable, StoreUnreachable or RequestRefused, after `retries` retries if these may help.
     """
 
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
@@ -144,7 +144,7 @@ class ApiOperations:
     @staticmethod
     def stream_error(call: Call, response: httpx.Response) -> Exception:
         """The exception for an error response to a stream request; a transport error if a retry may help."""
-        if response.status_code in AGAIN:
+        if response.status_code in RETRY_STATUSES:
             return httpx.RemoteProtocolError(f"{response.status_code} {response.reason_phrase}")
         return refused(call, response)
 
@@ -244,7 +244,7 @@ class ApiOperations:
                     return response
                 failure = refused(call, response)
                 asked = retry_after(response)
-                if response.status_code not in AGAIN or asked > MAX_PAUSE:
+                if response.status_code not in RETRY_STATUSES or asked > MAX_PAUSE:
                     raise failure
         raise failure
 
@@ -261,19 +261,19 @@ def unreachable(call: Call, error: Exception) -> ServerUnreachable | StoreUnreac
     return made
 
 
-def refused(call: Call, response: httpx.Response) -> Refused | ServerUnreachable | StoreUnreachable:
+def refused(call: Call, response: httpx.Response) -> RequestRefused | ServerUnreachable | StoreUnreachable:
     """The exception for an error response. Without problem details (RFC 9457) it is not from upres."""
     answer = f"{response.status_code} {response.reason_phrase}"
     if call.to_store:
         return StoreUnreachable(f"The object store answered {answer}.")
     try:
-        return Refused(Problem.model_validate_json(response.content), retry_after(response))
+        return RequestRefused(Problem.model_validate_json(response.content), retry_after(response))
     except ValidationError:
         where = response.url.copy_with(query=None)  # the query may contain a token
     if response.status_code == httpx.codes.NOT_FOUND or response.is_server_error:
         return ServerUnreachable(f"{where} answered {answer}, not as upres does.")
     detail = f"{where} answered {answer}; that is not upres, but something on the way to it."
-    return Refused(
+    return RequestRefused(
         Problem(
             type="about:blank",
             title=answer,

@@ -22,8 +22,8 @@ LATE_SECONDS = 4
 class Remote:
     """Jobs on a server with the same factor and options. `hasty` is a client with short timeouts, for cancelling."""
 
-    def __init__(self, client: Client, hasty: Client, factor: int, options: JobOptions) -> None:
-        self._client, self._hasty, self._factor, self._options = client, hasty, factor, options
+    def __init__(self, client: Client, cancel_client: Client, factor: int, options: JobOptions) -> None:
+        self._client, self._cancel_client, self._factor, self._options = client, cancel_client, factor, options
         self._jobs: set[str] = set()
         self._lock = threading.Lock()
         self._submitting = 0
@@ -53,7 +53,7 @@ class Remote:
 
     def _cancel(self, job_id: str) -> None:
         with suppress(UpresError):
-            self._hasty.cancel(job_id)
+            self._cancel_client.cancel(job_id)
 
     @contextmanager
     def _submission(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Self, Unpack, overload
 
 import httpx
 
-from upres.client.following import Following, result_of
+from upres.client.following import EventFollower, result_of
 from upres.client.protocol import (
     PIECE_BYTES,
     Answer,
@@ -58,8 +58,8 @@ class Client:
     An API key is given by `api_key` or in UPRES_API_KEY. `timeout` is the response timeout in seconds. Requests that
     fail for a temporary reason are retried `retries` times, with backoff, or after the time in Retry-After.
 
-    Methods raise ServerUnreachable or StoreUnreachable when the server or the object store does not answer, and Refused
-    when the server answers with an error (with its stable `code`).
+    Methods raise ServerUnreachable or StoreUnreachable when the server or the object store does not answer, and
+    RequestRefused when the server answers with an error (with its stable `code`).
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Client:
         """Submit an image (path, bytes or http(s) URL), wait until the job ends, and return it.
 
         `on_event` is called with every event, `on_bytes` with the progress of an upload. Raises JobFailed or
-        JobCancelled when the job has no result, and NotInTime when it does not end within `timeout` seconds.
+        JobCancelled when the job has no result, and JobTimeout when it does not end within `timeout` seconds.
         """
         job = self.submit(image, factor, on_bytes=on_bytes, **options)
         for event in self.events(job.job_id, timeout=timeout):
@@ -150,9 +150,9 @@ class Client:
         """Yield the events of the job with their ids, from the first, or from the one after the id `after`.
 
         Ends after the terminal event. Reconnects and resumes when the connection is lost. Raises ServerUnreachable when
-        reconnecting fails for a minute, and NotInTime when the job does not end within `timeout` seconds.
+        reconnecting fails for a minute, and JobTimeout when the job does not end within `timeout` seconds.
         """
-        following = Following(job_id, after, timeout)
+        following = EventFollower(job_id, after, timeout)
         while not following.over:
             call = self._api.events(job_id, following.after)
             try:
@@ -165,7 +165,7 @@ class Client:
                 time.sleep(following.pause(error))
 
     def wait(self, job_id: str, *, timeout: float | None = None) -> Result:
-        """Wait until the job ends; returns its result. Raises JobFailed, JobCancelled or NotInTime."""
+        """Wait until the job ends; returns its result. Raises JobFailed, JobCancelled or JobTimeout."""
         for _ in self.follow(job_id, timeout=timeout):
             pass
         return result_of(job_id, self.status(job_id))
@@ -234,7 +234,7 @@ class Client:
 
     @contextmanager
     def _stream(self, call: Call, quiet_seconds: float | None = None) -> Iterator[httpx.Response]:
-        """A response whose body is read in pieces. Raises Refused, ServerUnreachable or httpx.TransportError."""
+        """A response whose body is read in pieces. Raises RequestRefused, ServerUnreachable or httpx.TransportError."""
         request = self._request(call)
         if quiet_seconds is not None:
             request.extensions["timeout"]["read"] = quiet_seconds

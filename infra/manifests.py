@@ -34,7 +34,7 @@ VARIABLE = re.compile(rf"\b{PREFIX}[A-Z0-9_]*[A-Z0-9]\b")
 Document = dict[str, Any]
 
 
-class Looked(NamedTuple):
+class Check(NamedTuple):
     """One check, and the errors that it found."""
 
     what: str
@@ -47,16 +47,16 @@ def main(root: Path = ROOT) -> int:
         print("There is no kubectl, and there are no schemas of custom resources; run: make manifests")
         return 1
     wrong = 0
-    for looked in everything(root):
-        print(f"{'wrong' if looked.wrong else 'fine '}  {looked.what}")
-        for sentence in looked.wrong:
+    for check in all_checks(root):
+        print(f"{'wrong' if check.wrong else 'fine '}  {check.what}")
+        for sentence in check.wrong:
             print(f"         {sentence}")
-        wrong += len(looked.wrong)
+        wrong += len(check.wrong)
     print(f"manifests: {wrong} wrong" if wrong else "manifests: all fine")
     return 1 if wrong else 0
 
 
-def everything(root: Path) -> Iterator[Looked]:
+def all_checks(root: Path) -> Iterator[Check]:
     """All checks."""
     for path in sorted((root / "infra/docker").glob("*.Dockerfile")):
         yield from dockerfile(root, path)
@@ -67,17 +67,17 @@ def everything(root: Path) -> Iterator[Looked]:
     yield variables(root)
 
 
-def dockerfile(root: Path, path: Path) -> Iterator[Looked]:
+def dockerfile(root: Path, path: Path) -> Iterator[Check]:
     """Check a Dockerfile: hadolint, pinned base images, and files that COPY needs."""
     name = path.relative_to(root)
-    yield Looked(f"{name}: hadolint", _output(["hadolint", "--no-color", str(path)]))
-    yield Looked(f"{name}: images", [f"{base} is not pinned" for base in bases(path) if not PINNED.fullmatch(base)])
+    yield Check(f"{name}: hadolint", _output(["hadolint", "--no-color", str(path)]))
+    yield Check(f"{name}: images", [f"{base} is not pinned" for base in bases(path) if not PINNED.fullmatch(base)])
     copied = [source for stage in stages(path) for source, _ in stage.copied]
     missing = [f"{source} is not there, or .dockerignore hides it" for source in copied if not context(root, source)]
-    yield Looked(f"{name}: {len(copied)} files and folders", missing)
+    yield Check(f"{name}: {len(copied)} files and folders", missing)
 
 
-def compose(root: Path, path: Path) -> Iterator[Looked]:
+def compose(root: Path, path: Path) -> Iterator[Check]:
     """Check a compose file: its schema, pinned images, and the files that it mounts or builds from."""
     name = path.relative_to(root)
     command = ["check-jsonschema", "--color", "never", "--output-format", "json"]
@@ -85,11 +85,11 @@ def compose(root: Path, path: Path) -> Iterator[Looked]:
     said = [error.get("best_deep_match", error) for error in report["errors"]]
     errors = [f"{one['path']}: {one['message']}" for one in said]
     errors += [error["message"] for error in report.get("parse_errors", ())]
-    yield Looked(f"{name}: schema", errors)
+    yield Check(f"{name}: schema", errors)
     services: Document = {} if errors else yaml.safe_load(path.read_text())["services"]
-    yield Looked(f"{name}: images", unpinned(services))
+    yield Check(f"{name}: images", unpinned(services))
     missing = [f"there is no {file}" for file in mounted(services) if not (path.parent / file).exists()]
-    yield Looked(f"{name}: files", missing)
+    yield Check(f"{name}: files", missing)
 
 
 def mounted(services: Document) -> Iterator[str]:
@@ -101,17 +101,17 @@ def mounted(services: Document) -> Iterator[str]:
             yield f"{build['context']}/{build['dockerfile']}"
 
 
-def overlay(path: Path) -> Iterator[Looked]:
+def overlay(path: Path) -> Iterator[Check]:
     """Check an overlay: each of its objects, and pinned images."""
     documents, wrong = rendered(path)
-    yield Looked(f"{path.name}: kustomize", wrong)
+    yield Check(f"{path.name}: kustomize", wrong)
     custom = [document for document in documents if document["apiVersion"].startswith(CUSTOM)]
     for document in documents:
         if document not in custom:
-            yield Looked(_named(path, document), invalid(document))
+            yield Check(_named(path, document), invalid(document))
     for document, wrong in zip(custom, invalid_custom(custom), strict=True):
-        yield Looked(_named(path, document), wrong)
-    yield Looked(f"{path.name}: images", unpinned(documents))
+        yield Check(_named(path, document), wrong)
+    yield Check(f"{path.name}: images", unpinned(documents))
 
 
 def rendered(path: Path) -> tuple[list[Document], list[str]]:
@@ -157,7 +157,7 @@ def _images(value: object) -> Iterator[str]:
             yield from _images(inner)
 
 
-def variables(root: Path) -> Looked:
+def variables(root: Path) -> Check:
     """Check that each UPRES_ variable in docker/ and kubernetes/ is a setting, or the password of a Redis user."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for users in ("infra/redis/users.acl", "infra/kubernetes/scaler.acl"):
@@ -165,7 +165,7 @@ def variables(root: Path) -> Looked:
     files = [path for part in ("docker", "kubernetes") for path in (root / "infra" / part).rglob("*") if path.is_file()]
     named = {(path, name) for path in files for name in VARIABLE.findall(path.read_text())}
     wrong = [f"{path.relative_to(root)}: {name} is no setting" for path, name in sorted(named) if name not in known]
-    return Looked(f"variables in {len(files)} files", wrong)
+    return Check(f"variables in {len(files)} files", wrong)
 
 
 class Stage(NamedTuple):

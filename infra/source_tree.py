@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TREE = ROOT / ".venv" / "source"
-BESIDE = ("benchmarks", "infra", "tests")
+CHECKOUT_ONLY = ("benchmarks", "infra", "tests")
 """Packages that are in the checkout, but not in the wheel."""
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     """Delete the old links, and make new ones."""
     shutil.rmtree(TREE, ignore_errors=True)
     TREE.mkdir(parents=True)
-    for name in BESIDE:
+    for name in CHECKOUT_ONLY:
         (TREE / name).symlink_to(ROOT / name)
     for name, folder in packages().items():
         link = TREE.joinpath(*name.split("."))

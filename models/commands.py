@@ -10,8 +10,8 @@ from upres.console.terminal import connection, print_table, row, table
 from upres.core import registry
 from upres.core.manifest import Labels, Rule
 from upres.core.registry import CANARY
-from upres.models import bundled, making
-from upres.models.opened import store
+from upres.models import build_commands, bundled
+from upres.models.command_support import store
 
 if TYPE_CHECKING:
     from upres.core.served_models import ServedModel
@@ -53,7 +53,7 @@ def list_models() -> None:
         stable = entry.stable
         factors = ", ".join(map(str, stable.factors)) if stable else ""
         about = (stable.licence, stable.description) if stable else ("", "its stable version cannot be read")
-        row(listed, entry.name, meant(entry.labels), factors, str(len(entry.versions)), *about)
+        row(listed, entry.name, labels_text(entry.labels), factors, str(len(entry.versions)), *about)
     print_table(listed, "There are no models; push one with `upres models push FOLDER`.")
 
 
@@ -68,7 +68,7 @@ def show(name: str) -> None:
         labels = registry.labels(opened, name)
         known = registry.index(opened).models.get(name)
         offer = _offer(name)
-    print(f"labels   {meant(labels)}")
+    print(f"labels   {labels_text(labels)}")
     if labels.before:
         print(f"before   {', '.join(labels.before)}")
     if CANARY in labels.labels:
@@ -122,7 +122,7 @@ def label(name: str, changes: tuple[str, ...], canary_percent: float | None, rul
         wanted[which] = version or None
     decided = _read_rule(rule) if rule else None
     with store() as opened:
-        print(f"{name}: {meant(registry.relabel(opened, name, wanted, canary_percent, decided))}")
+        print(f"{name}: {labels_text(registry.relabel(opened, name, wanted, canary_percent, decided))}")
 
 
 @models.command()
@@ -133,7 +133,7 @@ def rollback(name: str) -> None:
     Removes the canary.
     """
     with store() as opened:
-        print(f"{name}: {meant(registry.rollback(opened, name))}")
+        print(f"{name}: {labels_text(registry.rollback(opened, name))}")
 
 
 @models.command()
@@ -141,7 +141,7 @@ def rollback(name: str) -> None:
 def promote(name: str) -> None:
     """Set stable to the version of the canary, and remove the canary."""
     with store() as opened:
-        print(f"{name}: {meant(registry.promote(opened, name))}")
+        print(f"{name}: {labels_text(registry.promote(opened, name))}")
 
 
 @models.command()
@@ -160,7 +160,7 @@ def _pushed(folder: Path) -> Path:
     return list(known.values())[-1] if known else folder
 
 
-def meant(labels: Labels) -> str:
+def labels_text(labels: Labels) -> str:
     """The labels in one line, as "stable=2, canary=3"."""
     return ", ".join(f"{label}={version}" for label, version in labels.labels.items())
 
@@ -198,5 +198,5 @@ def _read_rule(text: str) -> Rule | Literal["off"]:
         raise click.UsageError("--rule: write JOBS:PERCENT, 1000:0.5 for example.") from None
 
 
-for command in making.COMMANDS:
+for command in build_commands.COMMANDS:
     models.add_command(command)

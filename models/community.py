@@ -19,7 +19,7 @@ from upres.worker.engine.networks import Recognised, SuperResolutionNetwork, bui
 from upres.worker.model import Model
 
 FACTORS = (2, 4, 8)
-ANY = {
+MINIMAL_MANIFEST = {
     "schema_version": SCHEMA_VERSION,
     "created": "2026-01-01",
     "networks": [
@@ -37,7 +37,7 @@ def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
     Raises ModelError when the file cannot be read, contains code, or its architecture cannot enlarge RGB images;
     pydantic.ValidationError when `about` is invalid.
     """
-    Manifest.model_validate(ANY | dict(about))
+    Manifest.model_validate(MINIMAL_MANIFEST | dict(about))
     tensors = read(file)
     fields = _native(tensors)
     if fields:
@@ -83,7 +83,7 @@ def read(file: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor.clone() for name, tensor in found.items()}
 
 
-def sight(network: Network) -> str:
+def describe_receptive_field(network: Network) -> str:
     """Describe the receptive field and the halo of a network in words."""
     if network.receptive_radius is None:
         return f"sees the whole image: untiled while it fits, overlapped by {network.margin} pixels where it does not"

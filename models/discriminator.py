@@ -42,7 +42,7 @@ class Discriminator(nn.Module):
         return Verdict(self.last(state), features)
 
 
-def matching(found: list[Tensor], wanted: list[Tensor]) -> Tensor:
+def feature_matching_loss(found: list[Tensor], wanted: list[Tensor]) -> Tensor:
     """Feature matching loss: the mean L1 distance over layers (Wang et al. 2018, arXiv 1711.11585)."""
     differences = [functional.l1_loss(a.float(), b.float()) for a, b in zip(found, wanted, strict=True)]
     return torch.stack(differences).mean()

@@ -23,7 +23,7 @@ from torch.nn import functional
 from upres.core.errors import ModelError
 from upres.models import folder, training
 from upres.models.degrade import degrade
-from upres.models.discriminator import Discriminator, matching
+from upres.models.discriminator import Discriminator, feature_matching_loss
 from upres.models.folder import NewNetwork, photo
 from upres.models.photos import Photos
 from upres.models.training import Average
@@ -31,7 +31,7 @@ from upres.worker.engine.networks import EDSR, SuperResolutionNetwork, load
 from upres.worker.model import Model, open_folder
 
 WIDTH, DEPTH, TEACHERS_FACTOR = 64, 16, 4
-RATE, CRITICS_RATE = 5e-4, 2e-4
+RATE, DISCRIMINATOR_RATE = 5e-4, 2e-4
 ADVERSARY_FROM = 0.5
 """Share of the training time after which the adversarial loss is used; the discriminator trains a tenth earlier."""
 MATCHING_WEIGHT, ADVERSARY_WEIGHT = 0.05, 0.005
@@ -50,13 +50,13 @@ class Distillation:
         self._half = half
         student = EDSR(factor, WIDTH, DEPTH)
         training.initialise(student)
-        training.start_from(student, tensors)
+        training.copy_matching(student, tensors)
         self.student = training.place(student, on)
         self.average = Average(self.student, most=0.999)
         self._critic = training.place(Discriminator(), on)
         self._run = training.compiled(self.student, on)
         self.optimiser = torch.optim.Adam(self.student.parameters(), lr=RATE, betas=(0.9, 0.99))
-        self._critics = torch.optim.Adam(self._critic.parameters(), lr=CRITICS_RATE, betas=(0.9, 0.99))
+        self._critics = torch.optim.Adam(self._critic.parameters(), lr=DISCRIMINATOR_RATE, betas=(0.9, 0.99))
         self._on = on
 
     def step(self, small: Tensor, done: float) -> Tensor:
@@ -67,7 +67,7 @@ class Distillation:
         made = made.float()
         pixels = training.charbonnier(made, goal)
         loss = pixels + (self._deceive(made, goal) if done > ADVERSARY_FROM else 0)
-        training.descend(loss, self.optimiser)
+        training.optimiser_step(loss, self.optimiser)
         self.average.follow(self.student)
         if done > ADVERSARY_FROM - 0.1:
             self._learn_to_tell(made.detach(), goal)
@@ -87,13 +87,13 @@ class Distillation:
                 wanted = self._critic(goal)
         self._critic.requires_grad_(True)
         fooled = functional.softplus(-found.logits.float()).mean()
-        return MATCHING_WEIGHT * matching(found.features, wanted.features) + ADVERSARY_WEIGHT * fooled
+        return MATCHING_WEIGHT * feature_matching_loss(found.features, wanted.features) + ADVERSARY_WEIGHT * fooled
 
     def _learn_to_tell(self, made: Tensor, goal: Tensor) -> None:
         with training.bfloat16(self._on):
             real, fake = self._critic(goal).logits, self._critic(made).logits
         loss = functional.softplus(-real.float()).mean() + functional.softplus(fake.float()).mean()
-        training.descend(loss, self._critics)
+        training.optimiser_step(loss, self._critics)
 
 
 def main() -> int:

@@ -27,7 +27,7 @@ def verify(store: Store, name: str, version: str) -> str:
     # With an empty cache: files in the usual cache say nothing about those in the store.
     with tempfile.TemporaryDirectory() as nowhere, DeviceThread() as thread:
         model = pull(store, name, version, Path(nowhere))
-        golden.check(model, running(model, thread))
+        golden.check(model, start_engine(model, thread))
     return f"{len(model.files)} files and {len(model.manifest.golden)} golden images as they should be"
 
 
@@ -38,7 +38,7 @@ def compare(store: Store, name: str) -> list[tuple[str, ...]]:
         raise ModelError(f"Model {name!r} has no canary; give it one: upres models label {name} canary=VERSION")
     models = {label: _pull(store, name, labels[label]) for label in (STABLE, CANARY)}
     with DeviceThread() as thread:
-        return [_row(label, model, models[STABLE], running(model, thread)) for label, model in models.items()]
+        return [_row(label, model, models[STABLE], start_engine(model, thread)) for label, model in models.items()]
 
 
 def seconds(engine: Engine, factor: int, side: int = SIDE, runs: int = RUNS) -> float:
@@ -52,7 +52,7 @@ def seconds(engine: Engine, factor: int, side: int = SIDE, runs: int = RUNS) -> 
     return min(took)
 
 
-def pulled(store: Store, name: str, version: str | None) -> Model:
+def download(store: Store, name: str, version: str | None) -> Model:
     """Download a version by its name or label; None: stable. Raises ModelNotFound or ModelError."""
     labels = registry.labels(store, name).labels
     return _pull(store, name, labels.get(version or STABLE, version or STABLE))
@@ -67,7 +67,7 @@ def _row(label: str, model: Model, stable: Model, engine: Engine) -> tuple[str, 
     return label, model.manifest.version, ", ".join(found) or "none", took, f"{model.bytes / 1e6:.1f} MB"
 
 
-def running(model: Model, thread: DeviceThread) -> Engine:
+def start_engine(model: Model, thread: DeviceThread) -> Engine:
     """An engine for the model on the best device of this machine, warmed up."""
     engine = Engine(model.manifest, runtimes.choose(model, choose("auto"), _cache()), thread)
     engine.warm_up()

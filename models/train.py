@@ -58,7 +58,7 @@ def train(photos: Photos, factor: int, seconds: float, tensors: dict[str, Tensor
     on = photos.pixels.device
     network = EDSR(factor, WIDTH, DEPTH)
     training.initialise(network)
-    training.start_from(network, tensors)
+    training.copy_matching(network, tensors)
     network = training.place(network, on)
     average, forward = Average(network), training.compiled(network, on)
     optimiser = torch.optim.Adam(network.parameters(), lr=RATE, betas=(0.9, 0.99), fused=on.type == "cuda")
@@ -68,7 +68,7 @@ def train(photos: Photos, factor: int, seconds: float, tensors: dict[str, Tensor
         with training.bfloat16(on):
             made = forward(small)
         loss = training.charbonnier(made.float(), large)
-        training.descend(loss, optimiser)
+        training.optimiser_step(loss, optimiser)
         average.follow(network)
         count += 1
         if time.monotonic() - last_report > REPORT_SECONDS:

@@ -60,7 +60,7 @@ def charbonnier(found: Tensor, wanted: Tensor) -> Tensor:
     return torch.sqrt((found - wanted) ** 2 + 1e-6).mean()
 
 
-def descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
+def optimiser_step(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
     """One optimiser step for a loss, with gradient clipping."""
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
@@ -130,7 +130,7 @@ def initialise(network: SuperResolutionNetwork) -> None:
                 layer.weight.data *= 0.1
 
 
-def start_from(network: SuperResolutionNetwork, tensors: dict[str, Tensor]) -> None:
+def copy_matching(network: SuperResolutionNetwork, tensors: dict[str, Tensor]) -> None:
     """Copy all tensors whose name and shape match, for example the trunk of a network for another factor."""
     own = network.state_dict()
     fitting = {name: tensor for name, tensor in tensors.items() if name in own and tensor.shape == own[name].shape}

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from upres.core.errors import ModelError
 from upres.core.manifest import GRAPH_INPUT, Network
 from upres.models import export, folder
-from upres.models.measure import running, seconds
+from upres.models.measure import seconds, start_engine
 from upres.worker import golden
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.networks import load
@@ -45,7 +45,7 @@ def make(model: Model, precision: str, photos: Path, to: Path) -> Model:
     ]
     made = folder.derive(open_folder(to), to, variant.manifest.version, measured)
     with DeviceThread() as thread:
-        golden.check(made, running(made, thread))  # the same check as in workers
+        golden.check(made, start_engine(made, thread))  # the same check as in workers
     return made
 
 
@@ -53,7 +53,7 @@ def compare(model: Model, variant: Model, pictures: Sequence[Pixels]) -> list[di
     """For each network: PSNR on downscaled photos, its loss in dB, size in megabytes, and speed."""
     found = []
     with DeviceThread() as thread:
-        before, after = running(model, thread), running(variant, thread)
+        before, after = start_engine(model, thread), start_engine(variant, thread)
         for network in variant.manifest.networks:
             factor = network.factor
             pairs = [(small(one, factor), one) for one in pictures]

@@ -4,8 +4,8 @@
 
     Client("http://127.0.0.1:8000").upscale("photo.jpg", factor=4).save("photo_x4.jpg")
 
-The names below are the public ones of the SDK; they are imported when they are first used (PEP 562), so that a
-function or worker, which uses none of them, does not pay for the HTTP client.
+The names in `__all__` are the public names of the SDK. They are imported on first use (PEP 562), so that the function
+and the worker, which do not use them, do not load the HTTP client.
 """
 
 from typing import TYPE_CHECKING
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
         Client,
         JobCancelled,
         JobFailed,
-        NotInTime,
-        Refused,
+        JobTimeout,
+        RequestRefused,
         ServerUnreachable,
         StoreUnreachable,
         Upscaled,
@@ -31,8 +31,8 @@ __all__ = [
     "Client",
     "JobCancelled",
     "JobFailed",
-    "NotInTime",
-    "Refused",
+    "JobTimeout",
+    "RequestRefused",
     "ServerUnreachable",
     "StoreUnreachable",
     "Upscaled",
@@ -41,7 +41,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name of the SDK."""
+    """Import a public name of the SDK. Raises AttributeError for any other name."""
     if name not in __all__:
         raise AttributeError(f"module 'upres' has no attribute {name!r}")
     from upres import client

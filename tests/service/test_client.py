@@ -14,7 +14,7 @@ from redis import Redis
 from tests.support.command import upres
 from tests.support.paths import SAMPLES
 from tests.support.servers import body, http_server
-from upres.client import Client, Refused, ServerUnreachable
+from upres.client import Client, RequestRefused, ServerUnreachable
 from upres.core import keys
 from upres.core.schema import EVENT, Progress
 from upres.embedded.child import free_port
@@ -135,7 +135,7 @@ def test_the_other_programs_have_help_too() -> None:
 
 
 def test_the_servers_problem_is_an_exception(client: Client, png: bytes) -> None:
-    with pytest.raises(Refused, match="available: faithful") as caught:
+    with pytest.raises(RequestRefused, match="available: faithful") as caught:
         client.submit(png, model="nonesuch")
     assert (caught.value.code, caught.value.status) == ("unknown_model", 422)
 

@@ -86,13 +86,13 @@ def test_other_architectures_are_recognised_and_measured(tmp_path: Path) -> None
     ).manifest.networks
     assert (network.architecture, network.factor) == ("spandrel", 2)
     assert network.receptive_radius == 21
-    assert community.sight(network).startswith("sees 21 pixels far")
+    assert community.describe_receptive_field(network).startswith("sees 21 pixels far")
     assert network.sides == Sides()
     [network] = community.convert(saved(swinir(), tmp_path / "swin.pth"), tmp_path / "swin", ABOUT).manifest.networks
     assert network.sides == Sides(smallest=16)
     [network] = community.convert(saved(rcan(), tmp_path / "rcan.pth"), tmp_path / "rcan", ABOUT).manifest.networks
     assert network.receptive_radius is None
-    assert "sees the whole image" in community.sight(network)
+    assert "sees the whole image" in community.describe_receptive_field(network)
 
 
 def test_probing_finds_the_bundled_networks_radius(model: Model) -> None:

@@ -18,7 +18,7 @@ from tests.support.pushing import FOLDER, Pushed
 from tests.support.waiting import wait_until
 from tests.support.workers import worker
 from upres.client import Client
-from upres.client.errors import Refused
+from upres.client.errors import RequestRefused
 from upres.core import keys, registry, served_models
 from upres.core.errors import UnknownModel
 from upres.core.manifest import Rule
@@ -111,7 +111,7 @@ def test_a_version_that_fails_its_check_is_refused(client: Client, model: Pushed
     wait_until(lambda: "bad" in offered(redis, model).refused, 60)
     assert "golden.png" in offered(redis, model).refused["bad"]
     assert client.upscale(picture(4), 2, model=model.name).result.model_version == "1"
-    with pytest.raises(Refused, match="failed its check") as caught:
+    with pytest.raises(RequestRefused, match="failed its check") as caught:
         client.submit(picture(5), 2, model=model.name, model_version="bad")
     assert caught.value.code == "unknown_model"
     registry.relabel(model.store, model.name, {"stable": "1"})
@@ -148,7 +148,7 @@ def test_versions_and_labels_are_asked_for_by_name(client: Client, model: Pushed
     for wanted, got in (("1", "1"), ("2", "2"), ("best", "2"), ("stable", "1"), (None, "1")):
         result = client.upscale(picture(8), 2, model=model.name, model_version=wanted).result
         assert result.model_version == got
-    with pytest.raises(Refused, match="neither a version nor a label 'x'; labels: stable, best") as caught:
+    with pytest.raises(RequestRefused, match="neither a version nor a label 'x'; labels: stable, best") as caught:
         client.submit(picture(9), 2, model=model.name, model_version="x")
     assert caught.value.code == "unknown_model"
 

@@ -14,7 +14,7 @@ from tests.support.pushing import Pushed
 from tests.support.waiting import wait_until
 from tests.support.workers import worker
 from upres.client import Client
-from upres.client.errors import Refused
+from upres.client.errors import RequestRefused
 from upres.core import keys, registry, served_models, workers
 from upres.core.schema import Succeeded
 from upres.core.served_models import ServedModel
@@ -91,5 +91,5 @@ def test_each_model_has_an_address_of_its_own(local: Local, model: Pushed) -> No
 def test_a_factor_that_the_version_cannot_make_is_said_at_once(client: Client, model: Pushed) -> None:
     only_four = {"networks": model.fields["networks"][:1], "golden": []}
     model.push("4", **only_four)
-    with pytest.raises(Refused, match=r"enlarges by 4"):
+    with pytest.raises(RequestRefused, match=r"enlarges by 4"):
         client.submit(picture(13), 2, model=model.name, model_version="4")

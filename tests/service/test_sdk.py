@@ -19,7 +19,7 @@ from tests.support.images import opened
 from tests.support.leasing import submit
 from tests.support.paths import SAMPLES
 from tests.support.servers import body, function, http_server
-from upres.client import AsyncClient, Client, JobCancelled, JobFailed, NotInTime, Refused, ServerUnreachable
+from upres.client import AsyncClient, Client, JobCancelled, JobFailed, JobTimeout, RequestRefused, ServerUnreachable
 from upres.client import protocol as protocol_module
 from upres.client.errors import StoreUnreachable
 from upres.client.protocol import MAX_PAUSE, ApiOperations, Call, Pause
@@ -62,7 +62,7 @@ def test_the_async_client_does_all_of_it(local: Local, tmp_path: Path, png: byte
                 await client.upscale(b"no image")
             with pytest.raises(FileNotFoundError):
                 await client.submit(tmp_path / "missing.png")
-            with pytest.raises(Refused):
+            with pytest.raises(RequestRefused):
                 await client.status("0" * 32)
 
     asyncio.run(use())
@@ -97,7 +97,7 @@ def test_patience_ends_and_the_job_goes_on(local: Local, isolated_redis: Redis, 
     url = local.settings.redis_url.removesuffix("/0") + "/1"
     for server in function(local, tmp_path, UPRES_REDIS_URL=url):
         begin = time.monotonic()
-        with pytest.raises(NotInTime), Client(server) as client:
+        with pytest.raises(JobTimeout), Client(server) as client:
             asyncio.run(_wait(server, job_id)) if kind == "async" else client.wait(job_id, timeout=0.5)
         assert time.monotonic() - begin < 10
         events.append(isolated_redis, Cancelled(job_id=job_id))
@@ -149,14 +149,14 @@ def test_what_may_pass_is_tried_again_as_late_as_the_server_asks() -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410, 413, 422, 500])
 def test_what_will_not_pass_is_not_tried_again(status: int) -> None:
     pauses, run = answers(answer(status, "3"))
-    with pytest.raises(Refused, match="It is so"):
+    with pytest.raises(RequestRefused, match="It is so"):
         run()
     assert pauses == []
 
 
 def test_who_should_come_back_tomorrow_is_told_so() -> None:
     pauses, run = answers(answer(429, str(int(MAX_PAUSE) + 1)))
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         run()
     assert pauses == []
 
@@ -173,7 +173,7 @@ def test_what_stands_between_refuses_one_image_and_the_store_is_another_matter()
     request = httpx.Request("POST", "http://example.org/v1/jobs?token=x")
     html = httpx.Response(413, html="<h1>too large</h1>", request=request)
     received = protocol_module.refused(Call("POST", "http://example.org/"), html)
-    assert isinstance(received, Refused)
+    assert isinstance(received, RequestRefused)
     assert not received.retryable
     assert "token" not in str(received)
     gone = protocol_module.refused(Call("GET", "http://store/", to_store=True), httpx.Response(404, request=request))

@@ -1,4 +1,4 @@
-"""Following a job over server-sent events: early, late, again, and while nothing happens."""
+"""EventFollower a job over server-sent events: early, late, again, and while nothing happens."""
 
 import asyncio
 import json

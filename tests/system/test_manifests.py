@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from infra.manifests import Document, Looked, compose, dockerfile, main, overlay, rendered, variables
+from infra.manifests import Check, Document, compose, dockerfile, main, overlay, rendered, variables
 from infra.source_tree import packages
 from tests.support.paths import ROOT
 from upres.core import keys
 from upres.core.settings import Settings
 
 OVERLAYS = ROOT / "infra/kubernetes/overlays"
-PLACES: dict[str, Callable[[Path], Iterable[Looked]]] = {
+PLACES: dict[str, Callable[[Path], Iterable[Check]]] = {
     "docker": lambda root: dockerfile(root, root / "infra/docker/worker.Dockerfile"),
     "compose": lambda root: compose(root, root / "infra/docker/compose.yml"),
     "cpu": lambda root: overlay(root / "infra/kubernetes/overlays/cpu"),

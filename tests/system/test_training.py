@@ -88,7 +88,7 @@ def test_the_critic_learns_to_tell(photos: Photos) -> None:
     fake = functional.avg_pool2d(real, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
     for _ in range(60):
         loss = functional.softplus(-critic(real).logits).mean() + functional.softplus(critic(fake).logits).mean()
-        training.descend(loss, optimiser)
+        training.optimiser_step(loss, optimiser)
     assert float(critic(real).logits.detach().mean()) > 0 > float(critic(fake).logits.detach().mean())
     assert float(loss.detach()) < 1.1  # who knows nothing has 1.39
 

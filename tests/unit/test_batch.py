@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from upres.client import batch as batch_module
 from upres.client import ledger as ledger_module
 from upres.client.batch import Batch, Callbacks, Outcome, Output
-from upres.client.errors import JobFailed, Refused, ServerUnreachable
+from upres.client.errors import JobFailed, RequestRefused, ServerUnreachable
 from upres.client.ledger import NAME, Ledger
 from upres.client.sources import Source, expand
 from upres.core.api import Problem
@@ -197,9 +197,9 @@ def test_whatever_breaks_beside_the_images_is_not_passed_over(tmp_path: Path, ou
 
 
 def test_who_is_told_to_wait_waits_and_who_is_sent_away_leaves(tmp_path: Path, out: Path) -> None:
-    def received(seconds: float, status: int = 429) -> Refused:
+    def received(seconds: float, status: int = 429) -> RequestRefused:
         problem = Problem(type="t", title="t", status=status, detail="Later.", code="rate_limited", retryable=True)
-        return Refused(problem, seconds)
+        return RequestRefused(problem, seconds)
 
     sources = files(tmp_path / "in", *(f"{number}.png" for number in range(5)))
     patient = Fake({"0.png": [received(0.01) for _ in range(10)]})
@@ -207,7 +207,7 @@ def test_who_is_told_to_wait_waits_and_who_is_sent_away_leaves(tmp_path: Path, o
     for error in (received(80_000), received(5, 503)):
         away = Fake({"0.png": [error]})
         batch, _ = run(away, sources, out, at_once=1, force=True)
-        assert isinstance(batch.lost, Refused)
+        assert isinstance(batch.lost, RequestRefused)
         assert away.seen == ["0.png"]
 
 

@@ -13,7 +13,7 @@ from upres.core.settings import Settings
 from upres.core.storage import Store
 
 
-def fresh(folder: Path) -> Path:
+def empty_folder(folder: Path) -> Path:
     """Return the folder. Raises click.ClickException unless it is missing or empty, so that versions do not mix."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise click.ClickException(f"{folder} is there already; give another one with --out, or remove it.")
@@ -23,12 +23,12 @@ def fresh(folder: Path) -> Path:
 @contextmanager
 def store() -> Iterator[Store]:
     """The object store. Raises click.ClickException when the block raises an error of upres."""
-    with explained():
+    with errors_as_messages():
         yield Store(Settings.from_environment())
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def errors_as_messages() -> Iterator[None]:
     """Raises click.ClickException when the block raises UpresError or pydantic.ValidationError."""
     try:
         yield

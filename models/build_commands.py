@@ -10,7 +10,7 @@ from upres.console.terminal import print_table, row, table
 from upres.core import registry
 from upres.core.errors import ModelError, ModelNotFound
 from upres.core.registry import STABLE
-from upres.models.opened import explained, fresh, store
+from upres.models.command_support import empty_folder, errors_as_messages, store
 
 FORMS = ["onnx", "torchscript", "exported-program", "savedmodel"]
 
@@ -34,7 +34,7 @@ def pull(name: str, version: str | None, out: Path | None) -> None:
                 print(f"{name} is in the registry")
                 return
             click.echo(f"fetching and converting {name} …", err=True)
-            folder = fresh(out) if out else Path(temporary) / name
+            folder = empty_folder(out) if out else Path(temporary) / name
             realesrgan.pull(name, folder)
             if out is None:
                 registry.push(opened, folder)
@@ -42,7 +42,7 @@ def pull(name: str, version: str | None, out: Path | None) -> None:
             return
         labels = registry.labels(opened, name)
         wanted = labels.labels.get(version or STABLE, version or STABLE)
-        folder = fresh(out or Path(f"{name}-{wanted}"))
+        folder = empty_folder(out or Path(f"{name}-{wanted}"))
         registry.fetch(opened, name, wanted, folder)
         print(f"{name} {wanted} is in {folder}")
 
@@ -62,12 +62,14 @@ def import_file(file: Path, name: str, version: str, licence: str, description: 
     """
     from upres.models import community
 
-    folder = fresh(out or Path(name))
+    folder = empty_folder(out or Path(name))
     about = {"name": name, "version": version, "licence": licence, "description": description or f"From {file.name}."}
-    with explained():
+    with errors_as_messages():
         model = community.convert(file, folder, about)
         [network] = model.manifest.networks
-        print(f"{folder}: {network.architecture}, factor {network.factor}, {community.sight(network)}")
+        print(
+            f"{folder}: {network.architecture}, factor {network.factor}, {community.describe_receptive_field(network)}"
+        )
     print(f"Put it into the registry: upres models push {folder}")
 
 
@@ -89,11 +91,11 @@ def export(name: str, form: str, version: str | None, out: Path | None, python: 
     version that can be pushed, and served by workers without torch (models/requirements-onnx.txt).
     """
     from upres.models import export as portable
-    from upres.models.measure import pulled
+    from upres.models.measure import download
 
     with store() as opened:
-        model = pulled(opened, name, version)
-        folder = fresh(out or Path(f"{name}-{model.manifest.version}-{form}"))
+        model = download(opened, name, version)
+        folder = empty_folder(out or Path(f"{name}-{model.manifest.version}-{form}"))
         for file, checked in portable.export(model, form, folder, python):
             print(f"{folder / file}: {checked}")
     if form == "onnx":
@@ -115,11 +117,11 @@ def variant(name: str, precision: str, photos: Path, version: str | None, out: P
     convolutions in int8, calibrated with the photos.
     """
     from upres.models import variants
-    from upres.models.measure import pulled
+    from upres.models.measure import download
 
     with store() as opened:
-        model = pulled(opened, name, version)
-        folder = fresh(out or Path(f"{name}-{model.manifest.version}-{precision}"))
+        model = download(opened, name, version)
+        folder = empty_folder(out or Path(f"{name}-{model.manifest.version}-{precision}"))
         for network in variants.make(model, precision, photos, folder).manifest.networks:
             measured = ", ".join(f"{key} {value:g}" for key, value in network.quality.items())
             print(f"{folder / network.file}: {measured}")
