@@ -1,1 +1,1 @@
-"""What the parts say to each other: schema, errors, keys, events, storage, settings."""
+"""What function, worker, console and client share: messages, errors, Redis keys, events, queue, storage, settings."""

@@ -1,6 +1,6 @@
-"""What travels over HTTP: what a client asks for, and what it is told at once. The rest is core/schema.py's.
+"""The requests and answers of the HTTP API. Events, results and snapshots are in core/schema.py.
 
-What asks for something refuses unknown fields; answers that are read back ignore them.
+Requests reject unknown fields; answers ignore them when they are read.
 """
 
 from datetime import datetime
@@ -24,7 +24,7 @@ from upres.core.schema import (
 
 
 def _factor(value: object) -> object:
-    """Accept 4, "4" and 4.0 but not true, and say what is possible."""
+    """Convert an upscale factor, given as 4, "4" or 4.0, to an int; `true` is rejected."""
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
     if isinstance(value, bool) or value not in FACTORS:
@@ -33,7 +33,7 @@ def _factor(value: object) -> object:
 
 
 def _text(value: object) -> object:
-    """JSON can carry half of a surrogate pair, which is no text and cannot be stored as UTF-8."""
+    """Reject half of a surrogate pair: JSON can contain one, but it cannot be stored as UTF-8."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -43,7 +43,7 @@ def _text(value: object) -> object:
 
 
 def _format(value: object) -> object:
-    """`jpg` in any case is what people write for `jpeg`."""
+    """Convert an output format to lower case, and `jpg`, which users often write, to `jpeg`."""
     if isinstance(value, str):
         value = value.lower()
     return "jpeg" if value == "jpg" else value
@@ -68,41 +68,49 @@ Address = Annotated[Text, AfterValidator(_http)]
 
 
 class Enlargement(StrictModel):
-    """How an image is to be enlarged."""
+    """The options of an enlargement: factor, model and output format."""
 
     upscale_factor: Annotated[Literal[2, 4, 8], BeforeValidator(_factor)] = Field(
         4, description="Enlargement per side: 2, 4 or 8."
     )
-    model: ModelName | None = Field(None, description="Model name; default: the deployment's model.")
-    model_version: VersionName | None = Field(None, description="A version or a label of the model; default: stable.")
+    model: ModelName | None = Field(None, description="Model name; default: the default model of the server.")
+    model_version: VersionName | None = Field(
+        None, description="Version or label of the model; default: stable, or canary for its share of the jobs."
+    )
     output_format: Annotated[WantedFormat, BeforeValidator(_format)] = Field(
-        "auto", description="File format of the result; auto: as the input."
+        "auto", description="File format of the result; auto: the format of the input."
     )
 
 
 class JobRequest(Enlargement):
-    """What a client asks for: one image, given in exactly one of three ways, and how to enlarge it."""
+    """A request to enlarge one image, which is given by exactly one of image_url, image_base64 and image_key."""
 
-    image_url: Address = Field(None, max_length=8192, description="http(s) address of the image; must be public.")
+    image_url: Address = Field(
+        None, max_length=8192, description="http(s) address of the image, ≤ 8192 characters; the host must be public."
+    )
     image_base64: Text = Field(None, description="The image file in base64 (RFC 4648), optionally as a data: URL.")
     image_key: str | None = Field(
-        None, pattern=UPLOAD_KEY, description="Key of an image that was uploaded before (uploads/…)."
+        None, pattern=UPLOAD_KEY, description="Key of an image that was uploaded with POST /v1/uploads (uploads/…)."
     )
     image_name: Text = Field(
-        None, max_length=255, description="File name for the download of the result, ≤ 255 characters."
+        None, max_length=255, description="File name of the image, ≤ 255 characters; the result's name is made from it."
     )
-    priority: Literal["normal", "high"] = Field("normal", description="high: before all that is waiting.")
+    priority: Literal["normal", "high"] = Field("normal", description="high: the job is put at the front of the queue.")
     deadline_seconds: float = Field(
         keys.DEADLINE_SECONDS,
         ge=1,
         le=keys.MAX_DEADLINE_SECONDS,
-        description="The job fails when it has not ended so many seconds after it was accepted.",
+        description="Seconds after acceptance at which the job fails if it has not ended.",
     )
 
     webhook_url: Address = Field(
-        None, max_length=2048, description="http(s) address that is told how the job ended; must be public."
+        None,
+        max_length=2048,
+        description="http(s) address that receives a webhook when the job ends; the host must be public.",
     )
-    preview: bool = Field(False, strict=True, description="Whether finished tiles are to be seen while the job runs.")
+    preview: bool = Field(
+        False, strict=True, description="Whether GET /v1/jobs/{id}/preview shows finished tiles while the job runs."
+    )
 
     @model_validator(mode="after")
     def _one_image(self) -> Self:
@@ -117,80 +125,92 @@ class JobRequest(Enlargement):
 
 
 class UploadRequest(StrictModel):
-    """What a client says of an image file that it wants to put into the store."""
+    """A request for a presigned URL to upload one image file."""
 
-    bytes: int = Field(ge=1, strict=True, description="Its exact size.")
+    bytes: int = Field(ge=1, strict=True, description="Exact size of the image file in bytes.")
 
 
 class UploadLink(TolerantModel):
-    """Where to put it."""
+    """A presigned URL for the upload of one image file."""
 
-    image_key: str = Field(description="For the job's `image_key`.")
-    upload_url: str = Field(description="Takes one PUT of exactly so many bytes, without credentials.")
-    expires_at: datetime = Field(description="Until when, UTC.")
+    image_key: str = Field(description="Key of the image, for the field `image_key` of a job request.")
+    upload_url: str = Field(
+        description="Presigned URL: it accepts one PUT of exactly the requested number of bytes, without credentials."
+    )
+    expires_at: datetime = Field(description="Time at which upload_url expires, UTC.")
 
 
 class PreviewTile(TolerantModel):
-    """A finished piece of a result, small; all coordinates in pixels of the preview."""
+    """A preview of one finished piece of a result. All coordinates are in pixels of the whole preview."""
 
-    of_width: int = Field(ge=1, description="Width of the whole preview.")
-    of_height: int = Field(ge=1, description="Height of the whole preview.")
-    x: int = Field(ge=0, description="Left edge of the piece.")
-    y: int = Field(ge=0, description="Upper edge of the piece.")
-    width: int = Field(ge=1, description="Of the piece.")
-    height: int = Field(ge=1, description="Of the piece.")
+    of_width: int = Field(ge=1, description="Width of the whole preview in pixels.")
+    of_height: int = Field(ge=1, description="Height of the whole preview in pixels.")
+    x: int = Field(ge=0, description="Left edge of the piece in pixels.")
+    y: int = Field(ge=0, description="Upper edge of the piece in pixels.")
+    width: int = Field(ge=1, description="Width of the piece in pixels.")
+    height: int = Field(ge=1, description="Height of the piece in pixels.")
     image: str = Field(description="The piece as a data: URL (RFC 2397).")
 
 
 class PreviewTiles(TolerantModel):
-    """What is finished of a running job, after what was seen already."""
+    """The finished pieces of a running job, without the first `after` pieces."""
 
-    tiles: tuple[PreviewTile, ...] = Field(description="In the order in which they were finished.")
+    tiles: tuple[PreviewTile, ...] = Field(description="Pieces in the order in which they were finished.")
 
 
 class EstimateRequest(Enlargement):
-    """An image that somebody thinks of submitting."""
+    """A request for an estimate: the size of an image and the options of its enlargement."""
 
-    width: int = Field(ge=1, le=10**6, strict=True, description="Of the image, in pixels.")
-    height: int = Field(ge=1, le=10**6, strict=True, description="Of the image, in pixels.")
-    bytes: int | None = Field(None, ge=1, strict=True, description="Size of the file.")
+    width: int = Field(ge=1, le=10**6, strict=True, description="Width of the image in pixels.")
+    height: int = Field(ge=1, le=10**6, strict=True, description="Height of the image in pixels.")
+    bytes: int | None = Field(None, ge=1, strict=True, description="Size of the image file in bytes.")
 
 
 class Estimate(TolerantModel):
-    """What would become of it."""
+    """The expected result and duration of a job, and whether the server would accept it."""
 
-    accepted: bool = Field(description="Whether a job would be.")
-    code: str | None = Field(None, description="Why not: a stable error code, see core/errors.py; and")
-    detail: str | None = Field(None, description="in a sentence for people that says what to do.")
+    accepted: bool = Field(description="Whether the server would accept a job for this image.")
+    code: str | None = Field(
+        None, description="Stable error code (see core/errors.py) of the refusal; absent when accepted is true."
+    )
+    detail: str | None = Field(
+        None, description="A sentence for the user that says why, and what to do; absent when accepted is true."
+    )
     width: int = Field(ge=1, description="Width of the result in pixels.")
     height: int = Field(ge=1, description="Height of the result in pixels.")
-    tiles: int = Field(ge=0, description="In how many tiles it would be made.")
+    tiles: int = Field(ge=0, description="Number of tiles of the job; 0 when accepted is false.")
     model: str = Field(description="Model name.")
-    model_version: str = Field(description="Its version.")
+    model_version: str = Field(description="Version of the model.")
     seconds: float | None = Field(
-        None, ge=0, description="Expected from start to end, by the latest jobs; absent when there were none."
+        None,
+        ge=0,
+        description="Expected seconds from start to end, computed from the latest jobs; absent when there were none.",
     )
-    waiting: int = Field(ge=0, description="Jobs that wait now.")
-    slots: int = Field(ge=0, description="Jobs that the workers that are there take at once.")
+    waiting: int = Field(ge=0, description="Number of jobs in the queue now.")
+    slots: int = Field(ge=0, description="Number of jobs that all ready workers together run at once.")
 
 
 class JobAccepted(TolerantModel):
-    """The answer to a request: where to follow the job."""
+    """The answer to an accepted job request: the job's id and addresses."""
 
-    job_id: str = Field(description="128 random bits in hexadecimal.")
-    status: Status = Field(description="queued, or how far the job is when the request was a repetition.")
-    channel: str = Field(description="Redis pub/sub channel with the job's events.")
-    events_url: str = Field(description="Server-sent events of the job.")
-    status_url: str = Field(description="Snapshot of the job; DELETE cancels it.")
+    job_id: str = Field(description="Id of the job: 128 random bits in hexadecimal.")
+    status: Status = Field(
+        description="queued for a new job; the job's current status when the Idempotency-Key was used before."
+    )
+    channel: str = Field(description="Redis pub/sub channel on which the job's events are published.")
+    events_url: str = Field(description="Address of the job's server-sent events.")
+    status_url: str = Field(description="Address of the job: GET reads its snapshot, DELETE cancels it.")
 
 
 class Problem(TolerantModel):
-    """An error on the wire: problem details (RFC 9457) with upres's stable code."""
+    """An error as the HTTP API sends it: problem details (RFC 9457) with a stable error code of upres."""
 
-    type: str = Field(description="urn:upres:error:{code}")
-    title: str = Field(description="What kind of error it is.")
+    type: str = Field(description="URI of the kind of error: urn:upres:error:{code}.")
+    title: str = Field(description="Short text that names the kind of error.")
     status: int = Field(ge=400, le=599, description="HTTP status.")
-    detail: str = Field(description="What is wrong and what would be right.")
+    detail: str = Field(description="A sentence that says what is wrong and what would be right.")
     code: str = Field(description="Stable error code, see core/errors.py.")
     retryable: bool = Field(description="Whether the same request may succeed later.")
-    errors: list[dict[str, str]] = Field(default=[], description="Each rejected field.")
+    errors: list[dict[str, str]] = Field(
+        default=[], description="The rejected fields, each with field, code, given and detail."
+    )

@@ -1,7 +1,7 @@
-"""Who may submit: API keys, kept in Redis as digests only, each with its limits.
+"""API keys and their limits, stored in Redis. Of the secret only the digest is stored.
 
-A key as people have it is `upres_ID_SECRET`. The secret has 256 random bits, so its SHA-256 needs no salt and
-no slow hash; the id is no secret, and is what jobs remember as their owner.
+The text of a key is `upres_ID_SECRET`. The secret has 256 random bits, so SHA-256 without a salt is enough, and no slow
+hash is needed. The id is not secret; jobs store it as their owner.
 """
 
 import hashlib
@@ -24,19 +24,24 @@ _TEXT = re.compile(r"upres_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 
 
 class ApiKey(TolerantModel):
-    """One of them, without its secret."""
+    """An API key without its secret."""
 
-    key_id: str = Field(description="Eight hexadecimal digits.")
-    name: str = Field(description="Whose it is, for people.")
+    key_id: str = Field(description="Id of the key: eight hexadecimal digits.")
+    name: str = Field(description="Name of the key for operators, such as its user.")
     digest: str = Field(description="SHA-256 of the secret.")
-    created_at: datetime = Field(description="UTC.")
-    requests_per_minute: int = Field(120, ge=1, description="Submissions; as many may come at once.")
-    jobs_at_once: int = Field(100, ge=1, description="Jobs that have not ended.")
-    megapixels_per_day: float = Field(50_000, gt=0, description="Pixels of results in 24 hours.")
+    created_at: datetime = Field(description="Time at which the key was created, UTC.")
+    requests_per_minute: int = Field(
+        120, ge=1, description="Rate limit in requests per minute; the same number may come in one burst."
+    )
+    jobs_at_once: int = Field(100, ge=1, description="Maximum number of jobs that have not ended.")
+    megapixels_per_day: float = Field(50_000, gt=0, description="Quota: megapixels of results within 24 hours.")
 
 
 def create(connection: Redis, name: str, **limits: Any) -> tuple[ApiKey, str]:
-    """A new key, and its text, which is never seen again. Raises pydantic's ValidationError for odd limits."""
+    """Create a key. Return it and its text, which cannot be read again later.
+
+    Raises pydantic's ValidationError for limits outside of their range.
+    """
     key_id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
     key = ApiKey(key_id=key_id, name=name, digest=_digest(secret), created_at=now(), **limits)
     connection.hset(keys.API_KEYS, key_id, key.model_dump_json())
@@ -44,7 +49,7 @@ def create(connection: Redis, name: str, **limits: Any) -> tuple[ApiKey, str]:
 
 
 def find(connection: Redis, text: str) -> ApiKey | None:
-    """The key that somebody presents; None when it is none of ours. Takes as long for any secret."""
+    """Find the key with this text; None when it is not valid. The comparison of secrets takes constant time."""
     match = _TEXT.fullmatch(text)
     if not match:
         return None
@@ -55,26 +60,26 @@ def find(connection: Redis, text: str) -> ApiKey | None:
 
 
 def shared_secret(connection: Redis, name: str) -> bytes:
-    """32 random bytes that all processes know; who first needs them makes them."""
+    """Return a secret of 32 random bytes that all processes share; the first process that needs it creates it."""
     if not connection.exists(name):
         connection.set(name, secrets.token_bytes(32), nx=True)
     return cast(bytes, connection.get(name))
 
 
 def listing(connection: Redis) -> list[ApiKey]:
-    """All keys, by name."""
+    """Return all keys, sorted by name."""
     known: Any = connection.hvals(keys.API_KEYS)
     return sorted((ApiKey.model_validate_json(one) for one in known), key=lambda key: (key.name, key.key_id))
 
 
 def revoke(connection: Redis, key_id: str) -> None:
-    """Let nobody use it any more; its jobs go on. Raises KeyNotFound."""
+    """Delete a key, so that requests with it are refused; its jobs continue. Raises KeyNotFound."""
     if not connection.hdel(keys.API_KEYS, key_id):
         raise KeyNotFound(f"There is no key {key_id[:16]!r}; `upres keys` lists them.")
 
 
 def admit(connection: Redis, key: ApiKey, job_id: str) -> None:
-    """Count one submission. Raises RateLimited, TooManyJobs or QuotaExceeded, each with when to try again."""
+    """Count a job submission. Raises RateLimited, TooManyJobs or QuotaExceeded; `retry_after` gives seconds."""
     limits = (key.requests_per_minute, key.jobs_at_once, int(key.megapixels_per_day * 1e6))
     verdict, milliseconds = call(connection, "admit", key.key_id, job_id, *limits)
     if verdict == b"yes":
@@ -89,35 +94,38 @@ def admit(connection: Redis, key: ApiKey, job_id: str) -> None:
 
 
 def pace(connection: Redis, key: ApiKey) -> None:
-    """Count a request that is no submission. Raises RateLimited, with when to try again."""
+    """Count a request that submits no job. Raises RateLimited; `retry_after` gives seconds."""
     milliseconds = call(connection, "pace", key.key_id, key.requests_per_minute)
     if milliseconds:
         raise RateLimited(_too_fast(key), retry_after=max(1, -(-milliseconds // 1000)))
 
 
 def charge(connection: Redis, lease: Lease, pixels: int) -> None:
-    """Count what a job makes for whoever submitted it. Raises QuotaExceeded when the key has not so many left."""
+    """Charge a job's pixels to the quota of the key that submitted it, once for all attempts.
+
+    Raises QuotaExceeded when the quota has too few pixels left.
+    """
     over = call(connection, "charge", lease.job_id, lease.holder, pixels)
     if over:
-        raise _over(pixels, *over)
+        raise _quota_exceeded(pixels, *over)
 
 
 def check_quota(connection: Redis, key: ApiKey, pixels: int) -> None:
-    """Raise QuotaExceeded when a result of so many pixels would be more than the key has left."""
+    """Raise QuotaExceeded when the key's quota has fewer than `pixels` left. Charges nothing."""
     name = keys.api_key_pixels(key.key_id)
     used: Any = connection.hget(name, "used")
     left = key.megapixels_per_day * 1e6 - int(used or 0)
     if pixels > left:
-        raise _over(pixels, left, connection.pttl(name))
+        raise _quota_exceeded(pixels, left, connection.pttl(name))
 
 
-def _over(pixels: int, left: float, milliseconds: int) -> QuotaExceeded:
+def _quota_exceeded(pixels: int, left: float, milliseconds: int) -> QuotaExceeded:
     message = f"The result has {pixels / 1e6:.2f} megapixels, and this key has {left / 1e6:.2f} left."
     return QuotaExceeded(message, retry_after=max(1, -(-milliseconds // 1000)))
 
 
 def _too_fast(key: ApiKey) -> str:
-    return f"This key may ask {key.requests_per_minute} times a minute."
+    return f"This key may send {key.requests_per_minute} requests per minute."
 
 
 def _digest(secret: str) -> str:

@@ -1,4 +1,4 @@
-"""How much waits, runs and died, and since when: what scaling, alarms and operators go by."""
+"""The backlog: numbers of waiting, running and dead jobs, and of workers, for scaling, alarms and operators."""
 
 from typing import Any, NamedTuple
 
@@ -7,24 +7,26 @@ from redis import Redis
 from upres.core import keys, workers
 
 LOOKED_AT = 64
-"""Jobs at the head of the queue of which the oldest is looked for: those with high priority are in front of older."""
+"""Number of jobs at the front of the queue among which the oldest is searched. The first one need not be the oldest,
+because jobs with high priority are put at the front."""
 
 
 class Backlog(NamedTuple):
-    """The queue and its workers now."""
+    """The numbers of jobs and workers at one time."""
 
     waiting: int
     running: int
     dead: int
     oldest_seconds: float
-    """Since the oldest waiting job was accepted; 0 when none waits."""
+    """Seconds since the oldest waiting job was accepted; 0 when no job waits."""
     workers: int
-    """Those that take jobs."""
+    """Number of ready workers."""
     slots: int
+    """Number of jobs that the ready workers together run at once."""
 
 
 def read(connection: Redis) -> Backlog:
-    """Four round trips at most, whatever the length of the queue. Raises redis-py's errors."""
+    """Read the backlog in at most four round trips, however long the queue is. Raises redis-py's errors."""
     with connection.pipeline(transaction=False) as pipeline:
         pipeline.llen(keys.WAITING)
         pipeline.zcard(keys.LEASES)
@@ -44,7 +46,10 @@ def read(connection: Redis) -> Backlog:
 
 
 def _oldest(connection: Redis, job_ids: list[bytes], now: float) -> float:
-    """By Redis's own clock, which also made the ids of events: their first part is milliseconds."""
+    """Seconds since the oldest of these jobs was accepted; 0 when there are none.
+
+    `now` is Redis's clock, which also made the ids of events: their first part is the time in milliseconds.
+    """
     with connection.pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
             pipeline.xrange(keys.events(job_id.decode(errors="replace")), count=1)

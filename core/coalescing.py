@@ -1,4 +1,4 @@
-"""Identical work is done once: the first job does it, the others wait for its result and share it."""
+"""Coalescing: identical work is done once. The first job does it; the other jobs wait for its result and share it."""
 
 import secrets
 from typing import Literal
@@ -13,11 +13,12 @@ Claim = Result | Literal["do it", "wait"]
 
 
 def claim(connection: Redis, work: str, lease: Lease, gone: bool = False) -> Claim | None:
-    """What a job has to do about a piece of work (a key of keys.work).
+    """Claim a piece of work (a key made by keys.work) for a job that this worker holds.
 
-    The result, when another job has it; unless it is `gone` from the store, which forgets it. "do it":
-    nobody does. "wait": another job is at it; this one has lost its lease, and is put back into the queue
-    when the other ends, whichever way. None: the job is not this worker's any more.
+    Returns a Result when another job has done the same work; with `gone` the stored result is deleted first, because
+    its images are missing in the store. Returns "do it" when this job has to do the work. Returns "wait" when another
+    job is doing it: this job has lost its lease, and goes back into the queue when the other job ends, whether or not
+    it succeeds. Returns None when this worker does not hold the job any more.
     """
     once, requeued_event = secrets.token_hex(8), requeued("identical_job")
     answer = call(connection, "claim", work, lease.job_id, once, lease.holder, requeued_event, "gone" if gone else "")

@@ -1,4 +1,4 @@
-"""Jobs that ended in a way that an operator should see: their workers died, or nobody foresaw why."""
+"""Dead letters: failed jobs for the attention of an operator; their workers died, or an unexpected error ended them."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from upres.core.schema import Failed, JobMessage, now
 
 
 class DeadLetter(NamedTuple):
-    """One of them: when it died, and why."""
+    """A dead letter: the job's id, the time of its failure, and its error."""
 
     job_id: str
     at: datetime
@@ -23,20 +23,21 @@ class DeadLetter(NamedTuple):
 
 
 def listing(connection: Redis, most: int = 100) -> list[DeadLetter]:
-    """The latest, newest first."""
+    """Return the latest dead letters, at most `most`, newest first."""
     found: Any = connection.zrevrange(keys.DEAD, 0, most - 1, withscores=True)
     return [_read(connection, job_id.decode(), died / 1000) for job_id, died in found]
 
 
 def replay(connection: Redis, job_id: str) -> str:
-    """Enqueue the same image again as a new job, whose id it returns, with as much time as before.
+    """Enqueue the request of a dead letter as a new job with as much time as before; return the new job's id.
 
-    Raises JobNotFound when there is no such dead letter, JobRefused when its record cannot be read.
+    Raises JobNotFound when there is no such dead letter, JobRefused when its record cannot be read, and the errors of
+    `enqueue`.
     """
     message = message_of(connection, job_id)
     fresh = message.model_copy(
         update={
-            # One letter makes one job, however often this is tried, and by whom.
+            # The new id is derived from the old one, so that repeated or concurrent replays make one job.
             "job_id": hashlib.sha256(f"replay of {job_id}".encode()).hexdigest()[:32],
             "submitted_at": now(),
             "deadline": now() + (message.deadline - message.submitted_at),
@@ -49,14 +50,17 @@ def replay(connection: Redis, job_id: str) -> str:
 
 
 def drop(connection: Redis, job_id: str) -> None:
-    """Forget it; its events stay as long as any job's. Raises JobNotFound."""
+    """Delete a dead letter; the job's events are kept until their TTL ends. Raises JobNotFound when there is none."""
     if not connection.zrem(keys.DEAD, job_id):
         raise _missing(job_id)
     connection.delete(keys.record(job_id))
 
 
 def message_of(connection: Redis, job_id: str) -> JobMessage:
-    """What the job asked for. Raises JobNotFound or JobRefused."""
+    """Read the job message of a dead letter.
+
+    Raises JobNotFound when there is no such dead letter, JobRefused when its record cannot be read.
+    """
     if connection.zscore(keys.DEAD, job_id) is None:
         raise _missing(job_id)
     record: Any = connection.hgetall(keys.record(job_id))

@@ -1,4 +1,4 @@
-"""Enqueue a job: its record, first event, deadline and idempotency record in one Redis transaction, or nothing."""
+"""Enqueue a job: its record, first event, deadline and idempotency record are written in one Redis transaction."""
 
 import hashlib
 import json
@@ -17,28 +17,31 @@ from upres.core.schema import JobMessage, Queued
 from upres.core.script import call
 
 ENQUEUE_ATTEMPTS = 5
-"""A transaction is tried again when a key it watches changed, or its connection broke."""
+"""Maximum number of attempts at the transaction; it is retried when a watched key changes or the connection breaks."""
 
 
 class Enqueued(NamedTuple):
-    """A job in the queue."""
+    """The id of a job in the queue, and whether this call created the job."""
 
     job_id: str
     created: bool
-    """False when it is the job that the same Idempotency-Key made before."""
+    """False when an earlier request with the same Idempotency-Key created the job."""
 
 
 class IdempotencyRecord:
-    """The record of an owner's Idempotency-Key in Redis: the job that it made, and the digest of that request."""
+    """The record of an owner's Idempotency-Key in Redis: the id of the job, and the digest of the request."""
 
     def __init__(self, key: str, request: JobRequest, owner: str | None = None) -> None:
         self.key = keys.idempotency(f"{owner or ''}:{key}")
-        # A client that repeats a request uploads the image again, under another image_key.
+        # The digest leaves out image_key: a client that repeats a request uploads the image again, under another key.
         given = request.model_dump_json(exclude={"image_key"})
         self._digest = hashlib.sha256(given.encode()).hexdigest()
 
     def find(self, connection: "Redis | Pipeline") -> str | None:
-        """The id of the job that this key made before. Raises IdempotencyConflict when it was for another request."""
+        """Return the id of the job that this Idempotency-Key created before; None when there is none.
+
+        Raises IdempotencyConflict when the earlier request was a different one.
+        """
         raw = connection.get(self.key)
         if not isinstance(raw, bytes):
             return None
@@ -50,16 +53,16 @@ class IdempotencyRecord:
         return str(found["job_id"])
 
     def write(self, pipeline: Pipeline, job_id: str) -> None:
-        """Store the record, as part of the transaction that enqueues the job."""
+        """Add the storing of the record to the transaction that enqueues the job."""
         value = json.dumps({"job_id": job_id, "request": self._digest})
         pipeline.set(self.key, value, ex=keys.IDEMPOTENCY_SECONDS)
 
 
 def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: IdempotencyRecord | None = None) -> Enqueued:
-    """Enqueue a job, at the front with `high`; or find the job that the same record made in the meantime.
+    """Enqueue a job, at the front of the queue with `high`; or find the job that the same Idempotency-Key created.
 
-    The job's own stream is watched: when the answer of a transaction was lost, the next attempt finds that it went
-    through. Raises QueueUnavailable when no attempt does, IdempotencyConflict, or redis-py's errors.
+    The job's own stream is watched: when the answer of a transaction was lost, the next attempt finds that it
+    succeeded. Raises QueueUnavailable after ENQUEUE_ATTEMPTS, IdempotencyConflict, or redis-py's errors.
     """
     stream = keys.events(message.job_id)
     position = 0 if high else int(queue.connection.llen(queue.key))
@@ -88,7 +91,7 @@ def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: Idemp
 def _rq_job(queue: Queue, message: JobMessage) -> Job:
     return queue.create_job(
         keys.JOB_FUNCTION,
-        # Older workers refuse fields that they do not know, so fields with their default are left out.
+        # Fields with default values are left out, because older workers refuse fields that they do not know.
         args=(message.model_dump(mode="json", exclude_defaults=True),),
         job_id=message.job_id,
         description=message.job_id,

@@ -1,7 +1,7 @@
-"""All errors of upres. Each has a stable `code`, an HTTP `status`, and says whether a retry may help.
+"""All errors of upres. Each has a stable `code`, an HTTP `status`, and a flag `retryable` (below: retry).
 
     UpresError                      internal_error         500
-    ├── RequestError                the request has to change
+    ├── RequestError                the client must change the request
     │   ├── InvalidJson             invalid_json           400
     │   ├── InvalidRequest          a code per field       422
     │   ├── UnknownModel            unknown_model          422
@@ -19,7 +19,7 @@
     │       ├── RateLimited         rate_limited           429  retry
     │       ├── TooManyJobs         too_many_jobs          429  retry
     │       └── QuotaExceeded       quota_exceeded         429  retry
-    ├── ImageError                  the image has to change
+    ├── ImageError                  the client must change the image
     │   ├── NotAnImage              not_an_image           422
     │   ├── UnsupportedImage        unsupported_image      422
     │   ├── TruncatedImage          truncated_image        422
@@ -32,7 +32,7 @@
     │   ├── UrlUnreachable          url_unreachable        502  retry
     │   ├── UrlAnsweredError        url_answered_error     502
     │   └── UploadNotFound          upload_not_found       404
-    ├── Unavailable                 a part of upres is away, try again
+    ├── Unavailable                 a part of upres does not answer; the client may retry
     │   ├── QueueUnavailable        queue_unavailable      503  retry
     │   ├── ModelUnavailable        model_unavailable      503  retry
     │   └── StoreUnavailable        store_unavailable      503  retry
@@ -44,12 +44,12 @@
     ├── TimedOut                    timed_out              504  retry
     │   └── DeadlineExceeded        deadline_exceeded      504  retry
     ├── JobRefused                  job_refused            500
-    └── WorkerError                 not the image's fault, and not the user's
+    └── WorkerError                 a worker or its device failed; the client may retry
         ├── WorkerLost              worker_lost            500  retry
         ├── DeviceOutOfMemory       device_out_of_memory   503  retry
         └── DeviceLost              device_lost            500  retry
 
-The same codes travel in problem+json answers (RFC 9457) and in `failed` events.
+The same codes are used in problem+json answers (RFC 9457) and in `failed` events.
 """
 
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ from typing import TypedDict
 
 
 class FieldError(TypedDict):
-    """One rejected field: which, why, what was given (shortened), in words what would be accepted."""
+    """One rejected field: name, error code, given value (shortened), and a sentence that says what would be valid."""
 
     field: str
     code: str
@@ -66,7 +66,7 @@ class FieldError(TypedDict):
 
 
 class UpresError(Exception):
-    """Base of every error; `str(error)` is a sentence for the user that says what to do."""
+    """Base of every error. `str(error)` is a sentence for the user that says what is wrong and what to do."""
 
     code = "internal_error"
     status = 500
@@ -75,7 +75,7 @@ class UpresError(Exception):
 
 
 class RequestError(UpresError):
-    """The request cannot be served as it is."""
+    """The server rejects the request; the client must change it, unless `retryable` is true."""
 
     status = 400
     title = "The request cannot be served"
@@ -87,7 +87,7 @@ class InvalidJson(RequestError):
 
 
 class InvalidRequest(RequestError):
-    """One or more fields are wrong; carries the code of the first and lists all of them."""
+    """One or more fields are invalid. `code` is the code of the first one; `errors` lists all of them."""
 
     code = "invalid_request"
     status = 422
@@ -150,7 +150,7 @@ class Unauthorized(RequestError):
 class AccessUndecided(RequestError):
     code = "access_undecided"
     status = 403
-    title = "The server was not told who may use it"
+    title = "UPRES_ACCESS is not set on the server"
 
 
 class ModelNotFound(RequestError):
@@ -166,7 +166,7 @@ class KeyNotFound(RequestError):
 
 
 class LimitReached(RequestError):
-    """An API key may not do more at the moment; `retry_after` says in how many seconds it may."""
+    """The API key has reached a limit. `retry_after` is the number of seconds after which the client may retry."""
 
     code = "limit_reached"
     status = 429
@@ -191,7 +191,7 @@ class QuotaExceeded(LimitReached):
 
 
 class ImageError(UpresError):
-    """The image cannot be enlarged as it is."""
+    """The image cannot be enlarged; the client must send another one."""
 
     status = 422
     title = "The image cannot be enlarged"
@@ -214,7 +214,7 @@ class TruncatedImage(ImageError):
 
 class UndecodableImage(ImageError):
     code = "undecodable_image"
-    title = "The image takes too much to decode"
+    title = "Decoding the image takes too much time or memory"
 
 
 class TooManyPixels(ImageError):
@@ -235,7 +235,7 @@ class FormatLimit(ImageError):
 
 
 class FetchError(UpresError):
-    """The image could not be fetched."""
+    """The worker could not fetch the image from its address or from the store."""
 
     status = 502
     title = "The image could not be fetched"
@@ -265,7 +265,7 @@ class UploadNotFound(FetchError):
 
 
 class Unavailable(UpresError):
-    """A part that upres needs does not answer at the moment."""
+    """Redis, the object store or a model is temporarily unavailable."""
 
     status = 503
     retryable = True
@@ -281,39 +281,42 @@ class StoreUnavailable(Unavailable):
 
 
 class ModelUnavailable(Unavailable):
-    """Some worker cannot run a model that may be right: its disk is full, or a library fails."""
+    """A worker cannot run a model for a reason of its own, such as a full disk or a library that fails to load."""
 
     code = "model_unavailable"
 
 
 class ModelError(UpresError):
-    """A model in the store is missing, damaged or of an unknown kind."""
+    """A model in the registry is missing or damaged, or this version of upres does not support it."""
 
     code = "model_invalid"
     title = "The model cannot be used"
 
 
 class ModelRefused(ModelError):
-    """A version does not make of its golden images what it should."""
+    """A model version failed its check: its output for a golden image differs from the stored one."""
 
     code = "model_refused"
 
 
 class SettingsError(UpresError):
-    """An UPRES_* variable has a value that cannot be used."""
+    """An environment variable (UPRES_*, AWS_*) is missing or has a value that cannot be used."""
 
     code = "settings_invalid"
     title = "A setting is invalid"
 
 
 class NotInstalled(UpresError):
-    """A package is missing that one of the extras of upres brings."""
+    """A Python package is missing; one of the extras of upres installs it."""
 
     code = "not_installed"
     title = "A part of upres is not installed"
 
     def __init__(self, error: ModuleNotFoundError, what: str, extra: str) -> None:
-        """`what` lacks the module of the error. Raises the error itself when that is one of our own modules."""
+        """Name the missing package of `error`, the part that needs it (`what`), and the extra that installs it.
+
+        Raises `error` itself when the missing module belongs to upres, because that is a bug.
+        """
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "upres"):
             raise error
@@ -321,7 +324,7 @@ class NotInstalled(UpresError):
 
 
 class Unconfined(UpresError):
-    """The operating system lacks what keeps a decoder from doing anything else (seccomp(2) on Linux)."""
+    """The operating system lacks the sandbox that the decoder process needs (seccomp(2) on Linux)."""
 
     code = "unconfined"
     title = "The worker cannot decode images safely"
@@ -340,14 +343,14 @@ class DeadlineExceeded(TimedOut):
 
 
 class JobRefused(UpresError):
-    """Something lies in the queue that upres did not put there."""
+    """The queue contains a record that is not a job of upres."""
 
     code = "job_refused"
-    title = "The job is none of upres's"
+    title = "The record in the queue is not a job of upres"
 
 
 class WorkerError(UpresError):
-    """Something is wrong with a worker; another one may do it."""
+    """A worker or its device failed; another worker may succeed."""
 
     retryable = True
     title = "The worker failed"
@@ -365,14 +368,14 @@ class DeviceOutOfMemory(WorkerError):
 
 
 class DeviceLost(WorkerError):
-    """The device cannot be used any more by this process; its jobs go back to the queue."""
+    """The worker process cannot use its device any more; its jobs go back into the queue."""
 
     code = "device_lost"
     title = "The device broke down"
 
 
 def tree(root: type[UpresError] = UpresError) -> Iterator[type[UpresError]]:
-    """The root and all its descendants, depth first."""
+    """Yield the root and all its subclasses, depth first."""
     yield root
     for child in root.__subclasses__():
         yield from tree(child)

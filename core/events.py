@@ -1,7 +1,7 @@
-"""A job's events: one Redis stream per job is the truth, its pub/sub channel the wake-up.
+"""A job's events. Each job has one Redis stream, which holds its state, and a pub/sub channel, which wakes subscribers.
 
-`append` writes to both in one round trip, never after a terminal event and never for an attempt that was
-overtaken: so a job ends exactly once, and a worker whose append is refused knows that it is not its job any more.
+`append` writes to both in one round trip. It refuses to write after a terminal event, so a job ends exactly once. It
+also refuses a worker that does not hold the job any more; such a worker stops.
 """
 
 import secrets
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     import redis
 
 START = "0-0"
-"""The id before the first event of any stream."""
+"""A stream id that is before the first event of any stream."""
 
 Entry = tuple[str, Event]
-"""A stream id (`milliseconds-sequence`) and the event under it."""
+"""A stream id (`milliseconds-sequence`) and its event."""
 
 
 def append(
@@ -41,11 +41,14 @@ def append(
 ) -> str | None:
     """Append an event to its job's stream and publish it, atomically and in one round trip.
 
-    Returns the event's id, or None when nothing was written: the job had already ended, or is not the
-    holder's (see core/leases.py) any more. With a terminal event the job is gone from everywhere else;
-    `dead` keeps what is needed to replay it. On a pipeline the answer comes from its `execute`.
+    With a fencing token (`holder`, see core/leases.py) the append is refused unless the job's holder has that token.
+    A terminal event also removes the job from queue, leases and deadlines, and deletes its record; with `dead` the
+    record is kept as a dead letter.
+
+    Returns the event's id, or None when nothing was written, because the job has ended or has another holder. On a
+    pipeline the return value is None, and the answer is in the result of `execute`.
     """
-    # redis-py repeats a command whose answer was lost; by the token the script knows it again.
+    # redis-py repeats a command whose answer was lost; by this token the script recognises the repetition.
     once = secrets.token_hex(8)
     data = event.model_dump_json(exclude_none=True)
     answer = call(connection, "append", event.job_id, once, holder, event.type, data, "dead" if dead else "")
@@ -53,24 +56,24 @@ def append(
 
 
 def read(connection: "redis.Redis", job_id: str, after: str = START) -> list[Entry]:
-    """All events of the job after the given id, oldest first; empty when there is no such job."""
+    """Return all events of the job after the given id, oldest first; an empty list when there is no such job."""
     return parse(connection.xrange(keys.events(job_id), min=f"({after}"))
 
 
 def parse(entries: Any) -> list[Entry]:
-    """Stream entries as redis-py gives them, [(id, {field: value})] in bytes → ids and events."""
+    """Convert stream entries as redis-py returns them, [(id, {field: value})] in bytes, to ids and events."""
     return [(entry_id.decode(), EVENT.validate_json(fields[b"data"])) for entry_id, fields in entries]
 
 
 def is_terminal(event: Event) -> bool:
-    """Whether nothing can follow this event."""
+    """Whether the event ends its job, so that no event can follow it."""
     return event.type in TERMINAL
 
 
 def fold(events: Iterable[Event]) -> Snapshot:
-    """The state of a job is the fold of its events; the first must be `queued`.
+    """Compute the state of a job from all its events, oldest first.
 
-    Raises ValueError when the events are none, or begin in the middle.
+    Raises ValueError when there are no events, or when the first one is not `queued`.
     """
     first, *rest = events
     if not isinstance(first, Queued):
@@ -93,11 +96,11 @@ def fold(events: Iterable[Event]) -> Snapshot:
 
 
 def _change(event: Event) -> dict[str, Any]:
-    """What one event changes in a snapshot."""
+    """The fields of a snapshot that an event changes, with their new values."""
     match event:
         case Started():
             return {
-                **_ended("running"),
+                **_with_status("running"),
                 "worker": event.worker,
                 "device": event.device,
                 "attempt": event.attempt,
@@ -108,18 +111,18 @@ def _change(event: Event) -> dict[str, Any]:
         case Progress():
             return event.model_dump(include={"stage", "tiles_done", "tiles_total", "percent", "eta_seconds"})
         case Succeeded():
-            return {**_ended("succeeded"), "percent": 100.0, "result": event.result}
+            return {**_with_status("succeeded"), "percent": 100.0, "result": event.result}
         case Failed():
             failure = Failure(code=event.code, message=event.message, retryable=event.retryable)
-            return {**_ended("failed"), "failure": failure}
+            return {**_with_status("failed"), "failure": failure}
         case Cancelled():
-            return _ended("cancelled")
+            return _with_status("cancelled")
         case Requeued():
-            return _ended("queued")
+            return _with_status("queued")
         case Queued():
             return {"position": event.position}
 
 
-def _ended(status: Status) -> dict[str, Any]:
-    """What is no longer known once a job has a new status."""
+def _with_status(status: Status) -> dict[str, Any]:
+    """The new status; it also resets the fields that were true for the previous status only."""
     return {"status": status, "stage": None, "position": None, "eta_seconds": None}

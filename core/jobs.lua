@@ -1,18 +1,18 @@
--- The life of a job, as one script: whatever changes a job's state happens here, each change atomically.
+-- The life of a job. Every change of a job's state is an operation of this script, and each operation is atomic.
 --
 --   queue ──pop──► popped ──take──► leases ──append (terminal)──► only its events are left
 --     ▲               │                │ ▲ renew
 --     └── put back ───┴── give back ───┤
---     └──────── lease ran out ─────────┘        parked: waits in its work for an identical job
+--     └──────── lease expired ─────────┘        parked: waits for an identical job, in the list of its work
 --
--- ARGV[1] names the operation, the rest are its arguments. The constants above this line come from core/keys.py.
--- Keys are made here from job ids, so Redis Cluster is not supported (as by RQ, whose queue this is).
+-- ARGV[1] is the name of the operation; the other arguments are the operation's. core/script.py puts constants from
+-- core/keys.py before this line. Keys are made here from job ids, so Redis Cluster is not supported (nor by RQ).
 --
--- The fence: `holder`, a token that each taking of a job makes anew, and that is gone as soon as the job is anybody
--- else's. With an old one nothing can be told, claimed, kept or given back.
+-- `holder` is the fencing token: `take` stores a new one in the job's hash, and it is deleted when the job leaves its
+-- worker. With an old token a worker cannot append events, claim work, store checkpoints or give the job back.
 --
--- Every operation may be repeated with the same arguments, since redis-py does so when an answer was lost; what `webhook`
--- handed out twice is due again, once.
+-- Every operation may be repeated with the same arguments, because redis-py repeats a command whose answer was lost.
+-- A repeated `webhook` returns another webhook; the first one becomes due again when its lease has expired.
 
 local function milliseconds()
     local time = redis.call('TIME')
@@ -25,7 +25,7 @@ local function preview_of(id) return 'upres:job:' .. id .. ':preview' end
 local function webhook_of(id) return 'upres:webhook:' .. id end
 local function record_of(id) return 'rq:job:' .. id end
 
--- A message about a job: `rest` is its JSON after the id.
+-- The JSON of an event of job `id`; `rest` is the JSON after the field job_id.
 local function message(id, rest) return '{"job_id":' .. cjson.encode(id) .. ',' .. rest end
 
 local function is_holder(id, holder)
@@ -49,8 +49,8 @@ end
 
 local append
 
--- The job has no more to do with its work. Whoever waited for that goes back to the queue, before all others: with
--- its result there, or to do the work. But work that kills its workers is not tried with the next job.
+-- Detach the job from its work, and put the jobs that waited for the same work at the front of the queue; they find the
+-- result, or do the work. When the job became a dead letter, they fail too: the same work would kill more workers.
 local function release_work(id, type, data, dead)
     local work = redis.call('HGET', run_of(id), 'work')
     redis.call('HDEL', run_of(id), 'work')
@@ -80,14 +80,14 @@ local function dead_letter(id)
     redis.call('EXPIRE', DEAD, EVENTS_SECONDS)
 end
 
--- How the job ended is to be told to an address.
+-- Store the webhook that reports how the job ended, and make it due now.
 local function schedule_webhook(id, url, owner, data)
     redis.call('HSET', webhook_of(id), 'url', url, 'owner', owner or '', 'data', data)
     redis.call('EXPIRE', webhook_of(id), WEBHOOK_SECONDS)
     redis.call('ZADD', WEBHOOKS, milliseconds(), id)
 end
 
--- Counted here, since a job may also end where no worker is, and since workers come and go.
+-- Count how jobs ended. The script counts, because jobs also end without a worker, and a worker's counts end with it.
 local function count_end(model, type, data)
     local code = type == 'failed' and cjson.decode(data).code or ''
     redis.call('HINCRBY', ENDED, model .. '|' .. type .. '|' .. code, 1)
@@ -95,7 +95,7 @@ end
 
 local function finish(id, type, data, dead)
     release_work(id, type, data, dead)
-    -- A job with a lease is nowhere else, unless it was popped only; one without may be anywhere.
+    -- A job with a holder is in neither list, and LREM takes time in proportion to the length of the queue.
     if redis.call('HEXISTS', run_of(id), 'holder') == 0 then
         redis.call('LREM', QUEUE, 1, id)
         redis.call('LREM', POPPED, 1, id)
@@ -110,7 +110,7 @@ local function finish(id, type, data, dead)
     if dead then dead_letter(id) else redis.call('DEL', record_of(id)) end
 end
 
--- The id of the event; nil when the job has ended. `once` names this event, should it be sent twice.
+-- Append an event, and return its id; nil when the job has ended. `once` is a token that identifies a repeated call.
 function append(id, once, type, data, dead)
     local last = last_event(id)
     if last then
@@ -134,7 +134,7 @@ local function to_queue(id)
     redis.call('LPUSH', QUEUE, id)
 end
 
--- A worker died under the job. After too many of them it fails, and is kept as a dead letter.
+-- Count the death of a worker that held the job. The job is requeued; after ATTEMPTS deaths it fails as a dead letter.
 local function count_death(id, once, requeued, failed)
     if redis.call('HINCRBY', run_of(id), 'deaths', 1) >= ATTEMPTS then
         append(id, once, 'failed', message(id, failed), true)
@@ -147,15 +147,14 @@ end
 
 local operations = {}
 
--- With a holder only as that, without one as anybody.
+-- Append an event. Workers give their holder token; the function gives '', and is not fenced.
 function operations.append(id, once, holder, type, data, dead)
     local last = last_event(id)
     if holder ~= '' and not is_holder(id, holder) and not (last and last.once == once) then return nil end
     return append(id, once, type, data, dead == 'dead')
 end
 
--- From now on, until it ends, the job has so many seconds; an owner, unless that is nobody; and an address that is told
--- how it ended, unless that is none.
+-- Register a new job: its deadline in `seconds` from now, its model, and its owner and webhook address ('' for none).
 function operations.begin(id, seconds, model, owner, webhook)
     local deadline = milliseconds() + math.floor(seconds * 1000)
     redis.call('ZADD', DEADLINES, deadline, id)
@@ -168,12 +167,13 @@ function operations.begin(id, seconds, model, owner, webhook)
     redis.call('EXPIRE', run_of(id), EVENTS_SECONDS)
 end
 
--- A popped job that was not taken is the first in the queue again.
+-- Put a popped job that was not taken at the front of the queue.
 function operations.put_back(id)
-    if redis.call('LREM', POPPED, 1, id) > 0 then to_queue(id) end -- and without the lease that `recover` gave it
+    if redis.call('LREM', POPPED, 1, id) > 0 then to_queue(id) end -- this also removes the lease that `recover` gave it
 end
 
--- {attempt, milliseconds to the deadline, RQ's record as fields and values}; nil when there is nothing to do.
+-- Take a popped job, and return {attempt, milliseconds to the deadline, RQ's record as fields and values}; nil when the
+-- job has ended or has another holder.
 function operations.take(id, holder)
     local run = run_of(id)
     local popped = redis.call('LREM', POPPED, 1, id)
@@ -195,7 +195,7 @@ function operations.take(id, holder)
     return {redis.call('HGET', run, 'attempt'), left, redis.call('HGETALL', record_of(id))}
 end
 
--- Pairs of job and holder → those that are not the holder's any more.
+-- Renew leases, given as pairs of job and holder. Return the ids of the jobs that this holder does not hold any more.
 function operations.renew(...)
     local until_when, lost, pairs = milliseconds() + LEASE_SECONDS * 1000, {}, {...}
     for index = 1, #pairs, 2 do
@@ -208,7 +208,7 @@ function operations.renew(...)
     return lost
 end
 
--- With `failed` the job is to blame as far as anybody knows, and it counts as a death.
+-- Put a job back into the queue. With `failed` (JSON of an event) the job may have caused the problem: count a death.
 function operations.give_back(id, once, holder, requeued, failed)
     if not is_holder(id, holder) then return nil end
     if failed ~= '' then return count_death(id, once, requeued, failed) end
@@ -217,8 +217,8 @@ function operations.give_back(id, once, holder, requeued, failed)
     return 'requeued'
 end
 
--- When nobody has looked for a while, nobody could renew either: Redis was away, or all workers were. Those that
--- live are given time to say so.
+-- When no worker has run `recover` for QUIET_SECONDS, no worker could renew its leases either: Redis was unreachable,
+-- or all workers were stopped. Extend the leases that expire soon, so that living workers have time to renew them.
 local function give_time(now)
     local last = redis.call('GET', LOOKED)
     redis.call('SET', LOOKED, now, 'EX', EVENTS_SECONDS)
@@ -229,7 +229,7 @@ local function give_time(now)
 end
 
 local function recover(id, once, requeued, failed)
-    if redis.call('LREM', POPPED, 1, id) > 0 then -- nobody had begun with it
+    if redis.call('LREM', POPPED, 1, id) > 0 then -- no worker had taken it, so this is no death
         to_queue(id)
         return 'requeued'
     end
@@ -245,7 +245,8 @@ local function expire(id, once, late)
     return append(id, once, 'failed', message(id, late)) and 'failed'
 end
 
--- Each of the ids through a function; what cannot be handled, since somebody forged it, is forgotten.
+-- Call `handle` for at most 100 ids of the sorted set `place` that are due. An id whose data is forged raises an error;
+-- remove it, so that it does not block the others.
 local function sweep(place, now, handle, found)
     for index, id in ipairs(redis.call('ZRANGEBYSCORE', place, '-inf', now, 'LIMIT', 0, 100)) do
         local well, outcome = pcall(handle, id, index)
@@ -260,7 +261,7 @@ local function sweep(place, now, handle, found)
     return found
 end
 
--- Jobs whose lease ran out or whose deadline passed, and what became of them, as a flat list.
+-- Recover jobs whose lease has expired, and fail jobs past their deadline. Return a flat list of id, outcome, …
 function operations.recover(once, requeued, failed, late)
     local now = milliseconds()
     give_time(now)
@@ -275,19 +276,20 @@ function operations.recover(once, requeued, failed, late)
     end, found)
 end
 
--- The job fails if its deadline passed; nil when there is nothing to do.
+-- Fail the job if its deadline has passed. Return nil when it has not passed, or when the job has ended.
 function operations.expire(id, once, late)
     local deadline = redis.call('ZSCORE', DEADLINES, id)
     if not deadline or tonumber(deadline) > milliseconds() then return nil end
     return expire(id, once, late)
 end
 
--- {'run'}: do the work; {'done', event}: somebody did; {'parked'}: somebody is at it, and this job waits for that;
--- nil when the job is not the holder's any more. `gone` says that the result which is noted is not there any more.
+-- Claim a piece of work for a job. Return {'run'}: the job has to do it; {'done', event}: another job has done it;
+-- {'parked'}: another job is doing it, and this one waits; nil: the job has another holder. With `gone` the stored
+-- result is deleted first, because its images are missing in the object store.
 function operations.claim(work, id, once, holder, requeued, gone)
     if not is_holder(id, holder) then return nil end
     local run = run_of(id)
-    if redis.call('HGET', run, 'work') ~= work then release_work(id) end -- an earlier attempt saw another image
+    if redis.call('HGET', run, 'work') ~= work then release_work(id) end -- an earlier attempt fetched another image
     if gone == 'gone' then redis.call('HDEL', work, 'result') end
     local result = redis.call('HGET', work, 'result')
     if result then return {'done', result} end
@@ -305,13 +307,13 @@ function operations.claim(work, id, once, holder, requeued, gone)
     return {'run'}
 end
 
--- Which parts of a long job are finished, and of which work; nil when the job is not the holder's any more.
+-- Store which parts of a long job are finished, and for which work. Return nil when the job has another holder.
 function operations.checkpoint(id, holder, work, parts)
     if not is_holder(id, holder) then return nil end
     return redis.call('HSET', run_of(id), 'parts', parts, 'parts_of', work)
 end
 
--- One more finished piece to look at; an empty one stands for none of what there was.
+-- Append a finished piece to the job's preview; an empty piece deletes the preview.
 function operations.preview(id, holder, piece)
     if not is_holder(id, holder) then return nil end
     if piece == '' then return redis.call('DEL', preview_of(id)) end

@@ -1,58 +1,58 @@
-"""Every Redis key, object prefix and lifetime.
+"""Every Redis key, object key and TTL.
 
-This is the only place that makes them, but for jobs.lua and its parts: they make the keys of a job from its id, as
-`events`, `run`, `record`, `preview` and `api_key_pixels` below do.
+Only this module makes keys, with one exception: jobs.lua and its parts make the keys of jobs, API keys, workers and
+webhooks from an id. The functions below that make the same keys must agree with them.
 
 Redis
     rq:queue:upres                 RQ's list of waiting job ids
     rq:job:{id}                    RQ's record of one job, until it has ended
-    upres:popped                   list: ids on their way from the queue to a worker
-    upres:leases                   sorted set: jobs that workers have, by the end of their lease
+    upres:popped                   list: ids of jobs that a worker has popped and not taken yet
+    upres:leases                   sorted set: jobs that workers hold, by the expiry time of their lease
     upres:deadlines                sorted set: jobs that have not ended, by their deadline
-    upres:dead                     sorted set: dead letters, by the time of their death; their records are kept
-    upres:looked                   when a worker last looked for jobs to recover
-    upres:ended                    hash: how many jobs ever ended, by model, outcome and code of the error
-    upres:workers                  sorted set: names of workers, by their last sign of life
-    upres:worker:{name}            what a worker last said of itself
-    upres:job:{id}:events          stream: all events of one job, the truth about it
-    upres:job:{id}:run             hash: attempt, holder, deaths, work, checkpoints; until the job has ended
-    upres:job:{id}                 pub/sub channel: the same JSON, for those who only listen
+    upres:dead                     sorted set: dead letters, by the time of their failure; their records are kept
+    upres:looked                   time of the last `recover` by any worker, in milliseconds
+    upres:ended                    hash: number of jobs that have ended, by model, outcome and error code
+    upres:workers                  sorted set: names of workers, by the time of their last heartbeat
+    upres:worker:{name}            record of a worker, as of its last heartbeat
+    upres:job:{id}:events          stream: all events of one job; the job's state is computed from them
+    upres:job:{id}:run             hash: attempt, holder, deaths, work, checkpoints; deleted when the job ends
+    upres:job:{id}                 pub/sub channel: the JSON of each event
     upres:work:{sha256}            hash: the job that does this work, then its result
     upres:work:{sha256}:parked     list: jobs that wait for the same result
-    upres:idempotency:{sha256}     which job an Idempotency-Key made, and from which body
-    upres:keys                     hash: id → API key, as a digest, with its limits
-    upres:key:{id}:rate            when the key's next submission would have been due
-    upres:key:{id}:jobs            sorted set: the key's jobs that have not ended, by when they are forgotten
-    upres:key:{id}:pixels          hash: pixels of the key's results within 24 hours, and how many may be
-    upres:token-secret             what tokens for event streams are signed with
-    upres:model:{name}             what the model's labels mean, as workers have checked it
-    upres:model:{name}:outcomes    hash: how many jobs of a canary ended how
-    upres:rate:{sha256}:{factor}   how long jobs of a model version take
-    upres:webhooks                 sorted set: jobs whose end is to be told to an address, by when that is tried
-    upres:webhook:{id}             hash: address, event, owner and attempts
-    upres:webhook-secret           what the owners' webhook secrets are made from
-    upres:job:{id}:preview         list: finished tiles, small, while the job runs
+    upres:idempotency:{sha256}     the job that an Idempotency-Key made, and the digest of its request
+    upres:keys                     hash: id → API key, with the digest of its secret and its limits
+    upres:key:{id}:rate            theoretical arrival time of the API key's next request (GCRA), in milliseconds
+    upres:key:{id}:jobs            sorted set: the API key's jobs that have not ended, by the time of their expiry
+    upres:key:{id}:pixels          hash: pixels of the API key's results within 24 hours, and the limit
+    upres:token-secret             secret that signs the tokens for event streams
+    upres:model:{name}             the served model: its labels → versions that workers have checked
+    upres:model:{name}:outcomes    hash: number of succeeded and failed jobs of each canary
+    upres:rate:{sha256}:{factor}   statistics of job durations of one model version
+    upres:webhooks                 sorted set: jobs whose webhook has to be sent, by the time of the next attempt
+    upres:webhook:{id}             hash: address, event, owner and attempts of one webhook
+    upres:webhook-secret           root secret from which the owners' webhook secrets are derived
+    upres:job:{id}:preview         list: previews of a running job's finished tiles
     upres:tile:{sha256}            the tile size that fits a device, model and precision
 
 Object store
-    uploads/{random}               the image as it was sent
+    uploads/{random}               the image as the client sent it
     results/{id}/{attempt}/sr.{ext}        the enlarged image
-    results/{id}/{attempt}/original.{ext}  its bicubic enlargement, to compare with
-    checkpoints/{id}/{work}/{rows}.png     finished rows of a job that takes long
+    results/{id}/{attempt}/original.{ext}  a bicubic enlargement of the same image, for comparison
+    checkpoints/{id}/{work}/{rows}.png     finished rows of a long job
     models/{name}/{version}/…      manifest and weights
     models/{name}/labels.json      label → version
-    models/index.json              all of them in short, to be listed
+    models/index.json              summary of all models and versions
 """
 
 import hashlib
 import re
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
-"""128 random bits. Whatever else asks for a job never gets as far as a key."""
+"""Form of a job id: 128 random bits in hexadecimal. Other text from clients is never made part of a key."""
 QUEUE = "upres"
 """Name of the RQ queue."""
 JOB_FUNCTION = "worker.job.run"
-"""Dotted name under which jobs are enqueued; the worker runs this one and no other."""
+"""Dotted function name in RQ's records; a worker refuses records with any other name."""
 WAITING = f"rq:queue:{QUEUE}"
 POPPED = "upres:popped"
 LEASES = "upres:leases"
@@ -69,54 +69,58 @@ SIGNS_WEBHOOKS = "upres:webhook-secret"
 
 DAY = 24 * 3600
 EVENTS_SECONDS = 7 * DAY
-"""A job can be asked about for a week after its last event: as long as results are kept."""
+"""TTL of a job's events, renewed by each event: clients can read a job for a week after its last event."""
 OBJECT_DAYS = 14
-"""How long uploads and results stay in the bucket (infra/aws/bucket.yml): a result may be shared for REUSE_SECONDS,
-then asked for during EVENTS_SECONDS; a dead letter may be replayed after a deadline and as long again."""
+"""Days after which the bucket deletes uploads and results (infra/aws/bucket.yml). A result may be shared for
+REUSE_SECONDS and then read for EVENTS_SECONDS: 13 days. A dead letter of a job may be replayed for EVENTS_SECONDS
+after a deadline of at most MAX_DEADLINE_SECONDS: 13 days."""
 IDEMPOTENCY_SECONDS = DAY
-"""A client that still retries after a day is a new intention."""
+"""TTL of an idempotency record: one day, longer than the retries of a client last."""
 LINK_SECONDS = 3600
-"""Presigned links last an hour: long enough to download, short enough to leak. The /result
-and /original endpoints make fresh ones for as long as the object lives."""
+"""Lifetime of a presigned URL of a result: one hour is enough for a download, and limits the harm of a leaked URL.
+The endpoints /result and /original make new URLs."""
 UPLOAD_LINK_SECONDS = 900
-"""An upload has to begin within a quarter of an hour."""
+"""Lifetime of a presigned URL for an upload: the client must begin the upload within 15 minutes."""
 REUSE_SECONDS = 6 * DAY
-"""A result is given to identical jobs for so long; a day later its objects go."""
+"""TTL of a shared result: identical jobs get it for six days, so that its objects outlive the last such job."""
 JOB_SECONDS = 600
-"""One attempt may run ten minutes: by the measured rates the largest, 4 megapixels at factor 8, takes two CPU
-cores about four."""
+"""Time limit of one attempt in seconds. By measurement the largest job, 4 megapixels at factor 8, takes two CPU
+cores about four minutes."""
 DEADLINE_SECONDS = DAY
-"""A job that nobody finished by then fails, unless it asked for another deadline."""
+"""Default deadline in seconds after acceptance: a job that has not ended by then fails."""
 MAX_DEADLINE_SECONDS = 6 * DAY
-"""Less than its events and its record are kept, so that it can still be told."""
+"""Largest deadline that a request may set. It is below EVENTS_SECONDS, so that events and record outlive the job."""
 LEASE_SECONDS = 12
-"""So long after its worker's last sign of life a job goes to another; a restart of Redis must fit into it."""
+"""A job is given to another worker this many seconds after its worker's last renewal. A restart of Redis must fit
+into that time."""
 BEAT_SECONDS = 2
-"""How often a worker renews its leases."""
+"""Interval in seconds at which a worker renews its leases."""
 QUIET_SECONDS = 5
-"""When no worker looked after the jobs for so long, Redis was away, and none could renew its leases either."""
+"""If no worker has run `recover` for this many seconds, Redis was unreachable and no worker could renew its leases;
+then all leases are extended first."""
 POPPED_SECONDS = 5
-"""A worker that popped a job takes it within milliseconds; after this it has died in between."""
+"""A popped job that is not taken within this many seconds goes back into the queue. A living worker takes it within
+milliseconds."""
 WORKER_SECONDS = LEASE_SECONDS
-"""A worker that said nothing for so long is not listed any more."""
+"""TTL of a worker's record, which each heartbeat renews; after it the worker is not listed any more."""
 ATTEMPTS = 3
-"""So often a job is taken up when its workers die; a job that kills three workers kills all."""
+"""A job fails after this many of its workers have died, so that a job that kills workers does not kill all of them."""
 MAX_DEAD_LETTERS = 10_000
-"""More dead letters than that are not kept; the oldest go first."""
+"""Maximum number of dead letters that are kept; the oldest are deleted first."""
 PREVIEW_SECONDS = 600
-"""A preview is of no use when its job has stood still for so long."""
+"""TTL of a job's preview, renewed by each piece: as long as one attempt may run."""
 WEBHOOK_SECONDS = 3 * DAY
-"""Longer than all attempts at telling the end of a job take."""
+"""TTL of a webhook's record: longer than all delivery attempts take together (about 35 hours)."""
 WEBHOOK_LEASE_SECONDS = 30
-"""A worker that tries has told the end of a job by then, or died."""
+"""A worker that sends a webhook has it for this many seconds; then it becomes due again, since the worker has died."""
 RATE_SECONDS = 30 * DAY
-"""What was not used for a month has nothing to say about today."""
+"""TTL of the statistics of job durations, renewed by each job: older ones say little about today's machines."""
 SERVED_MODEL_SECONDS = 60
-"""So long after a worker last had a model in memory, the registry alone says what its labels mean."""
+"""TTL of a served model, which workers extend while they have the model in memory; then the registry is asked."""
 OUTCOMES_SECONDS = 30 * DAY
-"""A canary that nobody asked for in a month begins again."""
+"""TTL of the counts of a canary's jobs, renewed by each job: after a month without a job they begin at zero."""
 TILE_SECONDS = 30 * DAY
-"""A tile size found by running out of memory is tried again upwards after a month."""
+"""TTL of a tile size that was reduced for lack of memory: after a month a worker tries the default size again."""
 
 
 def events(job_id: str) -> str:
@@ -130,12 +134,12 @@ def record(job_id: str) -> str:
 
 
 def run(job_id: str) -> str:
-    """Redis key of what is known about a job while it has not ended."""
+    """Redis key of a job's hash with holder, attempt and deaths, which exists until the job ends."""
     return f"upres:job:{job_id}:run"
 
 
 def worker(name: str) -> str:
-    """Redis key of what a worker last said of itself."""
+    """Redis key of a worker's record."""
     return f"upres:worker:{name}"
 
 
@@ -145,57 +149,57 @@ def channel(job_id: str) -> str:
 
 
 def work(owner: str | None, image: bytes, model_digest: str, factor: int, format: str) -> str:
-    """Redis key of a piece of work: jobs with the same one have the same result.
+    """Redis key of a piece of work: jobs with the same key have the same result and share it.
 
-    Shared within one owner only: nobody learns what others sent.
+    The owner is part of the key, so that a client cannot find out which images other clients sent.
     """
     name = f"{owner}:{hashlib.sha256(image).hexdigest()}:{model_digest}:{factor}:{format}"
     return f"upres:work:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def api_key_pixels(key_id: str) -> str:
-    """Redis key of the pixels that an API key's results have had within 24 hours."""
+    """Redis key of the number of pixels in an API key's results within 24 hours, and of its limit."""
     return f"upres:key:{key_id}:pixels"
 
 
 def idempotency(key: str) -> str:
-    """Redis key for a client's Idempotency-Key; hashed, so that no user text is in a key."""
+    """Redis key for a client's Idempotency-Key. It contains a hash, so that no text from clients is in a Redis key."""
     return f"upres:idempotency:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def served_model(name: str) -> str:
-    """Redis key of what a model's labels mean."""
+    """Redis key of a served model: which version each of its labels means."""
     return f"upres:model:{name}"
 
 
 def outcomes(name: str) -> str:
-    """Redis key of how a canary's jobs ended."""
+    """Redis key of the numbers of succeeded and failed jobs of a model's canaries."""
     return f"upres:model:{name}:outcomes"
 
 
 def rate(digest: str, factor: int) -> str:
-    """Redis key of how long jobs of a model version take."""
+    """Redis key of the statistics of job durations for one model version (by its digest) and factor."""
     return f"upres:rate:{digest}:{factor}"
 
 
 def preview(job_id: str) -> str:
-    """Redis key of a running job's finished tiles."""
+    """Redis key of the previews of a running job's finished tiles."""
     return f"upres:job:{job_id}:preview"
 
 
 def tile(device: str, model_digest: str, precision: str) -> str:
-    """Redis key of the tile size that fits into a device's memory, where the usual one did not."""
+    """Redis key of the tile size that fits into a device's memory; it exists only where the default size did not."""
     name = f"{device}:{model_digest}:{precision}"
     return f"upres:tile:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def upload(name: str) -> str:
-    """Object key of the image that came with a request; whoever knows the name may use it."""
+    """Object key of an uploaded image. The name must be secret: any client that knows it can use the image."""
     return f"uploads/{name}"
 
 
 def result(job_id: str, attempt: int, extension: str) -> str:
-    """Object key of the enlarged image; each attempt has its own, so that a late one overwrites nothing."""
+    """Object key of the enlarged image. Each attempt has its own key, so that a late worker overwrites nothing."""
     return f"results/{job_id}/{attempt}/sr.{extension}"
 
 
@@ -205,7 +209,7 @@ def original(job_id: str, attempt: int, extension: str) -> str:
 
 
 def checkpoint(job_id: str, work: str, rows: str) -> str:
-    """Object key of some finished rows, `first-last`, of a piece of work (its Redis key)."""
+    """Object key of the finished rows of a job, `first-last`; `work` is the Redis key of its piece of work."""
     return f"checkpoints/{job_id}/{work.rpartition(':')[2][:16]}/{rows}.png"
 
 

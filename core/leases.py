@@ -1,9 +1,8 @@
-"""Which worker has which job, and what becomes of a job when its worker dies.
+"""Leases: which worker holds which job, and how a job is recovered when its worker dies.
 
-A worker that takes a job becomes its holder: it gets a lease, which it renews while it lives, and a fencing
-token, which is worthless as soon as the job is anybody else's. So a worker that was only thought dead
-can neither tell nor overwrite anything (Kleppmann 2016, «How to do distributed locking»). Times are those of
-Redis alone.
+A worker that takes a job becomes its holder: it gets a lease, which it renews, and a fencing token, which is void as
+soon as the job has another holder or is back in the queue. So a worker whose lease expired, but which still runs, can
+publish and overwrite nothing (Kleppmann 2016, «How to do distributed locking»). Only the clock of Redis is used.
 """
 
 import logging
@@ -29,7 +28,7 @@ LATE = "The job was not finished before its deadline; try it again, or give it m
 
 
 class Lease(NamedTuple):
-    """A job that this worker has: as which holder, which attempt it is, how long it may take, RQ's record of it."""
+    """A job that this worker holds: its fencing token, attempt (from 1), seconds to its deadline, and RQ's record."""
 
     job_id: str
     holder: str
@@ -39,29 +38,32 @@ class Lease(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """A job that was found without a living worker, or past its deadline, and what became of it."""
+    """A job whose lease had expired or whose deadline had passed, and what `recover` did with it."""
 
     job_id: str
     outcome: Literal["requeued", "failed"]
 
 
 def pop(connection: Redis, seconds: float) -> str | None:
-    """The id of the next job, waited for so long; it is in nobody's hands until it is taken."""
-    timeout: Any = seconds  # redis-py has no type for fractions, which Redis takes
+    """Pop the next job's id, after waiting for at most `seconds`; None when there is none.
+
+    No worker holds the job until it is taken. Unless that happens within keys.POPPED_SECONDS, it is requeued.
+    """
+    timeout: Any = seconds  # redis-py declares an int, but Redis accepts fractions
     answer: Any = connection.blmove(keys.WAITING, keys.POPPED, timeout, "LEFT", "RIGHT")
-    if answer and not answer.isascii():  # an id of nobody's, which no text could name to take it
+    if answer and not answer.isascii():  # a forged id, which cannot be decoded to a str
         connection.lrem(keys.POPPED, 1, answer)
         return None
     return answer.decode() if answer else None
 
 
 def put_back(connection: Redis, job_id: str) -> None:
-    """Do not take a popped job."""
+    """Put a popped job that was not taken back at the front of the queue."""
     call(connection, "put_back", job_id)
 
 
 def take(connection: Redis, job_id: str) -> Lease | None:
-    """Begin with a popped job; None when it has ended, or is somebody else's by now."""
+    """Take a popped job and become its holder; None when it has ended or has another holder."""
     holder = secrets.token_hex(8)
     answer = call(connection, "take", job_id, holder)
     if not answer:
@@ -71,24 +73,28 @@ def take(connection: Redis, job_id: str) -> Lease | None:
 
 
 def renew(connection: Redis, leases: Iterable[Lease]) -> set[str]:
-    """Sign of life; the ids of jobs that are not this worker's any more."""
+    """Renew leases for keys.LEASE_SECONDS. Return the ids of those jobs that this worker does not hold any more."""
     pairs = [part for lease in leases for part in (lease.job_id, lease.holder)]
     return {job_id.decode() for job_id in call(connection, "renew", *pairs)} if pairs else set()
 
 
 def give_back(connection: "Redis | Pipeline", lease: Lease, reason: Reason) -> None:
-    """Put a job back before all others. One that lost its device counts as a death, since it may be the cause."""
-    failed = _lost() if reason == "device_lost" else ""
+    """Put a job back at the front of the queue.
+
+    The reason `device_lost` counts as a death of a worker, because the job may be the cause.
+    """
+    failed = _worker_lost() if reason == "device_lost" else ""
     once = secrets.token_hex(8)
     call(connection, "give_back", lease.job_id, once, lease.holder, requeued(reason), failed)
 
 
 def recover(connection: Redis) -> list[Recovered]:
-    """Put jobs back whose worker died, fail those for which too many did, and those past their deadline.
+    """Requeue jobs whose lease has expired; fail them after keys.ATTEMPTS deaths. Fail jobs past their deadline.
 
-    At most a hundred of each. Every worker does this all the time; each job is recovered by one of them.
+    At most 100 of each per call. Every worker calls this at each heartbeat; each job is recovered by one of them.
     """
-    found = iter(call(connection, "recover", secrets.token_hex(8), requeued("worker_lost"), _lost(), _late()))
+    messages = (requeued("worker_lost"), _worker_lost(), _deadline_exceeded())
+    found = iter(call(connection, "recover", secrets.token_hex(8), *messages))
     return [
         Recovered(job_id.decode(errors="replace"), outcome.decode())
         for job_id, outcome in zip(found, found, strict=True)
@@ -96,33 +102,33 @@ def recover(connection: Redis) -> list[Recovered]:
 
 
 def expire(connection: Redis, job_id: str) -> bool:
-    """Fail a job if its deadline passed and it has not ended; whether that was so."""
-    late = bool(call(connection, "expire", job_id, secrets.token_hex(8), _late()))
-    if late:
+    """Fail a job if its deadline has passed and it has not ended. Return whether it was failed."""
+    failed = bool(call(connection, "expire", job_id, secrets.token_hex(8), _deadline_exceeded()))
+    if failed:
         fields = {"event": "failed", "code": DeadlineExceeded.code}
         JobLog(log, job_id).info("failed: %s", DeadlineExceeded.code, extra=fields)
-    return late
+    return failed
 
 
 def failure(job_id: str, error: UpresError) -> Failed:
-    """The event that tells an error."""
+    """Make the `failed` event of a job from an error."""
     return Failed(job_id=job_id, code=error.code, message=str(error), retryable=error.retryable)
 
 
 def requeued(reason: Reason) -> str:
-    """What the script tells of a job that goes back into the queue."""
-    return _rest(Requeued(job_id="", reason=reason))
+    """The `requeued` event as the script expects it: JSON without the job's id."""
+    return _without_id(Requeued(job_id="", reason=reason))
 
 
-def _rest(event: Event) -> str:
-    """The JSON of an event after its job's id, which the script puts before it."""
+def _without_id(event: Event) -> str:
+    """The JSON of an event without its `{` and job_id; the script puts them before it, because it finds the job."""
     return event.model_dump_json(exclude={"job_id"}, exclude_none=True)[1:]
 
 
-def _lost() -> str:
+def _worker_lost() -> str:
     message = f"{keys.ATTEMPTS} workers died while they tried this image; try it again, or a smaller one."
-    return _rest(failure("", WorkerLost(message)))
+    return _without_id(failure("", WorkerLost(message)))
 
 
-def _late() -> str:
-    return _rest(failure("", DeadlineExceeded(LATE)))
+def _deadline_exceeded() -> str:
+    return _without_id(failure("", DeadlineExceeded(LATE)))

@@ -1,6 +1,7 @@
--- What an API key may do; the last part of the script that begins in jobs.lua.
+-- Limits of API keys; the last part of the script that begins in jobs.lua.
 
--- 0, or in how many milliseconds the next request may come: GCRA (ATM Forum 1996) with a minute's burst.
+-- Count a request and return 0; when the rate limit is reached, return the milliseconds until the next request is
+-- allowed. The algorithm is GCRA (ATM Forum 1996); a burst of one minute's requests is allowed.
 local function pace(name, per_minute, now)
     local step = 60000 / per_minute
     local due = math.max(tonumber(redis.call('GET', name .. ':rate') or 0), now)
@@ -10,13 +11,13 @@ local function pace(name, per_minute, now)
     return 0
 end
 
--- Count a request that is no job.
+-- Count a request that submits no job. Return as above.
 function operations.pace(key, per_minute)
     return pace('upres:key:' .. key, per_minute, milliseconds())
 end
 
--- {'yes', 0}, or which limit of the API key is reached and in how many milliseconds it may not be. The job counts as
--- one of the key's from now on, for half a minute unless it begins.
+-- Count a submission. Return {'yes', 0}, or {the limit that is reached, milliseconds after which to try again}. An
+-- admitted job counts as one of the API key's jobs for 30 seconds, and until its deadline once `begin` was called.
 function operations.admit(key, id, per_minute, most_jobs, most_pixels)
     local now, name = milliseconds(), 'upres:key:' .. key
     if tonumber(redis.call('HGET', name .. ':pixels', 'used') or 0) >= tonumber(most_pixels) then
@@ -34,8 +35,8 @@ function operations.admit(key, id, per_minute, most_jobs, most_pixels)
     return {'yes', 0}
 end
 
--- The job makes so many pixels: once, however often it is tried. nil; or, when the key has not so many left,
--- how many, and in how many milliseconds it has all again.
+-- Charge a job's pixels to the quota of its API key, once for all attempts, and return nil. When the quota has too few
+-- pixels left, charge nothing and return {pixels left, milliseconds until the quota is reset}.
 function operations.charge(id, holder, pixels)
     local run = run_of(id)
     local owner = is_holder(id, holder) and redis.call('HGET', run, 'owner')

@@ -1,4 +1,4 @@
-"""Logs: for people on a terminal, else one JSON object per line (at, level, logger, message, and what it is about)."""
+"""Logs: text on a terminal, else one JSON object per line with at, level, logger, message and fields such as job_id."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ TEXT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
 def begin(settings: Settings) -> None:
-    """Write this process's log to standard error; ours from INFO up, of libraries only warnings."""
+    """Write this process's log to standard error: of upres from level INFO, of libraries from level WARNING."""
     as_text = sys.stderr.isatty() if settings.logs == "auto" else settings.logs == "text"
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(TEXT) if as_text else _json())
@@ -35,13 +35,13 @@ def _json() -> logging.Formatter:
 
 
 class JobLog(logging.LoggerAdapter[logging.Logger]):
-    """Log lines about one job: each begins with its id, and as JSON has it, and the trace, as fields."""
+    """A logger for one job: each line begins with the job id; job, trace and span id are fields of JSON lines too."""
 
     def __init__(self, log: logging.Logger, job_id: str) -> None:
         super().__init__(log, {"job_id": job_id})
         self._job_id = job_id
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """See logging.LoggerAdapter."""
+        """Add the job's id and the trace's ids (see logging.LoggerAdapter)."""
         fields = {"job_id": self._job_id, **current(), **(kwargs.get("extra") or {})}
         return f"job {self._job_id}: {msg}", {**kwargs, "extra": fields}

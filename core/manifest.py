@@ -1,4 +1,4 @@
-"""A model version as data: which networks it has, what they need, and the digests of all its files."""
+"""The manifest of a model version (networks, their requirements, digests of all files), and the labels of a model."""
 
 from datetime import date
 from typing import Annotated, Literal, Self
@@ -9,99 +9,101 @@ from upres.core.schema import ModelName, StrictModel, VersionName
 
 SCHEMA_VERSION = 2
 GRAPH_INPUT, GRAPH_OUTPUT = "image", "enlarged"
-"""What ONNX graphs call theirs: uint8, (count, height, width, 3) and (count, height·factor, width·factor, 3)."""
+"""Names of an ONNX graph's input and output. Both are uint8, of shapes (count, height, width, 3) and
+(count, height·factor, width·factor, 3)."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file, in hexadecimal.")]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 
 class File(StrictModel):
-    """A file beside the manifest."""
+    """A file in the same folder as the manifest."""
 
-    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(safetensors|onnx|png)$", description="Its name.")
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(safetensors|onnx|png)$", description="Name of the file.")
     sha256: Sha256
 
 
 class Sides(StrictModel):
-    """What a network wants of the sides of its input; images that differ are padded, and the result is cut."""
+    """Requirements on the sides of a network's input. Other images are padded, and the output is cropped."""
 
-    smallest: int = Field(1, ge=1, description="Pixels at least.")
-    multiple_of: int = Field(1, ge=1, description="A multiple of so many pixels.")
-    square: bool = Field(False, description="Whether both have to be the same.")
+    smallest: int = Field(1, ge=1, description="Minimum side in pixels.")
+    multiple_of: int = Field(1, ge=1, description="Sides must be multiples of this many pixels.")
+    square: bool = Field(False, description="Whether both sides must be equal.")
 
 
 class Network(File):
-    """One network of a model: everything needed to build it and to tile it exactly."""
+    """One network of a model: everything that is needed to build it and to tile images exactly."""
 
     architecture: Literal["edsr", "rrdb", "compact", "spandrel", "graph"] = Field(
-        description="Module in worker/engine/networks.py; spandrel: recognised by that library; graph: ONNX, whole."
+        description="Class in worker/engine/networks.py; spandrel: that library detects it; graph: an ONNX file."
     )
-    parameters: dict[str, int] = Field({}, description="Arguments of the module: width, depth, …")
+    parameters: dict[str, int] = Field({}, description="Arguments of the class, such as width and depth.")
     factor: int = Field(ge=2, le=8, description="Enlargement per side.")
     receptive_radius: int | None = Field(
-        ge=0, description="Input pixels around a pixel that its output depends on; null: all of them."
+        ge=0, description="Distance in input pixels within which pixels affect an output pixel; null: the whole image."
     )
     halo: int | None = Field(
         None,
         ge=0,
         le=256,
-        description="Of these, how many matter, as measured: tiles that see so many are within a grey level of none.",
+        description="Halo in input pixels, if not receptive_radius: with it, tiles were measured to differ from the "
+        "untiled image by at most one grey level.",
     )
     precisions: tuple[Precision, ...] = Field(
-        ("bfloat16", "float16", "float32"), min_length=1, description="What it may be computed in, within 0.01 dB."
+        ("bfloat16", "float16", "float32"), min_length=1, description="Number formats that lose at most 0.01 dB."
     )
-    sides: Sides = Field(Sides(), description="Of its input. RGB of 8 bits is what all of them take.")
+    sides: Sides = Field(Sides(), description="Requirements on the sides of the input, which is always 8-bit RGB.")
     graph: File | None = Field(
-        None, description="The same network in ONNX, from bytes to bytes: needs no torch, and starts sooner on a CPU."
+        None, description="The same network as an ONNX graph from uint8 to uint8, which a CPU runs without torch."
     )
     quality: dict[str, float] = Field(
-        {}, description="As measured: set5_psnr_db (Y of BT.601, peak 255), megabytes, seconds_per_megapixel, …"
+        {}, description="Measurements: set5_psnr_db (Y of BT.601, peak 255), megabytes, seconds_per_megapixel, …"
     )
 
     @model_validator(mode="after")
     def _can_be_tiled(self) -> Self:
         if self.receptive_radius is None and self.halo is None:
-            raise ValueError("a network that looks at the whole image needs a halo")
+            raise ValueError("a network without receptive_radius needs a halo")
         return self
 
     @property
     def onnx(self) -> File | None:
-        """The file with the whole network as a graph, if there is one."""
+        """The file with the network as an ONNX graph; None when the version has none."""
         return self if self.architecture == "graph" else self.graph
 
     @property
     def margin(self) -> int:
-        """Input pixels that a tile's window has around its core."""
+        """The halo of tiles in input pixels: `halo`, or `receptive_radius` when `halo` is not set."""
         return self.receptive_radius or 0 if self.halo is None else self.halo
 
 
 class Golden(StrictModel):
-    """An image and what the model made of it, on the machine that knew it right."""
+    """A golden image: a small image and the model's output for it. A worker checks with it that the model works."""
 
     factor: int = Field(ge=2, le=8, description="Enlargement per side.")
-    image: File = Field(description="A small one.")
-    enlarged: File = Field(description="What the model makes of it.")
+    image: File = Field(description="Small input image.")
+    enlarged: File = Field(description="Expected output of the model for this image.")
     least_psnr_db: float = Field(
-        45, ge=10, description="What a machine makes of the image is this near to `enlarged`, over all channels."
+        45, ge=10, description="Minimum PSNR in dB, over all channels, between a worker's output and `enlarged`."
     )
 
 
 class Manifest(StrictModel):
-    """`models/{name}/{version}/manifest.json`. Its own SHA-256 is the model's digest."""
+    """The file `models/{name}/{version}/manifest.json`. Its SHA-256 is the digest of the model version."""
 
-    schema_version: Literal[2] = Field(description="Of this schema.")
+    schema_version: Literal[2] = Field(description="Version of this schema.")
     name: ModelName = Field(description="Model name.")
-    version: VersionName = Field(description="Version of the model; never changed once pushed.")
-    description: str = Field(max_length=1000, description="What the model is for, in a sentence.")
-    licence: str = Field(max_length=200, description="SPDX identifier.")
-    origin: str = Field("", max_length=1000, description="Where it comes from, if not from upres.")
+    version: VersionName = Field(description="Version of the model; its files never change once it is pushed.")
+    description: str = Field(max_length=1000, description="A sentence that says what the model is for.")
+    licence: str = Field(max_length=200, description="SPDX identifier of the licence.")
+    origin: str = Field("", max_length=1000, description="Source of the model, when it was not trained by upres.")
     created: date = Field(description="Date of the weights.")
-    networks: tuple[Network, ...] = Field(min_length=1, description="One per factor.")
-    golden: tuple[Golden, ...] = Field((), description="What a worker checks before it serves the version.")
+    networks: tuple[Network, ...] = Field(min_length=1, description="Networks, one per factor.")
+    golden: tuple[Golden, ...] = Field((), description="Golden images that workers check before they serve it.")
 
     def chain(self, factor: int) -> tuple[Network, ...]:
-        """The networks to run one after the other for a factor, fewest first; empty when impossible.
+        """Return the networks to run one after the other for a factor; empty when the model cannot make the factor.
 
-        A model with networks for 2 and 4 makes 8 from 4, then 2.
+        Larger networks come first: a model with networks for 2 and 4 makes 8 by 4, then 2.
         """
         by_factor = sorted(self.networks, key=lambda network: -network.factor)
         for network in by_factor:
@@ -113,12 +115,12 @@ class Manifest(StrictModel):
 
     @property
     def factors(self) -> tuple[int, ...]:
-        """The enlargements that it can make, of those that can be asked for."""
+        """The factors (of 2, 4 and 8) that the model can make."""
         return tuple(factor for factor in (2, 4, 8) if self.chain(factor))
 
     @property
     def files(self) -> tuple[File, ...]:
-        """All files beside the manifest, each once."""
+        """All files of the version except the manifest, each once."""
         networks = [File(file=one.file, sha256=one.sha256) for one in self.networks]
         graphs = [one.graph for one in self.networks if one.graph]
         golden = [file for one in self.golden for file in (one.image, one.enlarged)]
@@ -127,7 +129,7 @@ class Manifest(StrictModel):
 
 def _stable(labels: dict[str, str]) -> dict[str, str]:
     if "stable" not in labels:
-        raise ValueError("one of them is stable")
+        raise ValueError("the label stable is missing")
     return labels
 
 
@@ -135,21 +137,23 @@ LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
 
 class Rule(StrictModel):
-    """When the canary becomes stable, or is given up, without anybody's doing."""
+    """The rule by which a canary automatically becomes stable or is given up."""
 
-    jobs: int = Field(ge=1, description="After so many jobs of the canary it becomes stable; unless")
-    most_failed_percent: float = Field(ge=0, le=100, description="more of them failed, and it is given up.")
+    jobs: int = Field(ge=1, description="Number of the canary's jobs after which it becomes stable.")
+    most_failed_percent: float = Field(
+        ge=0, le=100, description="The canary is given up as soon as more than this percentage of `jobs` has failed."
+    )
 
 
 class Labels(StrictModel):
-    """`models/{name}/labels.json`: which version each label means."""
+    """The file `models/{name}/labels.json`: the version of each label, and the settings of the canary."""
 
     labels: Annotated[dict[LabelName, VersionName], AfterValidator(_stable)] = Field(
-        description="stable: served by default; canary: served to a share of the jobs; others: on request."
+        description="Label → version. stable: the default; canary: for a share of the jobs; others: on request."
     )
-    canary_percent: float = Field(5, ge=0, le=100, description="Share of the jobs for the canary, if there is one.")
-    rule: Rule | None = Field(None, description="Off by default; gone with the canary that it was set for.")
+    canary_percent: float = Field(5, ge=0, le=100, description="Share of the jobs that the canary gets, in percent.")
+    rule: Rule | None = Field(None, description="Rule for the current canary; absent: an operator decides.")
     canary_run_id: str | None = Field(
-        None, alias="trial", description="Names this canary's time, so that its jobs are counted alone."
+        None, alias="trial", description="Id of this canary's run, so that only its own jobs are counted for it."
     )
-    before: tuple[VersionName, ...] = Field((), description="What was stable before, latest first: for rollback.")
+    before: tuple[VersionName, ...] = Field((), description="Earlier stable versions for rollback, latest first.")

@@ -1,4 +1,4 @@
-"""Redis and the RQ queue in it, set up the same way by whoever needs them."""
+"""Connections to Redis, and the RQ queue in it: function, workers and console open them here in the same way."""
 
 import zlib
 from typing import TYPE_CHECKING
@@ -21,26 +21,27 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis as AsyncRedis
 
 MESSAGE_BYTES = 64 * 1024
-"""More than the longest message of ours has: a few addresses, each of a few thousand characters."""
+"""Largest job message in bytes: more than any message of upres, whose URLs have at most 8192 characters."""
 
 
 def connect(settings: Settings) -> Redis:
-    """A patient connection, for a worker: every command is repeated for about half a minute.
+    """Connect for a worker: every command is retried for about 30 seconds.
 
-    So a job survives a restart of Redis, and a network that swallows what is sent.
+    So a job survives a restart of Redis and a network that loses packets. Raises SettingsError for a bad address.
     """
     return Redis.from_url(
         _url(settings),
         socket_connect_timeout=2,
         socket_timeout=5,
         retry=Retry(ExponentialWithJitterBackoff(cap=2, base=0.1), 20),
-        retry_on_error=[ReadOnlyError],  # a primary that was replaced: the next connection finds the new one
+        retry_on_error=[ReadOnlyError],  # after a failover the old primary is read-only; reconnect to the new one
     )
 
 
 def connect_quickly(settings: Settings, seconds: float = 3) -> Redis:
-    """An impatient connection, for answering people: no command is waited for longer than so many seconds."""
-    # One retry repairs a connection that Redis closed while idle; more, or one after silence, would delay a 503.
+    """Connect for answering requests: a command times out after `seconds`. Raises SettingsError for a bad address."""
+    # One retry repairs a connection that Redis closed while it was idle. More retries, or one after a timeout, would
+    # delay a 503.
     return Redis.from_url(
         _url(settings),
         socket_connect_timeout=1,
@@ -50,7 +51,10 @@ def connect_quickly(settings: Settings, seconds: float = 3) -> Redis:
 
 
 def connect_async(settings: Settings, max_connections: int, seconds: float | None = 5) -> "AsyncRedis":
-    """For following events: so many connections at most, others wait; errors show at once, silence in seconds."""
+    """Open a pool of connections for event streams; a caller waits when all `max_connections` are in use.
+
+    Nothing is retried. A command times out after `seconds`; None: never. Raises SettingsError for a bad address.
+    """
     from redis.asyncio import BlockingConnectionPool
     from redis.asyncio import Redis as AsyncRedis
     from redis.asyncio.retry import Retry as AsyncRetry
@@ -67,21 +71,21 @@ def connect_async(settings: Settings, max_connections: int, seconds: float | Non
 
 
 def open_queue(connection: Redis) -> Queue:
-    """The one queue; JSON instead of RQ's default pickle, so that nothing in it can run code."""
+    """Open the RQ queue of upres. Records are JSON instead of RQ's default pickle, which could run code."""
     return Queue(keys.QUEUE, connection=connection, serializer=JSONSerializer)
 
 
 def read_message(job_id: str, record: dict[bytes, bytes]) -> JobMessage:
-    """The message in RQ's record of a job; nothing that is named there is imported or run.
+    """Read the job message in RQ's record of a job. Nothing that the record names is imported or run.
 
-    Raises JobRefused for anything but a job that upres put there under this id.
+    Raises JobRefused when the record cannot be read, has another id, or names another function.
     """
     try:
         job = Job(job_id, connection=Redis(), serializer=JSONSerializer)
         job.restore({b"data": _unpacked(record[b"data"])})
         [message] = job.args
         read = JobMessage.model_validate(message)
-    except Exception as error:  # whatever somebody else wrote there
+    except Exception as error:  # another program may have written anything there
         raise JobRefused(f"The record of job {job_id[:64]!r} cannot be read ({type(error).__name__}).") from error
     if job.func_name != keys.JOB_FUNCTION or read.job_id != job_id:
         raise JobRefused(f"Job {job_id[:64]!r} asks for {str(job.func_name)[:64]!r}, which is not allowed.")
@@ -89,7 +93,7 @@ def read_message(job_id: str, record: dict[bytes, bytes]) -> JobMessage:
 
 
 def _unpacked(data: bytes) -> bytes:
-    """What RQ packs with zlib (RFC 1950), and no bomb."""
+    """Unpack data that RQ packed with zlib (RFC 1950). Raises ValueError above MESSAGE_BYTES, against zip bombs."""
     unpacked = zlib.decompressobj().decompress(data, MESSAGE_BYTES + 1)
     if len(unpacked) > MESSAGE_BYTES:
         raise ValueError(f"more than {MESSAGE_BYTES} bytes")

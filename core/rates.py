@@ -1,7 +1,7 @@
-"""How long jobs take, as measured: a line through those of one model and factor, seconds over megapixels.
+"""Expected durations of jobs: for each model and factor a line of seconds over megapixels, fitted to measured jobs.
 
-Ordinary least squares of which only the sums are kept; each job fades those before it, so that a line follows what
-changes: other devices, more company.
+The fit is ordinary least squares, of which only the sums are stored. Each new job reduces the weight of earlier jobs,
+so that the line follows changes such as another device or a higher load.
 """
 
 from typing import Any, Self
@@ -13,21 +13,21 @@ from upres.core import keys
 from upres.core.schema import TolerantModel
 
 FADE = 0.95
-"""What a job before the last counts less: after fourteen jobs half."""
+"""Factor by which each new job reduces the weight of all earlier jobs; after 14 jobs a weight is halved."""
 
 
 class Rate(TolerantModel):
-    """What is known about jobs of one model and factor."""
+    """The statistics of the jobs of one model and factor. All sums are weighted."""
 
-    jobs: float = Field(0, ge=0, description="How many, each the less the longer ago.")
+    jobs: float = Field(0, ge=0, description="Sum of the jobs' weights.")
     x: float = Field(0, description="Sum of the results' megapixels.")
-    y: float = Field(0, description="Sum of the seconds.")
+    y: float = Field(0, description="Sum of the jobs' seconds.")
     xx: float = Field(0, description="Sum of the squares of the megapixels.")
-    xy: float = Field(0, description="Sum of megapixels times seconds.")
-    tile: int = Field(0, ge=0, description="Side of the latest job's windows, in input pixels.")
+    xy: float = Field(0, description="Sum of the products of megapixels and seconds.")
+    tile: int = Field(0, ge=0, description="Side of the latest job's windows in input pixels; 0 before the first job.")
 
     def after(self, megapixels: float, seconds: float, tile: int) -> Self:
-        """The rate when one more job is known."""
+        """Return the statistics with one more job added."""
         return self.model_copy(
             update={
                 "jobs": self.jobs * FADE + 1,
@@ -40,7 +40,7 @@ class Rate(TolerantModel):
         )
 
     def seconds(self, megapixels: float) -> float | None:
-        """What a job of this size is expected to take; None as long as there was none."""
+        """Return the expected seconds of a job whose result has this size; None before the first job."""
         if not self.jobs:
             return None
         spread = self.jobs * self.xx - self.x**2
@@ -49,16 +49,20 @@ class Rate(TolerantModel):
             base = (self.y - slope * self.x) / self.jobs
             if slope >= 0 and base >= 0:
                 return base + slope * megapixels
-        return self.xy / self.xx * megapixels  # all of one size, or noise: a line through the origin
+        # All jobs have one size, or noise gave a negative slope or base: use a line through the origin.
+        return self.xy / self.xx * megapixels
 
 
 def note(connection: Redis, digest: str, factor: int, size: tuple[int, int], seconds: float, tile: int) -> None:
-    """A job made a result of (width, height) pixels. Of two that end at once, one may not be counted."""
+    """Add a finished job, whose result has (width, height) pixels, to the statistics.
+
+    Reading and writing are not atomic: of two jobs that end at the same time, one may be lost.
+    """
     rate = read(connection, digest, factor).after(size[0] * size[1] / 1e6, seconds, tile)
     connection.set(keys.rate(digest, factor), rate.model_dump_json(), ex=keys.RATE_SECONDS)
 
 
 def read(connection: Redis, digest: str, factor: int) -> Rate:
-    """What is known of a model version and a factor."""
+    """Read the statistics of a model version (by its digest) and a factor; empty ones when there are none."""
     raw: Any = connection.get(keys.rate(digest, factor))
     return Rate.model_validate_json(raw) if raw else Rate()

@@ -1,8 +1,8 @@
-"""The registry of models in the object store: what there is, what labels mean, and how both change.
+"""The registry of models in the object store: reading and writing of versions, labels and the index.
 
-A version is written once, its manifest last, and never changed; labels say which one is served. So whoever reads a
-manifest finds its files, and whoever has a digest has a model. `models/index.json` repeats what the manifests and
-labels say, so that listing takes one request; nothing is served by it.
+A version is written once, its manifest last, and never changed; so all files of a manifest exist, and a digest always
+means the same files. Labels say which version is served. `models/index.json` is a summary of manifests and labels, so
+that listing takes one request; it does not decide what is served.
 """
 
 import hashlib
@@ -26,62 +26,63 @@ log = logging.getLogger("upres.registry")
 
 STABLE, CANARY = "stable", "canary"
 MAX_LOSS_DB = 0.1
+"""A version that loses more PSNR (in dB) than this against the version it was made of cannot become stable."""
 MAX_BEFORE = 10
-"""So many earlier stable versions are remembered for rollback."""
+"""Number of earlier stable versions that are kept for rollback."""
 
 
 class Version(TolerantModel):
-    """One version of a model, in short."""
+    """The summary of one version of a model."""
 
-    version: str = Field(description="Its name.")
-    digest: str = Field(description="SHA-256 of its manifest, which pins its weights.")
+    version: str = Field(description="Name of the version.")
+    digest: str = Field(description="SHA-256 of the version's manifest, which lists the digests of all its files.")
     created: date = Field(description="Date of the weights.")
-    factors: tuple[int, ...] = Field(description="Enlargements per side that it can make.")
-    description: str = Field(description="What it is for.")
-    licence: str = Field(description="SPDX identifier.")
+    factors: tuple[int, ...] = Field(description="Enlargements per side that the version can make.")
+    description: str = Field(description="Purpose of the version.")
+    licence: str = Field(description="SPDX identifier of the licence.")
 
 
 class Entry(TolerantModel):
-    """One model: what its labels mean, and which versions there are, as far as they can be read."""
+    """One model in the index: its labels, and its versions, except those whose manifest cannot be read."""
 
-    name: str = Field(description="Its name.")
-    labels: Labels = Field(description="What they mean.")
-    versions: tuple[Version, ...] = Field(description="As they came into the registry.")
+    name: str = Field(description="Model name.")
+    labels: Labels = Field(description="Labels of the model, and their settings.")
+    versions: tuple[Version, ...] = Field(description="Versions in the order in which they were indexed.")
 
     @property
     def stable(self) -> Version | None:
-        """The one that is served by default."""
+        """The version with the label stable; None when its manifest cannot be read."""
         return next((one for one in self.versions if one.version == self.labels.labels[STABLE]), None)
 
 
 class Index(TolerantModel):
-    """All models."""
+    """The index of all models."""
 
-    models: Mapping[str, Entry] = Field(description="By name.")
+    models: Mapping[str, Entry] = Field(description="Model name → model.")
 
 
 def index(store: Store) -> Index:
-    """All models, by name. Raises StoreUnavailable."""
+    """Read the index; it is empty when the registry is. Raises ModelError or StoreUnavailable."""
     try:
         return Index.model_validate_json(store.get(keys.MODEL_INDEX))
     except ObjectNotFound:
         return Index(models={})
     except ValidationError as error:
-        raise ModelError(f"{keys.MODEL_INDEX} cannot be read; `upres models reindex` makes it anew.") from error
+        raise ModelError(f"{keys.MODEL_INDEX} cannot be read; `upres models reindex` rebuilds it.") from error
 
 
 def labels(store: Store, name: str) -> Labels:
-    """What a model's labels mean. Raises ModelNotFound, ModelError or StoreUnavailable."""
+    """Read the labels of a model. Raises ModelNotFound, ModelError or StoreUnavailable."""
     try:
         return Labels.model_validate_json(store.get(keys.labels(name)))
     except ObjectNotFound:
-        raise ModelNotFound(f"There is no model {name!r}; `upres models list` says which there are.") from None
+        raise ModelNotFound(f"There is no model {name!r}; `upres models list` lists all models.") from None
     except ValidationError as error:
         raise ModelError(f"The labels of model {name!r} cannot be read: {first(error)}") from error
 
 
 def manifest(store: Store, name: str, version: str) -> tuple[Manifest, str]:
-    """A version's manifest and its digest. Raises ModelNotFound, ModelError or StoreUnavailable."""
+    """Read the manifest of a version, and its digest. Raises ModelNotFound, ModelError or StoreUnavailable."""
     try:
         raw = store.get(keys.model(name, version, "manifest.json"))
     except ObjectNotFound:
@@ -90,7 +91,7 @@ def manifest(store: Store, name: str, version: str) -> tuple[Manifest, str]:
 
 
 def parse(raw: bytes, what: str) -> Manifest:
-    """A manifest. Raises ModelError, which names the field, or says that it is of another time."""
+    """Parse a manifest. Raises ModelError, which names the invalid field, or says that the schema is older or newer."""
     try:
         fields = json.loads(raw)
         schema = fields.get("schema_version") if isinstance(fields, dict) else None
@@ -101,16 +102,16 @@ def parse(raw: bytes, what: str) -> Manifest:
     except ValidationError as error:
         raise ModelError(f"The manifest of {what} cannot be read: {first(error)}") from error
     except ValueError as error:
-        raise ModelError(f"The manifest of {what} is no JSON ({error}).") from error
+        raise ModelError(f"The manifest of {what} is not valid JSON ({error}).") from error
 
 
 def digest(data: bytes) -> str:
-    """SHA-256, in hexadecimal (FIPS 180-4)."""
+    """Return the SHA-256 in hexadecimal (FIPS 180-4)."""
     return hashlib.sha256(data).hexdigest()
 
 
 def read_folder(folder: Path) -> tuple[Manifest, str]:
-    """The manifest of a version on this machine and its digest; all its files are checked. Raises ModelError."""
+    """Read the manifest of a version in a local folder, and its digest. Check all files. Raises ModelError."""
     try:
         raw = (folder / "manifest.json").read_bytes()
         found = parse(raw, str(folder))
@@ -122,7 +123,7 @@ def read_folder(folder: Path) -> tuple[Manifest, str]:
 
 
 def check(manifest: Manifest, file: str, data: bytes, sha256: str) -> None:
-    """Raise ModelError when a file is not what its manifest names."""
+    """Raise ModelError when a file's SHA-256 is not the one in its manifest."""
     if digest(data) != sha256:
         raise ModelError(
             f"{file} of model {manifest.name!r} {manifest.version} has SHA-256 {digest(data)}, "
@@ -131,10 +132,10 @@ def check(manifest: Manifest, file: str, data: bytes, sha256: str) -> None:
 
 
 def push(store: Store, folder: Path) -> Manifest:
-    """Put a version into the registry; the first of a model becomes its stable one.
+    """Write a version into the registry. The first version of a model becomes its stable version.
 
-    Files go first, the manifest last: nobody finds half a version. To push the same again does nothing. Raises
-    ModelError for a damaged folder, or when there is such a version with other contents.
+    The manifest is written last, so that no reader finds an incomplete version. Pushing the same version again changes
+    nothing. Raises ModelError when the folder is damaged, or the registry has this version with other contents.
     """
     new, ours = read_folder(folder)
     is_first = not store.exists(keys.labels(new.name))
@@ -159,7 +160,7 @@ def push(store: Store, folder: Path) -> Manifest:
 
 
 def fetch(store: Store, name: str, version: str, folder: Path) -> None:
-    """A version from the registry into a folder. Raises ModelNotFound, ModelError or StoreUnavailable."""
+    """Copy a version from the registry into a folder. Raises ModelNotFound, ModelError or StoreUnavailable."""
     found, _ = manifest(store, name, version)
     folder.mkdir(parents=True, exist_ok=True)
     for file in ("manifest.json", *(one.file for one in found.files)):
@@ -174,22 +175,22 @@ def relabel(
     canary_percent: float | None = None,
     rule: Rule | Literal["off"] | None = None,
 ) -> Labels:
-    """Let labels mean versions from now on, or, with None, nothing: all of it, or none of it.
+    """Change labels (label → version; None deletes the label): all of them, or none when one is refused.
 
-    A canary comes without a rule and with the usual share, unless they are given. Raises ModelNotFound or ModelError.
+    A new canary has the default share and no rule, unless they are given. Raises ModelNotFound or ModelError.
     """
     now = labels(store, name)
-    meant = {label: version for label, version in {**now.labels, **changes}.items() if version is not None}
-    if STABLE not in meant:
-        raise ModelError("There is always a stable version; name another one instead.")
+    updated = {label: version for label, version in {**now.labels, **changes}.items() if version is not None}
+    if STABLE not in updated:
+        raise ModelError("The label stable cannot be deleted; set it to another version.")
     for label, version in changes.items():
         if version is not None:
             found, _ = manifest(store, name, version)
             if label == STABLE:
                 _check_loss(found)
-    fields = now.model_dump() | {"labels": meant, "before": _before(now, meant[STABLE])}
-    if meant.get(CANARY) != now.labels.get(CANARY) or CANARY in changes:
-        run_id = secrets.token_hex(4) if CANARY in meant else None
+    fields = now.model_dump() | {"labels": updated, "before": _before(now, updated[STABLE])}
+    if updated.get(CANARY) != now.labels.get(CANARY) or CANARY in changes:
+        run_id = secrets.token_hex(4) if CANARY in updated else None
         fields |= {"canary_percent": Labels.model_fields["canary_percent"].default, "rule": None, "trial": run_id}
     fields |= {} if canary_percent is None else {"canary_percent": canary_percent}
     fields |= {} if rule is None else {"rule": None if rule == "off" else rule}
@@ -197,9 +198,9 @@ def relabel(
 
 
 def promote(store: Store, name: str, expected: str | None = None) -> Labels:
-    """Let stable mean what canary means, and canary nothing. Raises ModelNotFound or ModelError.
+    """Make the canary the stable version, and delete the label canary.
 
-    With `expected` only if that is still the canary.
+    Raises ModelNotFound, or ModelError when there is no canary, or it is not the version `expected` (if given).
     """
     now = labels(store, name)
     canary = now.labels.get(CANARY)
@@ -209,13 +210,13 @@ def promote(store: Store, name: str, expected: str | None = None) -> Labels:
 
 
 def rollback(store: Store, name: str) -> Labels:
-    """Let stable mean what it meant before, and give up the canary. Raises ModelNotFound or ModelError."""
+    """Make the previous stable version stable again, and delete label canary. Raises ModelNotFound or ModelError."""
     now = labels(store, name)
     if not now.before:
         raise ModelError(f"Model {name!r} had no stable version before {now.labels[STABLE]!r}.")
     manifest(store, name, now.before[0])
-    meant = {label: version for label, version in now.labels.items() if label != CANARY} | {STABLE: now.before[0]}
-    return _write(store, name, {"labels": meant, "before": now.before[1:]})
+    updated = {label: version for label, version in now.labels.items() if label != CANARY} | {STABLE: now.before[0]}
+    return _write(store, name, {"labels": updated, "before": now.before[1:]})
 
 
 def _before(now: Labels, stable: str) -> tuple[str, ...]:
@@ -227,14 +228,14 @@ def _write(store: Store, name: str, fields: Mapping[str, object]) -> Labels:
     try:
         changed = Labels.model_validate(fields)
     except ValidationError as error:
-        raise ModelError(f"These labels cannot be: {first(error)}") from error
+        raise ModelError(f"These labels are not valid: {first(error)}") from error
     _put_labels(store, name, changed)
     _reindex(store, name)
     return changed
 
 
 def reindex(store: Store) -> Index:
-    """Make the index anew from all manifests and labels that can be read: should somebody have changed the bucket."""
+    """Rebuild the index from all readable manifests and labels, for example after other tools changed the bucket."""
     names = {key.split("/")[1] for key in store.listing("models/") if key.endswith("/labels.json")}
     entries = {}
     for name in sorted(names):
@@ -252,7 +253,7 @@ def _check_loss(manifest: Manifest) -> None:
     if lost > MAX_LOSS_DB:
         raise ModelError(
             f"Model {manifest.name!r} {manifest.version} loses {lost:g} dB against the version it was made of; "
-            f"more than {MAX_LOSS_DB:g}, and it is not served by default."
+            f"with more than {MAX_LOSS_DB:g} dB it cannot become stable."
         )
 
 
@@ -268,7 +269,7 @@ def _short(manifest: Manifest, digest: str) -> Version:
 
 
 def _reindex(store: Store, name: str) -> None:
-    """Make the index's entry of one model anew: from what is there, so that two who write at once lose nothing."""
+    """Rebuild the index's entry of one model from the bucket; so concurrent pushes of one model lose no version."""
     known = index(store).models
     models = {**known, name: _entry(store, name, known.get(name))}
     made = Index(models=dict(sorted(models.items())))
@@ -276,7 +277,7 @@ def _reindex(store: Store, name: str) -> None:
 
 
 def _entry(store: Store, name: str, known: Entry | None) -> Entry:
-    """A model with all versions whose manifests can be read; those that are known are not read again."""
+    """Build a model's entry with all versions whose manifests can be read; versions in `known` are not read again."""
     versions = {one.version: one for one in known.versions} if known else {}
     for key in store.listing(f"models/{name}/"):
         match key.split("/"):
@@ -293,6 +294,6 @@ def _put_labels(store: Store, name: str, changed: Labels) -> None:
 
 
 def first(error: ValidationError) -> str:
-    """The first of pydantic's problems, in a line."""
+    """Return the first problem of a pydantic ValidationError as one line."""
     problem = error.errors()[0]
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"

@@ -1,11 +1,11 @@
-"""Results as people get them: with links that work for an hour from now."""
+"""Results with fresh presigned URLs."""
 
 from upres.core.schema import Result
 from upres.core.storage import Store
 
 
 def linked(store: Store, result: Result) -> Result:
-    """The same result with fresh links to its images."""
+    """Return the same result with new presigned URLs of its images, valid for keys.LINK_SECONDS."""
     return result.model_copy(
         update={
             "sr_image_url": store.presign(store.key(result.sr_image_uri), result.file_name),

@@ -1,8 +1,8 @@
-"""The messages of upres: what waits in the queue, what events say, what a job is and makes; core/api.py has the rest.
+"""The stored messages of upres: queued job, event, result and snapshot. core/api.py has the messages of the HTTP API.
 
-All models are frozen. What comes from outside or asks for work refuses unknown fields; what is read
-back ignores them, so that parts of different age understand each other. Times are UTC, durations
-seconds, sizes pixels.
+All models are frozen. Requests and queued jobs reject unknown fields. Answers and stored records ignore unknown
+fields, so that processes of different versions can read each other's records. Times are in UTC, durations in
+seconds, sizes in pixels.
 """
 
 from datetime import UTC, datetime
@@ -23,77 +23,89 @@ UPLOAD_KEY = r"^uploads/[A-Za-z0-9_-]{1,64}$"
 
 
 ALIASES: ConfigDict = {"validate_by_name": True, "validate_by_alias": True, "serialize_by_alias": True}
-"""A field may have another name in what is stored: its alias. Programs use the field's own name."""
+"""A field may be stored under its alias. Python code uses the field's name; both names are read."""
 
 
 class StrictModel(BaseModel):
-    """Base of requests and other input: unknown fields are errors."""
+    """Base of requests, queued jobs and manifests. An unknown field is a validation error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", **ALIASES)
 
 
 class TolerantModel(BaseModel):
-    """Base of answers and stored records: unknown fields are ignored, since a newer version may have added them."""
+    """Base of answers and stored records. Unknown fields are ignored, because a newer version may have added them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", **ALIASES)
 
 
-JobId = Annotated[str, Field(description="128 random bits in hexadecimal.")]
+JobId = Annotated[str, Field(description="Id of the job: 128 random bits in hexadecimal.")]
 Factor = Annotated[int, Field(ge=2, le=8, description="Enlargement per side: 2, 4 or 8.")]
-Digest = Annotated[str, Field(description="SHA-256 of the model's manifest, which pins its weights.")]
-Device = Annotated[str, Field(description="The processor, as its maker calls it.")]
-TilesDone = Annotated[int, Field(ge=0, description="Finished tiles.")]
-TilesTotal = Annotated[int, Field(ge=0, description="Tiles of the whole job; 0 until its size is known.")]
-Percent = Annotated[float, Field(ge=0, le=100, description="Share of the whole job, never falling in an attempt.")]
-Eta = Annotated[float | None, Field(ge=0, description="Expected seconds to the end, once known.")]
-Attempt = Annotated[int, Field(ge=0, description="1 for the first; more when an earlier worker died.")]
+Digest = Annotated[str, Field(description="SHA-256 of the model's manifest, which lists the digests of all its files.")]
+Device = Annotated[str, Field(description="Product name of the processor that runs the model.")]
+TilesDone = Annotated[int, Field(ge=0, description="Number of finished tiles.")]
+TilesTotal = Annotated[int, Field(ge=0, description="Number of tiles of the whole job; 0 until it is known.")]
+Percent = Annotated[
+    float, Field(ge=0, le=100, description="Finished share of the job in percent. It never falls within an attempt.")
+]
+Eta = Annotated[float | None, Field(ge=0, description="Expected seconds until the job ends; absent while unknown.")]
+Attempt = Annotated[
+    int, Field(ge=0, description="Number of times that a worker has taken the job; 0 before the first time.")
+]
 
 
 class JobMessage(StrictModel):
-    """What waits in the queue: all a worker needs, and never the image itself."""
+    """A job in the queue: everything that a worker needs to run it. The image is given by its address or key only."""
 
-    job_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="128 random bits in hexadecimal.")]
-    image_url: str | None = Field(None, description="http(s) address to fetch the image from; or")
-    image_key: str | None = Field(None, pattern=UPLOAD_KEY, description="key of the image in the object store.")
-    image_name: str | None = Field(None, description="File name that the client gave.")
-    upscale_factor: Literal[2, 4, 8] = Field(description="Enlargement per side.")
+    job_id: Annotated[
+        str, Field(pattern=r"^[0-9a-f]{32}$", description="Id of the job: 128 random bits in hexadecimal.")
+    ]
+    image_url: str | None = Field(None, description="http(s) address of the image; absent when image_key is given.")
+    image_key: str | None = Field(
+        None, pattern=UPLOAD_KEY, description="Key of the image in the object store; absent when image_url is given."
+    )
+    image_name: str | None = Field(None, description="File name of the image, as the client gave it.")
+    upscale_factor: Literal[2, 4, 8] = Field(description="Enlargement per side: 2, 4 or 8.")
     model: ModelName = Field(description="Model name.")
-    model_version: VersionName = Field(description="What the request's label meant when it was accepted.")
+    model_version: VersionName = Field(
+        description="Version that the requested label or version meant when the job was accepted."
+    )
     model_digest: Digest
-    output_format: WantedFormat = Field(description="auto: as the input.")
-    submitted_at: datetime = Field(description="When the request was accepted, UTC.")
-    deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
-    owner: str | None = Field(None, description="Id of the API key that it was submitted with.")
-    webhook_url: str | None = Field(None, description="Address that is told how the job ended.")
-    preview: bool = Field(False, description="Whether finished tiles are shown.")
+    output_format: WantedFormat = Field(description="File format of the result; auto: the format of the input.")
+    submitted_at: datetime = Field(description="Time at which the request was accepted, UTC.")
+    deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
+    owner: str | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")
+    webhook_url: str | None = Field(None, description="http(s) address that receives a webhook when the job ends.")
+    preview: bool = Field(False, description="Whether the worker stores previews of finished tiles.")
     traceparent: str | None = Field(
-        None, max_length=55, description="The trace that it belongs to (W3C Trace Context)."
+        None, max_length=55, description="Trace that the job belongs to (W3C Trace Context)."
     )
 
     @model_validator(mode="after")
     def _one_image(self) -> Self:
         if (self.image_url is None) == (self.image_key is None):
-            raise ValueError("one of image_url and image_key")
+            raise ValueError("exactly one of image_url and image_key must be given")
         return self
 
 
 class Result(TolerantModel):
-    """Where the images of a finished job lie, and how they were made."""
+    """The result of a succeeded job: the addresses of its images, and how they were made."""
 
-    sr_image_url: str = Field(description="Presigned link to the enlarged image, valid for an hour.")
+    sr_image_url: str = Field(description="Presigned URL of the enlarged image, valid for one hour.")
     sr_image_uri: str = Field(description="s3:// address of the enlarged image.")
-    original_image_url: str = Field(description="Presigned link to the bicubic enlargement, to compare.")
+    original_image_url: str = Field(
+        description="Presigned URL of a bicubic enlargement of the input for comparison, valid for one hour."
+    )
     original_image_uri: str = Field(description="s3:// address of the bicubic enlargement.")
     upscale_factor: Factor
     width: int = Field(ge=1, description="Width of both images in pixels.")
     height: int = Field(ge=1, description="Height of both images in pixels.")
     format: OutputFormat = Field(description="File format of both images.")
-    file_name: str = Field(description="Under this name the link saves the enlarged image.")
+    file_name: str = Field(description="File name under which a browser saves the enlarged image.")
     model: str = Field(description="Model name.")
-    model_version: str = Field(description="Its version.")
+    model_version: str = Field(description="Version of the model.")
     model_digest: Digest
     device: Device
-    seconds: dict[Stage, float] = Field(description="Time per stage in seconds.")
+    seconds: dict[Stage, float] = Field(description="Duration of each stage in seconds.")
 
 
 def now() -> datetime:
@@ -103,74 +115,78 @@ def now() -> datetime:
 
 class _Event(TolerantModel):
     job_id: JobId
-    at: datetime = Field(default_factory=now, description="When it happened, UTC.")
+    at: datetime = Field(default_factory=now, description="Time of the event, UTC.")
 
 
 class Queued(_Event):
-    """The job was accepted and waits."""
+    """The job was accepted and is in the queue."""
 
     type: Literal["queued"] = Field("queued", description="Kind of event.")
     upscale_factor: Factor
     model: str = Field(description="Model name.")
-    model_version: str = Field(description="What the requested label or version meant when the job was accepted.")
-    output_format: str = Field(description="As requested.")
-    position: int = Field(ge=0, description="Jobs ahead of this one at that moment.")
-    deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
-    owner: str | None = Field(None, description="Id of the API key that it was submitted with.")
+    model_version: str = Field(
+        description="Version that the requested label or version meant when the job was accepted."
+    )
+    output_format: str = Field(description="Requested file format of the result; auto: the format of the input.")
+    position: int = Field(ge=0, description="Number of jobs before this one in the queue at that time.")
+    deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
+    owner: str | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")
 
 
 class Started(_Event):
-    """A worker took the job."""
+    """A worker has taken the job and runs it."""
 
     type: Literal["started"] = Field("started", description="Kind of event.")
     worker: str = Field(description="Name of the worker process.")
     device: Device
     model: str = Field(description="Model name.")
-    model_version: str = Field(description="Its version.")
+    model_version: str = Field(description="Version of the model.")
     model_digest: Digest
     attempt: Attempt
-    waited_seconds: float = Field(ge=0, description="From acceptance to now, in seconds.")
+    waited_seconds: float = Field(ge=0, description="Seconds from the acceptance of the job to this event.")
 
 
 class Progress(_Event):
-    """The job entered a stage or finished a tile."""
+    """The job has entered a stage or finished a tile."""
 
     type: Literal["progress"] = Field("progress", description="Kind of event.")
-    stage: Stage = Field(description="What is being done.")
+    stage: Stage = Field(description="Current stage of the job.")
     tiles_done: TilesDone = 0
     tiles_total: TilesTotal = 0
     percent: Percent
     eta_seconds: Eta = None
-    notice: str | None = Field(None, description="Something unusual that people may want to know, in a sentence.")
+    notice: str | None = Field(
+        None, description="A sentence for the user about something unusual, such as smaller tiles for lack of memory."
+    )
 
 
 class Requeued(_Event):
-    """The job waits again; it goes on where its last checkpoint is."""
+    """The job waits again. The next attempt continues from the last checkpoint, if the job has one."""
 
     type: Literal["requeued"] = Field("requeued", description="Kind of event.")
     reason: Literal["worker_lost", "worker_stopping", "device_lost", "identical_job"] = Field(
-        description="Why; identical_job: for another job with the same image, whose result it will share."
+        description="Why the job waits again; identical_job: for the result of another job with the same image."
     )
 
 
 class Succeeded(_Event):
-    """The job is done."""
+    """The job has ended with a result."""
 
     type: Literal["succeeded"] = Field("succeeded", description="Kind of event.")
-    result: Result = Field(description="Where the images lie.")
+    result: Result = Field(description="Addresses of the images, and how they were made.")
 
 
 class Failed(_Event):
-    """The job ended without a result."""
+    """The job has ended with an error."""
 
     type: Literal["failed"] = Field("failed", description="Kind of event.")
     code: str = Field(description="Stable error code, see core/errors.py.")
-    message: str = Field(description="A sentence for people that says what to do.")
+    message: str = Field(description="A sentence for the user that says what is wrong and what to do.")
     retryable: bool = Field(description="Whether the same request may succeed later.")
 
 
 class Cancelled(_Event):
-    """The job was cancelled on request."""
+    """The job was cancelled by a client."""
 
     type: Literal["cancelled"] = Field("cancelled", description="Kind of event.")
 
@@ -183,30 +199,34 @@ class Failure(TolerantModel):
     """Why a job failed."""
 
     code: str = Field(description="Stable error code, see core/errors.py.")
-    message: str = Field(description="A sentence for people that says what to do.")
+    message: str = Field(description="A sentence for the user that says what is wrong and what to do.")
     retryable: bool = Field(description="Whether the same request may succeed later.")
 
 
 class Snapshot(TolerantModel):
-    """A job at one moment: the fold of its events."""
+    """The state of a job at one time, computed from its events."""
 
     job_id: JobId
-    status: Status = Field(description="The last three are final.")
+    status: Status = Field(description="Status of the job; succeeded, failed and cancelled are final.")
     upscale_factor: Factor
     model: str = Field(description="Model name.")
-    model_version: str = Field(description="What the requested label or version meant when the job was accepted.")
-    output_format: str = Field(description="As requested.")
-    submitted_at: datetime = Field(description="When the request was accepted, UTC.")
-    updated_at: datetime = Field(description="When the last event happened, UTC.")
-    deadline: datetime = Field(description="When the job fails unless it has ended, UTC.")
-    position: int | None = Field(None, ge=0, description="Jobs ahead of this one while it is queued.")
-    worker: str | None = Field(None, description="Name of the worker process that took it.")
-    device: str | None = Field(None, description="The processor, as its maker calls it.")
+    model_version: str = Field(
+        description="Version that the requested label or version meant when the job was accepted."
+    )
+    output_format: str = Field(description="Requested file format of the result; auto: the format of the input.")
+    submitted_at: datetime = Field(description="Time at which the request was accepted, UTC.")
+    updated_at: datetime = Field(description="Time of the last event, UTC.")
+    deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
+    position: int | None = Field(
+        None, ge=0, description="Number of jobs before this one in the queue; absent unless the job is queued."
+    )
+    worker: str | None = Field(None, description="Name of the worker process that took the job last.")
+    device: str | None = Field(None, description="Product name of the processor that runs the model.")
     attempt: Attempt = 0
-    stage: Stage | None = Field(None, description="What is being done while it runs.")
+    stage: Stage | None = Field(None, description="Current stage of a running job; absent otherwise.")
     tiles_done: TilesDone = 0
     tiles_total: TilesTotal = 0
     percent: Percent = 0
     eta_seconds: Eta = None
-    result: Result | None = Field(None, description="Once succeeded.")
-    failure: Failure | None = Field(None, description="Once failed.")
+    result: Result | None = Field(None, description="Result of a succeeded job; absent otherwise.")
+    failure: Failure | None = Field(None, description="Error of a failed job; absent otherwise.")

@@ -1,4 +1,4 @@
-"""The Lua script that changes jobs in Redis: jobs.lua and its other parts. Each operation is atomic, one round trip."""
+"""The Lua script that changes jobs in Redis (jobs.lua and its parts). Each operation is atomic and one round trip."""
 
 import hashlib
 from pathlib import Path
@@ -50,11 +50,11 @@ _SHA1 = hashlib.sha1(_SOURCE.encode(), usedforsecurity=False).hexdigest()
 
 
 def call(connection: "redis.Redis | redis.client.Pipeline", operation: str, *arguments: str | float) -> Any:
-    """Run one operation; jobs.lua says what it returns. On a pipeline the answer comes from `execute`.
+    """Run one operation of the script and return its answer (see jobs.lua); on a pipeline `execute` returns the answer.
 
-    Redis is sent the script's SHA-1 (EVALSHA), and the script itself only when it does not have it: after its start,
-    or a failover. In a pipeline always the script, because a transaction cannot be repeated in part. Users whose
-    access rules allow EVAL only are served by that.
+    The script's SHA-1 is sent (EVALSHA); the script itself (EVAL) follows only when Redis does not have it, after a
+    restart or failover, or when the Redis user may not use EVALSHA. In a pipeline the script itself is always sent,
+    because a transaction cannot be repeated in part. Raises redis-py's errors.
     """
     values = (operation, *map(str, arguments))
     if isinstance(connection, Pipeline):

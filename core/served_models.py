@@ -1,7 +1,7 @@
-"""What the labels of models mean right now: workers have checked it, and the function pins each new job to it.
+"""Served models: which version each label means now. Workers publish it; the function resolves new jobs with it.
 
-A label that was moved in the registry takes effect when the workers that serve the model have the new version ready.
-An served is renewed while a worker has the model in memory, and lapses soon after; then the registry itself is asked.
+A label that was moved in the registry takes effect when all workers that serve the model have the new version ready.
+Workers extend the published record while they have the model in memory. When it has expired, the registry is asked.
 """
 
 from collections.abc import Mapping
@@ -19,51 +19,52 @@ from upres.core.storage import Store
 
 
 class ModelRef(TolerantModel):
-    """One version, beyond doubt."""
+    """One model version, identified by its digest."""
 
-    version: str = Field(description="Its name.")
-    digest: str = Field(description="SHA-256 of its manifest.")
-    factors: tuple[int, ...] = Field(description="Enlargements per side that it can make.")
+    version: str = Field(description="Name of the version.")
+    digest: str = Field(description="SHA-256 of the version's manifest.")
+    factors: tuple[int, ...] = Field(description="Enlargements per side that the version can make.")
 
 
 class ServedModel(TolerantModel):
-    """What a model's labels mean."""
+    """The published record of a model: the versions that its labels mean, and the state of its canary."""
 
     labels: Mapping[str, ModelRef] = Field(description="Label → version.")
-    canary_percent: float = Field(0, description="Share of the jobs that the canary gets.")
-    rule: Rule | None = Field(None, description="When the canary becomes stable.")
+    canary_percent: float = Field(0, description="Share of the jobs that the canary gets, in percent.")
+    rule: Rule | None = Field(None, description="Rule by which the canary becomes stable or is given up.")
     canary_run_id: str | None = Field(
-        None, alias="trial", description="Names this canary's time: counts of another are not its own."
+        None, alias="trial", description="Id of this canary's run, so that only its own jobs are counted for it."
     )
-    refused: Mapping[str, str] = Field({}, description="Versions that failed their check, and why.")
+    refused: Mapping[str, str] = Field({}, description="Version that failed its check → why it failed.")
 
     def same_as(self, other: "ServedModel | None") -> bool:
-        """Whether both say the same; in which words a version was refused does not matter."""
+        """Whether both records are equal. The reasons of refused versions are not compared."""
         without: dict[str, object] = {"refused": {}}
         alike = other and self.model_copy(update=without) == other.model_copy(update=without)
         return bool(alike and other and self.refused.keys() == other.refused.keys())
 
 
 def publish(connection: Redis, name: str, served: ServedModel) -> None:
-    """Say what the labels mean, until it is said again."""
+    """Publish a served model for keys.SERVED_MODEL_SECONDS; it replaces the record before."""
     connection.set(keys.served_model(name), served.model_dump_json(), ex=keys.SERVED_MODEL_SECONDS)
 
 
 def extend(connection: Redis, name: str) -> None:
-    """What was said goes on to be so."""
+    """Extend the TTL of the published record to keys.SERVED_MODEL_SECONDS."""
     connection.expire(keys.served_model(name), keys.SERVED_MODEL_SECONDS)
 
 
 def published(connection: Redis, name: str) -> ServedModel | None:
-    """What workers said last; None when none serves this model."""
+    """Read the published record of a model; None when no worker serves the model."""
     raw: Any = connection.get(keys.served_model(name))
     return ServedModel.model_validate_json(raw) if raw else None
 
 
 def resolve(connection: Redis, store: Store, name: str, wanted: str | None, job_id: str) -> ModelRef:
-    """The version that a job gets: the one it asks for, by name or label; else the stable one, or the canary.
+    """Resolve the version for a job: `wanted`, a version or label; without it the stable version, or the canary.
 
-    Raises UnknownModel, ModelError, StoreUnavailable or redis-py's errors.
+    Raises UnknownModel when model, version or label do not exist, or when the version failed its check. Raises
+    ModelError, StoreUnavailable or redis-py's errors.
     """
     served = published(connection, name)
     if served:
@@ -85,7 +86,7 @@ def resolve(connection: Redis, store: Store, name: str, wanted: str | None, job_
 
 
 def read(store: Store, name: str, version: str) -> ModelRef:
-    """A version as the registry has it. Raises ModelNotFound, ModelError or StoreUnavailable."""
+    """Read a version from the registry. Raises ModelNotFound, ModelError or StoreUnavailable."""
     manifest, digest = registry.manifest(store, name, version)
     return ModelRef(version=version, digest=digest, factors=manifest.factors)
 
@@ -99,6 +100,6 @@ def _labels(store: Store, name: str) -> Labels:
 
 
 def _label(labels: Mapping[str, Any], canary_percent: float, job_id: str) -> str:
-    """The canary for its share of the jobs, a job always the same; else the stable one."""
+    """Choose the canary for its share of the jobs, else the stable version. The job's id decides, so retries agree."""
     share = int(job_id[:8], 16) / 0x1_0000_0000
     return CANARY if CANARY in labels and share < canary_percent / 100 else STABLE

@@ -1,4 +1,4 @@
-"""The object store: put, get, presign. The only file that knows boto3, and it loads it when first used."""
+"""The object store. Only this file uses boto3, and it imports boto3 at the first call."""
 
 import logging
 from collections import Counter
@@ -24,14 +24,15 @@ Failure = Literal["refused", "no_answer"]
 
 
 class ObjectNotFound(UpresError):
-    """There is no object under the key; callers say what that means to the user."""
+    """No object has this key. Callers catch it and raise an error that the user understands."""
 
 
 class Store:
-    """One bucket. Methods raise StoreUnavailable when it does not answer; calls are safe from threads.
+    """One bucket of an S3-compatible object store. Instances may be shared by threads.
 
-    Credentials come from AWS's usual places, unless a session with its own is given. One answer is
-    waited for `patience` seconds, and asked for so many `attempts`.
+    Methods raise StoreUnavailable when the store does not answer or refuses a request, and SettingsError when
+    credentials are missing. Credentials come from `session`, else from AWS's usual places. A request times out after
+    `patience` seconds, and is made `attempts` times at most.
     """
 
     def __init__(
@@ -51,11 +52,11 @@ class Store:
 
     @cached_property
     def _signer(self) -> "S3Client":
-        """Makes links: a signature is good for one host only."""
+        """The client that makes presigned URLs. A signature is valid for one host, so it uses the public address."""
         return self._client if self._public == self._endpoint else self._open(self._public)
 
     def _open(self, endpoint: str | None) -> "S3Client":
-        # Importing boto3 and making a client takes 0.2 s: more than all the rest of the entry function.
+        # The import is here, because boto3 and a client take 0.2 s: more than the rest of the function's cold start.
         import boto3
         from botocore.config import Config
 
@@ -64,28 +65,31 @@ class Store:
             read_timeout=self._patience,
             retries={"mode": "standard", "total_max_attempts": self._attempts},
             signature_version="s3v4",
-            # Where others than AWS answer an error with a checksum, botocore would end in an error of its own.
+            # Other stores than AWS send checksums with error answers, and botocore would raise a wrong error for them.
             response_checksum_validation="when_required" if endpoint else "when_supported",
-            # «virtual» also makes links to the region's own host; the default would be the global one.
+            # "virtual" also makes presigned URLs with the host of the region; the default is the global host.
             s3={"addressing_style": "path" if endpoint else "virtual"},
         )
         session = self._session or boto3.session.Session()
         return session.client("s3", endpoint_url=endpoint, config=config)
 
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> str:
-        """Store bytes under a key; returns the s3:// address."""
+        """Store bytes under a key, and return the object's s3:// address."""
         with self._mapped(key):
             self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
         return self.uri(key)
 
     def get(self, key: str, limit: int | None = None) -> bytes:
-        """The bytes under a key, at most `limit` + 1 of them; ObjectNotFound when there are none."""
+        """Read an object; with `limit` at most limit + 1 bytes, so that the caller sees whether it is larger.
+
+        Raises ObjectNotFound when there is no such object.
+        """
         with self._mapped(key):
             body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"]
             return body.read() if limit is None else body.read(limit + 1)
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object under the key."""
+        """Whether an object has this key."""
         try:
             with self._mapped(key):
                 self._client.head_object(Bucket=self.bucket, Key=key)
@@ -94,22 +98,22 @@ class Store:
         return True
 
     def delete(self, objects: Sequence[str]) -> None:
-        """Delete what is under these keys, at most 1,000; missing ones count as deleted."""
+        """Delete the objects with these keys, at most 1,000; missing objects are no error."""
         if objects:
             with self._mapped(objects[0]):
                 listed: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in objects]
                 self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": listed, "Quiet": True})
 
     def listing(self, prefix: str) -> Iterator[str]:
-        """All keys that begin so, in order."""
+        """Yield all keys that begin with the prefix, in alphabetical order."""
         with self._mapped(prefix):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 yield from (one["Key"] for one in page.get("Contents", ()))
 
     def presign(self, key: str, file_name: str, seconds: int = keys.LINK_SECONDS) -> str:
-        """A link with which anyone can get the object for that many seconds; makes no request.
+        """Make a presigned URL: for `seconds`, every client that has the URL can read the object. Sends no request.
 
-        A browser shows it in place and saves it under `file_name` (RFC 6266, RFC 8187).
+        A browser shows the image, and saves it under `file_name` (RFC 6266, RFC 8187).
         """
         disposition = f"inline; filename*=UTF-8''{quote(file_name, safe='')}"
         parameters = {"Bucket": self.bucket, "Key": key, "ResponseContentDisposition": disposition}
@@ -117,13 +121,13 @@ class Store:
             return self._signer.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
 
     def presign_put(self, key: str, size: int, seconds: int = keys.UPLOAD_LINK_SECONDS) -> str:
-        """A link that takes one object of exactly `size` bytes under the key; makes no request."""
+        """Make a presigned URL, valid for `seconds`, for a PUT of exactly `size` bytes. Sends no request."""
         parameters = {"Bucket": self.bucket, "Key": key, "ContentLength": size}
         with self._mapped(key):
             return self._signer.generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
 
     def expiring(self) -> list[str] | None:
-        """Prefixes under which objects are deleted some day; None when the store does not tell."""
+        """Return the prefixes that the bucket's lifecycle rules expire; None when the store does not answer that."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -133,7 +137,7 @@ class Store:
             return [] if missing else None
         except BotoCoreError:
             return None
-        if "Rules" not in answer:  # some stores answer with something else
+        if "Rules" not in answer:  # some stores answer with another document
             return None
         rules = [rule for rule in answer["Rules"] if rule["Status"] == "Enabled" and "Expiration" in rule]
         narrow = {"Tag", "Tags", "ObjectSizeGreaterThan", "ObjectSizeLessThan"}
@@ -142,21 +146,21 @@ class Store:
         return [one["Prefix"] for one in filters if not narrow & one.keys()]
 
     def ping(self) -> None:
-        """Raise StoreUnavailable unless the bucket answers."""
+        """Check that the bucket answers. Raises StoreUnavailable when it does not."""
         with self._mapped(""):
             self._client.head_bucket(Bucket=self.bucket)
 
     def uri(self, key: str) -> str:
-        """The s3:// address of a key."""
+        """Return the s3:// address of a key."""
         return f"s3://{self.bucket}/{key}"
 
     def key(self, uri: str) -> str:
-        """The key in an s3:// address of this bucket."""
+        """Return the key in an s3:// address of this bucket."""
         return uri.removeprefix(self.uri(""))
 
     @contextmanager
     def _mapped(self, key: str) -> Iterator[None]:
-        """The one boundary where boto3's errors become ours."""
+        """Convert boto3's errors to errors of upres; all calls of boto3 that may fail run inside of it."""
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
         try:

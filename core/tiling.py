@@ -1,10 +1,10 @@
-"""Exact tiling, pure: which windows to cut, and which part of each enlarged window is right.
+"""Exact tiling: which windows to cut from an image, and which part (core) of each enlarged window to keep.
 
-A network without global operations computes an output pixel from the input pixels within its
-receptive radius. So a window's output is right wherever the window reaches at least that far (the
-halo), or ends at the image's own border, where the network pads tile and whole image alike.
-All windows of an image have the same shape: as small as their number allows, in steps of GRAIN so that
-the tiles of different images can share a batch, and the last of a row or column is shifted inward.
+A network without global operations computes an output pixel from the input pixels within its receptive radius. So an
+output pixel of a window is correct when the window contains that many pixels around it (the halo), or ends at the
+border of the image, where the network pads a window and the whole image in the same way. All windows of an image have
+the same shape: the smallest for their number, in steps of GRAIN, so that tiles of different images can share a batch.
+The last window of a row or column is shifted inward. The functions are pure: they do no I/O.
 """
 
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from upres.core.errors import ModelError
 from upres.core.manifest import Manifest, Network
 
 TILE = 640
-"""Side of a window in input pixels: with a halo of 35, at most 1.3 pixels are computed for one that is kept."""
+"""Maximum side of a window in input pixels: with a halo of 35, at most 1.3 pixels are computed for each one kept."""
 SMALLEST_CORE = 16
-"""A window of a network with a large halo is at least so much larger than two of them."""
+"""Minimum side of a core in input pixels; a window has at least this side plus two halos."""
 
 GRAIN = 16
-"""Window sides are multiples of this, unless the image is smaller or the size that memory allows is."""
+"""Window sides are multiples of this many pixels, unless the image or the maximum window size is smaller."""
 
 
 class Span(NamedTuple):
@@ -29,7 +29,7 @@ class Span(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """The window to cut (with halo) and the core to keep, both in input pixels."""
+    """A window to cut, with its halo, and the core to keep, both in input pixels of the whole image."""
 
     window_rows: Span
     window_columns: Span
@@ -38,7 +38,7 @@ class Tile(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """One network over one image."""
+    """One run of a network over an image of height × width pixels, in tiles."""
 
     network: Network
     height: int
@@ -47,15 +47,15 @@ class Pass(NamedTuple):
 
 
 def smallest(manifest: Manifest) -> int:
-    """The least side of windows for all of a model's networks."""
+    """Return the minimum side of windows, in pixels, with which all networks of a model can be tiled."""
     return 2 * max(network.margin for network in manifest.networks) + SMALLEST_CORE
 
 
 def passes(manifest: Manifest, height: int, width: int, factor: int, size: int) -> list[Pass]:
-    """What enlarges a height × width image by a factor, in windows of at most size × size.
+    """Plan the passes that enlarge a height × width image by a factor, with windows of at most size × size pixels.
 
-    Factors without a network of their own are a chain, 8 = 4 · 2. Raises ModelError when the model cannot make
-    the factor.
+    A smaller `size` than `smallest` is raised to that. A factor without a network of its own takes several passes,
+    such as 8 = 4 · 2. Raises ModelError when the model cannot make the factor.
     """
     chain = manifest.chain(factor)
     if not chain:
@@ -68,10 +68,10 @@ def passes(manifest: Manifest, height: int, width: int, factor: int, size: int) 
 
 
 def plan(height: int, width: int, size: int, halo: int) -> list[Tile]:
-    """Tiles, row by row, whose cores cover a height × width image exactly once.
+    """Plan tiles, row by row, whose cores cover a height × width image exactly once.
 
-    Windows measure at most size × size. Raises ValueError when a side or the
-    halo is not sensible, or the size leaves no core between two halos.
+    Windows have at most size × size pixels. Raises ValueError when a side is below 1, the halo is negative, or the
+    size leaves no core between two halos.
     """
     if height < 1 or width < 1 or halo < 0 or size <= 2 * halo:
         raise ValueError(f"cannot tile {height}×{width} with size {size} and halo {halo}")
@@ -83,7 +83,7 @@ def plan(height: int, width: int, size: int, halo: int) -> list[Tile]:
 
 
 def _spans(length: int, size: int, halo: int) -> list[tuple[Span, Span]]:
-    """Windows and cores along one axis."""
+    """Return the windows and their cores along one axis."""
     if length <= size:
         return [(Span(0, length), Span(0, length))]
     count = -(-(length - 2 * halo) // (size - 2 * halo))
@@ -99,6 +99,6 @@ def _spans(length: int, size: int, halo: int) -> list[tuple[Span, Span]]:
 
 
 def _even_size(length: int, count: int, halo: int) -> int:
-    """The smallest window with which so many are enough, of few sizes: a multiple of GRAIN."""
+    """Return the smallest side, a multiple of GRAIN, with which `count` windows cover the length."""
     size = -(-(length - 2 * halo) // count) + 2 * halo
     return min(length, -(-size // GRAIN) * GRAIN)

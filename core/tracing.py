@@ -1,8 +1,8 @@
-"""Traces (OpenTelemetry), where they are wanted: one for each job, from the request through Redis to each stage.
+"""Optional traces with OpenTelemetry: one trace per job, from the HTTP request through Redis to each stage.
 
-They are wanted where `OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) is set, and then `pip install
-"upres[tracing]"` is needed; all else of OpenTelemetry's own variables holds. A job carries its trace's context as
-`traceparent` (W3C Trace Context). Elsewhere nothing of this is imported, and nothing is recorded.
+Tracing is on when `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set; it needs `pip install
+"upres[tracing]"`. OpenTelemetry's other variables apply too. A job carries its trace's context as `traceparent` (W3C
+Trace Context). When tracing is off, OpenTelemetry is not imported, and nothing is recorded.
 """
 
 import os
@@ -17,15 +17,15 @@ Kind = Literal["internal", "server", "producer", "consumer"]
 
 
 class _State:
-    """Of the process: the tracer, once there is one."""
+    """The tracer of this process; None until `begin` has made it."""
 
     tracer: Any = None
 
 
 def begin(service: str) -> bool:
-    """Record this process's spans from now on, as `upres-{service}`, if anybody wants them.
+    """Start to record this process's spans under the service name `upres-{service}`. Return whether tracing is on.
 
-    Raises SettingsError when they are wanted and what makes them is not installed.
+    Raises SettingsError when tracing is on, but OpenTelemetry is not installed.
     """
     if not any(os.environ.get(name) for name in WANTED):
         return False
@@ -45,7 +45,7 @@ def begin(service: str) -> bool:
 
 
 def end() -> None:
-    """Send what was recorded and not sent yet."""
+    """Export the spans that were recorded and not exported yet, and stop recording."""
     if _State.tracer:
         from opentelemetry import trace
 
@@ -55,9 +55,10 @@ def end() -> None:
 
 @contextmanager
 def span(name: str, kind: Kind = "internal", parent: str | None = None, **attributes: Any) -> Iterator[Any]:
-    """A span around the block, under the one around it, or under `parent`, a traceparent; None where none is recorded.
+    """Record a span around the block, as a child of `parent` (a traceparent) or of the current span.
 
-    Attributes are named by OpenTelemetry's semantic conventions, with `__` for dots.
+    Yields the span; None when tracing is off. Attributes are named by OpenTelemetry's semantic conventions, with `__`
+    in place of dots.
     """
     if not _State.tracer:
         yield None
@@ -72,17 +73,17 @@ def span(name: str, kind: Kind = "internal", parent: str | None = None, **attrib
 
 
 def failed(code: str) -> None:
-    """What the span around this line is about has failed."""
+    """Mark the current span as failed, with a stable error code."""
     if _State.tracer:
         from opentelemetry import trace
 
-        here = trace.get_current_span()
-        here.set_status(trace.StatusCode.ERROR, code)
-        here.set_attribute("error.type", code)
+        current_span = trace.get_current_span()
+        current_span.set_status(trace.StatusCode.ERROR, code)
+        current_span.set_attribute("error.type", code)
 
 
 def traceparent() -> str | None:
-    """The context of the span around this line, to be carried elsewhere."""
+    """Return the context of the current span as a traceparent, for another process; None when tracing is off."""
     if not _State.tracer:
         return None
     from opentelemetry.propagate import inject
@@ -93,6 +94,6 @@ def traceparent() -> str | None:
 
 
 def current() -> dict[str, str]:
-    """What log lines say of the span around them."""
+    """Return trace_id and span_id of the current span, as fields of log lines; empty when tracing is off."""
     parent = traceparent()
     return {"trace_id": parent.split("-")[1], "span_id": parent.split("-")[2]} if parent else {}

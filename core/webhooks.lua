@@ -1,7 +1,7 @@
 -- Webhooks that are due; a part of the script that begins in jobs.lua.
 
--- {id, attempt, address, owner, event}: the end of a job that is to be sent now; nil when none is due. Nobody else gets
--- it for WEBHOOK_LEASE_SECONDS.
+-- Return a webhook that is due as {id, attempt, address, owner, event}; nil when none is due. No other worker gets the
+-- same webhook for WEBHOOK_LEASE_SECONDS.
 function operations.webhook()
     local now = milliseconds()
     local id = redis.call('ZRANGEBYSCORE', WEBHOOKS, '-inf', now, 'LIMIT', 0, 1)[1]
@@ -15,8 +15,8 @@ function operations.webhook()
     return {id, redis.call('HINCRBY', webhook_of(id), 'attempt', 1), url, owner, data}
 end
 
--- Without `seconds` the webhook was delivered, or is given up. With `seconds` it is due again after them; `untried`
--- takes this attempt back, because nothing was sent.
+-- Without `seconds`, delete the webhook: it was delivered or is given up. With `seconds`, make it due again after that
+-- time. With `untried`, do not count this attempt, because nothing was sent.
 function operations.webhook_tried(id, seconds, untried)
     if untried and redis.call('EXISTS', webhook_of(id)) == 1 then
         redis.call('HINCRBY', webhook_of(id), 'attempt', -1)

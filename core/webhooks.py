@@ -1,8 +1,7 @@
-"""Addresses that are told how a job ended, by the rules of Standard Webhooks (standardwebhooks.com).
+"""Webhooks: requests that tell a client's server how a job ended, as Standard Webhooks (standardwebhooks.com) says.
 
-The end of a job and the task to tell it are written together (jobs.lua), so that none is forgotten; any worker
-tells it. Whoever dies at it leaves it to the next, so an address may hear of the same end twice: `webhook-id` is the
-same then.
+The end of a job and its webhook are written together (jobs.lua), so that no webhook is lost; any worker sends it. If
+that worker dies, another one sends it again, so a server may receive a webhook twice, with the same `webhook-id`.
 """
 
 import base64
@@ -20,11 +19,11 @@ from upres.core.schema import Event
 from upres.core.script import call
 
 PAUSES = (5, 60, 5 * 60, 30 * 60, 2 * 3600, 8 * 3600, 24 * 3600)
-"""Seconds before the second, third, … attempt; after the last it is given up."""
+"""Seconds before the second, third, … attempt (± 10 %). After the last attempt the webhook is given up."""
 
 
 class Due(NamedTuple):
-    """The end of a job that is to be told now."""
+    """A webhook that is due: the job's id, the attempt (from 1), the address, the owner ("" for none), the event."""
 
     job_id: str
     attempt: int
@@ -34,24 +33,24 @@ class Due(NamedTuple):
 
     @property
     def message_id(self) -> str:
-        """The same for each attempt."""
+        """The `webhook-id`, which is the same for each attempt."""
         return f"msg_{self.job_id}"
 
     @property
     def subject(self) -> str:
-        """Whom it concerns: the owner, or where there is none the host."""
+        """The owner, or the address's host and port when there is no owner; limits of webhooks at once apply to it."""
         return self.owner or urlsplit(self.url).netloc
 
 
 def body(event: Event) -> str:
-    """What is sent: JSON, {type, timestamp, data}, where data is the event."""
+    """Make the body of a webhook: JSON {type, timestamp, data}, in which data is the event."""
     data = event.model_dump(mode="json", exclude_none=True)
     message = {"type": f"job.{event.type}", "timestamp": data["at"], "data": data}
     return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
 
 
 def due(connection: Redis) -> Due | None:
-    """One that is to be told now; nobody else gets it while it is tried."""
+    """Return a webhook that is due, or None. No other worker gets it for keys.WEBHOOK_LEASE_SECONDS."""
     answer = call(connection, "webhook")
     if not answer:
         return None
@@ -60,17 +59,17 @@ def due(connection: Redis) -> Due | None:
 
 
 def done(connection: Redis, due: Due) -> None:
-    """It was told, or is given up."""
+    """Delete a webhook that was delivered or is given up."""
     call(connection, "webhook_tried", due.job_id)
 
 
 def put_off(connection: Redis, due: Due, seconds: float) -> None:
-    """Nothing was tried; somebody may in so many seconds."""
+    """Postpone a webhook by `seconds`, without counting an attempt."""
     call(connection, "webhook_tried", due.job_id, seconds, "not tried")
 
 
 def again(connection: Redis, due: Due) -> float | None:
-    """Try it again later: in how many seconds; None when that was the last attempt."""
+    """Schedule the next attempt and return the seconds until then; after the last one give up and return None."""
     if due.attempt > len(PAUSES):
         done(connection, due)
         return None
@@ -80,9 +79,9 @@ def again(connection: Redis, due: Due) -> float | None:
 
 
 def secret(connection: Redis, owner: str | None) -> str:
-    """What messages to an owner are signed with, `whsec_…`; of jobs without an owner all have the same.
+    """Return the secret (`whsec_…`) that signs an owner's webhooks. All jobs without an owner share one secret.
 
-    Made from one secret by HMAC-SHA256 (RFC 2104), so that owners know nothing of each other's.
+    It is derived from a root secret by HMAC-SHA256 (RFC 2104), so an owner cannot compute another owner's secret.
     """
     root = shared_secret(connection, keys.SIGNS_WEBHOOKS)
     return "whsec_" + base64.b64encode(hmac.digest(root, (owner or "").encode(), "sha256")).decode()

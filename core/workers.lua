@@ -1,6 +1,6 @@
 -- Workers and their records; a part of the script that begins in jobs.lua.
 
--- Store a worker's record, and forget workers whose record has expired.
+-- Store a worker's record for WORKER_SECONDS, and remove workers whose record has expired from the list.
 function operations.publish_worker(name, worker)
     local now = milliseconds()
     redis.call('SET', 'upres:worker:' .. name, worker, 'EX', WORKER_SECONDS)

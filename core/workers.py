@@ -1,4 +1,4 @@
-"""What workers say of themselves, with every beat: who is there, ready or not, and with which jobs."""
+"""The records that workers publish with every heartbeat: state, device, models and jobs."""
 
 from typing import Any, Literal
 
@@ -11,33 +11,33 @@ from upres.core.script import call
 
 
 class Worker(TolerantModel):
-    """One worker process."""
+    """The record of one worker process."""
 
-    name: str = Field(description="Host, process, and six random digits.")
-    state: Literal["ready", "stopping"] = Field(description="A stopping one takes no more jobs.")
-    device: str = Field(description="The processor, as its maker calls it.")
-    kind: str = Field("", description="cuda, mps or cpu.")
-    memory_used: int = Field(0, ge=0, description="Bytes of the device's memory that somebody uses.")
-    memory_total: int = Field(0, ge=0, description="Bytes that it has.")
-    models: tuple[str, ...] = Field(description="Names and versions of the models that it has ready.")
-    digests: tuple[str, ...] = Field(description="SHA-256 of their manifests, in the same order.")
-    slots: int = Field(ge=1, description="Jobs that it takes at once.")
-    jobs: tuple[str, ...] = Field(description="Ids of the jobs in hand.")
+    name: str = Field(description="Name of the worker: host, process id, and six random hexadecimal digits.")
+    state: Literal["ready", "stopping"] = Field(description="State of the worker; a stopping one takes no more jobs.")
+    device: str = Field(description="Product name of the worker's processor.")
+    kind: str = Field("", description="Kind of the device: cuda, mps or cpu.")
+    memory_used: int = Field(0, ge=0, description="Bytes of the device's memory that are in use, by any process.")
+    memory_total: int = Field(0, ge=0, description="Bytes of memory that the device has; 0 when unknown.")
+    models: tuple[str, ...] = Field(description="Names and versions of the models that the worker has ready.")
+    digests: tuple[str, ...] = Field(description="SHA-256 of the manifests of these models, in the same order.")
+    slots: int = Field(ge=1, description="Number of jobs that the worker runs at once.")
+    jobs: tuple[str, ...] = Field(description="Ids of the jobs that the worker holds.")
 
 
 def publish(connection: Redis, worker: Worker) -> None:
-    """Say how a worker is; it is forgotten unless it says so again."""
+    """Publish a worker's record for keys.WORKER_SECONDS; each heartbeat publishes it again."""
     call(connection, "publish_worker", worker.name, worker.model_dump_json())
 
 
 def deregister(connection: Redis, name: str) -> None:
-    """A worker is gone."""
+    """Delete the record of a worker that has ended."""
     connection.zrem(keys.WORKERS, name)
     connection.delete(keys.worker(name))
 
 
 def listing(connection: Redis) -> list[Worker]:
-    """All workers that said something lately, by name."""
+    """Return the records of all workers that have not expired, by name."""
     names: Any = connection.zrange(keys.WORKERS, 0, -1)
     records: Any = connection.mget([keys.worker(name.decode()) for name in sorted(names)]) if names else []
     return [Worker.model_validate_json(worker) for worker in records if worker]

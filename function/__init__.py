@@ -1,1 +1,1 @@
-"""The thin entry: validates, enqueues, and lets people follow. Never imports torch, Pillow or the worker."""
+"""The function validates requests, enqueues jobs and serves their events. It imports no torch, Pillow or worker."""

@@ -1,4 +1,4 @@
-"""`python -m upres.function`: the entry function under uvicorn."""
+"""`python -m upres.function`: serve the function with uvicorn."""
 
 import argparse
 import sys
@@ -9,18 +9,19 @@ from upres.core.errors import AccessUndecided, NotInstalled, UpresError
 from upres.core.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75
-"""Longer than load balancers keep a quiet connection (60 s): else they send into one that is being closed."""
+"""Seconds after which an idle connection is closed: longer than the idle timeout of load balancers (60 s), so that they
+do not send a request on a connection that is being closed."""
 STREAM_SECONDS = 2
-"""At the end, event streams, which may be open for ever, are given so long."""
+"""Seconds that open requests get at shutdown. Event streams could stay open for ever, so they are cut off then."""
 
 
 def main() -> int:
-    """Serve until told to stop; 1 and one clear line when it may not or cannot start."""
+    """Serve until a signal stops it. Return 0; or 1, after one line on standard error, when it cannot start."""
     parser = argparse.ArgumentParser(
         prog="python -m upres.function",
         description="Serve the HTTP API and the page. Settings come from UPRES_* variables (see core/settings.py) and "
-        "AWS's own credential variables. Reached from outside, it wants to be told who may use it: "
-        "UPRES_ACCESS=keys (made with `upres keys create`), or UPRES_ACCESS=open for everybody.",
+        "AWS's own credential variables. With an address that other machines can reach, UPRES_ACCESS must be set: "
+        "keys (clients need an API key from `upres keys create`) or open (all clients are accepted).",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
@@ -36,7 +37,7 @@ def main() -> int:
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until told to stop. Raises NotInstalled, or SettingsError when the port for metrics is taken."""
+    """Serve until a signal stops it. Raises NotInstalled, or SettingsError when the port for metrics is in use."""
     try:
         import uvicorn
 
@@ -57,18 +58,18 @@ def serve(settings: Settings, host: str, port: int) -> None:
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             log_config=None,
             server_header=False,
-            access_log=False,  # it would write down tokens; proxies and gateways keep their own
+            access_log=False,  # it would contain tokens; proxies and gateways have their own
             timeout_graceful_shutdown=STREAM_SECONDS,
         )
 
 
 def check(settings: Settings, host: str) -> None:
-    """Raise AccessUndecided for an address that others reach when nobody said who may."""
+    """Raise AccessUndecided when other machines can reach the address, but UPRES_ACCESS is not set."""
     local = host == "localhost" or ((host.replace(".", "").isdigit() or ":" in host) and ip_address(host).is_loopback)
     if not (local or settings.access):
         raise AccessUndecided(
-            f"{host} can be reached from outside: set UPRES_ACCESS to keys (see `upres keys --help`), "
-            "or to open for everybody."
+            f"Other machines can reach {host}: set UPRES_ACCESS to keys (see `upres keys --help`), "
+            "or to open for all clients."
         )
 
 

@@ -1,4 +1,4 @@
-"""Who asks: an API key, a token for one job's events, or, where everybody may, anybody."""
+"""Access control: a caller is identified by an API key, or by a token for one job; with open access all are equal."""
 
 import base64
 import hmac
@@ -16,19 +16,19 @@ from upres.core.settings import Settings
 from upres.function.services import Services
 
 EXPIRY_BYTES = 6
-"""Seconds since 1970, in whole base64 digits."""
+"""Bytes of a token that hold its expiry time in seconds since 1970; 6 bytes are exactly 8 base64 digits."""
 TOKEN_SECONDS = keys.DAY
-"""How long an events_url works without a key."""
+"""Lifetime in seconds of the token in an events_url: one day."""
 
 
 class Caller(NamedTuple):
-    """Whoever asks. `owner` is what their jobs remember; None where everybody is the same."""
+    """The client that sent a request: its API key, or None when the server needs no keys."""
 
     key: ApiKey | None = None
 
     @property
     def owner(self) -> str | None:
-        """The id of the key."""
+        """The id of the API key, which the caller's jobs store as their owner; None without a key."""
         return self.key.key_id if self.key else None
 
 
@@ -36,43 +36,48 @@ ANYBODY = Caller()
 
 
 def caller(services: Services, request: HTTPConnection) -> Caller:
-    """Whoever sent the request. Raises Unauthorized, or AccessUndecided where nobody said who may."""
+    """Identify the caller of a request.
+
+    Raises Unauthorized without a valid API key, where keys are needed. Raises AccessUndecided when UPRES_ACCESS is not
+    set and the request does not come from this machine.
+    """
     match services.settings.access:
         case "open":
             return ANYBODY
         case "keys":
             scheme, _, text = request.headers.get("Authorization", "").partition(" ")
             return holder(services, text.strip() if scheme.lower() == "bearer" else "")
-    _check_untold(services.settings, request)
+    _check_local(services.settings, request)
     return ANYBODY
 
 
 def holder(services: Services, text: str) -> Caller:
-    """Whoever has this API key. Raises Unauthorized when it is none."""
+    """Return the caller with this API key. Raises Unauthorized when the key is not valid."""
     key = api_keys.find(services.redis, text)
     if key is None:
         raise Unauthorized("Send an API key of this server: Authorization: Bearer upres_….")
     return Caller(key)
 
 
-def _check_untold(settings: Settings, request: HTTPConnection) -> None:
-    """Where nobody said who may: this machine may, and no page that a browser on it has loaded from elsewhere.
+def _check_local(settings: Settings, request: HTTPConnection) -> None:
+    """Allow only this machine, for when UPRES_ACCESS is not set.
 
-    Raises AccessUndecided.
+    Raises AccessUndecided for requests from other machines, and for those of web pages from other sites in a browser
+    on this machine, unless UPRES_CORS_ORIGINS names the site.
     """
     if not _is_local(request):
         raise AccessUndecided(
-            "This server can be reached from outside and was not told who may use it: "
-            "set UPRES_ACCESS to keys, or to open for everybody."
+            "Other machines can reach this server, but UPRES_ACCESS is not set: "
+            "set it to keys, or to open for all clients."
         )
-    # The Host is foreign where a page's name was made to lead here (DNS rebinding).
+    # DNS rebinding: the host name of a malicious page may resolve to this machine; the Host header then has that name.
     host, origin = "//" + request.headers.get("Host", ""), request.headers.get("Origin")
     if not _is_this_machine(host) or not (
         origin is None or _is_this_machine(origin) or origin in settings.cors_origins
     ):
         raise AccessUndecided(
-            "This server was not told who may use it, and serves no pages from elsewhere: "
-            "name them in UPRES_CORS_ORIGINS, or set UPRES_ACCESS."
+            "UPRES_ACCESS is not set on this server, so web pages of other sites may not use it: "
+            "name their origins in UPRES_CORS_ORIGINS, or set UPRES_ACCESS."
         )
 
 
@@ -85,7 +90,7 @@ def _is_this_machine(address: str) -> bool:
 
 
 def _is_local(request: HTTPConnection) -> bool:
-    """Whether the request came, without a proxy, to an address that only this machine reaches."""
+    """Whether the request came to a loopback address of this machine, and not through a proxy."""
     if "aws.event" in request.scope or {"x-forwarded-for", "forwarded"} & set(request.headers):
         return False
     host = (request.scope.get("server") or ("",))[0]
@@ -96,12 +101,15 @@ def _is_local(request: HTTPConnection) -> bool:
 
 
 def make_token(secret: bytes, job_id: str, seconds: int = TOKEN_SECONDS) -> str:
-    """A token that lets an EventSource, which can send no headers, follow one job: HMAC-SHA256 (RFC 2104)."""
+    """Make a token that allows reading one job for `seconds`, signed with HMAC-SHA256 (RFC 2104).
+
+    It is part of the URL, because an EventSource cannot send headers.
+    """
     return _token(secret, job_id, int(time.time() + seconds).to_bytes(EXPIRY_BYTES))
 
 
 def check_token(secret: bytes, job_id: str, token: str) -> bool:
-    """Whether the token is for this job, and still good. There is one spelling of each token."""
+    """Whether the token is valid for this job and has not expired. Only one encoding of a token is accepted."""
     try:
         expires = base64.urlsafe_b64decode(token[:8].encode("ascii"))[:EXPIRY_BYTES]
     except ValueError:

@@ -32,18 +32,18 @@ from upres.function.submit import submit
 WEB = Path(__file__).parent.parent / "client" / "web"
 WEB_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 BASE64 = 1.4
-"""How much larger an image is in base64: a third, and a little more when its lines are wrapped."""
+"""Maximum size of an image in base64, relative to its file: a third more, and a little for line breaks."""
 BODY_SLACK = 64 * 1024
-"""What a request may need besides the image: field names, a long URL, a file name."""
+"""Maximum bytes of a request body besides the image: field names, a long URL, a file name."""
 FULL_COLLECTION = 200
-"""Garbage of all ages is collected after so many collections of younger garbage; Python's own number is 10."""
+"""Number of collections of the middle generation before a full garbage collection; Python's default is 10."""
 
 
 class App(Starlette):
-    """With middleware around all of it: Starlette's own place for that is inside of what answers unforeseen errors."""
+    """Starlette with middleware outside of its error handler, so that answers to unexpected errors get headers too."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        """See Starlette."""
+        """Put CORS, the safe headers and the measurement around Starlette's own middleware stack."""
         settings: Settings = self.state.services.settings
         cors = CORSMiddleware(
             super().build_middleware_stack(),
@@ -56,7 +56,7 @@ class App(Starlette):
 
 
 def create_app(settings: Settings | None = None) -> Starlette:
-    """The app for these settings; by default for the environment's."""
+    """Create the app. Settings are read from the environment unless they are given. Raises SettingsError."""
     services = Services(settings or Settings.from_environment())
 
     @asynccontextmanager
@@ -65,7 +65,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         _collect_rarely()
         yield
         await app.state.hub.close()
-        await run_in_threadpool(tracing.end)  # uvicorn does not come back from a signal
+        await run_in_threadpool(tracing.end)  # here, because uvicorn.run does not return after a signal
 
     app = App(routes=ROUTES, exception_handlers=problems.HANDLERS, lifespan=lifespan)
     app.state.services = services
@@ -73,16 +73,16 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
 
 def _collect_rarely() -> None:
-    """With thousands of streams a full collection holds all of them up for a fifth of a second, and finds little."""
+    """Make full garbage collections rare: with thousands of streams each one stops all of them for 0.2 s."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTION)
 
 
 async def create_job(request: Request) -> Response:
-    """POST /v1/jobs, or /v1/models/{model}/jobs → 202 and where to follow the job.
+    """POST /v1/jobs, or /v1/models/{model}/jobs → 202 and a JobAccepted.
 
-    With `Prefer: wait=SECONDS` (RFC 7240) → 200 and the job, when it ends in time.
+    With `Prefer: wait=SECONDS` (RFC 7240), if the job ends in that time → 200 and its Snapshot.
     """
     services = _services(request)
     who = await run_in_threadpool(caller, services, request)
@@ -103,10 +103,10 @@ async def create_job(request: Request) -> Response:
 
 
 async def _ends_within(request: Request, job_id: str, seconds: float) -> bool:
-    """Whether a job ends in time."""
-    if "aws.event" in request.scope:  # no event loop lives from one invocation to the next
+    """Wait for the end of a job for at most `seconds`. Return whether it has ended."""
+    if "aws.event" in request.scope:  # Lambda starts an event loop per invocation, so there is no Hub
         return await run_in_threadpool(stream.wait, _services(request).settings, job_id, seconds)
-    with suppress(TimeoutError, QueueUnavailable, RedisError):  # whatever happens, the job is accepted
+    with suppress(TimeoutError, QueueUnavailable, RedisError):  # the job is already accepted, so answer 202
         async with asyncio.timeout(seconds):
             await request.app.state.hub.ended(job_id)
             return True
@@ -114,7 +114,7 @@ async def _ends_within(request: Request, job_id: str, seconds: float) -> bool:
 
 
 async def create_upload(request: Request) -> Response:
-    """POST /v1/uploads → 201 and where to put an image file."""
+    """POST /v1/uploads → 201 and an UploadLink, a presigned URL for an image file."""
     services = _services(request)
     who = await run_in_threadpool(caller, services, request)
     upload = parse_upload(await _body(request, BODY_SLACK))
@@ -122,7 +122,7 @@ async def create_upload(request: Request) -> Response:
 
 
 async def create_estimate(request: Request) -> Response:
-    """POST /v1/estimate → what would become of an image."""
+    """POST /v1/estimate → an Estimate of a job's result and duration."""
     services = _services(request)
     who = await run_in_threadpool(caller, services, request)
     asked = parse_estimate(await _body(request, BODY_SLACK))
@@ -133,28 +133,28 @@ class OneJob(HTTPEndpoint):
     """/v1/jobs/{id}."""
 
     async def get(self, request: Request) -> Response:
-        """The job now."""
+        """GET → the job's Snapshot."""
         return _json(await run_in_threadpool(lambda: jobs.snapshot(*_job(request))))
 
     async def delete(self, request: Request) -> Response:
-        """The job after cancelling it."""
+        """DELETE → cancel the job, and return its Snapshot."""
         return _json(await run_in_threadpool(lambda: jobs.cancel(*_job(request, by_token=False))))
 
 
 def job_result(request: Request) -> Response:
-    """GET /v1/jobs/{id}/result → redirect to a fresh link to the enlarged image."""
+    """GET /v1/jobs/{id}/result → redirect to a new presigned URL of the enlarged image."""
     return _redirect(jobs.link(*_job(request), "result"))
 
 
 def job_original(request: Request) -> Response:
-    """GET /v1/jobs/{id}/original → redirect to a fresh link to its bicubic enlargement."""
+    """GET /v1/jobs/{id}/original → redirect to a new presigned URL of the bicubic enlargement."""
     return _redirect(jobs.link(*_job(request), "original"))
 
 
 async def job_events(request: Request) -> Response:
-    """GET /v1/jobs/{id}/events → server-sent events after Last-Event-ID, to the end of the job.
+    """GET /v1/jobs/{id}/events → server-sent events after Last-Event-ID, until the job ends.
 
-    204 when there is nothing after it and never will be: that tells an EventSource to stop.
+    204 when Last-Event-ID is the job's last event: an EventSource then does not reconnect.
     """
     services, job_id, owner = await run_in_threadpool(_job, request)
     jobs.check_id(job_id)
@@ -167,7 +167,7 @@ async def job_events(request: Request) -> Response:
     if events.is_terminal(last_event) and stream.reached(after, last_id):
         return Response(status_code=204)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    if on_lambda:  # API Gateway buffers: answer in pieces, the browser comes back for more
+    if on_lambda:  # API Gateway buffers answers, so answer with some events; the EventSource reconnects for more
         fresh = await run_in_threadpool(stream.poll, services.settings, job_id, after)
         body = "retry: 250\n\n" + "".join(frame.text for frame in fresh)
         return Response(body, headers=headers, media_type="text/event-stream")
@@ -176,12 +176,12 @@ async def job_events(request: Request) -> Response:
 
 
 def job_preview(request: Request) -> Response:
-    """GET /v1/jobs/{id}/preview?after=N → what is finished of the enlarged image, after the first N pieces."""
+    """GET /v1/jobs/{id}/preview?after=N → the finished pieces of the enlarged image, without the first N."""
     return _json(jobs.preview(*_job(request), request.query_params.get("after", "0")))
 
 
 def webhook_secret(request: Request) -> Response:
-    """GET /v1/webhook-secret → what messages to the caller's webhook_url are signed with."""
+    """GET /v1/webhook-secret → the secret that signs webhooks for the caller's jobs."""
     services = _services(request)
     secret = webhooks.secret(services.redis, caller(services, request).owner)
     return JSONResponse({"secret": secret}, headers={"Cache-Control": "no-store"})
@@ -194,18 +194,18 @@ def list_models(request: Request) -> Response:
 
 
 def read_model(request: Request) -> Response:
-    """GET /v1/models/{model} → one of them, with its versions."""
+    """GET /v1/models/{model} → one model with its versions."""
     caller(_services(request), request)
     return _json(model_list.details(_services(request), request.path_params["model"]))
 
 
 async def healthz(request: Request) -> Response:
-    """GET /healthz → 200 while the process answers; waits for nobody who waits for Redis or the store."""
+    """GET /healthz → 200 while the process answers. It is async, so threads that wait for Redis do not delay it."""
     return JSONResponse({"status": "ok"})
 
 
 def readyz(request: Request) -> Response:
-    """GET /readyz → 200 when Redis and the object store answer, else a 503 that says which does not."""
+    """GET /readyz → 200 when Redis and the object store answer, else a 503 that names the one that does not."""
     services = _services(request)
     services.redis.ping()
     services.store.ping()
@@ -213,7 +213,7 @@ def readyz(request: Request) -> Response:
 
 
 def metrics(request: Request) -> Response:
-    """GET /metrics → Prometheus text."""
+    """GET /metrics → metrics in Prometheus's text format."""
     caller(_services(request), request)
     from upres.function.metrics import Metrics
 
@@ -223,28 +223,28 @@ def metrics(request: Request) -> Response:
 
 
 def openapi(request: Request) -> Response:
-    """GET /openapi.json → the description of all this."""
+    """GET /openapi.json → the OpenAPI description of this API."""
     from upres.function.openapi import document
 
     return JSONResponse(document())
 
 
 def page(request: Request) -> Response:
-    """GET / → a page to try it on; GET /web/{file} → what it consists of."""
+    """GET / → a web page to enlarge images with; GET /web/{file} → one of its files."""
     file = WEB / request.path_params.get("file", "index.html")
-    if file not in WEB.iterdir():  # the names that there are, and no path that leads elsewhere
+    if file not in WEB.iterdir():  # only files of this folder, against path traversal
         raise HTTPException(404)
     return Response(file.read_bytes(), media_type=WEB_TYPES[file.suffix], headers={"Cache-Control": "no-cache"})
 
 
 def _job(request: Request, by_token: bool = True) -> tuple[Services, str, str | None]:
-    """The services, which job is meant, and whose it has to be: the caller's, or anybody's for a token's bearer."""
+    """The services, the job's id, and the owner that the job must have; a valid token allows any owner."""
     services, job_id = _services(request), request.path_params["job_id"]
     token = request.query_params.get("token") if by_token else None
     if token is None:
         return services, job_id, caller(services, request).owner
     if not check_token(services.token_secret, job_id, token):
-        raise Unauthorized("The token of this address is not, or no longer, good for this job; ask for the job anew.")
+        raise Unauthorized("The token in this address is invalid or has expired; use an API key instead of the token.")
     return services, job_id, jobs.ANYBODYS
 
 
@@ -263,7 +263,7 @@ def _redirect(link: str) -> Response:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """The request body, read no further than its limit. Raises BodyTooLarge."""
+    """Read the request body. Raises BodyTooLarge as soon as it exceeds `limit` bytes."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

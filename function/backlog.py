@@ -1,6 +1,7 @@
-"""AWS Lambda, every minute: how much waits, as metrics of CloudWatch. infra/aws/scaling.yml calls workers by them.
+"""AWS Lambda, called every minute: write the backlog as CloudWatch metrics; infra/aws/scaling.yml scales workers by it.
 
-They are a line of the log, in CloudWatch's Embedded Metric Format: the function has no way out to anybody else.
+The metrics are one line of the log in CloudWatch's Embedded Metric Format, because the function's network has no route
+to CloudWatch's API.
 """
 
 import json
@@ -19,11 +20,11 @@ UNITS = {
     "WorkersReady": "Count",
     "OldestSeconds": "Seconds",
 }
-"""The metrics. JobsEnded only grows, and tells of jobs that came and went between two looks."""
+"""Metric → unit. JobsEnded only grows; it also counts jobs that began and ended between two calls."""
 
 
 def handler(event: Any, context: Any) -> None:
-    """Tell how the queue is. Raises redis-py's errors: no number is no zero, and has an alarm of its own."""
+    """Write the metrics. Raises redis-py's errors and then writes nothing; an alarm reports missing metrics."""
     with connect_quickly(Settings.from_environment()) as connection:
         now = backlog.read(connection)
         ended: Any = connection.hgetall(keys.ENDED)
@@ -32,7 +33,7 @@ def handler(event: Any, context: Any) -> None:
 
 
 def embedded(function_name: str, values: dict[str, float]) -> str:
-    """One line in the Embedded Metric Format; what differs between deployments is the function's name."""
+    """Make one line in the Embedded Metric Format; its dimension is the function's name, which names the deployment."""
     metrics = [{"Name": name, "Unit": UNITS[name]} for name in values]
     directive = {"Namespace": "upres", "Dimensions": [["FunctionName"]], "Metrics": metrics}
     about = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}

@@ -1,4 +1,4 @@
-"""What would become of an image: its size, its tiles, its time, and whether a job would be accepted."""
+"""Estimate a job without submitting it: size of the result, tiles, seconds, and whether it would be accepted."""
 
 from upres.core import api_keys, formats, rates, registry, served_models, workers
 from upres.core.api import Estimate, EstimateRequest
@@ -10,10 +10,11 @@ from upres.function.services import Services
 from upres.function.submit import check_factor, too_many_bytes
 
 ANY_JOB = "0" * 32
+"""A job id for `resolve`, which needs one to choose between the stable version and the canary."""
 
 
 def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Estimate:
-    """See the module. Raises UnknownModel, ModelError, RateLimited, StoreUnavailable or redis-py's errors."""
+    """Estimate a job. Raises UnknownModel, ModelError, RateLimited, StoreUnavailable or redis-py's errors."""
     if caller.key:
         api_keys.pace(services.redis, caller.key)
     factor, model = request.upscale_factor, request.model or services.settings.model
@@ -43,7 +44,7 @@ def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Es
 def _refusal(
     services: Services, request: EstimateRequest, model: str, ref: ModelRef, caller: Caller
 ) -> UpresError | None:
-    """Why a job would not be accepted, or would fail; what its bytes are like, nobody knows yet."""
+    """Return the error with which a job would be refused or fail, by its size and options; None when there is none."""
     factor, limit = request.upscale_factor, services.settings.max_input_bytes
     size = (request.width * factor, request.height * factor)
     try:

@@ -1,4 +1,4 @@
-"""AWS Lambda: the app behind an HTTP API, and the plain dict of a direct invoke."""
+"""AWS Lambda: handler for requests of an HTTP API, and for direct invocations with a dict."""
 
 from typing import Any
 
@@ -21,10 +21,11 @@ _http = Mangum(_app, lifespan="off", text_mime_types=["text/", "application/json
 
 
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """An HTTP API event → an HTTP answer; any other dict is a job request → JobAccepted or a problem.
+    """Handle an HTTP API event → HTTP answer; or a job request as a dict → JobAccepted or Problem as a dict.
 
-    A direct invoke may carry `idempotency_key` beside the fields of a JobRequest: Lambda itself
-    repeats asynchronous invokes. Who may invoke is IAM's business; with an `api_key` the job is that key's.
+    A direct invocation may have `idempotency_key` and `api_key` besides the fields of a JobRequest. Without the first,
+    Lambda's retries of an asynchronous invocation make several jobs. The second is the owner of the job; without it the
+    job has no owner, because IAM controls who may invoke the function.
     """
     if isinstance(event, dict) and "requestContext" in event:
         return _http(event, context)

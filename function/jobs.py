@@ -1,4 +1,4 @@
-"""Questions about a job that exists: how far it is, cancel it, where its images are."""
+"""Operations on existing jobs: read the snapshot, the preview and the images; cancel."""
 
 import logging
 import re
@@ -15,20 +15,20 @@ from upres.function.services import Services
 log = logging.getLogger("upres.function")
 
 ANYBODYS = "*"
-"""Stands for the owner of a job whose token was shown; no key has this id."""
+"""Owner of a request with a valid token for one job: it matches any job. No API key has this id."""
 
-# A job of somebody else is not found, as if it were not there: an id tells nothing to whoever guesses it.
+# Jobs of other owners raise JobNotFound too, so that a client that guesses ids does not learn which jobs exist.
 
 
 def snapshot(services: Services, job_id: str, owner: str | None) -> Snapshot:
-    """The owner's job now; its position is looked up while it is queued. Raises JobNotFound."""
+    """Return the snapshot of an owner's job; a queued job's position is read from the queue. Raises JobNotFound."""
     check_id(job_id)
     entries = events.read(services.redis, job_id)
     if not entries or not _is_owner(entries[0], owner):
         raise _not_found(job_id)
     state = events.fold(event for _, event in entries)
     if state.status not in TERMINAL and now() > state.deadline and leases.expire(services.redis, job_id):
-        return snapshot(services, job_id, owner)  # no worker was there to say so
+        return snapshot(services, job_id, owner)  # no worker was running that fails it
     if state.status == "queued":
         position = services.redis.lpos(services.queue.key, job_id)
         return state.model_copy(update={"position": position})
@@ -36,17 +36,17 @@ def snapshot(services: Services, job_id: str, owner: str | None) -> Snapshot:
 
 
 def preview(services: Services, job_id: str, owner: str | None, after: str) -> PreviewTiles:
-    """What is finished of a running job's result, but for the first pieces. Raises JobNotFound or InvalidRequest."""
+    """Return the finished pieces of a running job, without the first `after`. Raises JobNotFound or InvalidRequest."""
     last_event(services, job_id, owner)
     if not re.fullmatch(r"[0-9]{1,9}", after):
-        detail = "after must be how many pieces were seen already."
+        detail = "after must be the number of pieces to skip, a whole number."
         raise InvalidRequest([FieldError(field="after", code="invalid_after", given=after[:80], detail=detail)])
     pieces: Any = services.redis.lrange(keys.preview(job_id), int(after), -1)
     return PreviewTiles(tiles=tuple(map(PreviewTile.model_validate_json, pieces)))
 
 
 def last_event(services: Services, job_id: str, owner: str | None) -> events.Entry:
-    """The latest event of the owner's job. Raises JobNotFound."""
+    """Return the latest event of an owner's job. Raises JobNotFound."""
     check_id(job_id)
     with services.redis.pipeline(transaction=False) as pipeline:
         pipeline.xrange(keys.events(job_id), count=1)
@@ -55,8 +55,9 @@ def last_event(services: Services, job_id: str, owner: str | None) -> events.Ent
 
 
 def theirs(job_id: str, owner: str | None, ends: Any) -> events.Entry:
-    """The latest event of the owner's job, of whose stream the first and the last entry are given, if there are any.
+    """Return the latest event of a job after checking its owner.
 
+    `ends` is the first and the last entry of the job's stream, each in a list that is empty when there is no stream.
     Raises JobNotFound.
     """
     first, last = map(events.parse, ends)
@@ -66,9 +67,9 @@ def theirs(job_id: str, owner: str | None, ends: Any) -> events.Entry:
 
 
 def cancel(services: Services, job_id: str, owner: str | None) -> Snapshot:
-    """End a job that has not ended: taken out of the queue, or stopped before its worker's next event.
+    """Cancel a job: it is removed from the queue, or its worker stops at its next event. Return the snapshot.
 
-    Cancelling a job that has ended changes nothing. Raises JobNotFound.
+    A job that has ended does not change. Raises JobNotFound.
     """
     snapshot(services, job_id, owner)
     if events.append(services.redis, Cancelled(job_id=job_id)):
@@ -77,7 +78,7 @@ def cancel(services: Services, job_id: str, owner: str | None) -> Snapshot:
 
 
 def link(services: Services, job_id: str, owner: str | None, which: Literal["result", "original"]) -> str:
-    """A fresh link to an image of a finished job. Raises JobNotFound, ResultNotReady or NoResult."""
+    """Make a new presigned URL of an image of a succeeded job. Raises JobNotFound, ResultNotReady or NoResult."""
     match last_event(services, job_id, owner)[1]:
         case Succeeded(result=result):
             fresh = linked(services.store, result)
@@ -91,13 +92,13 @@ def link(services: Services, job_id: str, owner: str | None, which: Literal["res
 
 
 def _is_owner(first: events.Entry, owner: str | None) -> bool:
-    """Whether a job whose stream begins so is theirs; only a stream that expired begins in the middle."""
+    """Whether a job has this owner, by its first event. The first event is not `queued` if the stream had expired."""
     event = first[1]
     return isinstance(event, Queued) and owner in (event.owner, ANYBODYS)
 
 
 def check_id(job_id: str) -> None:
-    """Raise JobNotFound for what cannot be the id of a job, and must not get as far as a key."""
+    """Raise JobNotFound for text that is not a job id, so that it never becomes part of a Redis key."""
     if not keys.JOB_ID.fullmatch(job_id):
         raise _not_found(job_id)
 

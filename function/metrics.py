@@ -1,5 +1,5 @@
-"""What the function measures, in Prometheus's terms. On Lambda it is imported when somebody scrapes: it would cost more
-than the rest of a request.
+"""The function's metrics in Prometheus's format. On Lambda this module is imported at the first scrape only, because
+the import takes longer than the rest of a request.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """Of one process: its requests, its streams, and the queue as it is at the moment of a scrape."""
+    """The metrics of one process: its requests and event streams, and the queue at the time of the scrape."""
 
     def __init__(self, state: State) -> None:
         self.registry = CollectorRegistry()
@@ -41,22 +41,22 @@ class Metrics:
         self.registry.register(ProcessCollector(registry=None))
         self.seconds = Histogram(
             "upres_http_request_seconds",
-            "Until an answer begins; that of a stream goes on for longer.",
+            "Seconds until the answer begins; an event stream continues after that.",
             ["method", "route", "status"],
             buckets=SECONDS,
             registry=self.registry,
         )
 
     def render(self) -> tuple[bytes, int, dict[str, str]]:
-        """Body, status and headers of a scrape."""
+        """Return body, status and headers of the answer to a scrape."""
         return generate_latest(self.registry), 200, {"Content-Type": CONTENT_TYPE_LATEST}
 
 
 @contextmanager
 def measuring(state: State) -> Iterator[None]:
-    """Measure what an app does; where its settings name a port, show it there too, to whoever asks.
+    """Measure an app during the block. If metrics_port is set, serve its metrics there too, without access control.
 
-    Raises SettingsError when the port is taken.
+    Raises SettingsError when the port is in use.
     """
     state.metrics = Metrics(state)
     port = state.services.settings.metrics_port
@@ -74,21 +74,21 @@ def measuring(state: State) -> Iterator[None]:
 
 
 class QueueCollector(Collector):
-    """The queue, its workers, and how jobs ended: what Redis knows, and what the store failed this process."""
+    """Metrics of queue, workers and ended jobs, read from Redis; and the object store's errors in this process."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def collect(self) -> Iterable[Metric]:
-        """See prometheus_client."""
-        errors = CounterMetricFamily("upres_store_errors", "Requests that the object store failed.", labels=["kind"])
+        """Read the metrics for one scrape (see prometheus_client)."""
+        errors = CounterMetricFamily("upres_store_errors", "Requests to the object store that failed.", labels=["kind"])
         for kind, failed in self._services.store.failures.items():
             errors.add_metric([kind], failed)
         yield errors
         try:
             now = backlog.read(self._services.redis)
             ended: Any = self._services.redis.hgetall(keys.ENDED)
-        except RedisError:  # what the process knows of itself is wanted then more than ever
+        except RedisError:  # the process's own metrics are needed most when Redis fails
             yield GaugeMetricFamily("upres_redis_up", "Whether Redis answers.", value=0)
             return
         yield GaugeMetricFamily("upres_redis_up", "Whether Redis answers.", value=1)
@@ -100,39 +100,39 @@ class QueueCollector(Collector):
         yield jobs
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: else registering would ask Redis."""
+        """Describe no metrics; else the registry would call `collect`, and thus Redis, at registration."""
         return ()
 
 
 def _memory(redis: Redis) -> Iterable[Metric]:
-    """Of Redis, as far as its user may ask."""
+    """Metrics of Redis's memory; none when the Redis user may not run INFO."""
     try:
         info: Any = redis.info("memory")
     except NoPermissionError:
         return
     used, most = info["used_memory"], info.get("maxmemory") or 0
-    yield GaugeMetricFamily("upres_redis_memory_bytes", "What Redis has in use.", value=used)
-    yield GaugeMetricFamily("upres_redis_memory_limit_bytes", "What it may have; 0: what there is.", value=most)
+    yield GaugeMetricFamily("upres_redis_memory_bytes", "Bytes of memory that Redis uses.", value=used)
+    yield GaugeMetricFamily("upres_redis_memory_limit_bytes", "Memory limit of Redis; 0: none.", value=most)
 
 
 def _queue(now: backlog.Backlog) -> Iterable[Metric]:
     yield GaugeMetricFamily("upres_queue_jobs", "Jobs waiting in the queue.", value=now.waiting)
-    oldest = "Since the oldest waiting job was accepted."
+    oldest = "Seconds since the oldest waiting job was accepted."
     yield GaugeMetricFamily("upres_queue_oldest_seconds", oldest, value=now.oldest_seconds)
-    yield GaugeMetricFamily("upres_running_jobs", "Jobs that workers have in hand.", value=now.running)
+    yield GaugeMetricFamily("upres_running_jobs", "Jobs that workers hold.", value=now.running)
     yield GaugeMetricFamily("upres_dead_letters", "Dead letters, see `upres jobs dead`.", value=now.dead)
-    yield GaugeMetricFamily("upres_workers", "Workers that take jobs.", value=now.workers)
-    yield GaugeMetricFamily("upres_worker_slots", "Jobs that they take at once.", value=now.slots)
+    yield GaugeMetricFamily("upres_workers", "Workers that are ready.", value=now.workers)
+    yield GaugeMetricFamily("upres_worker_slots", "Jobs that ready workers run at once.", value=now.slots)
 
 
 class StreamCollector(Collector):
-    """Event streams of this process."""
+    """Metrics of this process's event streams."""
 
     def __init__(self, state: State) -> None:
         self._state = state
 
     def collect(self) -> Iterable[Metric]:
-        """See prometheus_client."""
+        """Read the metrics for one scrape (see prometheus_client)."""
         hub: Hub | None = getattr(self._state, "hub", None)
         if hub:
             yield GaugeMetricFamily("upres_sse_subscribers", "Open event streams.", value=hub.subscribers)

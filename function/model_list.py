@@ -1,4 +1,4 @@
-"""Which models there are, for people and programs that choose one."""
+"""The models in the registry, as the HTTP API lists them."""
 
 from pydantic import Field
 
@@ -10,37 +10,37 @@ from upres.function.services import Services
 
 
 class ModelSummary(TolerantModel):
-    """One model, with what its labels mean."""
+    """One model with its labels and its stable version's properties."""
 
-    name: str = Field(description="What a request names.")
-    default: bool = Field(description="Whether requests get it that name none.")
-    description: str = Field(description="What its stable version is for.")
-    licence: str = Field(description="SPDX identifier of its stable version.")
-    factors: tuple[int, ...] = Field(description="Enlargements per side that its stable version can make.")
+    name: str = Field(description="Model name, for the field `model` of a request.")
+    default: bool = Field(description="Whether requests that name no model get this one.")
+    description: str = Field(description="Purpose of the stable version; empty when its manifest cannot be read.")
+    licence: str = Field(description="SPDX identifier of the stable version's licence.")
+    factors: tuple[int, ...] = Field(description="Enlargements per side that the stable version can make.")
     labels: dict[str, str] = Field(description="Label → version.")
-    jobs_url: str = Field(description="Where to submit images for this model.")
+    jobs_url: str = Field(description="Path of the endpoint that accepts jobs for this model (POST).")
 
 
 class ModelDetails(ModelSummary):
-    """One model, with all its versions."""
+    """One model with all its versions."""
 
-    versions: tuple[registry.Version, ...] = Field(description="As they came into the registry.")
+    versions: tuple[registry.Version, ...] = Field(description="Versions in the order in which they were indexed.")
 
 
 class ModelList(TolerantModel):
-    """All models."""
+    """All models of the registry."""
 
-    models: tuple[ModelSummary, ...] = Field(description="By name.")
+    models: tuple[ModelSummary, ...] = Field(description="Models, sorted by name.")
 
 
 def listing(services: Services) -> ModelList:
-    """All models. Raises StoreUnavailable or ModelError."""
+    """List all models. Raises StoreUnavailable or ModelError."""
     entries = registry.index(services.store).models.values()
     return ModelList(models=tuple(ModelSummary(**_summary(services, entry)) for entry in entries))
 
 
 def details(services: Services, name: str) -> ModelDetails:
-    """One model. Raises ModelNotFound, StoreUnavailable or ModelError."""
+    """Describe one model. Raises ModelNotFound, StoreUnavailable or ModelError."""
     models = registry.index(services.store).models
     if name not in models:
         raise ModelNotFound(f"There is no model {name[:64]!r}; available: {', '.join(models) or 'none'}.")

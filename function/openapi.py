@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 description, built from the models that the code uses."""
+"""The OpenAPI 3.1 description of the HTTP API, generated from the pydantic models that the code uses."""
 
 from functools import cache
 from typing import Any
@@ -28,7 +28,7 @@ JOB_ID: dict[str, Any] = {
 TOKEN: dict[str, Any] = {
     "name": "token",
     "in": "query",
-    "description": "Instead of a key, to read this job: what its events_url came with.",
+    "description": "Token of this job, from its events_url; it replaces an API key for reading the job.",
     "schema": {"type": "string"},
 }
 MODEL: dict[str, Any] = {
@@ -47,7 +47,7 @@ SCHEMAS = (
 
 @cache
 def document() -> dict[str, Any]:
-    """The whole description as a JSON-compatible dict."""
+    """Return the whole description as a JSON-compatible dict."""
     _, definitions = models_json_schema(
         [(model, "validation") for model in SCHEMAS],
         ref_template=REF,
@@ -88,48 +88,48 @@ def _accepting(name: str, summary: str, *parameters: dict[str, Any]) -> dict[str
         name,
         summary,
         {
-            "200": _answer("Snapshot", "The job has ended in the time that Prefer allows."),
-            "202": _answer("JobAccepted", "Accepted; follow it at events_url."),
+            "200": _answer("Snapshot", "The job has ended within the seconds that Prefer gives."),
+            "202": _answer("JobAccepted", "The job was accepted; events_url has its events."),
             **_refused(),
-            "429": _problem("A limit of the API key is reached; Retry-After says when to try again."),
-            "400": _problem("Not a JSON object."),
+            "429": _problem("A limit of the API key is reached; retry after the seconds in Retry-After."),
+            "400": _problem("The body is not a JSON object."),
             "409": _problem("The Idempotency-Key was used for another request."),
-            "413": _problem("Too many bytes."),
-            "422": _problem("A field is wrong; the code says which."),
-            "503": _problem("Redis or the store is away; nothing was accepted."),
+            "413": _problem("The body or the image has too many bytes."),
+            "422": _problem("A field is invalid; the code says which one."),
+            "503": _problem("Redis or the object store does not answer; no job was accepted."),
         },
         [
             *parameters,
-            _header("Idempotency-Key", "Repeating a request with the same key finds the same job."),
-            _header("Prefer", "wait=SECONDS: answer with the job when it ends within so many, at most 25 (RFC 7240)."),
+            _header("Idempotency-Key", "A repeated request with the same key returns the job of the first request."),
+            _header("Prefer", "wait=SECONDS, at most 25: wait for the end of the job for that long (RFC 7240)."),
         ],
         requestBody={"required": True, "content": _json("JobRequest")},
     )
 
 
 def _uploads() -> dict[str, Any]:
-    answer = {"201": _answer("UploadLink", "PUT the file there.")}
-    return _asking(
-        "/v1/uploads", "createUpload", "Get a link for an image file and its image_key.", answer, "UploadRequest"
+    answer = {"201": _answer("UploadLink", "The presigned URL for a PUT of the file, and the image_key.")}
+    return _post_without_job(
+        "/v1/uploads", "createUpload", "Get a presigned URL to upload an image file.", answer, "UploadRequest"
     )
 
 
 def _estimate() -> dict[str, Any]:
-    summary = "Ask what would become of an image: size, tiles, seconds, and whether it would be accepted."
-    answer = {"200": _answer("Estimate", "By the latest jobs of that model and factor.")}
-    return _asking("/v1/estimate", "createEstimate", summary, answer, "EstimateRequest")
+    summary = "Estimate a job: size of the result, tiles, seconds, and whether it would be accepted."
+    answer = {"200": _answer("Estimate", "The estimate, computed from the latest jobs of that model and factor.")}
+    return _post_without_job("/v1/estimate", "createEstimate", summary, answer, "EstimateRequest")
 
 
-def _asking(path: str, name: str, summary: str, answer: dict[str, Any], request: str) -> dict[str, Any]:
-    """A POST that starts no job."""
+def _post_without_job(path: str, name: str, summary: str, answer: dict[str, Any], request: str) -> dict[str, Any]:
+    """Describe a POST endpoint that creates no job."""
     answers = {
         **answer,
         **_refused(),
-        "400": _problem("Not a JSON object."),
-        "413": _problem("Too many bytes."),
-        "422": _problem("A field is wrong; the code says which."),
-        "429": _problem("The API key has asked too often."),
-        "503": _problem("Redis or the store is away."),
+        "400": _problem("The body is not a JSON object."),
+        "413": _problem("The body or the image file has too many bytes."),
+        "422": _problem("A field is invalid; the code says which one."),
+        "429": _problem("The rate limit of the API key is reached."),
+        "503": _problem("Redis or the object store does not answer."),
     }
     body = {"required": True, "content": _json(request)}
     return {path: {"post": _operation(name, summary, answers, requestBody=body)}}
@@ -138,31 +138,28 @@ def _asking(path: str, name: str, summary: str, answer: dict[str, Any], request:
 def _webhooks() -> dict[str, Any]:
     secret = {"type": "object", "required": ["secret"], "properties": {"secret": {"type": "string"}}}
     answer = {
-        "description": "whsec_…, as Standard Webhooks has it.",
+        "description": "The secret (whsec_…), as Standard Webhooks defines it.",
         "content": {"application/json": {"schema": secret}},
     }
     return {
         "/v1/webhook-secret": {
             "get": _operation(
                 "readWebhookSecret",
-                "What messages to the caller's webhook_url are signed with.",
-                {"200": answer, **_refused(), "503": _problem("Redis is away.")},
+                "Read the secret that signs webhooks for the caller's jobs.",
+                {"200": answer, **_refused(), "503": _problem("Redis does not answer.")},
             )
         }
     }
 
 
 def _models() -> dict[str, Any]:
-    away = {**_refused(), "503": _problem("The store is away.")}
+    away = {**_refused(), "503": _problem("The object store does not answer.")}
     missing = {**away, "404": _problem("There is no such model.")}
+    models, model = _answer("ModelList", "All models."), _answer("ModelDetails", "The model with its versions.")
     return {
-        "/v1/models": {
-            "get": _operation("listModels", "Which models there are.", {"200": _answer("ModelList", "All."), **away})
-        },
+        "/v1/models": {"get": _operation("listModels", "List all models.", {"200": models, **away})},
         "/v1/models/{model}": {
-            "get": _operation(
-                "readModel", "One model.", {"200": _answer("ModelDetails", "With its versions."), **missing}, [MODEL]
-            )
+            "get": _operation("readModel", "Read one model.", {"200": model, **missing}, [MODEL]),
         },
         "/v1/models/{model}/jobs": {"post": _accepting("createModelJob", "Submit an image for this model.", MODEL)},
     }
@@ -173,10 +170,10 @@ def _one_job() -> dict[str, Any]:
     return {
         "/v1/jobs/{job_id}": {
             "get": _operation(
-                "readJob", "The job now.", {"200": _answer("Snapshot", "The job."), **missing}, [JOB_ID, TOKEN]
+                "readJob", "Read the job.", {"200": _answer("Snapshot", "The job."), **missing}, [JOB_ID, TOKEN]
             ),
             "delete": _operation(
-                "cancelJob", "Cancel the job.", {"200": _answer("Snapshot", "The job after that."), **missing}, [JOB_ID]
+                "cancelJob", "Cancel the job.", {"200": _answer("Snapshot", "The new state."), **missing}, [JOB_ID]
             ),
         },
     }
@@ -188,20 +185,20 @@ def _follow() -> dict[str, Any]:
         "/v1/jobs/{job_id}/events": {
             "get": _operation(
                 "followJob",
-                "Server-sent events: all after Last-Event-ID, then live to the end of the job.",
+                "Follow the job with server-sent events: all after Last-Event-ID, then new ones until the job ends.",
                 {
                     "200": {
-                        "description": "Each event's data is an Event; its id is for Last-Event-ID.",
+                        "description": "A stream: the data of each event is an Event, its id is for Last-Event-ID.",
                         "content": {"text/event-stream": {"schema": _frame()}},
                     },
-                    "204": {"description": "Nothing more will come."},
+                    "204": {"description": "The job has ended, and there are no more events."},
                     "400": _problem("Last-Event-ID is not an event id."),
                     **missing,
                 },
                 [
                     JOB_ID,
                     TOKEN,
-                    _header("Last-Event-ID", "Id of the last event that was seen."),
+                    _header("Last-Event-ID", "Id of the last event that the client has received."),
                     {"name": "last_event_id", "in": "query", "schema": {"type": "string"}},
                 ],
             )
@@ -210,7 +207,7 @@ def _follow() -> dict[str, Any]:
 
 
 def _frame() -> dict[str, Any]:
-    """One server-sent event, as OpenAPI 3.2 describes them."""
+    """Describe one server-sent event in the way of OpenAPI 3.2."""
     data = {
         "type": "string",
         "contentMediaType": "application/json",
@@ -222,52 +219,50 @@ def _frame() -> dict[str, Any]:
 def _images() -> dict[str, Any]:
     missing = _missing()
     image = {
-        "302": {"description": "A fresh presigned link.", "headers": {"Location": {"schema": {"type": "string"}}}},
-        "409": _problem("The job is not finished."),
+        "302": {"description": "A new presigned URL.", "headers": {"Location": {"schema": {"type": "string"}}}},
+        "409": _problem("The job has not ended."),
         "410": _problem("The job ended without a result."),
         **missing,
     }
     after = {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999}}
     preview = {
-        "200": _answer("PreviewTiles", "What is finished, but for the first `after` pieces; none once the job ended."),
+        "200": _answer("PreviewTiles", "Finished pieces without the first `after`; none when the job has ended."),
         **missing,
-        "422": _problem("after is no number."),
+        "422": _problem("after is not a number."),
     }
     return {
         "/v1/jobs/{job_id}/preview": {
-            "get": _operation("readPreview", "A look at it.", preview, [JOB_ID, TOKEN, after])
+            "get": _operation("readPreview", "Read the job's preview.", preview, [JOB_ID, TOKEN, after])
         },
-        "/v1/jobs/{job_id}/result": {"get": _operation("readResult", "The enlarged image.", image, [JOB_ID, TOKEN])},
+        "/v1/jobs/{job_id}/result": {"get": _operation("readResult", "Get the result.", image, [JOB_ID, TOKEN])},
         "/v1/jobs/{job_id}/original": {
-            "get": _operation("readOriginal", "Its bicubic enlargement.", image, [JOB_ID, TOKEN])
+            "get": _operation("readOriginal", "Get the bicubic enlargement.", image, [JOB_ID, TOKEN])
         },
     }
 
 
 def _operators() -> dict[str, Any]:
     return {
-        "/healthz": {
-            "get": _operation("healthz", "Whether the process answers.", {"200": {"description": "It does."}})
-        },
+        "/healthz": {"get": _operation("healthz", "Liveness probe.", {"200": {"description": "The process answers."}})},
         "/readyz": {
             "get": _operation(
                 "readyz",
-                "Whether Redis and the store answer.",
-                {"200": {"description": "They do."}, "503": _problem("One of them does not.")},
+                "Readiness probe.",
+                {"200": {"description": "Redis and the store answer."}, "503": _problem("One of them does not.")},
             )
         },
         "/metrics": {
-            "get": _operation("metrics", "Prometheus metrics.", {"200": {"description": "Text format."}, **_refused()})
+            "get": _operation("metrics", "Read metrics.", {"200": {"description": "Prometheus text."}, **_refused()})
         },
     }
 
 
 def _missing() -> dict[str, Any]:
-    return {**_refused(), "404": _problem("The caller has no such job.")}
+    return {**_refused(), "404": _problem("The caller has no job with this id.")}
 
 
 def _refused() -> dict[str, Any]:
-    return {"401": _problem("An API key is needed."), "403": _problem("The server was not told who may use it.")}
+    return {"401": _problem("An API key is needed."), "403": _problem("UPRES_ACCESS is not set on the server.")}
 
 
 def _operation(

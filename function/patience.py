@@ -1,34 +1,34 @@
-"""How long the function waits for somebody who reads nothing of what is sent."""
+"""The timeout for clients that read nothing of what the function sends."""
 
 import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 STALLED_SECONDS = 30.0
-"""Whoever took nothing for so long is not there any more; a browser comes back and goes on where it was."""
+"""A connection whose client reads nothing for this many seconds is closed. A browser reconnects and resumes."""
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """Drops a connection whose reader has stalled.
+    """Uvicorn's protocol, which also closes a connection whose client has stalled.
 
-    A stalled reader costs what asyncio and the kernel hold back for it, less than a MiB, but for ever: TCP itself
-    keeps a connection alive whose other end acknowledges and takes nothing.
+    asyncio and the kernel buffer less than 1 MiB for a stalled client, but without a timeout they would do it for ever:
+    TCP keeps a connection open as long as the client acknowledges packets, even if it reads nothing.
     """
 
     _stalled: asyncio.TimerHandle | None = None
 
     def pause_writing(self) -> None:
-        """The reader does not keep up (see asyncio.Protocol)."""
+        """The write buffer is full: start the timeout (see asyncio.Protocol)."""
         super().pause_writing()
         self._stalled = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """The client reads again: stop the timeout."""
         self._forget()
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """The connection is closed: stop the timeout."""
         self._forget()
         super().connection_lost(exc)
 

@@ -1,4 +1,4 @@
-"""Errors → problem details (RFC 9457): the one boundary where exceptions become answers."""
+"""Conversion of exceptions to problem details (RFC 9457): only this module makes answers from exceptions."""
 
 import logging
 
@@ -16,7 +16,7 @@ log = logging.getLogger("upres.function")
 
 
 def describe(error: Exception) -> Problem:
-    """Any exception as a problem; what nobody foresaw is logged and says nothing to the outside."""
+    """Convert any exception to a problem. Unexpected exceptions are logged; the problem shows no details of them."""
     if isinstance(error, RedisError):
         log.warning("redis: %s", error)
         error = QueueUnavailable("The job queue does not answer; nothing was accepted. Try again in a few seconds.")
@@ -37,7 +37,7 @@ def describe(error: Exception) -> Problem:
 
 
 def respond(request: Request, error: Exception) -> Response:
-    """The answer to a request that raised."""
+    """Make the answer to a request whose handler raised an exception."""
     problem = describe(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if problem.retryable:
@@ -45,7 +45,7 @@ def respond(request: Request, error: Exception) -> Response:
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="upres"'
     if isinstance(error, BodyTooLarge):
-        headers["Connection"] = "close"  # else the client goes on sending what nobody reads
+        headers["Connection"] = "close"  # else the client would send the rest of the body
     return Response(problem.model_dump_json(), problem.status, headers, media_type="application/problem+json")
 
 
@@ -53,11 +53,11 @@ HANDLERS = dict.fromkeys((UpresError, redis.RedisError, HTTPException, Exception
 
 
 def _http(error: HTTPException) -> Problem:
-    """Starlette's own: no such route, wrong method."""
+    """Convert Starlette's own errors, such as an unknown path or a wrong method."""
     codes = {404: "not_found", 405: "method_not_allowed"}
     details = {
-        404: "There is nothing at this address; /openapi.json lists what there is.",
-        405: "This address does not take this method; /openapi.json lists what it takes.",
+        404: "There is nothing at this address; /openapi.json lists all addresses.",
+        405: "This address does not accept this method; /openapi.json lists the methods of each address.",
     }
     code = codes.get(error.status_code, "http_error")
     return Problem(

@@ -1,4 +1,4 @@
-"""What the entry function holds on to between requests: settings, Redis, the queue, the store."""
+"""The objects that the function keeps between requests: settings, Redis, queue and store."""
 
 from functools import cached_property
 
@@ -12,24 +12,24 @@ from upres.core.storage import Store
 
 
 class Services:
-    """Made once per process; nothing connects before it is used."""
+    """The shared objects of one process. Each connects at its first use."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        # People want an answer, and their programs ask again.
+        # Short timeouts: users wait for the answer, and their clients retry.
         self.store = Store(settings, patience=4, attempts=2)
 
     @cached_property
     def redis(self) -> Redis:
-        """A pool of impatient connections: threads may share it."""
+        """Redis with short timeouts. Threads may share it."""
         return connect_quickly(self.settings)
 
     @cached_property
     def token_secret(self) -> bytes:
-        """What tokens are signed with: the same for all processes of the function."""
+        """The secret that signs tokens, the same for all processes of the function."""
         return api_keys.shared_secret(self.redis, keys.SIGNS_TOKENS)
 
     @cached_property
     def queue(self) -> Queue:
-        """The job queue."""
+        """The RQ queue."""
         return open_queue(self.redis)

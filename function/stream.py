@@ -1,9 +1,9 @@
-"""Server-sent events of a job: replay the stream, then follow it.
+"""Server-sent events of a job: replay the events in its Redis stream, then follow it.
 
-The stream is the truth and pub/sub only the wake-up: a follower reads the stream at its own pace, so
-a slow browser costs nothing but its own connection, and a lost wake-up is made good at the next
-heartbeat. One pattern subscription per process serves all followers: even a million jobs a day publish
-only some hundred events a second.
+Events are read from the stream; pub/sub only wakes the subscribers up. So each subscriber reads at its own pace, a slow
+browser costs nothing but its own connection, and a lost wake-up delays events until the next heartbeat only. One
+pattern subscription per process serves all subscribers: even a million jobs a day publish only some hundred events a
+second.
 """
 
 import asyncio
@@ -27,27 +27,30 @@ from upres.core.settings import Settings
 log = logging.getLogger("upres.function")
 
 HEARTBEAT_SECONDS = 15
-"""Shorter than the idle timeouts of common proxies (60 s and, on some mobile networks, 30 s)."""
+"""Seconds without events after which a comment is sent: below the idle timeouts of common proxies (60 s) and of some
+mobile networks (30 s)."""
 POLL_SECONDS = 20
-"""How long a gateway that buffers is kept waiting: API Gateway gives up after 30."""
+"""Maximum seconds that a gateway which buffers waits for events: below the timeout of API Gateway, 30 s."""
 ANSWER_SECONDS = 4
-"""People want an answer."""
+"""Timeout in seconds for a read from Redis that a client waits for; then it gets a 503."""
 RECONNECT_SECONDS = 0.25
+"""Pause in seconds before the first reconnection to Redis; it doubles with each failure."""
 MAX_RECONNECT_SECONDS = 5
+"""Maximum pause in seconds before a reconnection to Redis."""
 READERS = 2
-"""Connections that read, in turn for all followers."""
+"""Number of connections to Redis that read for all subscribers of the process, one read at a time."""
 MAX_READ = 500
-"""Events that are read at once: a reader that stalls holds no more of them back."""
+"""Maximum number of events in one read, which limits the memory that a stalled subscriber holds."""
 QUIET_SECONDS = 30
-"""A subscription that brought nothing for so long may be dead: it is made anew."""
+"""A subscription that received no message for this many seconds may be dead, and is renewed."""
 Wakeups = defaultdict[str, set[asyncio.Event]]
-"""By job."""
+"""Job id → the wake-ups of its subscribers."""
 _TERMINAL = re.compile(rb'"type":"(?:succeeded|failed|cancelled)"')
 _EVENT_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 
 def check_id(event_id: str | None) -> str:
-    """Last-Event-ID → a stream id; START when there is none. Raises InvalidEventId."""
+    """Return Last-Event-ID as a stream id; events.START when it is missing or empty. Raises InvalidEventId."""
     if not event_id:
         return events.START
     if not _EVENT_ID.fullmatch(event_id):
@@ -56,12 +59,15 @@ def check_id(event_id: str | None) -> str:
 
 
 def reached(event_id: str, last_id: str) -> bool:
-    """Whether a stream id is at or after another: ids are two numbers, compared as such."""
+    """Whether `event_id` is equal to or after `last_id`. The two numbers of an id are compared as numbers."""
     return _numbers(event_id) >= _numbers(last_id)
 
 
 class Frame(NamedTuple):
-    """One event as a server-sent event (WHATWG HTML, section 9.2); a `message` event, its type is in the JSON."""
+    """One event as the text of a server-sent event (WHATWG HTML, section 9.2), of type `message`.
+
+    `terminal` says whether the event ends its job. The type of the event is in the JSON only.
+    """
 
     id: str
     terminal: bool
@@ -69,7 +75,7 @@ class Frame(NamedTuple):
 
 
 def frames(entries: Any) -> list[Frame]:
-    """Stream entries as redis-py gives them → frames; what is stored is what is sent."""
+    """Convert stream entries as redis-py returns them to frames. The stored JSON is sent without parsing it."""
     found = []
     for raw_id, fields in entries:
         event_id = raw_id.decode()
@@ -79,7 +85,7 @@ def frames(entries: Any) -> list[Frame]:
 
 
 def poll(settings: Settings, job_id: str, after: str) -> list[Frame]:
-    """The job's events after an id, as soon as there is one; empty after POLL_SECONDS."""
+    """Wait for events of the job after an id, and return them; an empty list after POLL_SECONDS without any."""
     with connect_quickly(settings, POLL_SECONDS + 5) as connection:
         answer: Any = connection.xread({keys.events(job_id): after}, MAX_READ, int(POLL_SECONDS * 1000))
         if not answer:
@@ -88,7 +94,7 @@ def poll(settings: Settings, job_id: str, after: str) -> list[Frame]:
 
 
 def wait(settings: Settings, job_id: str, seconds: float) -> bool:
-    """Whether a job ends within so many seconds."""
+    """Wait for the end of a job for at most `seconds`. Return whether it has ended."""
     after, deadline = events.START, time.monotonic() + seconds
     with connect_quickly(settings, seconds + 5) as connection:
         while (left := deadline - time.monotonic()) > 0:
@@ -101,7 +107,7 @@ def wait(settings: Settings, job_id: str, seconds: float) -> bool:
 
 
 class Hub:
-    """Follows any number of jobs of one process; belongs to the event loop that runs it."""
+    """Serves all event streams of one process. It may be used from one event loop only."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -115,11 +121,14 @@ class Hub:
 
     @property
     def subscribers(self) -> int:
-        """Open streams."""
+        """Number of open event streams."""
         return sum(map(len, list(self._followers.values())))
 
     async def follow(self, job_id: str, after: str) -> AsyncGenerator[str, None]:
-        """Frames of the job's events after an id, comments while nothing happens; ends with the job."""
+        """Yield the job's events after an id as text, and a comment every HEARTBEAT_SECONDS without events.
+
+        It ends after the terminal event. It does not raise when Redis fails: it sends comments and retries.
+        """
         self._begin_to_listen()
         failures = 0
         with self._wakeups(self._followers, job_id) as wakeup:
@@ -145,7 +154,7 @@ class Hub:
                     yield ": still here\n\n"
 
     async def ended(self, job_id: str) -> None:
-        """Return once the job has ended. Raises QueueUnavailable or redis-py's errors."""
+        """Wait until the job has ended. Raises QueueUnavailable or redis-py's errors."""
         self._begin_to_listen()
         with self._wakeups(self._waiting, job_id) as wakeup:
             while True:
@@ -156,7 +165,7 @@ class Hub:
                 await _set_soon(wakeup)
 
     async def ends(self, job_id: str) -> Any:
-        """The first and the last entry of the job's stream, each in a list that is empty when there is none.
+        """Read the first and the last entry of the job's stream, each in a list that is empty when there is no stream.
 
         Raises QueueUnavailable or redis-py's errors.
         """
@@ -169,27 +178,27 @@ class Hub:
             raise QueueUnavailable("The job queue does not answer; try again in a few seconds.") from None
 
     async def _read(self, job_id: str, after: str) -> list[Frame]:
-        """The job's events after an id. Raises redis-py's errors or TimeoutError, before a proxy loses patience.
+        """Read the job's events after an id. Subscribers that were woken by the same publication share one read.
 
-        Whoever was woken by the same publication shares one read.
+        Raises redis-py's errors, or TimeoutError after HEARTBEAT_SECONDS, before a proxy closes the connection.
         """
-        place = (job_id, after, self._published)
-        if place not in self._reads:
-            self._reads[place] = asyncio.create_task(self._fetch(job_id, after))
-            self._reads[place].add_done_callback(lambda task: self._forget(place, task))
-        return await asyncio.shield(self._reads[place])
+        read_key = (job_id, after, self._published)
+        if read_key not in self._reads:
+            self._reads[read_key] = asyncio.create_task(self._fetch(job_id, after))
+            self._reads[read_key].add_done_callback(lambda task: self._forget(read_key, task))
+        return await asyncio.shield(self._reads[read_key])
 
     async def _fetch(self, job_id: str, after: str) -> list[Frame]:
         async with asyncio.timeout(HEARTBEAT_SECONDS):
             return frames(await self._redis.xrange(keys.events(job_id), min=f"({after}", count=MAX_READ))
 
-    def _forget(self, place: tuple[str, str, int], task: "asyncio.Task[list[Frame]]") -> None:
-        del self._reads[place]
+    def _forget(self, read_key: tuple[str, str, int], task: "asyncio.Task[list[Frame]]") -> None:
+        del self._reads[read_key]
         if not task.cancelled():
-            task.exception()  # told to whoever still waits for it
+            task.exception()  # mark it as retrieved, else asyncio logs it when no subscriber waits any more
 
     async def close(self) -> None:
-        """Let go of Redis."""
+        """Stop to listen, and close the connections to Redis."""
         if self._listener:
             self._listener.cancel()
             with suppress(asyncio.CancelledError):
@@ -198,14 +207,14 @@ class Hub:
         await self._subscriber.aclose()
 
     async def _is_over(self, job_id: str, after: str) -> bool:
-        """Whether a quiet job will stay so: it ended before the id asked for, or its stream expired."""
+        """Whether no event can follow: the terminal event is not after the given id, or the stream has expired."""
         with suppress(RedisError, OSError):
             last = events.parse(await self._redis.xrevrange(keys.events(job_id), count=1))
             return not last or (events.is_terminal(last[0][1]) and reached(after, last[0][0]))
         return False
 
     async def _expire(self, job_id: str) -> None:
-        """End a job whose deadline passed while no worker was there to say so."""
+        """Fail a job whose deadline has passed, in case no worker runs that would do it."""
         with suppress(RedisError, OSError):
             deadline = await self._redis.zscore(keys.DEADLINES, job_id)
             if deadline and deadline < time.time() * 1000:
@@ -216,19 +225,19 @@ class Hub:
             self._listener = asyncio.create_task(self._listen())
 
     @contextmanager
-    def _wakeups(self, place: Wakeups, job_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever something may have been published about the job."""
+    def _wakeups(self, registered: Wakeups, job_id: str) -> Iterator[asyncio.Event]:
+        """Register a wake-up: an asyncio event that is set when an event of the job may have been published."""
         wakeup = asyncio.Event()
-        place[job_id].add(wakeup)
+        registered[job_id].add(wakeup)
         try:
             yield wakeup
         finally:
-            place[job_id].discard(wakeup)
-            if not place[job_id]:
-                del place[job_id]
+            registered[job_id].discard(wakeup)
+            if not registered[job_id]:
+                del registered[job_id]
 
     async def _listen(self) -> None:
-        """Wake the followers of each job that something is published about; reconnect for ever."""
+        """Wake the subscribers of each job for which an event is published; reconnect without limit."""
         failures = 0
         while True:
             try:
@@ -240,15 +249,15 @@ class Hub:
             except (RedisError, OSError):
                 failures += 1
                 await asyncio.sleep(_pause(failures))
-            except Exception:  # a listener that ended would delay every event to the next heartbeat
+            except Exception:  # without a listener every event would wait for the next heartbeat
                 log.exception("the subscription failed")
                 await asyncio.sleep(RECONNECT_SECONDS)
 
     def _wake(self, message: dict[str, Any]) -> None:
         self._published += 1
-        if message["type"] == "psubscribe":  # whatever was published before this was missed
-            places = [*self._followers.values(), *self._waiting.values()]
-            wakeups = [wakeup for place in places for wakeup in place]
+        if message["type"] == "psubscribe":  # events that were published before this were missed
+            registered = [*self._followers.values(), *self._waiting.values()]
+            wakeups = [wakeup for one_job in registered for wakeup in one_job]
         else:
             job_id = message["channel"].decode(errors="replace").removeprefix(keys.channel(""))
             wakeups = list(self._followers.get(job_id, ()))
@@ -259,7 +268,7 @@ class Hub:
 
 
 async def _set_soon(wakeup: asyncio.Event) -> bool:
-    """Whether it is set before a proxy loses patience."""
+    """Wait for a wake-up for at most HEARTBEAT_SECONDS. Return whether it was set."""
     with suppress(TimeoutError):
         return await asyncio.wait_for(wakeup.wait(), HEARTBEAT_SECONDS)
     return False
@@ -271,7 +280,7 @@ def _expire(settings: Settings, job_id: str) -> None:
 
 
 def _pause(failures: int) -> float:
-    """Seconds before the next attempt: longer each time, and not the same for all."""
+    """Return the seconds before the next attempt: exponential backoff with jitter."""
     longest = min(MAX_RECONNECT_SECONDS, RECONNECT_SECONDS * 2.0 ** min(failures, 10))
     return longest * random.uniform(0.5, 1)
 

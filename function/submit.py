@@ -1,4 +1,4 @@
-"""From a request to a job in the queue."""
+"""Submit a request: validate it, admit it, store its image, and enqueue a job."""
 
 import base64
 import binascii
@@ -22,7 +22,7 @@ from upres.function.services import Services
 log = logging.getLogger("upres.function")
 
 MAX_KEY_LENGTH = 255
-"""Of an Idempotency-Key, in characters."""
+"""Maximum length of an Idempotency-Key in characters."""
 
 
 def submit(
@@ -32,10 +32,10 @@ def submit(
     idempotency_key: str | None = None,
     caller: Caller = ANYBODY,
 ) -> JobAccepted:
-    """Validate, admit, store, enqueue; or find the job that the same caller's idempotency key made before.
+    """Submit a request, or find the job that the same caller's Idempotency-Key created before.
 
-    Raises UnknownModel, InvalidRequest, TooManyBytes, IdempotencyConflict, LimitReached, QueueUnavailable,
-    StoreUnavailable, or redis-py's errors; whatever it raises, nothing was enqueued.
+    Raises UnknownModel, ModelError, InvalidRequest, TooManyBytes, IdempotencyConflict, LimitReached, QueueUnavailable,
+    StoreUnavailable, or redis-py's errors. Enqueueing comes last: after an error of an earlier step no job exists.
     """
     _check_key(idempotency_key)
     record = IdempotencyRecord(idempotency_key, request, caller.owner) if idempotency_key else None
@@ -51,7 +51,7 @@ def submit(
 
 
 def _validate(services: Services, request: JobRequest, job_id: str) -> tuple[ModelRef, bytes | None]:
-    """The model version that the job gets, and the image that came with the request, if one did.
+    """Validate a request. Return the model version for the job, and the decoded image when it came in base64.
 
     Raises UnknownModel, ModelError, InvalidRequest, TooManyBytes, StoreUnavailable or redis-py's errors.
     """
@@ -66,7 +66,7 @@ def _validate(services: Services, request: JobRequest, job_id: str) -> tuple[Mod
 
 
 def _store(services: Services, image: bytes) -> str:
-    """Put an image into the store; its key, which is not the job's id, because that is no secret."""
+    """Store an image and return its key. The key is random and not the job's id, because the id is not secret."""
     image_key = keys.upload(secrets.token_hex(16))
     services.store.put(image_key, image)
     return image_key
@@ -75,7 +75,7 @@ def _store(services: Services, image: bytes) -> str:
 def _message(
     services: Services, request: JobRequest, caller: Caller, job_id: str, ref: ModelRef, image_key: str | None
 ) -> JobMessage:
-    """What the worker gets: all of the request, and the image by its address or key only."""
+    """Make the message for the worker: the request, with the image's address or key in place of the image."""
     submitted_at = now()
     return JobMessage(
         job_id=job_id,
@@ -96,7 +96,7 @@ def _message(
 
 
 def _enqueue(services: Services, message: JobMessage, high: bool, record: IdempotencyRecord | None) -> Enqueued:
-    """Enqueue the job in a span of its own, whose context travels with it."""
+    """Enqueue the job within a span, whose context the message carries to the worker."""
     with tracing.span(
         f"send {keys.QUEUE}",
         "producer",
@@ -114,7 +114,7 @@ def _enqueue(services: Services, message: JobMessage, high: bool, record: Idempo
 
 
 def _accepted(services: Services, job: Enqueued, base_url: str) -> JobAccepted:
-    """Where to follow a job; with an empty base URL the addresses are paths."""
+    """Make the answer with the job's addresses; with an empty base URL they are paths."""
     status_url = f"{base_url.rstrip('/')}/v1/jobs/{job.job_id}"
     events_url = f"{status_url}/events"
     if services.settings.access == "keys":
@@ -129,22 +129,22 @@ def _accepted(services: Services, job: Enqueued, base_url: str) -> JobAccepted:
 
 
 def check_factor(model: str, ref: ModelRef, factor: int) -> None:
-    """Raise InvalidRequest when the model cannot enlarge so."""
+    """Raise InvalidRequest when the model version cannot enlarge by this factor."""
     if factor not in ref.factors:
         detail = f"Model {model!r} {ref.version} enlarges by {' or '.join(map(str, ref.factors))}."
         raise _invalid("upscale_factor", "unsupported_factor", detail, str(factor))
 
 
 def _check_webhook(services: Services, url: str | None) -> None:
-    """Raise InvalidRequest for a host that no worker will send to; what its name means, workers find out."""
+    """Raise InvalidRequest when the settings do not allow this host; workers check the addresses of the host."""
     host = urlsplit(url).hostname or "" if url else ""
     if host and not services.settings.may_reach(host):
-        detail = f"webhook_url: nothing may be sent to {host}; this server names the hosts that it reaches."
+        detail = f"webhook_url: this server is configured to send no webhooks to {host}; use another host."
         raise _invalid("webhook_url", "invalid_webhook_url", detail, url or "")
 
 
 def too_many_bytes(limit: int) -> TooManyBytes:
-    """What to raise for an image file that is larger."""
+    """Make the error for an image file that has more than `limit` bytes."""
     return TooManyBytes(f"The image file is larger than {limit / 1e6:g} MB; send a smaller file.")
 
 
@@ -154,7 +154,7 @@ def _status(connection: Redis, job_id: str) -> Status:
 
 
 def _decode(text: str, max_bytes: int) -> bytes:
-    """base64, optionally as a data: URL → bytes. Raises InvalidRequest or TooManyBytes."""
+    """Decode base64, optionally in a data: URL, to bytes. Raises InvalidRequest or TooManyBytes."""
     payload = "".join((text.partition(",")[2] if text.startswith("data:") else text).split())
     if len(payload) // 4 * 3 > max_bytes + 2:
         raise too_many_bytes(max_bytes)

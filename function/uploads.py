@@ -1,4 +1,4 @@
-"""Images that go straight into the store: a presigned link, since Lambda takes no more than 6 MB."""
+"""Uploads directly to the object store with presigned URLs, because Lambda accepts at most 6 MB per request."""
 
 import secrets
 from datetime import timedelta
@@ -12,7 +12,7 @@ from upres.function.submit import too_many_bytes
 
 
 def create(services: Services, request: UploadRequest, caller: Caller) -> UploadLink:
-    """A link for one image file of exactly so many bytes.
+    """Make a presigned URL for the upload of one image file of exactly `request.bytes` bytes.
 
     Raises TooManyBytes, RateLimited, StoreUnavailable or redis-py's errors.
     """
