@@ -1,4 +1,4 @@
-"""`python -m upres`: the command `upres`, for where its script is not on the PATH."""
+"""`python -m upres`: the command `upres`, for systems where its script is not on the PATH."""
 
 from upres.cli import main
 

@@ -1,4 +1,4 @@
-"""The command `upres`: the one place that knows the commands of all parts, and what each of them needs."""
+"""The command `upres` with its subcommands, which other packages define, and the extras that they need."""
 
 from importlib import import_module
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from upres.core.schema import WantedFormat
 
 
 class Subcommand(NamedTuple):
-    """A command that is imported when it is asked for."""
+    """A subcommand that is imported when it is used."""
 
     module: str
     name: str
     extra: str
-    """Of the package; it brings what the command imports."""
+    """Extra of the package upres that installs the imports of the command."""
 
 
 SUBCOMMANDS = {
@@ -30,20 +30,21 @@ SUBCOMMANDS = {
     "doctor": Subcommand("upres.console.doctor.commands", "doctor", "operator"),
 }
 OPERATOR_MODULES = ("redis", "rq", "boto3", "botocore")
-"""What `operator` brings. Of what else a command for operators may miss, the engine's libraries are in `worker`."""
+"""Modules that the extra `operator` installs. If an operator's command lacks any other module, it is a library of the
+engine, which the extra `worker` installs."""
 
 
 class Upres(click.Group):
-    """A group in which whatever is no command is a photo."""
+    """The group of all subcommands. Arguments that do not begin with a subcommand are for `enlarge`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """`upres PHOTO` is `upres enlarge PHOTO`."""
+        """Parse `upres PHOTO` as `upres enlarge PHOTO`."""
         if not args or (args[0] not in self.list_commands(ctx) and args[0] not in ("--help", "--version")):
             args = ["enlarge", *args]
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """How to enlarge, which is what most people want, and which other commands there are."""
+        """Write the help of `enlarge`, which most users want, and the list of the other commands."""
         with click.Context(enlarge, info_name="upres") as inner:
             enlarge.format_usage(inner, formatter)
             enlarge.format_help_text(inner, formatter)
@@ -52,11 +53,11 @@ class Upres(click.Group):
         self.format_epilog(ctx, formatter)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All commands, without importing them."""
+        """Return the names of all commands, without importing them."""
         return ["enlarge", *SUBCOMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A command by its name."""
+        """Import and return a command; None when there is no such command."""
         if cmd_name not in SUBCOMMANDS:
             return super().get_command(ctx, cmd_name)
         found = SUBCOMMANDS[cmd_name]
@@ -64,7 +65,7 @@ class Upres(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command. Raises click.ClickException, which says what to install, when it needs more than is there."""
+        """Run a command. Raises click.ClickException, which says what to install, when a Python package is missing."""
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
@@ -79,7 +80,7 @@ class Upres(click.Group):
 @click.version_option(__version__, prog_name="upres")
 @click.pass_context
 def main(context: click.Context) -> None:
-    """See Upres.format_help."""
+    """Set the backend of `enlarge --local`. The help comes from Upres.format_help."""
     context.obj = in_process
 
 
@@ -87,7 +88,7 @@ main.add_command(enlarge)
 
 
 def in_process(factor: int, output_format: WantedFormat, model: str | None, version: str | None) -> Backend:
-    """The engine in this process. Raises ModelNotFound or ModelError."""
+    """Open the backend that runs the engine in this process. Raises ModelNotFound or ModelError."""
     from upres.models.inprocess import InProcess
 
     return InProcess(factor, output_format, model, version)

@@ -1,1 +1,1 @@
-"""The GPU side: takes jobs from the queue, enlarges, stores, tells how far it is."""
+"""The worker: takes jobs from the queue, enlarges their images on the device, stores them, and publishes progress."""

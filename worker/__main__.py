@@ -12,7 +12,7 @@ from upres.core.settings import Settings
 
 
 def main() -> int:
-    """Serve until told to stop; 1 and one clear line when the worker cannot start, else see `serve`."""
+    """Run a worker and return its exit code (see `serve`); 1, after one line on stderr, when it cannot start."""
     parser = argparse.ArgumentParser(
         prog="python -m upres.worker",
         description="Take jobs from the queue and enlarge their images. "
@@ -20,8 +20,8 @@ def main() -> int:
     )
     parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
-        # Until jobs are taken. A container's first process would not hear of it otherwise, and whatever loads cannot be
-        # interrupted in order.
+        # While the worker loads, a signal ends the process at once: loading cannot be interrupted cleanly, and without
+        # a handler the first process of a container ignores SIGTERM. `serve` installs its own handlers later.
         signal.signal(number, lambda *_: os._exit(0))
     try:
         serve = _service()
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def _service() -> Callable[[Settings], int]:
-    """What serves; importing it takes half a second. Raises NotInstalled."""
+    """Import and return `serve`, which takes half a second. Raises NotInstalled when a package is missing."""
     try:
         from upres.worker.service import serve
     except ModuleNotFoundError as error:

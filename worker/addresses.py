@@ -1,6 +1,6 @@
-"""Which addresses an image_url may lead to: public unicast, and nothing else.
+"""Which IP addresses a worker may connect to for a client's URL: only public unicast addresses.
 
-IPv4 is everything except the table; IPv6 is only 2000::/3, except the table. Sources: the IANA IPv4
+Allowed are all IPv4 addresses and the IPv6 addresses in 2000::/3, except those in the table. Sources: the IANA IPv4
 and IPv6 Special-Purpose Address Registries (RFC 6890, RFC 8190) and the cloud providers' documents.
 """
 
@@ -40,12 +40,13 @@ REFUSED: dict[Network, str] = {
     }.items()
 }
 GLOBAL_IPV6 = IPv6Network("2000::/3")
+"""The only IPv6 range that is assigned for global unicast (RFC 4291)."""
 
 
 def why_refused(address: str, allowed: Iterable[Network] = ()) -> str | None:
-    """None when the address may be contacted, else the reason in a few words.
+    """Return None when a worker may connect to the address, else the reason in a few words.
 
-    `allowed` are networks that the operator opened although they are not public. Raises ValueError
+    `allowed` are networks that the operator allows although they are not public. Raises ValueError
     when the text is not an IP address.
     """
     ip = ip_address(address.partition("%")[0])

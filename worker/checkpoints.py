@@ -1,7 +1,7 @@
-"""Finished rows of a long job, kept in the store, so that the next attempt goes on where this one died.
+"""Checkpoints: finished rows of a long job in the object store, so that the next attempt continues below them.
 
-Rows are kept as PNG files, in order from the top. Redis knows which there are, for as long as the job has
-not ended; the files are deleted at its end, or expire.
+Each checkpoint is a PNG file with a band of rows, in order from the top. Redis lists them until the job ends. The files
+are deleted when the result is stored; otherwise they expire.
 """
 
 import logging
@@ -25,17 +25,18 @@ from upres.worker.imaging.encode import Encoders
 Pixels = npt.NDArray[np.uint8]
 
 LONG_SECONDS = 60
-"""Jobs that are expected to take longer are kept; others are done again as quickly."""
+"""Jobs that are expected to take longer than this many seconds get checkpoints; shorter ones are simply done again."""
 
 PARTS = ["parts", "parts_of"]
+"""Fields of the job's hash in Redis: the rows of its checkpoints, and the piece of work that they belong to."""
 MAX_PIXELS = 10**9
-"""No limit: these files are our own."""
+"""Limit of pixels when a checkpoint is decoded. It is never reached, because upres itself wrote the file."""
 
 log = logging.getLogger("upres.worker")
 
 
 class Rows(NamedTuple):
-    """Rows [first, last) of the output."""
+    """A half-open range [first, last) of output rows."""
 
     first: int
     last: int
@@ -45,7 +46,7 @@ class Rows(NamedTuple):
 
 
 class Checkpoints:
-    """What earlier attempts at a job left, and what this one leaves."""
+    """The checkpoints of one job: those of earlier attempts, then those of this one. `work` is its key of keys.work."""
 
     def __init__(self, connection: Redis, store: Store, encoders: Encoders, lease: Lease, work: str) -> None:
         self._connection, self._store, self._encoders, self._lease = connection, store, encoders, lease
@@ -55,13 +56,13 @@ class Checkpoints:
 
     @property
     def rows(self) -> int:
-        """How many rows from the top there are."""
+        """Number of output rows, from the top, that have a checkpoint."""
         return self._kept[-1].last if self._kept else 0
 
     def load(self) -> Iterator[Pixels]:
-        """The rows that are there, in bands (rows, width, 3); fewer when the store lost some.
+        """Yield the rows of earlier attempts, in bands (rows, width, 3), up to the first one that cannot be read.
 
-        None when they are of another piece of work: what an address delivers may have changed.
+        Yields nothing when they belong to another piece of work, because the image at an image_url may have changed.
         """
         if self._lease.attempt == 1:
             return
@@ -77,7 +78,7 @@ class Checkpoints:
             yield band
 
     def keep(self, band: Pixels) -> None:
-        """Store the rows that follow those kept so far, in the background; one band at a time."""
+        """Store the next rows as a checkpoint, in the background, after waiting for the checkpoint before."""
         self.wait()
         rows = Rows(self.rows, self.rows + len(band))
         self._kept.append(rows)
@@ -85,13 +86,13 @@ class Checkpoints:
         self._keeping = self._encoders.background(lambda: self._put(rows, band, parts))
 
     def wait(self) -> None:
-        """Until what is being stored is stored. Losing a checkpoint is no reason to fail."""
+        """Wait until the last checkpoint is stored. An error is logged; a job does not fail because of it."""
         if self._keeping and (error := self._keeping.exception()):
             JobLog(log, self._lease.job_id).warning("a checkpoint could not be kept (%s)", error)
         self._keeping = None
 
     def drop(self) -> None:
-        """Delete the files; what cannot be deleted expires."""
+        """Delete the files of all checkpoints. Files that cannot be deleted expire later."""
         self.wait()
         try:
             self._store.delete([self._key(rows) for rows in self._kept])

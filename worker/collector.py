@@ -1,4 +1,4 @@
-"""What a worker knows of itself, in Prometheus's terms, read at the moment of the scrape."""
+"""Prometheus metrics about the state of a worker, which are read when Prometheus scrapes them."""
 
 from collections.abc import Iterable
 
@@ -10,10 +10,11 @@ from upres.worker.context import WorkerContext
 from upres.worker.slots import InFlightJobs
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
+"""Upper bounds of the histogram of batch sizes, in tiles."""
 
 
 class WorkerCollector(Collector):
-    """Device, tiles, slots, store and models of one worker."""
+    """Metrics of the device, tiles, slots, store and models of one worker."""
 
     def __init__(self, context: WorkerContext, in_flight: InFlightJobs) -> None:
         self._device, self._stats, self._models = context.device, context.thread.stats, context.models
@@ -21,23 +22,23 @@ class WorkerCollector(Collector):
         self._store, self._slots, self._in_flight = context.store, context.settings.slots, in_flight
 
     def collect(self) -> Iterable[Metric]:
-        """See prometheus_client."""
+        """Yield all metrics with their current values (see prometheus_client)."""
         yield from self._device_metrics()
-        yield GaugeMetricFamily("upres_slots", "Jobs that it takes at once.", value=self._slots)
-        yield GaugeMetricFamily("upres_slots_busy", "Jobs in hand.", value=len(self._in_flight.current()))
+        yield GaugeMetricFamily("upres_slots", "Number of jobs that the worker runs at once.", value=self._slots)
+        yield GaugeMetricFamily("upres_slots_busy", "Jobs that run now.", value=len(self._in_flight.current()))
         errors = CounterMetricFamily("upres_store_errors", "Requests that the object store failed.", labels=["kind"])
         for kind, count in self._store.failures.items():
             errors.add_metric([kind], count)
         yield errors
         served = GaugeMetricFamily(
-            "upres_model_info", "Models that it has ready.", labels=["model", "version", "digest"]
+            "upres_model_info", "Models that are loaded and ready.", labels=["model", "version", "digest"]
         )
         for model in self._models.ready():
             served.add_metric([model.manifest.name, model.manifest.version, model.digest[:12]], 1)
         yield served
 
     def _device_metrics(self) -> Iterable[Metric]:
-        yield InfoMetricFamily("upres_device", "The processor.", {"kind": self._device.kind, "name": self._device.name})
+        yield InfoMetricFamily("upres_device", "The device.", {"kind": self._device.kind, "name": self._device.name})
         bytes_ = GaugeMetricFamily("upres_device_memory_bytes", "Memory of the device.", labels=["state"])
         bytes_.add_metric(["used"], self._memory.used)
         bytes_.add_metric(["free"], self._memory.total - self._memory.used)

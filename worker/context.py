@@ -1,4 +1,4 @@
-"""What all jobs of a worker process share."""
+"""The objects that all jobs of a worker process share."""
 
 from typing import NamedTuple
 

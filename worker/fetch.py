@@ -1,8 +1,8 @@
-"""image_url → bytes, and messages to webhook_url, connecting to nothing but checked addresses.
+"""Fetches an image_url and posts to a webhook_url, and connects only to addresses that are allowed.
 
-The check sits where the socket is opened: every request and every redirect passes it, the address
-that was checked is the one connected to (no second resolution to rebind), and Host, SNI and
-certificate verification stay as requests does them.
+The check runs where the socket is opened. So every request and every redirect is checked, and the socket is connected
+to the address that was checked: there is no second DNS lookup, so DNS rebinding is impossible. The Host header, SNI and
+certificate verification stay as requests implements them.
 """
 
 import logging
@@ -29,26 +29,29 @@ from upres.worker.addresses import Network, why_refused
 log = logging.getLogger("upres.worker")
 
 TOTAL_SECONDS = 10
-"""For the whole fetch, redirects included: 20 MB at 16 Mbit/s. Whoever drips holds a slot no longer."""
+"""Time limit in seconds of a whole fetch, with redirects: enough for 20 MB at 16 Mbit/s. So a server that sends slowly
+cannot occupy a slot."""
 CONNECT_SECONDS = 5
+"""Timeout in seconds of one connect."""
 MAX_REDIRECTS = 5
 PORTS = (80, 443)
 CHUNK = 1 << 16
+"""Bytes per read of a body."""
 
 
 class FetchPolicy(NamedTuple):
-    """Where an image_url may lead."""
+    """To which networks and hosts a worker may connect for a client."""
 
     networks: Sequence[Network] = ()
-    """Networks that the operator opened although they are not public; any port is fine there."""
+    """Networks that the operator allows although they are not public; any port is allowed there."""
     hosts: Sequence[str] = ()
-    """When there are any, only these hosts, or with a leading dot all below a domain."""
+    """If not empty, only these hosts are allowed; a name with a leading dot allows all hosts below that domain."""
 
 
 def fetch(url: str, max_bytes: int, policy: FetchPolicy = FetchPolicy(), seconds: float = TOTAL_SECONDS) -> bytes:
-    """The body under a URL, at most `max_bytes`, within `seconds`.
+    """Return the body at a URL, of at most `max_bytes`, within `seconds`.
 
-    Raises UrlRefused (address not public, port not 80 or 443, host not allowed, no http), UrlUnreachable
+    Raises UrlRefused (address not public, port not 80 or 443, host not allowed, not http or https), UrlUnreachable
     (no answer, too slow, too many redirects), UrlAnsweredError (not a 2xx status) or TooManyBytes.
     """
     guard = _Guard(policy, seconds, "image_url")
@@ -57,7 +60,7 @@ def fetch(url: str, max_bytes: int, policy: FetchPolicy = FetchPolicy(), seconds
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 host = urlsplit(url).hostname or host
-                # Redirects are followed here: requests would read, and unpack, the body of each.
+                # This loop follows redirects, because requests would read and decompress the body of each redirect.
                 with session.get(url, stream=True, timeout=seconds, allow_redirects=False) as response:
                     target = requests.Session().get_redirect_target(response)
                     if target is None:
@@ -74,7 +77,7 @@ def fetch(url: str, max_bytes: int, policy: FetchPolicy = FetchPolicy(), seconds
 
 
 def post(url: str, body: bytes, headers: dict[str, str], policy: FetchPolicy, seconds: float = TOTAL_SECONDS) -> int:
-    """Send a body to a URL within `seconds`; the status of the answer, of which nothing else is read.
+    """Post a body to a URL within `seconds` and return the HTTP status of the answer, whose body is not read.
 
     Redirects are not followed. Raises UrlRefused or UrlUnreachable.
     """
@@ -92,9 +95,9 @@ def post(url: str, body: bytes, headers: dict[str, str], policy: FetchPolicy, se
 
 
 class _Guard:
-    """Opens the sockets of one fetch, to checked addresses only, and shuts them all when time is up.
+    """Opens the sockets of one request, to allowed addresses only, and shuts them down when the time is up.
 
-    Socket timeouts count between bytes; this counts in total, the resolver's time included.
+    A socket timeout limits the time between two bytes. This limits the total time, including the DNS lookup.
     """
 
     def __init__(self, policy: FetchPolicy, seconds: float, what: str) -> None:
@@ -114,7 +117,10 @@ class _Guard:
             sock.close()
 
     def open(self, host: str, port: int) -> socket.socket:
-        """Connect to the first address of the host that answers; refuse if any of them is not public."""
+        """Connect to the first address of the host that answers.
+
+        Raises UrlRefused when any of its addresses is not allowed, TimeoutError when the time is up, or OSError.
+        """
         self._check_host(host)
         answers = self._resolve(host, port)
         for *_, address in answers:
@@ -123,7 +129,7 @@ class _Guard:
         for family, kind, protocol, _, address in answers:
             self.check_time()
             sock = socket.socket(family, kind, protocol)
-            # TLS takes the socket over; a second descriptor of the same connection stays ours to shut.
+            # TLS takes over this socket object. The duplicate descriptor lets `_expire` shut the connection down.
             self._sockets.append(sock.dup())
             sock.settimeout(min(CONNECT_SECONDS, max(0.01, self._deadline - time.monotonic())))
             try:
@@ -137,7 +143,7 @@ class _Guard:
         raise error
 
     def check_time(self) -> None:
-        """Raise TimeoutError when time is up."""
+        """Raise TimeoutError when the time is up."""
         if self.expired or time.monotonic() > self._deadline:
             self.expired = True
             raise TimeoutError("time is up")
@@ -149,7 +155,7 @@ class _Guard:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def _resolve(self, host: str, port: int) -> list[Any]:
-        """All addresses of the host. The resolver cannot be interrupted, so it is left alone when time is up."""
+        """Look up all addresses of the host, in a thread, because a DNS lookup that hangs cannot be interrupted."""
         answer: Future[list[Any]] = Future()
 
         def resolve() -> None:
@@ -171,14 +177,14 @@ class _Guard:
 
     def _check(self, host: str, address: str, port: int) -> None:
         if reason := why_refused(address, self._policy.networks):
-            log.info("%s: %s is %s: %s", self._what, host, address, reason)  # what names mean here is not for strangers
+            log.info("%s: %s is %s: %s", self._what, host, address, reason)  # not for the client
             raise UrlRefused(f"{self._what}: {host} is not a public address.")
         if port not in PORTS and why_refused(address) is None:
             raise UrlRefused(f"{self._what}: port {port} is not allowed; use 80 or 443.")
 
 
 def _session(guard: _Guard) -> requests.Session:
-    """A session that knows http and https, no proxies, no cookies of others, no compression to bomb with."""
+    """Open a session for http and https that uses the guard's sockets, and no proxies, no .netrc and no compression."""
 
     class PlainConnection(HTTPConnection):
         def _new_conn(self) -> socket.socket:
@@ -201,7 +207,7 @@ def _session(guard: _Guard) -> requests.Session:
 
     class Session(requests.Session):
         def get_redirect_target(self, resp: requests.Response) -> None:
-            """None for it to follow by itself, nor to read."""
+            """Return None, so that requests neither follows a redirect nor reads its body."""
 
     session = Session()
     session.trust_env = False
@@ -221,18 +227,18 @@ def _check_status(response: requests.Response) -> None:
 
 
 def _body(response: requests.Response, max_bytes: int, guard: _Guard) -> bytes:
-    """Read raw, without decoding, and stop at the first byte too many."""
+    """Read the body without decompressing it. Raises TooManyBytes at the first byte above `max_bytes`."""
     data = bytearray()
     while chunk := response.raw.read(min(CHUNK, max_bytes + 1 - len(data)), decode_content=False):
         data += chunk
         if len(data) > max_bytes:
             raise TooManyBytes(f"The image file is larger than {max_bytes / 1e6:g} MB; send a smaller file.")
-    guard.check_time()  # a body without a length ends silently when its socket is shut
+    guard.check_time()  # without a Content-Length, a socket that was shut down looks like the end of the body
     return bytes(data)
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, in a few words."""
+    """Describe the innermost cause of an error in a few words."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Golden images: a version that does not make of them what it once made is not served."""
+"""Golden images: a model version is served only if it enlarges them as it did when the version was made."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def check(model: Model, engine: Engine) -> None:
-    """Enlarge the golden images. Raises ModelRefused when one comes out differently, or what the engine raises."""
+    """Enlarge the golden images. Raises ModelRefused when a result differs too much, or the errors of the engine."""
     for golden in model.manifest.golden:
         found = measure(model, engine, golden)
         if not found >= golden.least_psnr_db:
@@ -27,19 +27,19 @@ def check(model: Model, engine: Engine) -> None:
 
 
 def measure(model: Model, engine: Engine, golden: Golden) -> float:
-    """PSNR in dB between what the engine makes of a golden image and what is expected; 0 when the size is another."""
+    """Return the PSNR in dB between the engine's result for a golden image and the expected one; 0 if sizes differ."""
     made = engine.upscale(read(model.files[golden.image.file]), golden.factor)
     expected = read(model.files[golden.enlarged.file])
     return psnr(made, expected) if made.shape == expected.shape else 0.0
 
 
 def read(path: Path) -> Pixels:
-    """(height, width, 3) of a PNG file whose digest was checked."""
+    """Decode a PNG file whose digest was checked: (height, width, 3), RGB."""
     with Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]) as image:
         return np.asarray(image.convert("RGB"))
 
 
 def psnr(one: Pixels, other: Pixels) -> float:
-    """Peak signal-to-noise ratio in dB over all channels, peak 255; infinite for equal images."""
+    """Return the peak signal-to-noise ratio in dB over all channels, with peak 255; infinite for equal images."""
     error = np.mean((one.astype(np.float64) - other) ** 2)
     return float(10 * np.log10(255**2 / error)) if error else float("inf")

@@ -1,6 +1,6 @@
 """The thread of a worker that never runs a job: it renews leases, watches deadlines, and recovers lost jobs.
 
-It has a connection of its own and never waits for a job, so a long call in a slot or on the device delays no beat.
+It has its own connection and never waits for a job, so a long call in a slot or on the device delays no heartbeat.
 """
 
 import logging
@@ -23,20 +23,21 @@ from upres.worker.slots import InFlightJob, InFlightJobs
 log = logging.getLogger("upres.worker")
 
 REDIS_TIMEOUT_SECONDS = 3
-"""A command to Redis without an answer is sent again after this; several times within a lease."""
+"""Timeout in seconds of a command to Redis. The next heartbeat tries again; three tries fit into one lease."""
 STUCK_SECONDS = 300
-"""A job that still runs so long after its failure was published hangs in a call that never returns: fetching, storing
-and all repetitions of commands together take less."""
+"""A job that still runs this many seconds after its failure was published hangs in a call that never returns: a fetch,
+a store request and all retries of commands together take less."""
 DEVICE_SECONDS = 120
-"""No batch of tiles takes longer on the device."""
+"""A call of the device that takes longer, in seconds, hangs: no batch of tiles takes this long."""
 SILENT_SECONDS = 60
-"""No beat takes longer, even when Redis does not answer."""
+"""The heartbeat hangs when its last beat began more seconds ago: a beat takes less, even if Redis does not answer."""
 
 
 class Heartbeat(threading.Thread):
     """Beats every keys.BEAT_SECONDS until it is closed.
 
-    `describe` gives the worker's record for Redis, `in_call` the seconds that the device's current call has taken.
+    `describe` returns the worker's record for Redis. `in_call` returns for how many seconds the device's current call
+    has run. `stuck` becomes true when the device or a job hangs, and stays true.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Heartbeat(threading.Thread):
         """
         jobs = self._in_flight.current()
         for job_id in leases.renew(self._connection, [job.lease for job in jobs]):
-            JobLog(log, job_id).info("not ours any more; it stops at its next event", extra={"event": "lost"})
+            JobLog(log, job_id).info("not held any more; it stops at its next event", extra={"event": "lost"})
         for job in jobs:
             self._check(job)
         if self._in_call() > DEVICE_SECONDS:
@@ -81,10 +82,10 @@ class Heartbeat(threading.Thread):
             self.stuck = True
         self.publish()
         for job_id, outcome in leases.recover(self._connection):
-            JobLog(log, job_id).warning("was without a worker, or late: %s", outcome, extra={"event": outcome})
+            JobLog(log, job_id).warning("had no worker, or passed its deadline: %s", outcome, extra={"event": outcome})
 
     def hangs(self) -> str | None:
-        """What hangs, in a few words: the device, a job or this thread; None when nothing does."""
+        """Say in a few words what hangs: the device, a job or this thread; None when nothing hangs."""
         if self._in_call() > DEVICE_SECONDS:
             return "a call of the device does not return"
         if self.stuck:
@@ -103,18 +104,18 @@ class Heartbeat(threading.Thread):
         workers.deregister(self._connection, self._describe().name)
 
     def _check(self, job: InFlightJob) -> None:
-        """Publish the failure of a job whose time is up, even while a call in it hangs; notice that it hangs."""
+        """Publish the failure of a job whose time is up, even while a call in it hangs. Set `stuck` when it hangs."""
         now = time.monotonic()
         if job.failed_at is None and now > job.until:
             publish_failure(self._connection, job.lease, _time_out(job.lease))
             job.failed_at = now
         if job.failed_at is not None and now > job.failed_at + STUCK_SECONDS:
-            JobLog(log, job.lease.job_id).error("hangs")
+            JobLog(log, job.lease.job_id).error("the job hangs")
             self.stuck = True
 
 
 def _time_out(lease: Lease) -> TimedOut:
-    """The error for a job whose time is up: its own deadline, or the limit of one attempt."""
+    """Return the error for a job whose time is up: its own deadline passed, or the time limit of one attempt."""
     if lease.seconds_left < keys.JOB_SECONDS:
         return DeadlineExceeded(leases.LATE)
     return TimedOut(f"The job took longer than {keys.JOB_SECONDS} seconds; send a smaller image.")

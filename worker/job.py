@@ -39,7 +39,7 @@ log = logging.getLogger("upres.worker")
 
 
 class StoredImages(NamedTuple):
-    """A finished enlargement in the object store, and the bicubic one beside it."""
+    """The two images of a result in the object store: the enlargement, and a bicubic one for comparison."""
 
     enlarged: str
     """Object key."""
@@ -49,13 +49,14 @@ class StoredImages(NamedTuple):
     """Width and height of both, in pixels."""
     format: OutputFormat
     device: str
-    """Name of the processor that made it."""
+    """Name of the device that computed the enlargement."""
 
 
 def run(context: WorkerContext, job: JobMessage, lease: Lease) -> None:
-    """Do one job and publish how it ended.
+    """Run one job and publish how it ended.
 
-    Raises redis-py's errors when that could not be published, and DeviceLost: then another attempt has to follow.
+    Raises redis-py's errors when an event could not be published, and DeviceLost when this process cannot use its
+    device any more. In both cases the job has not ended, and needs another attempt.
     """
     with _span(job):
         report = Report(job, context.connection, context.device.name, lease)
@@ -72,9 +73,10 @@ def run(context: WorkerContext, job: JobMessage, lease: Lease) -> None:
 
 
 def process(context: WorkerContext, job: JobMessage, report: Report) -> Result:
-    """The five stages of a job; identical work that is done already is not done again.
+    """Run the five stages of a job and return its result. If an identical job has a result, return that instead.
 
-    Raises JobEnded when the job is not this worker's any more, or waits for an identical one; else UpresError.
+    Raises JobEnded when this worker does not hold the job any more, or when it waits for an identical job. Raises
+    UpresError when a stage fails.
     """
     report.started()
     factor = job.upscale_factor
@@ -112,7 +114,7 @@ def process(context: WorkerContext, job: JobMessage, report: Report) -> Result:
 
 @contextmanager
 def _engine(context: WorkerContext, job: JobMessage, report: Report) -> Iterator[Engine]:
-    """The engine with the job's model, which is loaded first if it is not there."""
+    """Give the engine with the job's model for the block, and load the model first if it is not in memory."""
     ref = ModelRef(version=job.model_version, digest=job.model_digest, factors=())
     if not context.models.has(ref.digest):
         report.notice(f"Model {job.model} {job.model_version} is being loaded.")
@@ -121,7 +123,7 @@ def _engine(context: WorkerContext, job: JobMessage, report: Report) -> Iterator
 
 
 def _fetch(context: WorkerContext, job: JobMessage) -> bytes:
-    """The image file, from the store or from its URL."""
+    """Fetch the image file from the store or from its URL. Raises FetchError, TooManyBytes or StoreUnavailable."""
     limit = context.settings.max_input_bytes
     if job.image_url is not None:
         left = max(1, min(TOTAL_SECONDS, (job.deadline - now()).total_seconds()))
@@ -137,9 +139,9 @@ def _fetch(context: WorkerContext, job: JobMessage) -> bytes:
 
 
 def _claim(context: WorkerContext, work: str, lease: Lease) -> StoredImages | None:
-    """What an identical job made; None when this job has to make it. JobEnded when it waits for another that does."""
+    """Return the images of an identical job, or None if this job must make them. Raises JobEnded when it must wait."""
     claim = coalescing.claim(context.connection, work, lease)
-    if isinstance(claim, Result) and not _are_there(context.store, claim):
+    if isinstance(claim, Result) and not _both_exist(context.store, claim):
         claim = coalescing.claim(context.connection, work, lease, gone=True)
     if isinstance(claim, Result):
         made, store = claim, context.store
@@ -150,15 +152,15 @@ def _claim(context: WorkerContext, work: str, lease: Lease) -> StoredImages | No
     return None
 
 
-def _are_there(store: Store, result: Result) -> bool:
-    """Whether both images of a result are still in the store."""
+def _both_exist(store: Store, result: Result) -> bool:
+    """Return whether both images of a result are still in the store."""
     return all(store.exists(store.key(uri)) for uri in (result.sr_image_uri, result.original_image_uri))
 
 
 def _new_images(
     context: WorkerContext, job: JobMessage, lease: Lease, size: tuple[int, int], format: OutputFormat
 ) -> StoredImages:
-    """Where the images of this attempt will be stored."""
+    """Return the object keys under which this attempt will store its images, with their size and format."""
     name = (job.job_id, lease.attempt, formats.EXTENSIONS[format])
     return StoredImages(keys.result(*name), keys.original(*name), size, format, context.device.name)
 
@@ -166,7 +168,7 @@ def _new_images(
 def _enlarged_bands(
     engine: Engine, report: Report, picture: Picture, factor: int, checkpoints: Checkpoints, on_piece: OnPiece | None
 ) -> Iterator[Pixels]:
-    """Bands of rows, (rows, width·factor, 3): first those that an earlier attempt left, then new ones."""
+    """Yield bands of rows, (rows, width·factor, 3): first the checkpoints of earlier attempts, then new ones."""
     for band in checkpoints.load():
         if on_piece:
             on_piece(checkpoints.rows - len(band), 0, band)
@@ -185,7 +187,7 @@ def _enlarged_bands(
 
 
 def _result(context: WorkerContext, job: JobMessage, images: StoredImages, seconds: dict[Stage, float]) -> Result:
-    """The result as this job publishes it: with links and a file name of its own."""
+    """Return the result that this job publishes, with its own presigned URLs and file name."""
     store, file_name = context.store, f"{_stem(job)}_x{job.upscale_factor}.{formats.EXTENSIONS[images.format]}"
     return Result(
         sr_image_url=store.presign(images.enlarged, file_name),
@@ -206,7 +208,7 @@ def _result(context: WorkerContext, job: JobMessage, images: StoredImages, secon
 
 
 def _stem(job: JobMessage) -> str:
-    """The name of the input without its extension, without characters that cannot be printed; else the job's id."""
+    """Return the input's file name without extension and non-printable characters; if that is empty, the job's id."""
     name = job.image_name or unquote(urlsplit(job.image_url or "").path)
     return "".join(filter(str.isprintable, PurePath(name).stem)) or job.job_id
 
@@ -219,7 +221,7 @@ def _succeed(context: WorkerContext, job: JobMessage, lease: Lease, result: Resu
 
 
 def _fail(context: WorkerContext, job: JobMessage, lease: Lease, error: Exception) -> None:
-    """Publish why the job failed. An unforeseen error goes into the log and to the dead letters, not to the user."""
+    """Publish why the job failed. An unforeseen error is logged and makes a dead letter; its text is not published."""
     unforeseen = not isinstance(error, UpresError)
     if not isinstance(error, UpresError):
         JobLog(log, job.job_id).error("unforeseen error", exc_info=error)
@@ -232,7 +234,7 @@ def _fail(context: WorkerContext, job: JobMessage, lease: Lease, error: Exceptio
 
 
 def _span(job: JobMessage) -> AbstractContextManager[Any]:
-    """The span of the whole job, named by OpenTelemetry's conventions for messaging."""
+    """Open the span of the whole job, named by OpenTelemetry's semantic conventions for messaging."""
     return tracing.span(
         f"process {keys.QUEUE}",
         "consumer",

@@ -1,8 +1,8 @@
-"""Follows the labels of models: a version that a label newly means is made ready first, then jobs get it.
+"""Watches the labels of models. When a label moves to another version, the worker loads it before new jobs get it.
 
-Loading and checking happen in this thread, beside the jobs. The switch is one write to Redis (core/served_models.py),
-made when every worker that serves the model has the new version ready, so that no job waits for it; jobs that were
-accepted before finish on the version that they were promised.
+This thread loads and checks the version while jobs run. Then one write to Redis (core/served_models.py) switches new
+jobs to it, as soon as every worker that serves the model has it ready, so that no job waits for a model to load. Jobs
+that were accepted before the switch finish with the version that they were promised.
 """
 
 import logging
@@ -25,14 +25,15 @@ from upres.worker.model_cache import ModelCache
 log = logging.getLogger("upres.worker")
 
 WATCH_SECONDS = 2.0
-"""How often labels are read."""
+"""Interval in seconds at which labels are read."""
 SERVED = (STABLE, CANARY)
-"""Labels that jobs get without asking."""
+"""Labels of the versions that a job gets if its request names no version."""
 REFUSALS = (ModelError, ModelNotFound, ModelUnavailable)
+"""Errors that say that one version cannot be served."""
 
 
 class LabelWatcher(threading.Thread):
-    """Looks after the labels of all models that are in memory, until it is closed."""
+    """Watches the labels of all models that are in memory, until it is closed."""
 
     def __init__(self, settings: Settings, store: Store, models: ModelCache, memory: Memory) -> None:
         super().__init__(name="watcher", daemon=True)
@@ -48,7 +49,7 @@ class LabelWatcher(threading.Thread):
         self._closed = threading.Event()
 
     def run(self) -> None:
-        """Watch."""
+        """Refresh the labels of all models every WATCH_SECONDS; errors are logged, and the next round tries again."""
         while not self._closed.wait(WATCH_SECONDS):
             self._memory.refresh()
             for name in {model.manifest.name for model in self._models.ready()}:
@@ -60,29 +61,32 @@ class LabelWatcher(threading.Thread):
                     log.exception("labels of model %s", name)
 
     def close(self) -> None:
-        """Watch no more; a version that is being loaded is given up with the process."""
+        """Stop watching. The thread does not wait for a version that is being loaded; it ends with the process."""
         self._closed.set()
 
     def _warn(self, name: str, reason: str) -> None:
-        """Say it once, not every other second."""
+        """Log a warning about a model's labels, unless the last warning about them was the same."""
         if self._warned.get(name) != reason:
             log.warning("labels of model %s: %s", name, reason)
         self._warned[name] = reason
 
     def prepare(self, name: str) -> None:
-        """What a worker does before it takes jobs: have ready what is served now, besides what labels mean."""
+        """Load the versions that are served now, then those that the labels mean, before the worker takes jobs.
+
+        They differ while a label is being moved. Raises what `refresh` raises.
+        """
         before = served_models.published(self._connection, name)
         for label, ref in before.labels.items() if before else ():
             if label in SERVED:
-                with suppress(*REFUSALS):  # if it matters, refresh says so
+                with suppress(*REFUSALS):  # if the version is needed, refresh raises the error
                     self._make_ready(name, ref)
         self.refresh(name)
 
     def refresh(self, name: str) -> None:
-        """Make ready what a model's labels mean, and served it to new jobs.
+        """Load the versions that a model's labels mean, and publish them for new jobs when all workers have them.
 
-        Raises ModelNotFound, ModelError or ModelUnavailable when no version can be served, or not the one that is
-        served already; StoreUnavailable; redis-py's errors.
+        Raises ModelNotFound, ModelError or ModelUnavailable when no version can be served, or when this worker cannot
+        serve a version that other workers serve; StoreUnavailable; redis-py's errors.
         """
         before = served_models.published(self._connection, name)
         labels = self._apply_rule(name, registry.labels(self._store, name), before)
@@ -106,11 +110,11 @@ class LabelWatcher(threading.Thread):
         self._models.keep(self._digests_to_keep())
 
     def count(self, name: str, digest: str, well: bool) -> None:
-        """A job ended; where a rule decides about a canary, it wants to know."""
+        """Count in Redis a job that has ended, if its model version is a canary with a rule; otherwise do nothing."""
         served = self._served.get(name)
         canary = served.labels.get(CANARY) if served and served.rule else None
         if served and canary and canary.digest == digest:
-            with suppress(RedisError):  # one job more or less decides nothing
+            with suppress(RedisError):  # a rule does not depend on a single job
                 key = keys.outcomes(name)
                 self._connection.hincrby(key, f"{served.canary_run_id}:{'well' if well else 'failed'}", 1)
                 self._connection.expire(key, keys.OUTCOMES_SECONDS)
@@ -118,23 +122,26 @@ class LabelWatcher(threading.Thread):
     def _make_all_ready(
         self, name: str, labels: Labels, before: ServedModel | None
     ) -> tuple[dict[str, ModelRef], dict[str, str]]:
-        """Each label's version as far as it can be served; which versions cannot, and why."""
+        """Load the version of each label.
+
+        Returns the versions that can be served, by label, and for each version that cannot be served the reason.
+        """
         refs, refused = {}, {}
         for label, version in labels.labels.items():
             try:
                 refs[label] = self._ref(name, version)
-                if label in SERVED:  # others are asked for by name, and loaded then
+                if label in SERVED:  # the version of any other label is loaded when a job asks for it
                     self._make_ready(name, refs[label])
             except REFUSALS as error:
                 served = before.labels.get(label) if before else None
                 if served and label in refs and served.digest == refs[label].digest:
-                    raise  # it is this worker that cannot: others do, and are not to be held back
+                    raise  # other workers serve it: the fault is this worker's, and must not change the label
                 refs.pop(label, None)
                 refused[version] = str(error)
         return refs, refused
 
     def _ref(self, name: str, version: str) -> ModelRef:
-        """A version as the registry has it; what was read once is not read again, for versions never change."""
+        """Read a version's digest from the registry, once, because a version never changes."""
         if (name, version) not in self._refs:
             self._refs[name, version] = served_models.read(self._store, name, version)
         return self._refs[name, version]
@@ -145,7 +152,7 @@ class LabelWatcher(threading.Thread):
                 pass
 
     def _fall_back(self, name: str, labels: Labels, before: ServedModel | None, refused: dict[str, str]) -> ModelRef:
-        """The version that was stable before, and still can be served."""
+        """Load and return the latest earlier stable version that can be served. Raises ModelError if there is none."""
         earlier = [before.labels[STABLE].version] if before else []
         for version in dict.fromkeys([*earlier, *labels.before]):
             with suppress(*REFUSALS):
@@ -155,7 +162,7 @@ class LabelWatcher(threading.Thread):
         raise ModelError(f"No version of model {name!r} can be served. " + " ".join(refused.values()))
 
     def _all_have(self, refs: dict[str, ModelRef], before: ServedModel | None) -> bool:
-        """Whether all workers that serve the model would have these versions ready."""
+        """Return whether all workers that serve the model have these versions ready."""
         if before is None:
             return True
         old = {ref.digest for ref in before.labels.values()}
@@ -164,11 +171,11 @@ class LabelWatcher(threading.Thread):
         return all(new <= ready for ready in listed if ready & old)
 
     def _digests_to_keep(self) -> set[str]:
-        """What the labels mean of the models that are loaded at the start, and what they meant until the switch."""
+        """Return the digests of the preloaded models' versions, and of those that they replace until the switch."""
         return set().union(*(self._needed.get(name, set()) for name in self._settings.preloaded))
 
     def _apply_rule(self, name: str, labels: Labels, before: ServedModel | None) -> Labels:
-        """Make the canary stable, or give it up, when the rule says so; as it is when that cannot be done."""
+        """Promote or remove the canary when the rule says so. Returns the new labels, or the old ones if it failed."""
         canary = labels.labels.get(CANARY)
         if not labels.rule or not canary or not before or before.canary_run_id != labels.canary_run_id:
             return labels
@@ -187,4 +194,5 @@ class LabelWatcher(threading.Thread):
 
 
 def _digests(served: ServedModel) -> set[str]:
+    """Return the digests of the stable version and of the canary."""
     return {served.labels[label].digest for label in SERVED if label in served.labels}

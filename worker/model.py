@@ -1,4 +1,4 @@
-"""A model version on this machine: pulled from the registry, checked by digest, kept on disk between starts."""
+"""Pulls a model version from the registry, checks its digests, and caches its files on disk between starts."""
 
 import logging
 import os
@@ -17,28 +17,29 @@ from upres.core.storage import ObjectNotFound, Store
 log = logging.getLogger("upres.worker")
 
 CACHE_DAYS = 30
+"""`prune` deletes cached files that were not used for this many days."""
 
 
 class Model(NamedTuple):
-    """A model version whose files lie on this machine and have the digests that its manifest names."""
+    """A model version whose files are on this machine and have the digests in its manifest."""
 
     manifest: Manifest
     digest: str
     files: dict[str, Path]
-    """By the name that the manifest gives them."""
+    """Path of each file, by its name in the manifest."""
     bytes: int
-    """Size of its networks as they are stored."""
+    """Size of its networks' files, in bytes."""
 
     def __str__(self) -> str:
         return f"{self.manifest.name} {self.manifest.version}"
 
 
 def pull(store: Store, name: str, version: str, cache: Path, digest: str | None = None) -> Model:
-    """A version of a model, which has to have the digest if one is given.
+    """Get a version of a model from the cache or the registry, with this digest if one is given.
 
-    Files are cached under their digest, so a restart costs no transfer and no file is trusted for its name. Raises
-    ModelNotFound; ModelError when it is damaged or of a newer schema; ModelUnavailable when it cannot be kept;
-    StoreUnavailable.
+    Files are cached under their digest, so a restart downloads nothing, and every file is checked before it is used.
+    Raises ModelNotFound; ModelError when it is damaged, has another digest or a newer schema; ModelUnavailable when it
+    cannot be written to the cache; StoreUnavailable.
     """
     manifest, found = registry.manifest(store, name, version)
     if digest is not None and found != digest:
@@ -48,21 +49,21 @@ def pull(store: Store, name: str, version: str, cache: Path, digest: str | None 
 
 
 def open_folder(folder: Path) -> Model:
-    """A model version that lies on this machine, checked in the same way."""
+    """Open a model version in a folder on this machine, checked in the same way. Raises ModelError."""
     manifest, digest = registry.read_folder(folder)
     return _model(manifest, digest, {file.file: folder / file.file for file in manifest.files})
 
 
 def prune(cache: Path) -> None:
-    """Delete what nobody has used for CACHE_DAYS: files of old versions, and what was made of them."""
+    """Delete cached files, and networks converted from them, that were not used for CACHE_DAYS days."""
     for path in (*cache.expanduser().glob("models/*"), *cache.expanduser().glob("openvino/*")):
-        with suppress(OSError):  # another worker was faster
+        with suppress(OSError):  # another worker has deleted it
             if time.time() - path.stat().st_mtime > CACHE_DAYS * 24 * 3600:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def note_use(path: Path) -> None:
-    """See prune. A cache that may only be read is one too."""
+    """Set the file's modification time to now, so that `prune` keeps it. A read-only cache is left as it is."""
     with suppress(OSError):
         path.touch()
 
@@ -72,9 +73,9 @@ def _model(manifest: Manifest, digest: str, files: dict[str, Path]) -> Model:
 
 
 def _file(store: Store, manifest: Manifest, file: File, cache: Path) -> Path:
-    """The cached file with this digest, fetched first when it is missing or damaged."""
+    """Return the path of the cached file with this digest. It is downloaded first if it is missing or damaged."""
     path = (cache / file.sha256).with_suffix(Path(file.file).suffix)
-    with suppress(OSError):  # what cannot be read is fetched
+    with suppress(OSError):  # a file that cannot be read is downloaded
         if registry.digest(path.read_bytes()) == file.sha256:
             note_use(path)
             return path
@@ -92,7 +93,7 @@ def _file(store: Store, manifest: Manifest, file: File, cache: Path) -> Path:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write whole or not at all: several workers may share the cache."""
+    """Write a file atomically, because several workers may share the cache."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as temporary:
         try:

@@ -1,4 +1,4 @@
-"""The models that a worker has in memory: loaded when needed, within a budget, the least recently used leave first."""
+"""The models in a worker's memory: loaded when needed, and within a budget; the least recently used are unloaded."""
 
 import logging
 import threading
@@ -28,22 +28,24 @@ from upres.worker.model import Model, pull
 log = logging.getLogger("upres.worker")
 
 HEAVY_BYTES = 16 << 20
+"""A model whose networks have more bytes than this uses HEAVY_TILE."""
 HEAVY_TILE = 384
-"""Tiles of networks with so large weights are smaller: progress is told after each, and a batch delays all others."""
+"""Tile size in pixels of slow models. It is smaller, because progress is published after each tile, and a batch delays
+all other jobs."""
 
 REFUSED_SECONDS = 300
-"""A version that failed is tried again after so long: somebody may have mended it, or made room."""
+"""Seconds after which a version that failed is tried again: the operator may have repaired it, or freed disk space."""
 
 
 class LoadedModel(NamedTuple):
-    """A model that is ready."""
+    """A model that is loaded, checked and ready, with the engine that runs it."""
 
     model: Model
     engine: Engine
 
 
 class _Entry:
-    """What is loaded, or being loaded, and how many jobs need it."""
+    """One model that is loaded or being loaded, and the number of its users, which prevent its unloading."""
 
     def __init__(self) -> None:
         self.loaded: Future[LoadedModel] = Future()
@@ -51,11 +53,12 @@ class _Entry:
 
     @property
     def ready(self) -> LoadedModel | None:
+        """The loaded model; None while it is being loaded, or when that failed."""
         return self.loaded.result() if self.loaded.done() and not self.loaded.exception() else None
 
 
 class ModelCache:
-    """All models on one device, by digest. Jobs hold what they use; whatever nobody holds may leave."""
+    """All models on one device, by digest. A model that no job uses may be unloaded. Safe from all threads."""
 
     def __init__(self, settings: Settings, store: Store, device: Device, thread: DeviceThread) -> None:
         self._settings = settings
@@ -70,16 +73,16 @@ class ModelCache:
 
     @contextmanager
     def use(self, name: str, ref: ModelRef) -> Iterator[LoadedModel]:
-        """A version, loaded first if it is not there, and kept until the end of the block.
+        """Give a version for the block; it is loaded first if it is not in memory, and not unloaded within the block.
 
-        Raises ModelNotFound, ModelError, ModelUnavailable or StoreUnavailable; what is loaded already stays. A version
-        that failed is not tried again for a while.
+        Raises ModelNotFound, ModelError, ModelUnavailable or StoreUnavailable. A version that failed with ModelError or
+        ModelUnavailable is tried again only after REFUSED_SECONDS; until then the same error is raised.
         """
         self._check_refused(ref.digest)
-        entry, mine = self._enter(ref.digest)
+        entry, must_load = self._acquire(ref.digest)
         try:
-            if mine:
-                self._fill(entry, name, ref)
+            if must_load:
+                self._load_into(entry, name, ref)
             yield entry.loaded.result()
         finally:
             with self._lock:
@@ -88,21 +91,21 @@ class ModelCache:
                 self._make_room()
 
     def keep(self, digests: Set[str]) -> None:
-        """These do not leave, whatever the budget."""
+        """Never unload the versions with these digests, whatever the budget. Replaces the digests of the last call."""
         self._kept = digests
 
     def has(self, digest: str) -> bool:
-        """Whether a version is ready, so that using it takes no time."""
+        """Return whether a version is loaded and ready, so that `use` does not wait."""
         entry = self._entries.get(digest)
         return bool(entry and entry.ready)
 
     def ready(self) -> list[Model]:
-        """All versions that are ready, the most recently used last."""
+        """Return all versions that are loaded and ready, the most recently used last."""
         with self._lock:
             return [loaded.model for entry in self._entries.values() if (loaded := entry.ready)]
 
-    def _enter(self, digest: str) -> tuple[_Entry, bool]:
-        """The entry of a version, and whether whoever asks has to fill it."""
+    def _acquire(self, digest: str) -> tuple[_Entry, bool]:
+        """Add a user to a version's entry. Returns the entry, and whether it is new: then the caller must load it."""
         with self._lock:
             entry = self._entries.get(digest)
             new = entry is None
@@ -112,7 +115,8 @@ class ModelCache:
             entry.users += 1
             return entry, new
 
-    def _fill(self, entry: _Entry, name: str, ref: ModelRef) -> None:
+    def _load_into(self, entry: _Entry, name: str, ref: ModelRef) -> None:
+        """Load a version into its entry, for all threads that wait for it. If that fails, they get the same error."""
         try:
             entry.loaded.set_result(self._load(name, ref))
         except BaseException as error:
@@ -123,13 +127,14 @@ class ModelCache:
             entry.loaded.set_exception(error)
 
     def _check_refused(self, digest: str) -> None:
-        """Raise what was wrong with a version, for REFUSED_SECONDS."""
+        """Raise the error with which loading a version failed, if that was less than REFUSED_SECONDS ago."""
         since, kind, reason = self._refused.get(digest, (-REFUSED_SECONDS, ModelError, ""))
         if time.monotonic() < since + REFUSED_SECONDS:
             raise kind(reason)
         self._refused.pop(digest, None)
 
     def _load(self, name: str, ref: ModelRef) -> LoadedModel:
+        """Pull a version, warm it up and check its golden images."""
         begin = time.perf_counter()
         try:
             model = pull(self._store, name, ref.version, self._settings.cache_dir, ref.digest)
@@ -140,7 +145,7 @@ class ModelCache:
             golden.check(model, engine)
         except UpresError:
             raise
-        except Exception as error:  # whatever a library says of weights that it cannot use
+        except Exception as error:  # libraries raise many types for weights that they cannot use
             log.error("model %s %s cannot be run here", name, ref.version, exc_info=error)
             raise ModelUnavailable(f"A worker cannot run model {name!r} {ref.version}; try again.") from None
         log.info(
@@ -150,26 +155,26 @@ class ModelCache:
         return LoadedModel(model, engine)
 
     def _make_room(self) -> None:
-        """Let go of what nobody uses, the least recently used first, until the rest is within the budget."""
+        """Unload models without users, the least recently used first, until the others are within the budget."""
         budget = self._settings.model_megabytes * 1_000_000
         with self._lock:
             ready = {digest: loaded.model for digest, entry in self._entries.items() if (loaded := entry.ready)}
             total = sum(model.bytes for model in ready.values())
             for digest, model in ready.items():
                 if total > budget and not self._entries[digest].users and digest not in self._kept:
-                    log.info("model %s leaves", model)
+                    log.info("model %s is unloaded", model)
                     del self._entries[digest]
                     total -= model.bytes
 
     def _remember_tile(self, model: Model, engine: Engine) -> None:
-        """Begin with the tile size that fitted last time; note it when a smaller one is found."""
+        """Begin with the tile size that Redis has for this device, model and precision. Store there any smaller one."""
         key = keys.tile(self._device.name, model.digest, engine.compute.precision)
         with suppress(RedisError):
             engine.limit_tile(int(self._quick.get(key) or engine.tile))
 
         def remember(tile: int) -> None:
             log.warning("the device ran out of memory: tiles of %d pixels from now on", tile)
-            with suppress(RedisError):  # the device waits for this; it will be found out again
+            with suppress(RedisError):  # do not delay the device thread; the next worker finds the size again
                 self._quick.set(key, tile, ex=keys.TILE_SECONDS)
 
         engine.on_shrink = remember

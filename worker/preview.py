@@ -1,4 +1,4 @@
-"""What is finished of a result, small, for whoever watches: pieces as JPEG files, in Redis while the job runs.
+"""Previews of a running job: each finished piece of the result as a small JPEG file, in Redis until the job ends.
 
 All pieces together have at most SIDE × SIDE pixels, whatever the size of the result.
 """
@@ -15,12 +15,13 @@ from upres.core.script import call
 from upres.worker.engine.engine import Pixels
 
 SIDE = 1024
-"""Pixels of the longer side: sharp on a screen beside other things."""
+"""Longer side of the preview in pixels: enough for a sharp image in a part of a screen."""
 QUALITY = 80
+"""JPEG quality, 0 to 100."""
 
 
 class Preview:
-    """Shows a result of (width, height) pixels while it is being made."""
+    """Publishes the previews of one job, whose result has (width, height) pixels. Deletes those of earlier attempts."""
 
     def __init__(self, connection: Redis, lease: Lease, size: tuple[int, int]) -> None:
         self._connection, self._lease = connection, lease
@@ -29,7 +30,7 @@ class Preview:
         call(connection, "preview", lease.job_id, lease.holder, "")
 
     def add(self, top: int, left: int, pixels: Pixels) -> None:
-        """Show a piece, (height, width, 3), that lies there in the result."""
+        """Publish a piece, (height, width, 3), whose top left corner is at this row and column of the result."""
         x, y = self._scaled(left), self._scaled(top)
         width, height = self._scaled(left + pixels.shape[1]) - x, self._scaled(top + pixels.shape[0]) - y
         if not (width and height):

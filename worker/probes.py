@@ -1,7 +1,7 @@
-"""What a worker says to those who keep it running, on a port of its own: /healthz, /readyz and /metrics.
+"""The HTTP endpoints of a worker for its operator: /healthz, /readyz and /metrics, on UPRES_METRICS_PORT.
 
-Whoever restarts workers asks /healthz: it is 503 only when one will not get on by itself. One that loads its model is
-well, for as long as that may take. Whoever waits for workers asks /readyz: 200 while it takes jobs.
+/healthz is the liveness probe: 503 when the worker hangs and has to be restarted, else 200, also while it loads a
+model. /readyz is the readiness probe: 200 while the worker takes jobs, else 503. /metrics is for Prometheus.
 """
 
 import json
@@ -19,11 +19,11 @@ from upres.worker.metrics import REGISTRY
 State = Literal["loading", "ready", "stopping", "stuck"]
 
 LOADING_SECONDS = 900
-"""Gigabytes of weights come within a quarter of an hour, and are compiled, or something hangs."""
+"""A worker that loads for more seconds hangs: 15 minutes are enough to download and compile gigabytes of weights."""
 
 
 class Health:
-    """How a worker is. `hangs` tells what does not get on, if anything."""
+    """The state of a worker. `hangs` is a function that says what hangs, in a few words, or returns None."""
 
     def __init__(self) -> None:
         self.hangs: Callable[[], str | None] = lambda: None
@@ -31,11 +31,11 @@ class Health:
         self._since = time.monotonic()
 
     def enter(self, state: State) -> None:
-        """From now on it is so."""
+        """Set the state, and remember when."""
         self._state, self._since = state, time.monotonic()
 
     def report(self) -> dict[str, Any]:
-        """The state, since how many seconds, and what is wrong if anything is."""
+        """Return the `status`, the `seconds` since the state was set, and in `detail` the reason if it is stuck."""
         seconds = time.monotonic() - self._since
         trouble = self.hangs()
         if self._state == "loading" and seconds > LOADING_SECONDS:
@@ -45,7 +45,10 @@ class Health:
 
 
 class Probes:
-    """Answers on a port, from when the block is entered until it is left; without a port it does nothing."""
+    """An HTTP server that runs during the block; with port None it does nothing.
+
+    Raises SettingsError when the port cannot be used.
+    """
 
     def __init__(self, port: int | None, health: Health) -> None:
         self._server: ThreadingHTTPServer | None = None
@@ -68,6 +71,8 @@ class Probes:
 
 
 def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
+    """Make the class that answers requests."""
+
     def healthz() -> tuple[int, str, bytes]:
         report = health.report()
         return 503 if report["status"] == "stuck" else 200, "application/json", json.dumps(report).encode()
@@ -94,6 +99,6 @@ def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: object) -> None:
-            """Whoever looks every other second is not news."""
+            """Log nothing, because probes are requested every few seconds."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""Publishes how far a job is, as events. The first event that Redis refuses ends the work on the job."""
+"""Publishes the progress of a job as events. When Redis refuses one, the worker stops its work on the job."""
 
 import logging
 import threading
@@ -19,15 +19,15 @@ from upres.worker.engine.engine import Engine
 log = logging.getLogger("upres.worker")
 
 PERCENT: dict[Stage, float] = {"fetch": 0, "decode": 3, "upscale": 5, "encode": 85, "store": 97}
-"""Where each stage begins on the way to 100; upscaling fills its part tile by tile."""
+"""Percent at which each stage begins. Within `upscale` the percentage grows with each tile."""
 
 
 class JobEnded(Exception):
-    """The job is not this worker's any more: it has ended, another attempt goes on with it, or it waits."""
+    """The worker must stop its work on the job, which has ended, has another holder, or waits for an identical one."""
 
 
 def publish(connection: Redis, event: Event, lease: Lease, dead: bool = False) -> bool:
-    """Append an event of a job that this worker holds (core/events.py); False when it does not hold it any more."""
+    """Append an event of a job that this worker holds (core/events.py). Returns False when it does not hold the job."""
     if events.append(connection, event, lease.holder, dead) is None:
         return False
     metrics.EVENTS.labels(event.type).inc()
@@ -42,7 +42,7 @@ def publish_failure(connection: Redis, lease: Lease, error: UpresError, dead: bo
 
 
 class Report:
-    """Publishes the progress of one job, and measures its stages. Methods raise JobEnded when Redis refuses."""
+    """Publishes the progress of one job, and measures its stages. Methods raise JobEnded if Redis refuses an event."""
 
     def __init__(self, job: JobMessage, connection: Redis, device: str, lease: Lease) -> None:
         self.lease = lease
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def expected_seconds(self) -> float:
-        """How long all tiles take, judged by those that this attempt has done; 0 before the first."""
+        """Estimated seconds for all tiles of the job, from those that this attempt has done; 0 before the first."""
         done, total = self._tiles
         own = done - self._tiles_of_others
         return (time.perf_counter() - self._stage_began) / own * total if own else 0
@@ -89,7 +89,7 @@ class Report:
         JobLog(log, job.job_id).info("started, attempt %d", self.lease.attempt, extra=fields)
 
     def notice(self, text: str) -> None:
-        """Publish a sentence for people, before the first stage."""
+        """Publish a sentence for the user, before the first stage."""
         self._progress("fetch", 0, notice=text)
 
     @contextmanager
@@ -103,7 +103,7 @@ class Report:
         metrics.STAGE_SECONDS.labels(stage, self._job.model).observe(self.seconds[stage])
 
     def upscaling(self, engine: Engine) -> None:
-        """The next tiles come from this engine."""
+        """Set the engine that computes the next tiles, so that `tile` notices when its tile size shrinks."""
         self._engine, self._tile_size = engine, engine.tile
 
     def resuming(self, done: int, total: int) -> None:
@@ -113,7 +113,7 @@ class Report:
         self._progress("upscale", round(self._percent(done, total), 2), notice=notice)
 
     def tile(self, done: int, total: int) -> None:
-        """Publish a finished tile, with the time that the rest takes at the same pace."""
+        """Publish a finished tile, with the estimated seconds until the job ends."""
         self._tiles = (done, total)
         percent = self._percent(done, total)
         gained = percent - self._percent(self._tiles_of_others, total)
@@ -124,7 +124,7 @@ class Report:
         return PERCENT["upscale"] + (PERCENT["encode"] - PERCENT["upscale"]) * done / total
 
     def _shrunk(self) -> str | None:
-        """A notice when the engine's tiles have become smaller since the last tile."""
+        """Return a notice when the engine's tile size has become smaller since the last tile, else None."""
         before, self._tile_size = self._tile_size, self._engine.tile if self._engine else 0
         if self._tile_size < before:
             return f"The device ran short of memory; tiles are {self._tile_size} pixels now instead of {before}."

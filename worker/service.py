@@ -1,4 +1,4 @@
-"""The life of a worker process: load the model, warm up the device, run jobs until it is told to stop."""
+"""The life of a worker process: load the models, warm up the device, run jobs until it gets a signal."""
 
 import logging
 import os
@@ -40,18 +40,18 @@ from upres.worker.webhooks import WebhookDispatcher
 log = logging.getLogger("upres.worker")
 
 STOPPED, RESTART = 0, 75
-"""Exit codes: told to stop; the device broke down or something hangs (EX_TEMPFAIL: start again)."""
+"""Exit codes: stopped by a signal; to be restarted, because the device broke down or something hangs (EX_TEMPFAIL)."""
 CHECK_SECONDS = 0.1
-"""How often the main thread looks for signals and dead threads."""
+"""Interval in seconds at which the main thread checks for signals and dead threads."""
 GIVE_BACK_SECONDS = 3
-"""A worker that ends does not wait longer for Redis; the leases run out anyway."""
+"""A worker that ends waits at most this many seconds for Redis; without an answer the leases expire."""
 
 
 def serve(settings: Settings) -> int:
     """Prepare, then run jobs until SIGTERM or SIGINT, or until this process cannot work any more.
 
-    Then the jobs in flight have `stop_seconds` to finish; those left go back into the queue. The exit code: STOPPED
-    or RESTART. Raises what `prepare` raises.
+    Then the jobs in flight have `stop_seconds` to finish; the others go back into the queue. Returns the exit code,
+    STOPPED or RESTART. Raises what `prepare` raises.
     """
     health = Health()
     with Probes(settings.metrics_port, health):
@@ -60,7 +60,7 @@ def serve(settings: Settings) -> int:
 
 
 class WorkerThreads:
-    """All threads of a worker, and the list of jobs that they share."""
+    """All threads of a worker, and the jobs in flight, which they share."""
 
     def __init__(self, settings: Settings, context: WorkerContext, health: Health) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
@@ -76,27 +76,27 @@ class WorkerThreads:
         metrics.REGISTRY.register(WorkerCollector(context, self.in_flight))
 
     def start(self) -> None:
-        """Start all of them."""
+        """Start all threads."""
         for thread in self._all:
             thread.start()
 
     def are_well(self) -> bool:
-        """Whether all of them run, and nothing hangs."""
+        """Return whether all threads run and nothing hangs."""
         return not (self.in_flight.closed or self.heartbeat.stuck) and all(thread.is_alive() for thread in self._all)
 
     def are_busy(self) -> bool:
-        """Whether a slot still runs."""
+        """Return whether a slot still runs."""
         return any(slot.is_alive() for slot in self.slots)
 
     def close(self) -> None:
-        """Take no more jobs, labels and webhooks; the heartbeat goes on."""
+        """Take no more jobs, labels and webhooks. The heartbeat continues to renew the leases of the jobs in flight."""
         self.in_flight.close()
         self.label_watcher.close()
         self.webhooks.close()
 
 
 def _serve(settings: Settings, threads: WorkerThreads, context: WorkerContext, health: Health) -> int:
-    """Run jobs, then stop in order; the exit code."""
+    """Run jobs, then stop cleanly, and return the exit code."""
     signals = Signals()
     threads.start()
     health.enter("ready")
@@ -123,6 +123,7 @@ def _serve(settings: Settings, threads: WorkerThreads, context: WorkerContext, h
 
 
 def _log_ready(threads: WorkerThreads, context: WorkerContext) -> None:
+    """Log, and set in the metrics, how many seconds the start of the process took."""
     cold = time.time() - psutil.Process().create_time()
     metrics.COLD_START_SECONDS.set(cold)
     fields = {
@@ -144,7 +145,7 @@ def _wait_for_jobs(threads: WorkerThreads, signals: "Signals", seconds: float) -
 
 
 def _give_back(settings: Settings, in_flight: InFlightJobs) -> bool:
-    """Put the jobs in flight back into the queue, as far as Redis answers; whether there were any."""
+    """Put the jobs in flight back into the queue if Redis answers. Returns whether there were any."""
     in_flight.wait_idle(GIVE_BACK_SECONDS)  # a slot may be taking a job at this moment
     left = in_flight.current()
     with suppress(RedisError), connect_quickly(settings, GIVE_BACK_SECONDS).pipeline(transaction=False) as pipeline:
@@ -156,14 +157,14 @@ def _give_back(settings: Settings, in_flight: InFlightJobs) -> bool:
 
 
 def _exit_now(code: int) -> NoReturn:
-    """End the process without waiting for its threads: what they still do is not wanted any more."""
+    """End the process without waiting for its threads, because the results of their work are not needed any more."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)
 
 
 def _describe(name: str, context: WorkerContext, in_flight: InFlightJobs) -> Worker:
-    """The worker's record for Redis."""
+    """Return the worker's record for Redis."""
     ready = context.models.ready()
     return Worker(
         name=name,
@@ -180,7 +181,7 @@ def _describe(name: str, context: WorkerContext, in_flight: InFlightJobs) -> Wor
 
 
 def prepare(settings: Settings) -> WorkerContext:
-    """Everything that jobs need, loaded and warm.
+    """Open connections, start the device thread and the decoders, and load the models that are to be preloaded.
 
     Raises QueueUnavailable, StoreUnavailable, ModelError, Unconfined or SettingsError.
     """
@@ -214,7 +215,7 @@ def prepare(settings: Settings) -> WorkerContext:
 
 
 def _check_redis(settings: Settings) -> None:
-    """Raise QueueUnavailable before a model is loaded, which may take minutes."""
+    """Raise QueueUnavailable unless Redis answers: checked first, because loading a model may take minutes."""
     try:
         with connect_quickly(settings) as connection:
             connection.ping()
@@ -236,13 +237,13 @@ class Signals:
 
 
 class SignalFlag:
-    """A flag for signal handlers. A threading.Event may not be set by a handler that interrupted its own `wait`."""
+    """A flag that a signal handler may set. A threading.Event can deadlock when a handler sets it during its `wait`."""
 
     def __init__(self) -> None:
         self.is_set = False
 
     def wait(self, seconds: float) -> bool:
-        """Whether it is set, now or after so many seconds."""
+        """Return whether the flag is set; if it is not, sleep for `seconds` first."""
         if not self.is_set:
             time.sleep(seconds)
         return self.is_set

@@ -1,8 +1,8 @@
 """One slot runs one job at a time; a worker process has several slots, in threads.
 
 The queue is RQ's. RQ's own workers are not used: they fork for each job or block the main thread, their leases last as
-long as a job's timeout, and between pop and start they may lose a minute, or the job. What happens to a job in Redis
-is core/jobs.lua.
+long as a job's timeout, and a job whose worker dies between pop and start waits for a minute or is lost. The changes of
+a job in Redis are in core/jobs.lua.
 """
 
 import logging
@@ -27,25 +27,25 @@ from upres.worker.report import publish_failure
 log = logging.getLogger("upres.worker")
 
 POP_SECONDS = 1.0
-"""How long a slot waits for a job before it checks whether it should stop."""
+"""Seconds that a slot waits for a job before it checks whether it should stop."""
 REDIS_TIMEOUT_SECONDS = POP_SECONDS + 4
-"""A Redis that does not answer for so long counts as unreachable."""
+"""Timeout in seconds of the connection that pops jobs: longer than a pop may wait for a job."""
 MAX_FAILURES = 5
-"""After so many failures the pause between attempts does not grow any more: three seconds."""
+"""Number of failures after which the pause between retries does not grow any more; it is then at most 3.2 seconds."""
 
 
 class InFlightJob:
-    """A job that this process works on, and until when (time.monotonic) it may run."""
+    """A job that this process works on, and the time (`until`, of time.monotonic) when its time is up."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
         self.until = time.monotonic() + min(keys.JOB_SECONDS, lease.seconds_left)
         self.failed_at: float | None = None
-        """When its failure was published because its time was up; None before."""
+        """Time (of time.monotonic) at which its failure was published because its time was up; else None."""
 
 
 class InFlightJobs:
-    """The jobs that this process works on, and whether it takes more. Safe from all threads."""
+    """The jobs that this process works on. When `closed` is true, it takes no more. Safe from all threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -55,7 +55,7 @@ class InFlightJobs:
 
     @contextmanager
     def acquiring(self) -> Iterator[None]:
-        """Inside of this block a slot waits for a job and takes it; `wait_idle` waits for its end."""
+        """Mark the block in which a slot waits for a job and takes it. `wait_idle` waits for the end of such blocks."""
         with self._changed:
             self._acquiring += 1
         try:
@@ -66,28 +66,28 @@ class InFlightJobs:
                 self._changed.notify_all()
 
     def add(self, lease: Lease) -> InFlightJob:
-        """Begin with a job. Whoever calls this also calls `remove`."""
+        """Add a job that was taken. The caller must call `remove` when it ends."""
         job = InFlightJob(lease)
         with self._changed:
             self._jobs.add(job)
         return job
 
     def remove(self, job: InFlightJob) -> None:
-        """Forget a job that has ended, or that this process has given back."""
+        """Remove a job that has ended, or that this process has given back."""
         with self._changed:
             self._jobs.discard(job)
 
     def current(self) -> list[InFlightJob]:
-        """The jobs that the process works on now."""
+        """Return the jobs that the process works on now."""
         with self._changed:
             return list(self._jobs)
 
     def close(self) -> None:
-        """Take no more jobs; a slot that waits for one puts it back."""
+        """Take no more jobs. A slot that waits for a job puts it back when it comes."""
         self.closed = True
 
     def wait_idle(self, seconds: float | None = None) -> None:
-        """Return when no slot is acquiring a job any more (after `close`), or after so many seconds."""
+        """Wait until no slot is acquiring a job any more, for at most `seconds`. Call `close` first."""
         with self._changed:
             self._changed.wait_for(lambda: not self._acquiring, seconds)
 
@@ -103,7 +103,7 @@ class Slot(threading.Thread):
         self._context = context
 
     def run(self) -> None:
-        """Take jobs and run them; errors of Redis are logged and waited out."""
+        """Take jobs and run them. Errors of Redis are logged and retried with backoff."""
         failures = 0
         while not self._in_flight.closed:
             try:
@@ -119,7 +119,7 @@ class Slot(threading.Thread):
                 log.exception("%s: a job was dropped; its lease will run out", self.name)
 
     def _take(self) -> InFlightJob | None:
-        """The next job, if one comes within POP_SECONDS."""
+        """Pop and take the next job; None when none comes within POP_SECONDS, or when the job cannot be taken."""
         with self._in_flight.acquiring():
             job_id = leases.pop(self._pop_connection, POP_SECONDS)
             if job_id and self._in_flight.closed:
@@ -129,7 +129,7 @@ class Slot(threading.Thread):
             return self._in_flight.add(lease) if lease else None
 
     def _work(self, job: InFlightJob) -> None:
-        """Run one job to its end; a job whose device is lost is given back."""
+        """Run one job to its end. When the device is lost, the job is given back, and this process takes no more."""
         lease = job.lease
         try:
             if lease.seconds_left <= 0:

@@ -1,4 +1,4 @@
-"""Threads that tell addresses how jobs ended, signed, through the same checks as any address that a client gives."""
+"""Threads that send webhooks: signed messages about jobs that ended. Addresses are checked as in worker/fetch.py."""
 
 import logging
 import threading
@@ -23,15 +23,18 @@ log = logging.getLogger("upres.worker")
 
 THREADS = 4
 AT_ONCE = 2
-"""So many for one owner, or one host, at a time: who is slow holds up no others."""
+"""Maximum number of threads that send for one owner (or one host, without an owner) at a time, so that a slow receiver
+does not delay the webhooks of all others."""
 PUT_OFF_SECONDS = 2.0
+"""A webhook above AT_ONCE is due again after this many seconds."""
 POLL_SECONDS = 1.0
+"""Seconds between two checks for due webhooks while none is due."""
 GONE = 410
-"""By the rules, an address that answers so wants to hear no more of it."""
+"""HTTP status of a receiver that does not want the webhook any more (Standard Webhooks); it is not retried."""
 
 
 class WebhookDispatcher:
-    """Tells what is due, by `threads` that somebody starts, until it is closed."""
+    """Sends webhooks that are due, in `threads`, which the caller starts, until it is closed."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._connection = connect_quickly(settings)
@@ -43,15 +46,15 @@ class WebhookDispatcher:
         self.threads = [threading.Thread(target=self._run, name="webhooks", daemon=True) for _ in range(THREADS)]
 
     def close(self) -> None:
-        """Begin no more."""
+        """Send no more webhooks, except those that are being sent now."""
         self._closed.set()
 
     def _run(self) -> None:
-        """Look, tell, and look again."""
+        """Send each webhook that is due; without one, or after an error, wait for POLL_SECONDS."""
         while not self._closed.is_set():
             try:
                 if due := webhooks.due(self._connection):
-                    self._in_turn(due)
+                    self._send_unless_busy(due)
                     continue
             except RedisError as error:
                 log.warning("webhooks wait (%s)", error)
@@ -59,11 +62,12 @@ class WebhookDispatcher:
                 log.exception("a webhook failed")
             self._closed.wait(POLL_SECONDS)
 
-    def _in_turn(self, due: Due) -> None:
+    def _send_unless_busy(self, due: Due) -> None:
+        """Send a webhook, unless AT_ONCE threads already send for its owner or host; then put it off."""
         with self._lock:
-            mine = self._busy[due.subject] < AT_ONCE
-            self._busy[due.subject] += mine
-        if not mine:
+            allowed = self._busy[due.subject] < AT_ONCE
+            self._busy[due.subject] += allowed
+        if not allowed:
             webhooks.put_off(self._connection, due, PUT_OFF_SECONDS)
             return
         try:
@@ -71,10 +75,10 @@ class WebhookDispatcher:
         finally:
             with self._lock:
                 self._busy[due.subject] -= 1
-                self._busy += Counter()  # forgets who has none
+                self._busy += Counter()  # removes entries that are zero
 
     def _send(self, due: Due) -> None:
-        """Once, now; and what comes of it."""
+        """Send a webhook once. Record in Redis that it is done, or when it is due again."""
         body = self._body(due)
         try:
             status = post(due.url, body.encode(), self._headers(due, body), self._policy)
@@ -94,7 +98,7 @@ class WebhookDispatcher:
         JobLog(log, due.job_id).warning("its webhook was not delivered, %s: %s", why, then)
 
     def _body(self, due: Due) -> str:
-        """The event; links work for an hour, so those of a late attempt are new."""
+        """Return the message. A result gets new presigned URLs, because those in the stored event may have expired."""
         event = EVENT.validate_json(due.event)
         if isinstance(event, Succeeded):
             event = event.model_copy(update={"result": linked(self._store, event.result)})

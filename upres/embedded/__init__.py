@@ -1,1 +1,1 @@
-"""A whole upres on one machine, with its own Redis and object store."""
+"""Runs all parts of upres on one machine, with their own Redis and object store."""

@@ -1,4 +1,4 @@
-"""A child process on a leash, with a log, that is waited for until it is ready."""
+"""Child processes that end when this process ends (see leash.py), with a log file and a check that they are ready."""
 
 import os
 import socket
@@ -12,19 +12,21 @@ from typing import IO, Self
 import psutil
 
 POLL_SECONDS = 0.02
+"""Seconds between two checks of a child."""
 LOG_TAIL = 30
-"""Lines of a dead child's log that are shown."""
+"""Number of lines at the end of a child's log that ChildDied shows."""
 
 
 class ChildDied(Exception):
-    """A process ended that should have gone on, or did not get ready in time; the message ends with its log."""
+    """A child ended unexpectedly, or was not ready in time. The message contains the end of its log."""
 
 
 class Leashed:
-    """A process that ends, after `grace` seconds for its own way out, when this one lets go or dies.
+    """A child process that ends when `stop` is called, or when this process ends in any way.
 
-    Without a log it is a foreground command: it has this process's terminal, and hears its Ctrl-C.
-    The environment is this process's, without what it may know of another upres.
+    It gets SIGTERM, and SIGKILL after `grace` seconds. Without a log it runs in the foreground: it uses this process's
+    terminal and receives its Ctrl-C. It inherits this process's environment without the variables UPRES_* and AWS_*,
+    which may belong to another upres; `environment` is added.
     """
 
     def __init__(
@@ -50,17 +52,17 @@ class Leashed:
         self.stop()
 
     def poll(self) -> int | None:
-        """The exit code, None while it runs."""
+        """Return the exit code; None while the process runs."""
         return self._process.poll()
 
     def stop(self) -> None:
-        """Let go of the leash and wait until the process is gone."""
+        """Close the pipe, so that the process is stopped, and wait until it has ended."""
         os.close(self._leash)
         self._process.wait()
 
 
 class Child(Leashed):
-    """A leashed service with its log file, waited for until it is ready."""
+    """A service as a leashed child process. It writes its log to `{name}.log` in `folder`."""
 
     def __init__(
         self, name: str, command: list[str], environment: Mapping[str, str], folder: Path, grace: float = 10
@@ -72,7 +74,7 @@ class Child(Leashed):
 
     @property
     def process(self) -> psutil.Process:
-        """The service itself, at the end of its leash."""
+        """The process of the service itself, which is a child of leash.py's process."""
         return psutil.Process(self._process.pid).children()[0]
 
     def check(self) -> None:
@@ -82,7 +84,7 @@ class Child(Leashed):
             raise ChildDied(f"{self.name} ended with code {code}.{self._tail()}")
 
     def wait_ready(self, ready: Callable[[], bool], seconds: float = 60) -> None:
-        """Return as soon as `ready` is true; ChildDied when it never is."""
+        """Wait until `ready` returns true. Raises ChildDied when the process ends, or after `seconds`."""
         deadline = time.monotonic() + seconds
         while not ready():
             self.check()
@@ -91,18 +93,19 @@ class Child(Leashed):
             time.sleep(POLL_SECONDS)
 
     def kill(self) -> None:
-        """End it without a last word."""
+        """Kill the service with SIGKILL, and its child processes."""
         for process in psutil.Process(self._process.pid).children(recursive=True):
             process.kill()
         self.stop()
 
     def _tail(self) -> str:
+        """Return the last LOG_TAIL lines of the log, each with the name of the service."""
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
         return "".join(f"\n  {self.name} | {line}" for line in lines)
 
 
 def free_port(wanted: int = 0) -> int:
-    """The wanted port of 127.0.0.1 if nobody has it, else any free one."""
+    """Return the wanted TCP port of 127.0.0.1 if it is free, else any free port. Raises OSError when there is none."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -115,7 +118,7 @@ def free_port(wanted: int = 0) -> int:
 
 
 def accepts(port: int) -> bool:
-    """Whether something listens on the port of 127.0.0.1."""
+    """Return whether a server accepts connections on this TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from upres.embedded.stack import Local
 
 PORT = 8000
+"""Default port of the function."""
 EPILOG = """\b
 Examples:
   upres up                     serve until Ctrl-C; the page is at http://127.0.0.1:8000
   upres up -- upres photo.jpg  start everything, run one command, stop everything
 
 \b
-Exit codes: 0 stopped · 1 a part ended by itself · else that of the command
+Exit codes: 0 stopped · 1 a part ended by itself · else the exit code of COMMAND
 """
 
 
@@ -29,8 +30,8 @@ Exit codes: 0 stopped · 1 a part ended by itself · else that of the command
 def up(port: int, command: tuple[str, ...]) -> None:
     """Run all of upres on this machine: Redis, S3, function and worker.
 
-    COMMAND finds them by the UPRES_* and AWS_* variables that are set for it. Everything lies in a temporary folder,
-    and is gone at the end.
+    COMMAND gets their addresses and credentials in UPRES_* and AWS_* variables. All data is in a temporary folder,
+    which is deleted at the end.
     """
     from upres.core.errors import UpresError
     from upres.embedded.child import ChildDied
@@ -38,7 +39,7 @@ def up(port: int, command: tuple[str, ...]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)
-    # A shell that starts us in the background has SIGINT ignored, and Python then leaves it so.
+    # A shell starts background processes with SIGINT ignored, and Python does not change that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with Local(port) as local:
@@ -50,7 +51,7 @@ def up(port: int, command: tuple[str, ...]) -> None:
 
 
 def _run(local: "Local", command: list[str]) -> int:
-    """Run a command against the stack; its exit code, or ChildDied when a part of the stack ends before it."""
+    """Run a command with the stack, and return its exit code. Raises ChildDied when a part of the stack ends before."""
     from upres.embedded.child import POLL_SECONDS, Leashed
 
     if not shutil.which(command[0]):
@@ -64,7 +65,7 @@ def _run(local: "Local", command: list[str]) -> int:
 
 
 def _serve(local: "Local", port: int) -> NoReturn:
-    """Say where everything is, and watch it until Ctrl-C."""
+    """Print the addresses of all parts, and check them until Ctrl-C. Raises ChildDied when a part ends."""
     print(f"upres is ready at {local.url}   (Ctrl-C stops it)")
     if port and not local.url.endswith(f":{port}"):
         print(f"  port {port} is taken by another program")
@@ -82,4 +83,5 @@ def _serve(local: "Local", port: int) -> NoReturn:
 
 
 def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    """End the process on a signal, with the exit code of a shell, so that the stack is stopped first."""
     raise SystemExit(128 + number)

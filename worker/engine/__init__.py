@@ -1,1 +1,1 @@
-"""Pixels → more pixels: tiles, batches, the device, the networks."""
+"""The engine: enlarges pixels with the networks of a model, in tiles and batches, on one device."""

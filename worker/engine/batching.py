@@ -1,8 +1,7 @@
-"""Which tiles go to the device together: pure policy, without threads, clock or device.
+"""Decides which windows form the next batch: pure policy, without threads, clock or device.
 
-Each job in flight has a lane, first in, first out. Lanes take turns, and a batch is what stands at the
-heads of the lanes, as far as it has one shape. So a thumbnail that comes after a scan of 400 tiles waits
-for one batch, not for 400 tiles.
+Each job in flight has a lane, which is a first-in-first-out queue. Lanes take turns. A batch takes windows of one shape
+from the heads of the lanes. So a thumbnail that comes after a scan of 400 tiles waits for one batch, not for 400 tiles.
 """
 
 from collections import OrderedDict, deque
@@ -13,21 +12,21 @@ Work = TypeVar("Work")
 
 
 class Batcher(Generic[Work]):
-    """Lanes of waiting work, each item with the shape that it must share with others to be batched."""
+    """The lanes with the waiting work. Each item has a shape; only items of equal shape may share a batch."""
 
     def __init__(self) -> None:
         self._lanes: OrderedDict[Hashable, deque[tuple[Hashable, Work]]] = OrderedDict()
 
     def add(self, lane: Hashable, shape: Hashable, work: Work) -> None:
-        """Put work at the end of a lane; a lane that is new takes its turn after all others."""
+        """Append work to a lane. A new lane gets its turn after all other lanes."""
         self._lanes.setdefault(lane, deque()).append((shape, work))
 
     def next_shape(self) -> Hashable | None:
-        """The shape of the next batch: that of the lane whose turn it is. None when nothing waits."""
+        """Return the shape of the next batch: the lane whose turn it is decides. None when nothing waits."""
         return next((lane[0][0] for lane in self._lanes.values()), None)
 
     def take(self, shape: Hashable, limit: int) -> list[Work]:
-        """At most `limit` items of this shape, one per lane and round; lanes that gave one go last."""
+        """Take at most `limit` items of this shape, one per lane and round. A lane that gave one moves to the end."""
         batch: list[Work] = []
         while len(batch) < limit and (ready := [name for name, lane in self._lanes.items() if lane[0][0] == shape]):
             for name in ready[: limit - len(batch)]:
@@ -39,5 +38,5 @@ class Batcher(Generic[Work]):
         return batch
 
     def drop(self, lane: Hashable) -> None:
-        """Forget what waits in a lane."""
+        """Remove a lane and all work that waits in it."""
         self._lanes.pop(lane, None)

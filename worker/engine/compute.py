@@ -1,4 +1,4 @@
-"""What runs the networks of a model on a device: uint8 windows in, uint8 windows out."""
+"""The interface of the libraries that run a model's networks on a device: uint8 windows in, uint8 windows out."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
 Finish = Callable[[], Pixels]
-"""Waits for a batch that was started: (count, height·factor, width·factor, 3)."""
+"""Waits for a started batch and returns its windows, (count, height·factor, width·factor, 3). May raise OutOfMemory."""
 
 
 class OutOfMemory(Exception):
@@ -16,20 +16,20 @@ class OutOfMemory(Exception):
 
 
 class Compute(Protocol):
-    """The networks of one model on one device. Called from one thread."""
+    """The networks of one model on one device. Not safe from several threads: only the device thread calls it."""
 
     precision: str
-    """What tiles are computed in, for people."""
+    """Precision of the computation, such as `bfloat16`, for logs and for the key of the tile size."""
     batch_pixels: int
-    """How many pixels a batch may have before more of them make it no faster per pixel."""
+    """Maximum number of input pixels in a batch: a larger one is no faster per pixel."""
     batches_ahead: int
-    """How many batches may be under way: 1 where `start` itself does the work."""
+    """Number of batches that may be started and not finished: 1 if `start` itself computes the batch."""
     warm_up_side: int
-    """Side of the window, in pixels, with which the first use is prepared for all others."""
+    """Side in pixels of the window that the warm-up computes."""
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
-        """Begin with a batch of windows, (height, width, 3) each, all of one shape.
+        """Start a batch of RGB windows, (height, width, 3) each, all of one shape.
 
-        Raises OutOfMemory, here or in what is returned, when the device has too little memory.
+        Raises OutOfMemory when the device has too little memory; the returned function may raise it as well.
         """
         ...

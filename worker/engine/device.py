@@ -1,4 +1,4 @@
-"""Which processor the worker runs on, and what it is."""
+"""Chooses the device that the worker runs on, and reads its name and memory."""
 
 import logging
 import platform
@@ -16,12 +16,13 @@ log = logging.getLogger("upres.worker")
 
 Kind = Literal["cuda", "mps", "cpu"]
 CGROUP = Path("/sys/fs/cgroup")
-"""Where a container finds its limits (Linux, control group v2)."""
+"""Folder with the memory limit of a container (Linux, control group v2)."""
 DRIVER_SECONDS = 10
+"""Timeout of nvidia-smi in seconds."""
 
 
 class Device(NamedTuple):
-    """A kind of processor, its maker's name for it, and its memory in bytes."""
+    """A device: its kind, its product name, and its total and free memory in bytes when it was chosen."""
 
     kind: Kind
     name: str
@@ -34,7 +35,7 @@ class Device(NamedTuple):
 
 
 def choose(wanted: Literal["auto"] | Kind) -> Device:
-    """The wanted device, described; SettingsError when this machine does not have it."""
+    """Return the wanted device; `auto` means the fastest one. Raises SettingsError if this machine does not have it."""
     available = _available(wanted)
     kind = available[0] if wanted == "auto" else wanted
     if kind not in available:
@@ -47,9 +48,9 @@ def choose(wanted: Literal["auto"] | Kind) -> Device:
 
 
 class Memory:
-    """The bytes of a device's memory that somebody uses, when last asked.
+    """Used and total bytes of a device's memory, by all processes, as of the last `refresh`.
 
-    The driver is asked by whoever may wait for it: it may not answer, and cannot once the device is lost.
+    Only a thread that may block calls `refresh`: the driver may not answer, and does not when the device is lost.
     """
 
     def __init__(self, device: Device) -> None:
@@ -57,7 +58,7 @@ class Memory:
         self.used, self.total = device.memory_total - device.memory_free, device.memory_total
 
     def refresh(self) -> None:
-        """Ask; without an answer it is as before."""
+        """Read the values from the driver or the system. If that fails, log it and keep the old values."""
         try:
             free, self.total = _memory(self._kind)
         except Exception as error:
@@ -67,19 +68,19 @@ class Memory:
 
 
 def _memory(kind: Kind) -> tuple[int, int]:
-    """Free and total bytes now: of the GPU, else of the container or the machine (Apple's GPU shares it)."""
+    """Return free and total bytes of the GPU, or of the container or machine (whose memory an Apple GPU shares)."""
     if kind == "cuda":
         device = _cuda()
         return device.memory_free, device.memory_total
     machine = psutil.virtual_memory()
-    limit, current = (_number(CGROUP / name) for name in ("memory.max", "memory.current"))
+    limit, current = (_read_number(CGROUP / name) for name in ("memory.max", "memory.current"))
     if limit is None or current is None or limit >= machine.total:
         return machine.available, machine.total
     return max(0, limit - current), limit
 
 
-def _number(file: Path) -> int | None:
-    """What a file of the kernel says; None when it says nothing, or «max»."""
+def _read_number(file: Path) -> int | None:
+    """Read the number in a file of the kernel; None when the file is missing or contains «max»."""
     try:
         return int(file.read_text())
     except (OSError, ValueError):
@@ -87,14 +88,14 @@ def _number(file: Path) -> int | None:
 
 
 GPUS = tuple(map(Path, ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")))
-"""Without any of these Linux has no GPU that torch could use: NVIDIA's, WSL's, AMD's."""
+"""Device files of the GPUs that torch can use on Linux: NVIDIA, WSL, AMD. Without any of them there is no GPU."""
 
 
 def _available(wanted: str) -> list[Kind]:
-    """What the libraries here can use, the fastest first."""
+    """Return the kinds of devices that the installed libraries can use, the fastest first."""
     found: list[Kind] = ["cpu"]
     if wanted == "cpu" or (wanted == "auto" and sys.platform == "linux" and not any(gpu.exists() for gpu in GPUS)):
-        return found  # torch, which takes a second to load, would say the same
+        return found  # this saves importing torch, which takes a second
     if find_spec("torch"):
         import torch
 
@@ -111,6 +112,7 @@ def _available(wanted: str) -> list[Kind]:
 
 
 def _cuda() -> Device:
+    """Describe the CUDA device, through torch or nvidia-smi."""
     if find_spec("torch"):
         import torch
 
@@ -123,7 +125,7 @@ def _cuda() -> Device:
 
 
 def _processor() -> str:
-    """The processor's name; Linux alone does not tell it through `platform`."""
+    """Return the processor's product name. On Linux it is in /proc/cpuinfo; elsewhere `platform` knows it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

@@ -1,6 +1,6 @@
-"""The one owner of the device: a thread that takes batches from all jobs in flight and runs them.
+"""The device thread: the only thread that uses the device. It runs batches with windows of all jobs in flight.
 
-While the device works on one batch, the host prepares the next and hands out the one before.
+While the device computes one batch, this thread prepares the next one and delivers the results of the one before.
 """
 
 import logging
@@ -26,11 +26,11 @@ log = logging.getLogger("upres.worker")
 Pixels = npt.NDArray[np.uint8]
 
 LINGER_SECONDS = 0.002
-"""How long a batch that is not full waits for other jobs, while there are others."""
+"""Seconds that a batch which is not full waits for windows of other jobs, if there are other jobs."""
 
 
 class Shape(NamedTuple):
-    """What tiles of one batch have in common."""
+    """The properties that all windows of one batch share; height, width and halo are in input pixels."""
 
     compute: Compute
     factor: int
@@ -40,7 +40,11 @@ class Shape(NamedTuple):
 
 
 class Window(NamedTuple):
-    """One tile on its way: what to enlarge, who waits for it, and who hears of a tile size that memory sufficed for."""
+    """A window of one tile that is to be enlarged.
+
+    `pixels` are (height, width, 3); the future `enlarged` gets (height·factor, width·factor, 3). `on_shrink` is called
+    with the new, smaller window size in pixels when the device runs out of memory.
+    """
 
     pixels: Pixels
     shape: Shape
@@ -50,33 +54,33 @@ class Window(NamedTuple):
 
 @dataclass
 class Stats:
-    """What the device did since it started; read by whoever wants to know.
+    """Statistics of the device since the thread was started. Other threads may read them.
 
-    Busy is the time in which at least one batch was on it or on its way there or back.
+    `busy_seconds` is the time in which at least one batch was copied or computed. `since` is of time.monotonic.
     """
 
     sizes: Counter[int] = field(default_factory=Counter)
-    """How many batches of how many tiles."""
+    """Number of batches, by the number of tiles in them."""
     busy_seconds: float = 0.0
     since: float = 0.0
 
     @property
     def batches(self) -> int:
-        """How many there were."""
+        """Number of batches."""
         return self.sizes.total()
 
     @property
     def tiles(self) -> int:
-        """How many tiles they had."""
+        """Number of tiles in all batches."""
         return sum(size * count for size, count in list(self.sizes.items()))
 
     def busy_share(self) -> float:
-        """Share of the time since the start that the device was in use, 0 to 1."""
+        """Return the share of the time since the start in which the device was busy, 0 to 1."""
         return self.busy_seconds / max(1e-9, time.monotonic() - self.since)
 
 
 class DeviceThread:
-    """Runs windows that any thread submits, through any model."""
+    """Runs the windows that other threads submit, for all models. `lost` is set when the device is lost."""
 
     def __init__(self) -> None:
         self._batcher: Batcher[Window] = Batcher()
@@ -96,19 +100,22 @@ class DeviceThread:
         self.close()
 
     def open_lane(self) -> Hashable:
-        """A place for one job's tiles; `close_lane` gives it up, with all that still waits in it."""
+        """Open a lane for the windows of one job. The caller must close it with `close_lane`."""
         with self._changed:
             self._lanes += 1
         return object()
 
     def close_lane(self, lane: Hashable) -> None:
-        """The job wants no more."""
+        """Close a lane, and drop the windows that still wait in it."""
         with self._changed:
             self._lanes -= 1
             self._batcher.drop(lane)
 
     def submit(self, lane: Hashable, window: Window) -> "Future[Pixels]":
-        """Enlarge a window. The future raises DeviceOutOfMemory, DeviceLost, or what this window alone causes."""
+        """Enqueue a window, and return the future of its enlargement. Raises DeviceLost.
+
+        The future raises DeviceOutOfMemory, DeviceLost, or the error that this window causes in a batch of its own.
+        """
         if self.lost:
             raise self.lost
         with self._changed:
@@ -117,18 +124,19 @@ class DeviceThread:
         return window.enlarged
 
     def seconds_in_call(self) -> float:
-        """How long the device has been at what it does now; 0 while it waits for work."""
+        """Return for how many seconds the current call of the device has run; 0 while the thread waits for work."""
         began = self._call_began
         return 0 if began is None else time.monotonic() - began
 
     def close(self) -> None:
-        """Finish what was submitted and end."""
+        """Finish all windows that were submitted, and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join()
 
     def _serve(self) -> None:
+        """Run batches until the thread is closed. At most `batches_ahead` batches are started and not finished."""
         running: deque[tuple[list[Window], Finish]] = deque()
         while (batch := self._next(wait=not running)) or running:
             self._call_began = begin = time.monotonic()
@@ -140,7 +148,7 @@ class DeviceThread:
             self.stats.busy_seconds += time.monotonic() - begin
 
     def _next(self, wait: bool) -> list[Window]:
-        """The next batch; empty when there is none now, or none will come any more."""
+        """Return the next batch. Empty when none waits and `wait` is false, or when the thread is closed."""
         with self._changed:
             while (shape := self._batcher.next_shape()) is None:
                 if not wait or self._closed:
@@ -155,7 +163,7 @@ class DeviceThread:
             return batch
 
     def _start(self, batch: list[Window]) -> Finish | None:
-        """Begin with a batch; None when it failed, and everyone in it was told."""
+        """Start a batch. Returns None when that failed; then the futures of its windows are set already."""
         self.stats.sizes[len(batch)] += 1
         try:
             shape = batch[0].shape
@@ -165,6 +173,7 @@ class DeviceThread:
             return None
 
     def _finish(self, batch: list[Window], finish: Finish) -> None:
+        """Wait for a batch and set the futures of its windows."""
         try:
             pixels = finish()
         except Exception as error:
@@ -174,7 +183,10 @@ class DeviceThread:
                 window.enlarged.set_result(enlarged)
 
     def _recover(self, batch: list[Window], error: Exception) -> None:
-        """One by one: what fails alone is guilty, the others never know. A lost device fails all."""
+        """Run the windows of a failed batch one by one, so that only the window that causes the error fails.
+
+        When the device is lost, all fail.
+        """
         if is_sticky(error):
             log.error("the device broke down", exc_info=error)
             self.lost = DeviceLost(f"The device broke down ({error}); the job is tried again elsewhere.")
@@ -182,14 +194,18 @@ class DeviceThread:
             try:
                 if self.lost:
                     raise self.lost
-                window.enlarged.set_result(self._alone(window, window.pixels))
+                window.enlarged.set_result(self._run_alone(window, window.pixels))
             except OutOfMemory:
                 window.enlarged.set_exception(DeviceOutOfMemory("The device has too little memory; try again later."))
-            except Exception as guilty:
-                window.enlarged.set_exception(guilty)
+            except Exception as cause:
+                window.enlarged.set_exception(cause)
 
-    def _alone(self, window: Window, pixels: Pixels) -> Pixels:
-        """A window, or a part of it, in a batch of its own; in quarters when memory does not suffice: as exact."""
+    def _run_alone(self, window: Window, pixels: Pixels) -> Pixels:
+        """Run a window, or a part of it, in a batch of its own. When memory runs out, split it into about four windows.
+
+        These overlap by twice the halo, so that the pixels stay the same. Raises OutOfMemory when the part is too small
+        to split.
+        """
         shape, (height, width) = window.shape, pixels.shape[:2]
         size = max(height, width) // 2 + shape.halo
         try:
@@ -201,11 +217,11 @@ class DeviceThread:
         window.on_shrink(size)
         output = np.empty((height * shape.factor, width * shape.factor, 3), np.uint8)
         for tile in tiling.plan(height, width, size, shape.halo):
-            tiles.paste(output, tile, self._alone(window, tiles.cut(pixels, tile)), shape.factor)
+            tiles.paste(output, tile, self._run_alone(window, tiles.cut(pixels, tile)), shape.factor)
         return output
 
 
 def is_sticky(error: Exception) -> bool:
-    """Whether the CUDA context is gone: every later call in this process would fail as well."""
+    """Return whether the CUDA context is lost: then every later call in this process fails as well."""
     sticky = ("illegal memory access", "device-side assert", "unspecified launch failure", "device is lost", "ECC")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in sticky)

@@ -1,11 +1,11 @@
-"""The engine: enlarges the images of any number of jobs at once, in tiles, on one device, in fixed memory.
+"""The engine: enlarges the images of many jobs at once, in tiles, on one device, in bounded memory.
 
     upscale() ── windows ──► lanes ──► device thread ── batches ──► compute
         ▲                                    │
-        └──────── enlarged windows ──────────┘        bands of rows ──► whoever encodes them
+        └──────── enlarged windows ──────────┘        bands of rows ──► encoder
 
-Each job cuts only as many windows as keep the device busy, and gives away each band of rows as soon as it
-is complete: neither the host nor the device ever holds more of a result than that.
+Each job cuts only as many windows as keep the device busy, and yields each band of rows as soon as it is complete. So
+neither the engine nor the device holds more of a result than one band and these windows.
 """
 
 from collections import deque
@@ -24,16 +24,20 @@ from upres.worker.engine.device_thread import DeviceThread, Shape, Window
 
 Pixels = npt.NDArray[np.uint8]
 OnTile = Callable[[int, int], None]
-"""Called after each tile with (done, total); what it raises stops the work."""
+"""Called after each tile with (done, total). An exception that it raises stops the enlargement."""
 OnPiece = Callable[[int, int, Pixels], None]
-"""Called with each finished piece of the result: its top and left, and its (height, width, 3) pixels."""
+"""Called with each finished piece of the result: its top row, left column, and (height, width, 3) pixels."""
 
 WINDOWS_AHEAD = 4
-"""Windows that a job has in flight: two batches on the device and two that wait for it."""
+"""Maximum number of windows of one job that are submitted and not pasted: two batches of two of the largest windows on
+CUDA, so that the device computes one batch while the other one is copied."""
 
 
 class Engine:
-    """One model on a device that it may share with others, for as many threads as like."""
+    """One model on a device, which other models may share. Safe from all threads.
+
+    `tile` is the largest side of a window in input pixels. `on_shrink` is called when lack of memory reduces it.
+    """
 
     def __init__(self, manifest: Manifest, compute: Compute, device: DeviceThread, tile: int = TILE) -> None:
         self.manifest = manifest
@@ -44,13 +48,13 @@ class Engine:
         self._thread = device
 
     def warm_up(self) -> None:
-        """Run every network once, so that the first job does not pay for what the first run prepares."""
+        """Run every network once, so that the first job does not wait for one-time work, such as allocating memory."""
         side = min(self.tile, self.compute.warm_up_side)
         for network in self.manifest.networks:
             self.upscale(np.zeros((side, side, 3), np.uint8), network.factor)
 
     def upscale(self, pixels: Pixels, factor: int, on_tile: OnTile = lambda done, total: None) -> Pixels:
-        """Enlarge (height, width, 3) RGB to (height·factor, width·factor, 3). See `bands`."""
+        """Enlarge (height, width, 3) RGB to (height·factor, width·factor, 3). Raises what `bands` raises."""
         return np.concatenate(list(self.bands(pixels, factor, on_tile)))
 
     def bands(
@@ -61,14 +65,15 @@ class Engine:
         first_row: int = 0,
         on_piece: OnPiece | None = None,
     ) -> Iterator[Pixels]:
-        """The enlargement of (height, width, 3) RGB, as bands of rows (rows, width·factor, 3) from top to bottom.
+        """Enlarge (height, width, 3) RGB, and yield bands of rows (rows, width·factor, 3) from top to bottom.
 
-        Begins at an output row: the tiles above it count as done. Tiled equals untiled, whatever else is
-        in flight. Factors without a network of their own run as a chain, 8 = 4 · 2, with one count of
-        tiles. Raises ModelError when the model cannot make the factor, DeviceOutOfMemory or DeviceLost.
+        Begins at the output row `first_row`; the tiles above it count as done. The pixels are the same as without
+        tiles, and do not depend on other jobs in flight. A factor without a network of its own runs as a chain,
+        8 = 4 · 2; `on_tile` then counts the tiles of both. Raises ModelError when the model cannot make the factor,
+        DeviceOutOfMemory or DeviceLost.
         """
         passes = tiling.passes(self.manifest, pixels.shape[0], pixels.shape[1], factor, self.tile)
-        count = _Count(sum(len(step.tiles) for step in passes), on_tile)
+        count = _TileCount(sum(len(step.tiles) for step in passes), on_tile)
         last = passes[-1]
         below = _tiles_below(last, first_row)
         count.skip(len(last.tiles) - len(below))
@@ -83,24 +88,24 @@ class Engine:
             self._thread.close_lane(lane)
 
     def progress_at(self, pixels: Pixels, factor: int, first_row: int) -> tuple[int, int]:
-        """How many tiles count as done when `bands` begins at an output row, and how many there are."""
+        """Return how many tiles count as done when `bands` begins at an output row, and the total number."""
         passes = tiling.passes(self.manifest, pixels.shape[0], pixels.shape[1], factor, self.tile)
         above = len(passes[-1].tiles) - len(_tiles_below(passes[-1], first_row))
         return above, sum(len(step.tiles) for step in passes)
 
     def _run(
-        self, lane: Hashable, pixels: Pixels, step: Pass, count: "_Count", on_piece: OnPiece | None = None
+        self, lane: Hashable, pixels: Pixels, step: Pass, count: "_TileCount", on_piece: OnPiece | None = None
     ) -> Iterator[Pixels]:
-        """One network over one image."""
+        """Run one network over one image, and yield bands of its output rows."""
         factor, halo = step.network.factor, step.network.margin
         waiting = iter(step.tiles)
-        flying: deque[Future[Pixels]] = deque()
+        in_flight: deque[Future[Pixels]] = deque()
         for tile in step.tiles:
-            while len(flying) < WINDOWS_AHEAD and (ahead := next(waiting, None)):
+            while len(in_flight) < WINDOWS_AHEAD and (ahead := next(waiting, None)):
                 window = tiles.cut(pixels, ahead)
                 shape = Shape(self.compute, factor, window.shape[0], window.shape[1], halo)
-                flying.append(self._thread.submit(lane, Window(window, shape, Future(), self._shrink)))
-            enlarged = flying.popleft().result()
+                in_flight.append(self._thread.submit(lane, Window(window, shape, Future(), self._shrink)))
+            enlarged = in_flight.popleft().result()
             first = tile.core_rows.start
             if tile.core_columns.start == 0:
                 band = np.empty(((tile.core_rows.stop - first) * factor, step.width * factor, 3), np.uint8)
@@ -108,27 +113,27 @@ class Engine:
             if on_piece:
                 columns = Span(tile.core_columns.start * factor, tile.core_columns.stop * factor)
                 on_piece(first * factor, columns.start, band[:, slice(*columns)])
-            count.one_more()
+            count.add_one()
             if tile.core_columns.stop == step.width:
                 yield band
 
     def limit_tile(self, tile: int) -> None:
-        """Windows of at most so many pixels a side, as far as the halos allow."""
+        """Limit the side of windows to `tile` pixels, or to the smallest size that the halos allow."""
         self.tile = max(min(self.tile, tile), self._smallest_tile)
 
     def _shrink(self, tile: int) -> None:
-        """Memory did not suffice: from now on smaller tiles."""
+        """Use smaller tiles from now on, because the device ran out of memory."""
         self.limit_tile(tile)
         self.on_shrink(self.tile)
 
 
 def _tiles_below(step: Pass, first_row: int) -> list[Tile]:
-    """The tiles of which a part lies at or below an output row."""
+    """Return the tiles of which a part is at or below an output row."""
     return [tile for tile in step.tiles if tile.core_rows.stop * step.network.factor > first_row]
 
 
-class _Count:
-    """Tiles done of a total, over all passes of a job."""
+class _TileCount:
+    """Counts the finished tiles of all passes of a job, and reports each to `on_tile`."""
 
     def __init__(self, total: int, on_tile: OnTile) -> None:
         self._done, self._total, self._on_tile = 0, total, on_tile
@@ -136,6 +141,6 @@ class _Count:
     def skip(self, tiles: int) -> None:
         self._done += tiles
 
-    def one_more(self) -> None:
+    def add_one(self) -> None:
         self._done += 1
         self._on_tile(self._done, self._total)

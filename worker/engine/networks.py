@@ -1,4 +1,4 @@
-"""The networks that models are made of, as torch modules."""
+"""The networks of models as torch modules, and the functions that build and load them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,8 +17,8 @@ from upres.worker.model import Model
 class SuperResolutionNetwork(nn.Module, ABC):
     """Base of all networks: RGB in [0, 1], (batch, 3, height, width) → (batch, 3, height·factor, width·factor).
 
-    The result is the nearest-neighbour enlargement plus what `detail` adds, or where `adds_to_image` is false
-    `detail` alone; not clamped.
+    The result is the nearest-neighbour enlargement plus `detail`; if `adds_to_image` is false, it is `detail` alone.
+    It is not clamped.
     """
 
     adds_to_image = True
@@ -28,7 +28,7 @@ class SuperResolutionNetwork(nn.Module, ABC):
         self.factor = factor
 
     def forward(self, image: Tensor) -> Tensor:
-        """See the class."""
+        """Enlarge a batch of images; for shapes and ranges see the class."""
         detail = self.detail(image).to(image.dtype)
         if not self.adds_to_image:
             return detail
@@ -36,11 +36,11 @@ class SuperResolutionNetwork(nn.Module, ABC):
 
     @abstractmethod
     def detail(self, image: Tensor) -> Tensor:
-        """What the network computes, in the precision of its weights."""
+        """Compute the network's output, (batch, 3, height·factor, width·factor), in the precision of its weights."""
 
 
 def conv(channels: int, result: int) -> nn.Conv2d:
-    """The one convolution that all of them consist of."""
+    """Make a 3×3 convolution that keeps height and width: the only kind of convolution in these networks."""
     return nn.Conv2d(channels, result, 3, padding=1)
 
 
@@ -77,7 +77,7 @@ class EDSR(SuperResolutionNetwork):
 
 
 class DenseBlock(nn.Module):
-    """Five convolutions, each of which sees all before it; a fifth of the last is added to the input."""
+    """Five convolutions; each gets the input and all results before it. Returns the input plus 0.2 · the last one."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class DenseBlock(nn.Module):
 
 
 class RRDB(nn.Module):
-    """Residual in residual dense block."""
+    """Residual-in-residual dense block (Wang et al. 2018): three dense blocks; the input plus 0.2 · their result."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class RRDB(nn.Module):
 
 
 class RRDBNet(SuperResolutionNetwork):
-    """ESRGAN's generator for factor 4 (Wang et al. 2018, arXiv 1809.00219), tensors named as in published checkpoints.
+    """ESRGAN's generator for factor 4 (Wang et al. 2018, arXiv 1809.00219). Tensors have the names of its checkpoints.
 
     Receptive radius: 1 + 15 · depth + 1 + (1 / 2) + 3 · (1 / 4) input pixels, rounded up.
     """
@@ -134,7 +134,7 @@ class RRDBNet(SuperResolutionNetwork):
 
 
 class SRVGGNetCompact(SuperResolutionNetwork):
-    """The plain chain of Real-ESRGAN's small models (Wang et al. 2021, arXiv 2107.10833): convolution, PReLU, ….
+    """The small models of Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833): a chain of convolutions and PReLUs.
 
     Receptive radius: depth + 2 input pixels.
     """
@@ -155,7 +155,7 @@ class SRVGGNetCompact(SuperResolutionNetwork):
 
 
 class Recognised(SuperResolutionNetwork):
-    """A community checkpoint, built by spandrel (github.com/chaiNNer-org/spandrel) from the names of its tensors."""
+    """A community checkpoint. spandrel (github.com/chaiNNer-org/spandrel) finds its architecture from its tensors."""
 
     adds_to_image = False
 
@@ -165,21 +165,21 @@ class Recognised(SuperResolutionNetwork):
         self.precisions = ("bfloat16", "float32") if descriptor.supports_bfloat16 else ("float32",)
         wants = descriptor.size_requirements
         self.sides = {"smallest": max(1, wants.minimum), "multiple_of": wants.multiple_of, "square": wants.square}
-        self._padded = descriptor  # pads to the sides that the architecture wants, and cuts that off again
+        self._padded = descriptor  # pads to the sides that the architecture needs, and crops the result
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> "Recognised":
-        """A network for these tensors. Raises ModelError when spandrel is not there, or knows no such network."""
+        """Build the network of these tensors. Raises ModelError if spandrel is not installed or cannot build it."""
         try:
             import spandrel
-        except (ImportError, RuntimeError) as error:  # torchvision raises the latter when it does not fit torch
+        except (ImportError, RuntimeError) as error:  # torchvision raises RuntimeError when it does not fit torch
             need = 'pip install "upres[community]", with a torchvision that fits torch'
             raise ModelError(f"This model needs spandrel: {need} ({error}).") from error
         try:
             found = spandrel.ModelLoader("cpu").load_from_state_dict(spandrel.canonicalize_state_dict(tensors))
         except spandrel.UnsupportedModelError as error:
             raise ModelError("spandrel recognises no architecture by these tensors.") from error
-        except Exception as error:  # an architecture that it knows, with tensors that do not fit
+        except Exception as error:  # spandrel recognised an architecture, but some tensors do not fit
             raise ModelError(f"spandrel cannot build this network ({type(error).__name__}: {error}).") from error
         channels = (found.input_channels, found.output_channels)
         if not isinstance(found, spandrel.ImageModelDescriptor) or channels != (3, 3) or found.scale not in (2, 4, 8):
@@ -194,10 +194,10 @@ class Recognised(SuperResolutionNetwork):
 
 
 class ByteNetwork(nn.Module):
-    """A network between bytes: (count, height, width, 3) uint8 → the same, enlarged.
+    """A network from bytes to bytes: (count, height, width, 3) → (count, height·factor, width·factor, 3), uint8.
 
-    Only what the network computes is in its precision, and rounded to grey levels; the pixels it may be added to are
-    whole numbers already. So half precision costs thousandths of a decibel.
+    Only the network itself runs in its precision. Its output is rounded to grey levels before it is added to the
+    pixels, which are whole numbers. So half precision costs only a few thousandths of a decibel.
     """
 
     def __init__(self, network: SuperResolutionNetwork) -> None:
@@ -205,29 +205,29 @@ class ByteNetwork(nn.Module):
         self.network = network
 
     def forward(self, windows: Tensor) -> Tensor:
-        """RGB in [0, 255] → RGB in [0, 255]."""
+        """Enlarge uint8 RGB in [0, 255] to uint8 RGB in [0, 255]."""
         return self.rounded(windows, self.detail(windows))
 
     def detail(self, windows: Tensor) -> Tensor:
-        """What the network computes: (count, height·factor, width·factor, 3) float32, in the unit of [0, 1]."""
+        """Compute the network's output: (count, height·factor, width·factor, 3) float32; 1.0 means 255 grey levels."""
         image = windows.permute(0, 3, 1, 2).float() / 255
         return self.network.detail(image).float().permute(0, 2, 3, 1)
 
     def rounded(self, windows: Tensor, detail: Tensor) -> Tensor:
-        """The result of `forward`."""
+        """Round `detail`, add it to the image if `adds_to_image`, and clamp: uint8 in [0, 255]."""
         grey_levels = (detail * 255).round()
         if self.network.adds_to_image:
             grey_levels = grey_levels + self._nearest(windows)
         return grey_levels.clamp(0, 255).to(torch.uint8)
 
     def exact(self, windows: Tensor, detail: Tensor) -> Tensor:
-        """The result before it is rounded, float32 in [0, 1]."""
+        """Return the same result without rounding, as float32 in [0, 1]."""
         if self.network.adds_to_image:
             detail = detail + self._nearest(windows) / 255
         return detail.clamp(0, 1)
 
     def _nearest(self, windows: Tensor) -> Tensor:
-        """The nearest-neighbour enlargement, whole numbers in float32."""
+        """Return the nearest-neighbour enlargement: float32, but whole numbers in [0, 255]."""
         image = windows.permute(0, 3, 1, 2).float()
         enlarged = functional.interpolate(image, scale_factor=float(self.network.factor), mode="nearest")
         return enlarged.permute(0, 2, 3, 1)
@@ -241,7 +241,7 @@ ARCHITECTURES: dict[str, Callable[..., SuperResolutionNetwork]] = {
 
 
 def build(architecture: str, factor: int, parameters: Mapping[str, int]) -> SuperResolutionNetwork:
-    """An untrained network, on no device yet (`meta`). Raises ModelError when there is none such."""
+    """Build an untrained network on torch's `meta` device. Raises ModelError if its name or parameters are unknown."""
     if architecture not in ARCHITECTURES:
         raise ModelError(f"{architecture!r} is no architecture of torch modules.")
     try:
@@ -252,7 +252,7 @@ def build(architecture: str, factor: int, parameters: Mapping[str, int]) -> Supe
 
 
 def load(network: Network, model: Model) -> SuperResolutionNetwork:
-    """A network with its weights, in float32 on the host. Raises ModelError when they do not fit."""
+    """Load a network with its weights, in float32 on the host. Raises ModelError when the weights do not fit."""
     tensors = _tensors(network, model)
     if network.architecture == "spandrel":
         module: SuperResolutionNetwork = Recognised.of(tensors)
@@ -267,8 +267,9 @@ def load(network: Network, model: Model) -> SuperResolutionNetwork:
 
 
 def _tensors(network: Network, model: Model) -> dict[str, Any]:
+    """Read the weights as float32. Raises ModelError when the file is damaged."""
     try:
         tensors = load_file(model.files[network.file])
-    except Exception as error:  # safetensors has a type of its own for each kind of damage
+    except Exception as error:  # safetensors raises many types for damaged files
         raise ModelError(f"{network.file} is no safetensors file ({error}).") from error
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""ONNX graphs by ONNX Runtime, on a CPU or on CUDA: for workers without torch."""
+"""Runs ONNX graphs with ONNX Runtime, on a CPU or on CUDA: for int8, and for workers without torch."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,14 @@ from upres.worker.model import Model
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 OUT_OF_MEMORY = ("Failed to allocate memory", "out of memory", "CUDA failure 2")
-"""Its errors have no types; this is how those begin."""
+"""Texts in ONNX Runtime's errors when memory runs out, because it has no exception type for them."""
 
 
 class OnnxCompute:
-    """Graphs from uint8 to uint8, as `upres models export` makes them."""
+    """ONNX graphs from uint8 to uint8, as `upres models export` makes them.
+
+    Raises ModelError when ONNX Runtime cannot run a graph or use the device.
+    """
 
     precision = "as stored"
     batches_ahead = 1
@@ -29,20 +32,20 @@ class OnnxCompute:
         self.warm_up_side = 640 if device.kind == "cuda" else 64
         self._sessions = {}
         for network in model.manifest.networks:
-            assert network.onnx, "whoever chooses sees to it"
+            assert network.onnx, "runtimes.choose takes OnnxCompute only if all networks have graphs"
             file = network.onnx.file
             try:
                 session = onnxruntime.InferenceSession(
                     model.files[file], _options(), providers=[PROVIDERS[device.kind]]
                 )
-            except Exception as error:  # it has no common type
+            except Exception as error:  # ONNX Runtime has no common base of its errors
                 raise ModelError(f"{file} is no graph that ONNX Runtime can run ({error}).") from error
             if session.get_providers()[0] != PROVIDERS[device.kind]:
                 raise ModelError(f"This ONNX Runtime cannot use {device.kind}; on CUDA it takes onnxruntime-gpu.")
             self._sessions[network.factor] = session
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
-        """See Compute."""
+        """Compute a batch at once (see Compute)."""
         try:
             [done] = self._sessions[factor].run([GRAPH_OUTPUT], {GRAPH_INPUT: np.stack(windows)})
         except Exception as error:
@@ -55,5 +58,5 @@ class OnnxCompute:
 
 def _options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors are raised; its warnings are about its own business
+    options.log_severity_level = 3  # only errors: its warnings do not help an operator
     return options

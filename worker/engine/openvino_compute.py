@@ -1,4 +1,4 @@
-"""The networks on a CPU, by OpenVINO: six times as fast as eager torch in float32, see benchmarks/RESULTS.md."""
+"""Runs networks on a CPU with OpenVINO: six times as fast as eager torch in float32 (benchmarks/RESULTS.md)."""
 
 import hashlib
 import shutil
@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class OpenVinoCompute:
-    """OpenVINO on a CPU, in the precision that is the processor's fastest."""
+    """OpenVINO on a CPU, in the fastest precision that the networks allow. Converted networks are kept in `cache`."""
 
     batch_pixels = 128 * 128
     batches_ahead = 1
@@ -38,13 +38,13 @@ class OpenVinoCompute:
         self.precision = {"bf16": "bfloat16", "f16": "float16"}.get(inference.get_type_name(), "float32")
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Callable[[], Pixels]:
-        """See Compute."""
+        """Compute a batch at once (see Compute)."""
         done: Pixels = self._compiled[factor](np.stack(windows))[0]
         return lambda: done
 
 
 def _graph(core: Any, network: Network, model: Model, cache: Path) -> Any:
-    """A network between bytes, as OpenVINO has it."""
+    """Read a network as an OpenVINO graph from bytes to bytes: its ONNX graph, else its converted torch module."""
     if network.onnx is None:
         return core.read_model(_cached(network, model, cache))
     whole = core.read_model(model.files[network.onnx.file])
@@ -52,14 +52,14 @@ def _graph(core: Any, network: Network, model: Model, cache: Path) -> Any:
 
 
 def _converted(network: Network, model: Model) -> Any:
-    """A network of torch modules as an OpenVINO graph."""
+    """Convert a torch module to an OpenVINO graph for any count, height and width."""
     import torch
 
     from upres.worker.engine.networks import ByteNetwork, load
 
     example = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
-        # OpenVINO traces, which torch has deprecated; through torch.export it takes three times as long.
+        # OpenVINO uses torch's tracing, which is deprecated; a conversion with torch.export takes three times as long.
         warnings.simplefilter("ignore", DeprecationWarning)
         graph = openvino.convert_model(ByteNetwork(load(network, model)), example_input=example)
     graph.reshape([-1, -1, -1, 3])
@@ -67,7 +67,10 @@ def _converted(network: Network, model: Model) -> Any:
 
 
 def _cached(network: Network, model: Model, cache: Path) -> Path:
-    """The file with the converted network, which takes a second to make: named by all that it is made of."""
+    """Return the file of a converted network. A conversion takes a second, so its result is cached.
+
+    The folder's name is a digest of all that determines the result: OpenVINO's version, the code and the weights.
+    """
     sources = (Path(__file__), Path(__file__).with_name("networks.py"), model.files[network.file])
     made_of = hashlib.sha256(openvino.__version__.encode() + b"".join(source.read_bytes() for source in sources))
     folder = cache / "openvino" / made_of.hexdigest()[:32]
@@ -77,12 +80,13 @@ def _cached(network: Network, model: Model, cache: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent) as made:
             openvino.save_model(_converted(network, model), f"{made}/whole/graph.xml", compress_to_fp16=False)
             Path(made, "whole", "sha256").write_text(_digest(Path(made, "whole")))
-            with suppress(OSError):  # another worker was faster
+            with suppress(OSError):  # another worker has made the folder already
                 Path(made, "whole").rename(folder)
     return folder / "graph.xml"
 
 
 def _intact(folder: Path) -> bool:
+    """Return whether a cached network has its digest; then mark it as used."""
     try:
         fine = (folder / "sha256").read_text() == _digest(folder)
     except OSError:
@@ -92,4 +96,5 @@ def _intact(folder: Path) -> bool:
 
 
 def _digest(folder: Path) -> str:
+    """Return the SHA-256 of both files of a graph, in hexadecimal."""
     return hashlib.sha256(b"".join((folder / f"graph.{kind}").read_bytes() for kind in ("xml", "bin"))).hexdigest()

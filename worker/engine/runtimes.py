@@ -1,7 +1,8 @@
-"""Which library runs a model, by what is installed and fastest.
+"""Chooses the library that runs a model: the fastest one that is installed and can run it.
 
-torch in half precision on CUDA and MPS; on a CPU OpenVINO, in bfloat16 where the processor has it, six times as fast as
-eager torch in float32; ONNX Runtime where there is neither torch nor OpenVINO, and for int8. See benchmarks/RESULTS.md.
+torch, in half precision, runs models on CUDA and MPS. OpenVINO runs them on a CPU, in bfloat16 where the CPU supports
+it: six times as fast as eager torch in float32. ONNX Runtime runs them where neither is installed, and runs int8. See
+benchmarks/RESULTS.md.
 """
 
 from importlib.util import find_spec
@@ -14,16 +15,17 @@ from upres.worker.model import Model
 
 
 def choose(model: Model, device: Device, cache: Path | None = None) -> Compute:
-    """What is fastest on the device within 0.01 dB of float32; `cache` is a folder for what takes long to prepare.
+    """Load a model into the library that is fastest on the device, with results within 0.01 dB of float32.
 
-    Raises ModelError when nothing that is installed here can run the model.
+    `cache` is a folder for converted networks. Raises ModelError when no installed library can run the model.
     """
     networks = model.manifest.networks
     graphs = all(network.onnx for network in networks)
     only_graphs = any(network.architecture == "graph" for network in networks)
-    # OpenVINO loses 0.4 dB of int8 graphs of which ONNX Runtime loses 0.02.
+    # With int8 graphs OpenVINO loses 0.4 dB, ONNX Runtime only 0.02 dB.
     int8 = any("int8" in network.precisions for network in networks)
-    foreign = any(network.architecture == "spandrel" for network in networks)  # tracing would freeze it
+    # OpenVINO traces torch modules, which would make steps that depend on the input's size constant.
+    foreign = any(network.architecture == "spandrel" for network in networks)
     openvino = find_spec("openvino") and (graphs or find_spec("torch")) and not (foreign or int8)
     if device.kind == "cpu" and openvino:
         from upres.worker.engine.openvino_compute import OpenVinoCompute

@@ -1,4 +1,4 @@
-"""Windows out of an image, and what became of them into its enlargement; core/tiling.py says which."""
+"""Cuts windows out of an image, and pastes the enlarged cores into the result. core/tiling.py plans the tiles."""
 
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def cut(pixels: npt.NDArray[Scalar], tile: Tile) -> npt.NDArray[Scalar]:
-    """The tile's window of an image (height, width, …), as a view."""
+    """Return a tile's window of an image (height, width, …), as a view."""
     return pixels[slice(*tile.window_rows), slice(*tile.window_columns)]
 
 
@@ -20,7 +20,7 @@ def paste(
 ) -> None:
     """Write the core of an enlarged window into the output (rows, width·factor, …).
 
-    The output may be a band of the image, which begins at the input row `first_row`.
+    The output may be a band of the whole result, which begins at the input row `first_row`.
     """
     rows, columns = tile.core_rows, tile.core_columns
     top, left = tile.window_rows.start, tile.window_columns.start

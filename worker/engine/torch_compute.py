@@ -1,4 +1,4 @@
-"""The networks on a GPU, by torch, in half precision."""
+"""Runs networks with torch: on a GPU in half precision, on a CPU in float32."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from upres.worker.model import Model
 
 
 class TorchCompute:
-    """torch, eager, channels last. Copies in, work and copies out have a stream each, so that they overlap."""
+    """torch in eager mode, channels last. Uploads, computation and downloads have one CUDA stream each, and overlap."""
 
     def __init__(self, model: Model, kind: str, precision: str | None = None) -> None:
         device, cuda = torch.device(kind), kind == "cuda"
@@ -25,7 +25,7 @@ class TorchCompute:
         self.warm_up_side = 640 if cuda else 64
         self._device = device
         self._overlaps = cuda
-        # torch.cpu has streams and events that do nothing, so without CUDA the same lines run one after the other.
+        # The streams and events of torch.cpu do nothing. So without CUDA the same code runs, step after step.
         self._runtime = torch.get_device_module(device if cuda else "cpu")
         self._inward, self._work, self._outward = (self._runtime.Stream() for _ in range(3))
         self._modules = {
@@ -34,7 +34,7 @@ class TorchCompute:
         }
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
-        """See Compute."""
+        """Start a batch (see Compute)."""
         with _out_of_memory():
             return self._start(factor, windows)
 
@@ -53,39 +53,42 @@ class TorchCompute:
             host.copy_(enlarged, non_blocking=self._overlaps)
             copied = self._runtime.Event()
             copied.record()
-        # The allocator knows one stream per tensor: whoever finishes holds them until all streams are through.
+        # torch's allocator knows only one stream per tensor, and could reuse the memory while another stream still
+        # needs it. So the returned function holds the tensors until the download is complete.
         return partial(self._finish, copied, host, (packed, batch, enlarged))
 
     def _finish(self, copied: torch.Event, host: Tensor, held: tuple[Tensor, ...]) -> Pixels:
+        """Wait for the download of a batch; `held` keeps its tensors alive until then."""
         with _out_of_memory():
             copied.synchronize()
         pixels: Pixels = host.numpy()
         return pixels
 
     def _on_host(self, shape: Sequence[int]) -> Tensor:
-        """Bytes that the device can copy to and from by itself; torch keeps and reuses pinned memory."""
+        """Allocate bytes on the host. With CUDA they are pinned, so that copies overlap; torch reuses pinned memory."""
         return torch.empty(shape, dtype=torch.uint8, pin_memory=self._overlaps)
 
 
 @contextmanager
 def _out_of_memory() -> Iterator[None]:
+    """Convert torch's error to OutOfMemory, and free the memory that torch's allocator caches."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # what torch's allocator holds but does not use
+            torch.cuda.empty_cache()
         raise OutOfMemory(str(error)) from error
 
 
 def best(kind: str, networks: Iterable[Network]) -> str:
-    """The precision that is fastest on a kind of device, of those that all networks may be computed in."""
+    """Return the fastest precision on a kind of device, of those that all networks allow."""
     wanted = {"cuda": ("bfloat16", "float16"), "mps": ("float16",)}.get(kind, ())
     fine = [one for one in wanted if all(one in network.precisions for network in networks)]
     return fine[0] if fine else "float32"
 
 
 def place(network: SuperResolutionNetwork, device: torch.device, dtype: torch.dtype) -> ByteNetwork:
-    """A network for bytes on a device, in a precision, with its weights channels last."""
+    """Move a network to a device, in a precision and with channels-last weights, as a network from bytes to bytes."""
     module = ByteNetwork(network.to(dtype))
     for parameter in module.parameters():
         if parameter.ndim == 4:

@@ -1,1 +1,1 @@
-"""Image files → pixels, and pixels → image files."""
+"""Decodes image files to pixels, and encodes pixels to image files."""

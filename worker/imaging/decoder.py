@@ -1,13 +1,13 @@
-"""`python -m upres.worker.imaging.decoder BYTES`: decode images of strangers, in a process that can do nothing else.
+"""`python -m upres.worker.imaging.decoder BYTES`: a confined process that decodes images from untrusted clients.
 
-It starts without environment, and before the first image gives up what it could use: the kernel refuses it every
-call but those of arithmetic and of its two pipes (seccomp(2)), and more than so many BYTES of memory (setrlimit(2)).
-The worker (decoding.py) kills it when it takes too long. Requests on stdin, answers on stdout:
+It starts with almost no environment variables. Before the first image it confines itself: the kernel refuses all system
+calls except CALLS, such as those on its two pipes (seccomp(2)), and more than BYTES of address space (setrlimit(2)).
+The worker (decoding.py) kills it when it takes too long. It reads requests from stdin and writes answers to stdout:
 
-    request   >QQ   pixels at most, length; then the image file
-    answer    >Q    length; then a JSON header, then pixels, alpha and ICC profile as it says
+    request   >QQ   maximum number of pixels, length of the image file; then the image file
+    answer    >Q    length of the header; then a JSON header, then pixels, alpha and ICC profile as the header says
 
-The first answer comes unasked: {}, or why it could not give everything up.
+It sends the first answer without a request: {}, or the reason why it could not confine itself.
 """
 
 import ctypes
@@ -31,38 +31,42 @@ from upres.worker.imaging import images
 from upres.worker.imaging.images import Picture
 
 PR_SET_PDEATHSIG = 1
+"""Option of prctl(2) that sets the signal which this process gets when its parent dies."""
 MAX_SECONDS = 60
+"""Seconds after which SIGALRM ends a decoder whose worker did not: the worker kills it after DECODE_SECONDS."""
 CALLS = (
-    *("read", "readv", "write", "writev"),  # of what is open: the two pipes
+    *("read", "readv", "write", "writev"),  # only files that are open already: the two pipes
     *("munmap", "mremap", "brk", "madvise", "futex"),
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "alarm", "setitimer"),
     *("clock_gettime", "gettimeofday", "getrandom", "sched_yield"),
     *("fstat", "lseek", "restart_syscall", "exit", "exit_group"),
 )
-"""Names of the system calls that decoding takes, on x86-64 and ARM; mmap and mprotect besides, without PROT_EXEC."""
+"""System calls that decoding needs, on x86-64 and ARM. mmap and mprotect are allowed as well, without PROT_EXEC."""
 
 REQUEST = struct.Struct(">QQ")
+"""Maximum number of pixels, and length of the image file in bytes."""
 ANSWER = struct.Struct(">Q")
+"""Length of the JSON header in bytes."""
 
 
 def main() -> None:
-    """Answer until stdin ends."""
+    """Confine this process, then answer requests until stdin ends."""
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     try:
         confine(int(sys.argv[1]))
-    except Exception as error:  # whatever it is that this machine cannot do
+    except Exception as error:  # the machine lacks some part of the sandbox
         send(answers, {"unconfined": f"{type(error).__name__}: {error}"})
         return
     send(answers, {})
     while head := requests.read(REQUEST.size):
         most_pixels, length = REQUEST.unpack(head)
-        signal.alarm(MAX_SECONDS)  # the worker is faster, if it lives
+        signal.alarm(MAX_SECONDS)  # in case the worker cannot kill this process
         send(answers, *answer(requests.read(length), most_pixels))
         signal.alarm(0)
 
 
 def send(answers: BinaryIO, header: dict[str, Any], parts: Iterable[Any] = ()) -> None:
-    """One answer: the length of the header, the header, what it announces."""
+    """Write one answer: the length of the header, the header, and the parts that it describes."""
     encoded = json.dumps(header).encode()
     answers.write(ANSWER.pack(len(encoded)) + encoded)
     for part in parts:
@@ -71,7 +75,11 @@ def send(answers: BinaryIO, header: dict[str, Any], parts: Iterable[Any] = ()) -
 
 
 def confine(memory: int) -> None:
-    """Give up everything but arithmetic. What is needed later has to be loaded before."""
+    """Limit the address space to `memory` bytes, and refuse all system calls except CALLS.
+
+    Decodes one image of each kind first, because afterwards no library can be loaded. Raises OSError or another error
+    when this machine lacks a part of the sandbox.
+    """
     Image.init()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     warnings.simplefilter("ignore")
@@ -87,14 +95,14 @@ def confine(memory: int) -> None:
 
 
 def die_with_parent() -> None:
-    """No decoder outlives its worker, however that ends (prctl(2))."""
+    """Let the kernel kill this process when its worker ends, in whatever way (prctl(2)). Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
 
 def refuse_calls() -> None:
-    """All but CALLS fail with EPERM from now on, for this process and for good."""
+    """Let all system calls except CALLS fail with EPERM in this process. This cannot be undone."""
     import pyseccomp as seccomp
 
     filter = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
@@ -102,12 +110,12 @@ def refuse_calls() -> None:
         filter.add_rule(seccomp.ALLOW, name)
     for name in ("mmap", "mprotect"):
         filter.add_rule(seccomp.ALLOW, name, seccomp.Arg(2, seccomp.MASKED_EQ, mmap.PROT_EXEC, 0))
-    filter.set_attr(seccomp.Attr.CTL_TSYNC, 1)  # threads that there may be already
+    filter.set_attr(seccomp.Attr.CTL_TSYNC, 1)  # also for threads that run already
     filter.load()
 
 
 def answer(data: bytes, most_pixels: int) -> tuple[dict[str, Any], list[Any]]:
-    """The header and what follows it."""
+    """Decode an image file. Returns the header of the answer and the parts that follow it."""
     try:
         picture = images.decode(data, most_pixels)
     except ImageError as error:
@@ -119,7 +127,7 @@ def answer(data: bytes, most_pixels: int) -> tuple[dict[str, Any], list[Any]]:
 
 
 def describe(picture: Picture) -> tuple[dict[str, Any], list[Any]]:
-    """A picture as header and bytes."""
+    """Return a picture as a header and its parts: pixels, alpha if any, ICC profile."""
     header = {
         "shape": picture.pixels.shape,
         "alpha": picture.alpha is not None,

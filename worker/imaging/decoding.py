@@ -1,4 +1,4 @@
-"""Decoding what strangers sent, in children that can do nothing else (decoder.py); a child that fails is replaced."""
+"""Decodes images from untrusted clients in confined child processes (decoder.py), and replaces children that fail."""
 
 import json
 import os
@@ -21,17 +21,22 @@ from upres.worker.imaging.images import MAX_ICC_BYTES, Picture
 Pixels = npt.NDArray[np.uint8]
 
 DECODE_SECONDS = 10.0
-"""No image within the limits takes so long: the slowest decoder here makes 50 megapixels a second."""
+"""Time limit in seconds for one image. An image within the limits takes far less: the slowest decoder makes 50
+megapixels a second."""
 BASE_BYTES = 512 << 20
+"""Address space in bytes of a child for Python and its libraries."""
 BYTES_PER_PIXEL = 16
-"""What decoding and every conversion of one pixel take at most, by measure; address space, not memory in use."""
+"""Address space in bytes for one pixel: the maximum, by measurement, that decoding and all conversions take."""
 MAX_HEADER_BYTES = 1 << 16
+"""Largest header in bytes that the worker accepts from a child, which may be compromised."""
 MAX_MESSAGE = 300
+"""Longest error message in characters that the worker accepts from a child."""
 ERRORS = {kind.code: kind for kind in tree(ImageError)}
+"""Error code in a child's answer → type of the error that the worker raises."""
 
 
 class Decoders:
-    """As many children as images are decoded at once; each starts when it is first needed, or all with `start`."""
+    """A pool of `count` children, for images of at most `most_pixels`. They start on first use, or all with `start`."""
 
     def __init__(self, count: int, most_pixels: int) -> None:
         self._memory = BASE_BYTES + BYTES_PER_PIXEL * most_pixels
@@ -41,7 +46,7 @@ class Decoders:
             self._idle.put(None)
 
     def start(self) -> None:
-        """Start the children. Raises Unconfined where they could do more than decode."""
+        """Start all children. Raises Unconfined when this machine lacks a part of their sandbox."""
         children = [_Child(self._memory) for _ in range(self._count)]
         for _ in children:
             self._idle.get()
@@ -51,7 +56,7 @@ class Decoders:
             child.greet()
 
     def decode(self, data: bytes, most_pixels: int) -> Picture:
-        """An image file → pixels. Raises what images.decode does, or UndecodableImage."""
+        """Decode an image file in a child. Raises what images.decode raises, UndecodableImage or Unconfined."""
         child = self._idle.get()
         try:
             if child:
@@ -60,22 +65,24 @@ class Decoders:
                 except UndecodableImage:
                     if child.is_alive() or child.timed_out:
                         raise
-            # The first, or one instead of a child that may have died of something else.
+            # There was no child yet, or it died, perhaps for a reason that is not this image: try once with a new one.
             child = _Child(self._memory)
             return child.decode(data, most_pixels)
         finally:
             self._idle.put(child if child and child.is_alive() else None)
 
     def close(self) -> None:
-        """End the children that wait."""
+        """Kill all idle children."""
         while not self._idle.empty():
             if child := self._idle.get():
                 child.kill()
 
 
 class _Child:
+    """One child process. Methods are called from one thread at a time."""
+
     def __init__(self, memory: int) -> None:
-        # Nothing of the worker's environment: neither credentials nor addresses.
+        # The child must not get the worker's environment, which holds credentials and addresses.
         environment = {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "upres.worker.imaging.decoder", str(memory)],
@@ -93,7 +100,7 @@ class _Child:
         self._answers = cast(BufferedReader, self._process.stdout)
 
     def greet(self) -> None:
-        """Wait until it can be asked. Raises Unconfined."""
+        """Wait until the child has confined itself. Raises Unconfined when it could not."""
         if self._greeted:
             return
         try:
@@ -106,7 +113,10 @@ class _Child:
         self._greeted = True
 
     def decode(self, data: bytes, most_pixels: int) -> Picture:
-        """Ask and wait. Raises what the child says, or UndecodableImage, and then it is no child any more."""
+        """Send a request and wait for the answer. Raises the error in the answer, or Unconfined.
+
+        Raises UndecodableImage when there is no valid answer in time; then the child was killed.
+        """
         timer = threading.Timer(DECODE_SECONDS, self._time_out)
         timer.start()
         try:
@@ -114,7 +124,7 @@ class _Child:
         except (ImageError, Unconfined):
             raise
         except Exception as error:
-            # One that failed half-way could take the rest of its answer for the next image's.
+            # The rest of a broken answer would be read as the answer for the next image.
             self.kill()
             raise UndecodableImage(
                 f"The image could not be decoded within {DECODE_SECONDS:g} seconds and "
@@ -143,19 +153,22 @@ class _Child:
         self._process.kill()
 
     def is_alive(self) -> bool:
-        """Whether it can be asked."""
+        """Return whether the process runs."""
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End it."""
+        """Kill the process, and close its pipes."""
         self._process.kill()
         self._process.wait()
         self._answers.close()
-        with suppress(OSError):  # what was not sent cannot be any more
+        with suppress(OSError):  # closing flushes what was not sent, which fails
             self._requests.close()
 
     def _picture(self, header: dict[str, Any], most_pixels: int) -> Picture:
-        """What the header announces, as far as it can be: the child saw an image that may have taken it over."""
+        """Read the picture that the header describes.
+
+        Raises ValueError when the header is not plausible, because a malicious image may control the child.
+        """
         height, width, channels = header["shape"]
         if channels != 3 or not (height > 0 and width > 0 and height * width <= most_pixels):
             raise ValueError("the decoder made something else than it was asked for")
@@ -171,6 +184,7 @@ class _Child:
         )
 
     def _plane(self, shape: tuple[int, ...]) -> Pixels:
+        """Read an array of bytes."""
         plane = np.empty(shape, np.uint8)
         self._fill(plane.data.cast("B"))
         return plane
@@ -181,6 +195,7 @@ class _Child:
         return bytes(data)
 
     def _fill(self, target: memoryview) -> None:
+        """Read until the target is full. Raises EOFError when the child ends before."""
         while target:
             got = self._answers.readinto(target)
             if not got:
@@ -189,6 +204,7 @@ class _Child:
 
 
 def _at_most(length: int, most: int) -> int:
+    """Return a length that a child announced. Raises ValueError when it is negative or too large."""
     if not 0 <= length <= most:
         raise ValueError("the decoder announced too much")
     return length

@@ -1,7 +1,7 @@
-"""Pixels → image files: PNG in bands while the rest is still being computed, JPEG and WebP by Pillow at the end.
+"""Encodes pixels to image files: PNG in bands, while the other rows are still computed; JPEG and WebP at the end.
 
-PNG is lossless; JPEG has quality 95 without chroma subsampling, WebP quality 90. Grayscale, alpha and ICC
-profile are put back as they were, as far as the format can hold them.
+PNG is lossless; JPEG has quality 95 without chroma subsampling; WebP has quality 90. The result keeps grayscale, alpha
+and ICC profile of the input, as far as the format supports them.
 """
 
 import io
@@ -21,54 +21,54 @@ from upres.worker.imaging.png import PngWriter
 Pixels = npt.NDArray[np.uint8]
 
 BAND_ROWS = 1024
-"""Rows of the bicubic enlargement that are made at a time."""
+"""Number of output rows of the bicubic enlargement that are computed at a time, which limits memory."""
 
 
 class Encoder(Protocol):
-    """Takes the enlarged rows of one picture from top to bottom; then there is a file."""
+    """Encodes one picture: takes its enlarged rows from top to bottom, and returns the file at the end."""
 
     def write(self, band: Pixels) -> None:
         """Add rows (rows, width·factor, 3), RGB."""
         ...
 
     def finish(self) -> bytes:
-        """The file, when all rows were written."""
+        """Return the file. All rows must be written before."""
         ...
 
 
 class Encoders:
-    """The threads that encode for all jobs of a worker."""
+    """The threads that encode images for all jobs of a worker, which runs at most `jobs` at once."""
 
     def __init__(self, jobs: int) -> None:
         cores = os.cpu_count() or 1
         self._compressors = ThreadPoolExecutor(cores, thread_name_prefix="compress")
-        # Apart from the compressors, which they wait for.
+        # A pool of its own: background work waits for the compressors, and in the same pool it could deadlock.
         self._background = ThreadPoolExecutor(jobs, thread_name_prefix="background")
 
     def open(self, picture: Picture, factor: int, format: OutputFormat) -> Encoder:
-        """An encoder for the enlargement of a picture."""
+        """Open an encoder for the enlargement of a picture."""
         if format == "png":
-            return _Png(picture, factor, self._compressors)
-        return _Whole(picture, factor, format)
+            return _PngEncoder(picture, factor, self._compressors)
+        return _WholeImageEncoder(picture, factor, format)
 
     def original(
         self, picture: Picture, factor: int, format: OutputFormat, deliver: Callable[[bytes], object]
     ) -> "Future[object]":
-        """Enlarge the picture by bicubic interpolation and deliver the file, all in the background."""
+        """Enlarge a picture by bicubic interpolation, encode it, and pass the file to `deliver`, in the background."""
         return self.background(lambda: deliver(self._encode_bicubic(picture, factor, format)))
 
     def background(self, work: Callable[[], object]) -> "Future[object]":
-        """Do something besides the enlargement itself."""
+        """Run a function in a background thread, beside the enlargement."""
         return self._background.submit(work)
 
     def png(self, rows: Pixels) -> bytes:
-        """Rows (rows, width, 3) as a PNG file."""
+        """Encode rows (rows, width, 3) as a PNG file."""
         writer = PngWriter(rows.shape[1], rows.shape[0], 3, self._compressors)
         writer.write(rows)
         return writer.finish()
 
     def close(self) -> None:
-        """Wait for what is being encoded."""
+        """Wait for all work, and end the threads."""
         self._background.shutdown()
         self._compressors.shutdown()
 
@@ -80,21 +80,23 @@ class Encoders:
 
 
 def bicubic(pixels: Pixels, factor: int) -> Iterator[Pixels]:
-    """An image (height, width, …) enlarged by Pillow's bicubic interpolation, in bands of rows.
+    """Enlarge an image (height, width, …) by Pillow's bicubic interpolation, and yield bands of rows.
 
-    Pillow chooses the order of its two passes by the size of each band, so bands may differ from the
-    whole by the rounding between them: at most 2 of 255.
+    The pixels may differ by at most 2 of 255 from those of the whole image enlarged at once: Pillow chooses the order
+    of its horizontal and vertical pass by the size of a band, and rounds between them.
     """
     image = Image.fromarray(pixels)
     step = BAND_ROWS // factor
     for top in range(0, image.height, step):
         bottom = min(top + step, image.height)
         size = (image.width * factor, (bottom - top) * factor)
-        # The filter reaches beyond the box, so that bands fit together exactly.
+        # With `box`, the filter also reads pixels outside the band, so that there are no seams between bands.
         yield np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=(0, top, image.width, bottom)))
 
 
-class _Png:
+class _PngEncoder:
+    """Encodes PNG while rows are written."""
+
     def __init__(self, picture: Picture, factor: int, compressors: Executor) -> None:
         width, height = picture.size
         self._gray = picture.gray
@@ -114,7 +116,9 @@ class _Png:
         return self._writer.finish()
 
 
-class _Whole:
+class _WholeImageEncoder:
+    """Encodes JPEG or WebP with Pillow, which needs the whole image in memory."""
+
     def __init__(self, picture: Picture, factor: int, format: OutputFormat) -> None:
         width, height = picture.size
         self._picture, self._factor, self._format = picture, factor, format
@@ -138,17 +142,17 @@ class _Whole:
             image = Image.fromarray(self._pixels)
             if mask:
                 image.putalpha(mask)
-            # WebP has no grayscale, and a gray profile does not describe RGB.
+            # WebP has no grayscale, and a grayscale profile is wrong for RGB.
             icc = None if self._picture.gray else self._picture.icc
             image.save(out, "WEBP", quality=90, method=2, icc_profile=icc or b"")
         return out.getvalue()
 
 
 def _gray(band: Pixels) -> Pixels:
-    """(rows, width, 3) → (rows, width), by BT.601's luma as everywhere in Pillow."""
+    """Convert (rows, width, 3) to grayscale (rows, width) by Pillow's formula, the luma of ITU-R BT.601."""
     return np.asarray(Image.fromarray(band).convert("L"))
 
 
 def _enlarged_alpha(picture: Picture, factor: int) -> Pixels | None:
-    """Alpha is enlarged by bicubic interpolation."""
+    """Enlarge alpha by bicubic interpolation: (height·factor, width·factor), or None."""
     return None if picture.alpha is None else np.concatenate(list(bicubic(picture.alpha, factor)))

@@ -1,10 +1,10 @@
-"""Bytes → pixels, with Pillow: what is kept, what is changed, what is refused.
+"""Decodes an image file to pixels with Pillow. This table says what it does with each property of an image:
 
 kept       alpha, grayscale, ICC profile
 applied    EXIF orientation; then all metadata is dropped
 changed    16 bits → 8; palette → RGB or RGBA; CMYK → RGB through its profile, which is dropped;
            animation → first frame; alpha in a JPEG result → white background
-refused    before decoding: other formats, too many pixels, a result larger than its format allows
+refused    before decoding: other formats, too many pixels; after it: a result larger than its format allows
 """
 
 import io
@@ -27,32 +27,35 @@ FORMATS: dict[str, OutputFormat] = {
     "PNG": "png", "JPEG": "jpeg", "MPO": "jpeg", "WEBP": "webp",
     "AVIF": "webp", "TIFF": "png", "BMP": "png", "GIF": "png",
 }  # fmt: skip
-"""Pillow's name of what may be opened → what the result is when nothing else is asked for."""
+"""Pillow's name of an input format → format of the result when the request says `auto`."""
 OPENED = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 NAMED = "PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF"
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 MAX_ICC_BYTES = 1 << 20
-"""Pillow, for one, reads no PNG with a larger one. Those of printing presses are larger, but not kept."""
+"""Largest ICC profile in bytes that is kept. Pillow itself reads no PNG with a larger one. CMYK profiles are often
+larger, but they are not kept."""
 SIGNATURES = {
     b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF",
     b"MM\0*": "TIFF", b"\0\0\0\x0cjP": "JPEG 2000",
     b"\0\0\0\x0cJXL": "JPEG XL", b"\xff\x0a": "JPEG XL", b"%PDF": "PDF", b"<svg": "SVG",
 }  # fmt: skip
-"""First bytes of what people send; enough to say what it is when it cannot be opened."""
+"""First bytes of a file → name of its format, for the error message when Pillow cannot open it."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as the network sees it, and what has to be put back around it afterwards."""
+    """A decoded image: the pixels for the network, and the properties that the result gets back when it is encoded."""
 
     pixels: Pixels
     """(height, width, 3), RGB."""
     alpha: Pixels | None
     """(height, width), or None."""
     gray: bool
-    """The three channels are equal, and one of them is what people want back."""
+    """Whether the image is grayscale: then its three channels are equal, and the result has one channel."""
     icc: bytes | None
+    """ICC profile, or None."""
     format: OutputFormat
+    """Format of the result when the request says `auto`."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -61,10 +64,9 @@ class Picture:
 
 
 def decode(data: bytes, max_pixels: int) -> Picture:
-    """An image file → its first frame, upright, 8 bits per channel.
+    """Decode the first frame of an image file, upright, with 8 bits per channel.
 
-    Raises NotAnImage, UnsupportedImage, TooManyPixels (from the header, before decoding) or
-    TruncatedImage.
+    Raises NotAnImage, UnsupportedImage, TooManyPixels (after reading only the header) or TruncatedImage.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=OPENED)
@@ -97,11 +99,11 @@ DAMAGE = (
     RuntimeError,
     Image.DecompressionBombError,
 )
-"""What Pillow's decoders raise on damaged files."""
+"""Errors that Pillow's decoders raise on damaged files."""
 
 
 def _unidentified(data: bytes) -> NotAnImage | UnsupportedImage | TruncatedImage:
-    """Why Pillow did not recognise the data."""
+    """Return the error that says why Pillow did not recognise the data."""
     kind = next((name for magic, name in SIGNATURES.items() if data.startswith(magic)), None)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         kind = "WEBP"
@@ -115,14 +117,15 @@ def _unidentified(data: bytes) -> NotAnImage | UnsupportedImage | TruncatedImage
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says."""
+    """Turn the image as its EXIF orientation says. Damaged EXIF data is ignored."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # whatever Pillow stumbles over in damaged EXIF, the pixels are fine
+    except Exception:  # Pillow raises many types for damaged EXIF data; the pixels are intact
         return image
 
 
 def _picture(image: Image.Image, format: OutputFormat) -> Picture:
+    """Convert a loaded image to a Picture. Raises UnsupportedImage when its ICC profile is too large."""
     icc = cast("bytes | None", image.info.get("icc_profile"))
     if image.mode == "CMYK":
         image, icc = _from_cmyk(image, icc), None
@@ -140,7 +143,7 @@ def _picture(image: Image.Image, format: OutputFormat) -> Picture:
 
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:
-    """Grayscale, 16 bits → 8; the one transparent value that a PNG can name becomes alpha."""
+    """Convert 16-bit grayscale to 8 bits. The one value that a PNG may declare transparent becomes an alpha channel."""
     values = np.asarray(image).clip(0, 65535).astype(np.uint32)
     gray = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 257 = 255
     if "transparency" in image.info:
@@ -149,7 +152,7 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
 
 
 def _from_cmyk(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """To sRGB through the embedded profile; without a usable one, by the plain formula."""
+    """Convert CMYK to sRGB through the embedded profile; without a usable profile, by Pillow's plain formula."""
     if icc:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(icc))

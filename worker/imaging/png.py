@@ -1,10 +1,10 @@
-"""PNG (W3C, Third Edition), written in bands of rows that are compressed in parallel as they come.
+"""Writes PNG (W3C, Third Edition) in bands of rows, which are compressed in parallel while others are computed.
 
-Photographs hold few repetitions: prediction and entropy coding are what counts. Every row gets the
-Average filter (section 9), which numpy does faster than any deflate, and ISA-L compresses what is left:
-27 times as fast as Pillow's default on one core, at 1.08 times its size (benchmarks/codecs.py). Each
-slice ends with a sync flush (RFC 1951), so that slices are independent and in a row are one zlib stream
-(RFC 1950).
+Photographs have few repetitions, so that mainly prediction and entropy coding reduce their size. Every row gets the
+Average filter (section 9), computed by numpy in less time than any deflate takes. ISA-L compresses the filtered rows.
+Together this is 27 times as fast as Pillow's default on one core, at 1.08 times its size (benchmarks/codecs.py). Each
+slice of rows ends with a sync flush (RFC 1951), so that slices are compressed independently, and their concatenation is
+one zlib stream (RFC 1950).
 """
 
 import struct
@@ -18,22 +18,24 @@ from isal import isal_zlib
 
 Pixels = npt.NDArray[np.uint8]
 Slice = tuple[bytes, int, int]
-"""Deflate data, and Adler-32 and length of what it holds."""
+"""Deflate data, and the Adler-32 checksum and length in bytes of the uncompressed data."""
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ZLIB_HEADER = b"\x78\x01"
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
-"""Channels → colour type: grayscale, grayscale with alpha, RGB, RGBA (section 11.2.1)."""
+"""Number of channels → PNG colour type: grayscale, grayscale with alpha, RGB, RGBA (section 11.2.1)."""
 AVERAGE = 3
+"""PNG's number of the Average filter."""
 LEVEL = 2
+"""ISA-L's compression level, 0 to 3."""
 SLICE_BYTES = 1 << 20
-"""Enough for the compressor to lose nothing at the edges, little enough to spread over all cores."""
+"""Uncompressed bytes per slice: large enough that slices do not cost compression, small enough to use all cores."""
 SLICES_AHEAD = 32
-"""Uncompressed slices that may wait: the bound on memory when rows come faster than they are compressed."""
+"""Maximum number of slices that wait for compression. It limits memory when rows come faster than they compress."""
 
 
 class PngWriter:
-    """Takes the rows of an image from top to bottom, in bands of any height."""
+    """Encodes one image. Takes its rows from top to bottom, in bands of any height; `executor` compresses them."""
 
     def __init__(self, width: int, height: int, channels: int, executor: Executor, icc: bytes | None = None) -> None:
         self._executor = executor
@@ -49,7 +51,7 @@ class PngWriter:
         self._file.append(_chunk(b"IDAT", ZLIB_HEADER))
 
     def write(self, band: Pixels) -> None:
-        """Add rows, (rows, width, channels) or (rows, width). They are kept until they are compressed."""
+        """Add rows, (rows, width, channels) or (rows, width). The array must not change until it is compressed."""
         rows = band.reshape(len(band), -1)
         step = max(1, SLICE_BYTES // rows.shape[1])
         for top in range(0, len(rows), step):
@@ -62,7 +64,7 @@ class PngWriter:
                 self._collect()
 
     def finish(self) -> bytes:
-        """The file. Raises ValueError when rows are missing or too many."""
+        """Return the file. Raises ValueError when the number of rows is not the height."""
         if self._rows_left:
             raise ValueError(f"{self._rows_left} rows are missing")
         while self._waiting:
@@ -71,12 +73,14 @@ class PngWriter:
         return b"".join([*self._file, _chunk(b"IDAT", trailer), _chunk(b"IEND", b"")])
 
     def _collect(self) -> None:
+        """Wait for the oldest slice, and append it to the file."""
         data, adler, length = self._waiting.popleft().result()
         self._checksum = _adler32_combine(self._checksum, adler, length)
         self._file.append(_chunk(b"IDAT", data))
 
 
 def _compress(rows: Pixels, above: Pixels, channels: int, last: bool) -> Slice:
+    """Filter and compress a slice of rows; `above` is the row before it."""
     filtered = _average(rows, above, channels)
     compressor = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, -15)
     mode = isal_zlib.Z_FINISH if last else isal_zlib.Z_SYNC_FLUSH
@@ -85,13 +89,13 @@ def _compress(rows: Pixels, above: Pixels, channels: int, last: bool) -> Slice:
 
 
 def _average(rows: Pixels, above: Pixels, channels: int) -> Pixels:
-    """Each byte minus the mean of the one to the left and the one above; the filter's number in front of each row."""
+    """Subtract from each byte the mean of the bytes to the left and above. Each row begins with the filter's number."""
     up = np.vstack([above[None], rows[:-1]])
     left = np.zeros_like(rows)
     left[:, channels:] = rows[:, :-channels]
     filtered = np.empty((len(rows), rows.shape[1] + 1), np.uint8)
     filtered[:, 0] = AVERAGE
-    # (left & up) + ((left ^ up) >> 1) is the mean, rounded down, without leaving eight bits.
+    # (left & up) + ((left ^ up) >> 1) is the mean, rounded down, without an overflow of eight bits.
     mean = np.bitwise_xor(left, up, out=filtered[:, 1:])
     np.right_shift(mean, 1, out=mean)
     np.add(mean, left & up, out=mean)
@@ -100,7 +104,7 @@ def _average(rows: Pixels, above: Pixels, channels: int) -> Pixels:
 
 
 def _adler32_combine(first: int, second: int, length: int) -> int:
-    """Adler-32 of two pieces in a row, from those of each and the length of the second (as zlib's adler32.c)."""
+    """Return the Adler-32 of two pieces in a row, from their checksums and the second's length (zlib's adler32.c)."""
     base = 65521
     a = (first & 0xFFFF) + (second & 0xFFFF) - 1
     b = (first >> 16) + (second >> 16) + (length % base) * ((first & 0xFFFF) - 1)
@@ -108,4 +112,5 @@ def _adler32_combine(first: int, second: int, length: int) -> int:
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a PNG chunk: length, type, data and CRC (section 5.3)."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
