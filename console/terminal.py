@@ -40,10 +40,10 @@ def connection() -> Iterator["Redis"]:
     """A connection to Redis at UPRES_REDIS_URL. Raises click.ClickException when the block raises an error."""
     from redis.exceptions import RedisError
 
-    from upres.core.queue import connect_quickly
+    from upres.core.queue import connect_with_timeout
 
     try:
-        with connect_quickly(Settings.from_environment()) as redis:
+        with connect_with_timeout(Settings.from_environment()) as redis:
             yield redis
     except RedisError as error:
         raise click.ClickException(f"Redis does not answer at UPRES_REDIS_URL ({error}).") from error

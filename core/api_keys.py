@@ -48,7 +48,7 @@ def create(connection: Redis, name: str, **limits: Any) -> tuple[ApiKey, str]:
     return key, f"upres_{key_id}_{secret}"
 
 
-def find(connection: Redis, text: str) -> ApiKey | None:
+def authenticate(connection: Redis, text: str) -> ApiKey | None:
     """Find the key with this text; None when it is not valid. The comparison of secrets takes constant time."""
     match = _TEXT.fullmatch(text)
     if not match:
@@ -93,9 +93,9 @@ def admit(connection: Redis, key: ApiKey, job_id: str) -> None:
     raise kind(message, retry_after=max(1, -(-milliseconds // 1000)))
 
 
-def pace(connection: Redis, key: ApiKey) -> None:
+def count_request(connection: Redis, key: ApiKey) -> None:
     """Count a request that submits no job. Raises RateLimited; `retry_after` gives seconds."""
-    milliseconds = call(connection, "pace", key.key_id, key.requests_per_minute)
+    milliseconds = call(connection, "count_request", key.key_id, key.requests_per_minute)
     if milliseconds:
         raise RateLimited(_too_fast(key), retry_after=max(1, -(-milliseconds // 1000)))
 

@@ -9,14 +9,14 @@ from upres.core.leases import Lease, requeued
 from upres.core.schema import EVENT, Result, Succeeded
 from upres.core.script import call
 
-Claim = Result | Literal["do it", "wait"]
+Claim = Result | Literal["run", "parked"]
 
 
 def claim(connection: Redis, work: str, lease: Lease, gone: bool = False) -> Claim | None:
     """Claim a piece of work (a key made by keys.work) for a job that this worker holds.
 
     Returns a Result when another job has done the same work; with `gone` the stored result is deleted first, because
-    its images are missing in the store. Returns "do it" when this job has to do the work. Returns "wait" when another
+    its images are missing in the store. Returns "run" when this job has to do the work. Returns "parked" when another
     job is doing it: this job has lost its lease, and goes back into the queue when the other job ends, whether or not
     it succeeds. Returns None when this worker does not hold the job any more.
     """
@@ -24,9 +24,9 @@ def claim(connection: Redis, work: str, lease: Lease, gone: bool = False) -> Cla
     answer = call(connection, "claim", work, lease.job_id, once, lease.holder, requeued_event, "gone" if gone else "")
     match answer:
         case [b"run"]:
-            return "do it"
+            return "run"
         case [b"parked"]:
-            return "wait"
+            return "parked"
         case [b"done", data]:
             event = EVENT.validate_json(data)
             assert isinstance(event, Succeeded)

@@ -90,7 +90,7 @@ end
 -- Count how jobs ended. The script counts, because jobs also end without a worker, and a worker's counts end with it.
 local function count_end(model, type, data)
     local code = type == 'failed' and cjson.decode(data).code or ''
-    redis.call('HINCRBY', ENDED, model .. '|' .. type .. '|' .. code, 1)
+    redis.call('HINCRBY', JOB_COUNTS, model .. '|' .. type .. '|' .. code, 1)
 end
 
 local function finish(id, type, data, dead)
@@ -220,8 +220,8 @@ end
 -- When no worker has run `recover` for QUIET_SECONDS, no worker could renew its leases either: Redis was unreachable,
 -- or all workers were stopped. Extend the leases that expire soon, so that living workers have time to renew them.
 local function give_time(now)
-    local last = redis.call('GET', LOOKED)
-    redis.call('SET', LOOKED, now, 'EX', EVENTS_SECONDS)
+    local last = redis.call('GET', LAST_RECOVERY)
+    redis.call('SET', LAST_RECOVERY, now, 'EX', EVENTS_SECONDS)
     if last and now - last < QUIET_SECONDS * 1000 then return end
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now + QUIET_SECONDS * 1000)) do
         redis.call('ZADD', LEASES, now + QUIET_SECONDS * 1000, id)

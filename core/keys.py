@@ -58,14 +58,14 @@ POPPED = "upres:popped"
 LEASES = "upres:leases"
 DEADLINES = "upres:deadlines"
 DEAD = "upres:dead"
-ENDED = "upres:ended"
+JOB_COUNTS = "upres:ended"
 WORKERS = "upres:workers"
-LOOKED = "upres:looked"
+LAST_RECOVERY = "upres:looked"
 API_KEYS = "upres:keys"
 MODEL_INDEX = "models/index.json"
-SIGNS_TOKENS = "upres:token-secret"
+TOKEN_SECRET = "upres:token-secret"  # noqa: S105 - the name of a key in Redis, not a secret
 WEBHOOKS = "upres:webhooks"
-SIGNS_WEBHOOKS = "upres:webhook-secret"
+WEBHOOK_SECRET = "upres:webhook-secret"  # noqa: S105 - the name of a key in Redis, not a secret
 
 DAY = 24 * 3600
 EVENTS_SECONDS = 7 * DAY
@@ -93,7 +93,7 @@ MAX_DEADLINE_SECONDS = 6 * DAY
 LEASE_SECONDS = 12
 """A job is given to another worker this many seconds after its worker's last renewal. A restart of Redis must fit
 into that time."""
-BEAT_SECONDS = 2
+HEARTBEAT_SECONDS = 2
 """Interval in seconds at which a worker renews its leases."""
 QUIET_SECONDS = 5
 """If no worker has run `recover` for this many seconds, Redis was unreachable and no worker could renew its leases;

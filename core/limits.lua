@@ -2,7 +2,7 @@
 
 -- Count a request and return 0; when the rate limit is reached, return the milliseconds until the next request is
 -- allowed. The algorithm is GCRA (ATM Forum 1996); a burst of one minute's requests is allowed.
-local function pace(name, per_minute, now)
+local function count_request(name, per_minute, now)
     local step = 60000 / per_minute
     local due = math.max(tonumber(redis.call('GET', name .. ':rate') or 0), now)
     local wait = math.ceil(due - now - (60000 - step))
@@ -12,8 +12,8 @@ local function pace(name, per_minute, now)
 end
 
 -- Count a request that submits no job. Return as above.
-function operations.pace(key, per_minute)
-    return pace('upres:key:' .. key, per_minute, milliseconds())
+function operations.count_request(key, per_minute)
+    return count_request('upres:key:' .. key, per_minute, milliseconds())
 end
 
 -- Count a submission. Return {'yes', 0}, or {the limit that is reached, milliseconds after which to try again}. An
@@ -28,7 +28,7 @@ function operations.admit(key, id, per_minute, most_jobs, most_pixels)
     redis.call('ZREMRANGEBYSCORE', name .. ':jobs', '-inf', now)
     if redis.call('ZSCORE', name .. ':jobs', id) then return {'yes', 0} end
     if redis.call('ZCARD', name .. ':jobs') >= tonumber(most_jobs) then return {'jobs', 1000} end
-    local wait = pace(name, per_minute, now)
+    local wait = count_request(name, per_minute, now)
     if wait > 0 then return {'rate', wait} end
     redis.call('ZADD', name .. ':jobs', now + 30000, id)
     redis.call('EXPIRE', name .. ':jobs', EVENTS_SECONDS)

@@ -38,7 +38,7 @@ def connect(settings: Settings) -> Redis:
     )
 
 
-def connect_quickly(settings: Settings, seconds: float = 3) -> Redis:
+def connect_with_timeout(settings: Settings, seconds: float = 3) -> Redis:
     """Connect for answering requests: a command times out after `seconds`. Raises SettingsError for a bad address."""
     # One retry repairs a connection that Redis closed while it was idle. More retries, or one after a timeout, would
     # delay a 503.

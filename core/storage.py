@@ -32,14 +32,14 @@ class Store:
 
     Methods raise StoreUnavailable when the store does not answer or refuses a request, and SettingsError when
     credentials are missing. Credentials come from `session`, else from AWS's usual places. A request times out after
-    `patience` seconds, and is made `attempts` times at most.
+    `timeout` seconds, and is made `attempts` times at most.
     """
 
     def __init__(
-        self, settings: Settings, session: "Session | None" = None, patience: float = 30, attempts: int = 3
+        self, settings: Settings, session: "Session | None" = None, timeout: float = 30, attempts: int = 3
     ) -> None:
         self._session = session
-        self._patience = patience
+        self._timeout = timeout
         self._attempts = attempts
         self.bucket = settings.s3_bucket
         self._endpoint = settings.s3_endpoint_url
@@ -62,7 +62,7 @@ class Store:
 
         config = Config(
             connect_timeout=2,
-            read_timeout=self._patience,
+            read_timeout=self._timeout,
             retries={"mode": "standard", "total_max_attempts": self._attempts},
             signature_version="s3v4",
             # Other stores than AWS send checksums with error answers, and botocore would raise a wrong error for them.

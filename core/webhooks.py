@@ -58,20 +58,20 @@ def due(connection: Redis) -> Due | None:
     return Due(job_id.decode(), int(attempt), url.decode(), owner.decode(), event.decode())
 
 
-def done(connection: Redis, due: Due) -> None:
+def delete(connection: Redis, due: Due) -> None:
     """Delete a webhook that was delivered or is given up."""
     call(connection, "webhook_tried", due.job_id)
 
 
-def put_off(connection: Redis, due: Due, seconds: float) -> None:
+def postpone(connection: Redis, due: Due, seconds: float) -> None:
     """Postpone a webhook by `seconds`, without counting an attempt."""
     call(connection, "webhook_tried", due.job_id, seconds, "not tried")
 
 
-def again(connection: Redis, due: Due) -> float | None:
+def schedule_retry(connection: Redis, due: Due) -> float | None:
     """Schedule the next attempt and return the seconds until then; after the last one give up and return None."""
     if due.attempt > len(PAUSES):
-        done(connection, due)
+        delete(connection, due)
         return None
     pause = PAUSES[due.attempt - 1] * (0.9 + 0.2 * secrets.randbelow(1000) / 1000)
     call(connection, "webhook_tried", due.job_id, pause)
@@ -83,5 +83,5 @@ def secret(connection: Redis, owner: str | None) -> str:
 
     It is derived from a root secret by HMAC-SHA256 (RFC 2104), so an owner cannot compute another owner's secret.
     """
-    root = shared_secret(connection, keys.SIGNS_WEBHOOKS)
+    root = shared_secret(connection, keys.WEBHOOK_SECRET)
     return "whsec_" + base64.b64encode(hmac.digest(root, (owner or "").encode(), "sha256")).decode()

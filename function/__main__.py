@@ -42,14 +42,14 @@ def serve(settings: Settings, host: str, port: int) -> None:
         import uvicorn
 
         from upres.function.app import create_app
-        from upres.function.metrics import measuring
-        from upres.function.patience import PatientProtocol
+        from upres.function.metrics import serve_metrics
+        from upres.function.stall_timeout import PatientProtocol
     except ModuleNotFoundError as error:
         raise NotInstalled(error, "The function", "function") from error
     logs.begin(settings)
     tracing.begin("function")
     app = create_app(settings)
-    with measuring(app.state):
+    with serve_metrics(app.state):
         uvicorn.run(
             app,
             host=host,

@@ -53,7 +53,7 @@ def caller(services: Services, request: HTTPConnection) -> Caller:
 
 def holder(services: Services, text: str) -> Caller:
     """Return the caller with this API key. Raises Unauthorized when the key is not valid."""
-    key = api_keys.find(services.redis, text)
+    key = api_keys.authenticate(services.redis, text)
     if key is None:
         raise Unauthorized("Send an API key of this server: Authorization: Bearer upres_….")
     return Caller(key)

@@ -163,7 +163,7 @@ async def job_events(request: Request) -> Response:
     if on_lambda:
         last_id, last_event = await run_in_threadpool(jobs.last_event, services, job_id, owner)
     else:
-        last_id, last_event = jobs.theirs(job_id, owner, await request.app.state.hub.ends(job_id))
+        last_id, last_event = jobs.check_owner(job_id, owner, await request.app.state.hub.first_and_last(job_id))
     if events.is_terminal(last_event) and stream.reached(after, last_id):
         return Response(status_code=204)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -245,7 +245,7 @@ def _job(request: Request, by_token: bool = True) -> tuple[Services, str, str | 
         return services, job_id, caller(services, request).owner
     if not check_token(services.token_secret, job_id, token):
         raise Unauthorized("The token in this address is invalid or has expired; use an API key instead of the token.")
-    return services, job_id, jobs.ANYBODYS
+    return services, job_id, jobs.ANY_OWNER
 
 
 def _services(request: Request) -> Services:

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from upres.core import backlog, keys
-from upres.core.queue import connect_quickly
+from upres.core.queue import connect_with_timeout
 from upres.core.settings import Settings
 
 UNITS = {
@@ -25,9 +25,9 @@ UNITS = {
 
 def handler(event: Any, context: Any) -> None:
     """Write the metrics. Raises redis-py's errors and then writes nothing; an alarm reports missing metrics."""
-    with connect_quickly(Settings.from_environment()) as connection:
+    with connect_with_timeout(Settings.from_environment()) as connection:
         now = backlog.read(connection)
-        ended: Any = connection.hgetall(keys.ENDED)
+        ended: Any = connection.hgetall(keys.JOB_COUNTS)
     values = (now.waiting, now.running, sum(map(int, ended.values())), now.dead, now.workers, now.oldest_seconds)
     print(embedded(context.function_name, dict(zip(UNITS, values, strict=True))))
 

@@ -14,7 +14,7 @@ from upres.function.services import Services
 
 log = logging.getLogger("upres.function")
 
-ANYBODYS = "*"
+ANY_OWNER = "*"
 """Owner of a request with a valid token for one job: it matches any job. No API key has this id."""
 
 # Jobs of other owners raise JobNotFound too, so that a client that guesses ids does not learn which jobs exist.
@@ -51,10 +51,10 @@ def last_event(services: Services, job_id: str, owner: str | None) -> events.Ent
     with services.redis.pipeline(transaction=False) as pipeline:
         pipeline.xrange(keys.events(job_id), count=1)
         pipeline.xrevrange(keys.events(job_id), count=1)
-        return theirs(job_id, owner, pipeline.execute())
+        return check_owner(job_id, owner, pipeline.execute())
 
 
-def theirs(job_id: str, owner: str | None, ends: Any) -> events.Entry:
+def check_owner(job_id: str, owner: str | None, ends: Any) -> events.Entry:
     """Return the latest event of a job after checking its owner.
 
     `ends` is the first and the last entry of the job's stream, each in a list that is empty when there is no stream.
@@ -94,7 +94,7 @@ def link(services: Services, job_id: str, owner: str | None, which: Literal["res
 def _is_owner(first: events.Entry, owner: str | None) -> bool:
     """Whether a job has this owner, by its first event. The first event is not `queued` if the stream had expired."""
     event = first[1]
-    return isinstance(event, Queued) and owner in (event.owner, ANYBODYS)
+    return isinstance(event, Queued) and owner in (event.owner, ANY_OWNER)
 
 
 def check_id(job_id: str) -> None:

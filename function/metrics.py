@@ -53,7 +53,7 @@ class Metrics:
 
 
 @contextmanager
-def measuring(state: State) -> Iterator[None]:
+def serve_metrics(state: State) -> Iterator[None]:
     """Measure an app during the block. If metrics_port is set, serve its metrics there too, without access control.
 
     Raises SettingsError when the port is in use.
@@ -87,7 +87,7 @@ class QueueCollector(Collector):
         yield errors
         try:
             now = backlog.read(self._services.redis)
-            ended: Any = self._services.redis.hgetall(keys.ENDED)
+            ended: Any = self._services.redis.hgetall(keys.JOB_COUNTS)
         except RedisError:  # the process's own metrics are needed most when Redis fails
             yield GaugeMetricFamily("upres_redis_up", "Whether Redis answers.", value=0)
             return

@@ -6,7 +6,7 @@ from redis import Redis
 from rq import Queue
 
 from upres.core import api_keys, keys
-from upres.core.queue import connect_quickly, open_queue
+from upres.core.queue import connect_with_timeout, open_queue
 from upres.core.settings import Settings
 from upres.core.storage import Store
 
@@ -17,17 +17,17 @@ class Services:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         # Short timeouts: users wait for the answer, and their clients retry.
-        self.store = Store(settings, patience=4, attempts=2)
+        self.store = Store(settings, timeout=4, attempts=2)
 
     @cached_property
     def redis(self) -> Redis:
         """Redis with short timeouts. Threads may share it."""
-        return connect_quickly(self.settings)
+        return connect_with_timeout(self.settings)
 
     @cached_property
     def token_secret(self) -> bytes:
         """The secret that signs tokens, the same for all processes of the function."""
-        return api_keys.shared_secret(self.redis, keys.SIGNS_TOKENS)
+        return api_keys.shared_secret(self.redis, keys.TOKEN_SECRET)
 
     @cached_property
     def queue(self) -> Queue:

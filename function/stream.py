@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from upres.core import events, keys, leases
 from upres.core.errors import InvalidEventId, QueueUnavailable
-from upres.core.queue import connect_async, connect_quickly
+from upres.core.queue import connect_async, connect_with_timeout
 from upres.core.schema import TERMINAL
 from upres.core.settings import Settings
 
@@ -86,7 +86,7 @@ def frames(entries: Any) -> list[Frame]:
 
 def poll(settings: Settings, job_id: str, after: str) -> list[Frame]:
     """Wait for events of the job after an id, and return them; an empty list after POLL_SECONDS without any."""
-    with connect_quickly(settings, POLL_SECONDS + 5) as connection:
+    with connect_with_timeout(settings, POLL_SECONDS + 5) as connection:
         answer: Any = connection.xread({keys.events(job_id): after}, MAX_READ, int(POLL_SECONDS * 1000))
         if not answer:
             leases.expire(connection, job_id)
@@ -96,7 +96,7 @@ def poll(settings: Settings, job_id: str, after: str) -> list[Frame]:
 def wait(settings: Settings, job_id: str, seconds: float) -> bool:
     """Wait for the end of a job for at most `seconds`. Return whether it has ended."""
     after, deadline = events.START, time.monotonic() + seconds
-    with connect_quickly(settings, seconds + 5) as connection:
+    with connect_with_timeout(settings, seconds + 5) as connection:
         while (left := deadline - time.monotonic()) > 0:
             answer: Any = connection.xread({keys.events(job_id): after}, block=max(1, int(left * 1000)))
             entries = events.parse(answer[0][1]) if answer else []
@@ -159,12 +159,12 @@ class Hub:
         with self._wakeups(self._waiting, job_id) as wakeup:
             while True:
                 wakeup.clear()
-                _, last = map(frames, await self.ends(job_id))
+                _, last = map(frames, await self.first_and_last(job_id))
                 if last and last[0].terminal:
                     return
                 await _set_soon(wakeup)
 
-    async def ends(self, job_id: str) -> Any:
+    async def first_and_last(self, job_id: str) -> Any:
         """Read the first and the last entry of the job's stream, each in a list that is empty when there is no stream.
 
         Raises QueueUnavailable or redis-py's errors.
@@ -275,7 +275,7 @@ async def _set_soon(wakeup: asyncio.Event) -> bool:
 
 
 def _expire(settings: Settings, job_id: str) -> None:
-    with connect_quickly(settings) as connection:
+    with connect_with_timeout(settings) as connection:
         leases.expire(connection, job_id)
 
 

@@ -20,7 +20,7 @@ def create(services: Services, request: UploadRequest, caller: Caller) -> Upload
     if request.bytes > limit:
         raise too_many_bytes(limit)
     if caller.key:
-        api_keys.pace(services.redis, caller.key)
+        api_keys.count_request(services.redis, caller.key)
     image_key = keys.upload(secrets.token_hex(16))
     url = services.store.presign_put(image_key, request.bytes)
     return UploadLink(

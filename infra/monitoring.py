@@ -37,7 +37,7 @@ class Graph(NamedTuple):
 
 
 def quantiles(metric: str, by: str = "", legend: str = "") -> dict[str, str]:
-    """Queries for the median and the 95th percentile of a histogram."""
+    """Return queries for the median and the 95th percentile of a histogram."""
     labels = f"le, {by}" if by else "le"
     return {
         f"{legend} p{percent}".strip(): f"histogram_quantile({percent / 100}, sum by ({labels}) "
@@ -49,7 +49,7 @@ def quantiles(metric: str, by: str = "", legend: str = "") -> dict[str, str]:
 JOBS = (
     Graph(
         "Jobs ended",
-        "By outcome. A failure is mostly somebody's bad image; «Failures» says which.",
+        "Jobs per minute, by outcome. Most failures are bad images; «Failures» shows the error codes.",
         "cpm",
         {
             "{{outcome}}": "60 * sum by (outcome) "
@@ -58,21 +58,26 @@ JOBS = (
     ),
     Graph(
         "Queue",
-        "Jobs that wait, and that workers have in hand.",
+        "Jobs that wait in the queue, and jobs that workers run.",
         "short",
         {"waiting": "max(upres_queue_jobs)", "running": "max(upres_running_jobs)"},
     ),
-    Graph("Oldest waiting job", "Since it was accepted.", "s", {"oldest": "max(upres_queue_oldest_seconds)"}),
+    Graph(
+        "Oldest waiting job",
+        "Time since the oldest waiting job was accepted.",
+        "s",
+        {"oldest": "max(upres_queue_oldest_seconds)"},
+    ),
     Graph("Waiting time", "From acceptance until a worker took the job.", "s", quantiles("upres_wait_seconds")),
     Graph(
         "Workers",
-        "That take jobs, and how many at once.",
+        "Workers that accept jobs, and the number of jobs that they can run at once (slots).",
         "short",
         {"workers": "max(upres_workers)", "slots": "max(upres_worker_slots)", "busy slots": "sum(upres_slots_busy)"},
     ),
     Graph(
         "Failures",
-        "A minute, by the code of the error.",
+        "Failed jobs per minute, by error code.",
         "cpm",
         {
             "{{code}}": "60 * sum by (code) (max by (model, outcome, code) "
@@ -84,13 +89,13 @@ JOBS = (
 WORKERS = (
     Graph(
         "Device busy",
-        "Share of the time in which it had work. Low while jobs wait: the worker is held up by something else.",
+        "Share of time in which the device was busy. If it is low while jobs wait, another stage is the bottleneck.",
         "percentunit",
         {"{{instance}}": "rate(upres_device_busy_seconds_total[$__rate_interval])"},
     ),
     Graph(
         "Time per stage",
-        "Mean of each job.",
+        "Mean per job.",
         "s",
         {
             "{{stage}}": "sum by (stage) (rate(upres_stage_seconds_sum[$__rate_interval])) / "
@@ -98,11 +103,14 @@ WORKERS = (
         },
     ),
     Graph(
-        "Slowest stages", "95th percentile.", "s", {"{{stage}} p95": quantiles("upres_stage_seconds", "stage")["p95"]}
+        "Slowest stages",
+        "95th percentile per job.",
+        "s",
+        {"{{stage}} p95": quantiles("upres_stage_seconds", "stage")["p95"]},
     ),
     Graph(
         "Tiles",
-        "A second, and how many of them the device gets at once.",
+        "Tiles per second, and mean number of tiles in a batch.",
         "short",
         {
             "tiles": "sum(rate(upres_tiles_total[$__rate_interval]))",
@@ -112,31 +120,31 @@ WORKERS = (
     ),
     Graph(
         "Device memory",
-        "Used by anybody.",
+        "Memory in use on the device, by all processes.",
         "bytes",
         {"{{instance}}": 'upres_device_memory_bytes{state="used"}'},
     ),
     Graph(
         "Cold start",
-        "From the start of the process until it took jobs.",
+        "Time from the start of the process until it accepted jobs.",
         "s",
         {"{{instance}}": "upres_cold_start_seconds"},
     ),
     Graph(
         "Model versions",
-        "How many workers have which ready.",
+        "Number of workers that have each model version loaded.",
         "short",
         {"{{model}} {{version}}": "sum by (model, version) (upres_model_info)"},
     ),
     Graph(
         "Fetching",
-        "Images that could not be fetched, a minute.",
+        "Failed downloads of images per minute, by error code.",
         "cpm",
         {"{{code}}": "60 * sum by (code) (rate(upres_fetch_errors_total[$__rate_interval]))"},
     ),
     Graph(
         "Events",
-        "Told a second.",
+        "Published events per second, by type.",
         "short",
         {"{{type}}": "sum by (type) (rate(upres_events_published_total[$__rate_interval]))"},
     ),
@@ -144,27 +152,27 @@ WORKERS = (
 FUNCTION = (
     Graph(
         "Requests",
-        "A second, by answer.",
+        "Requests per second, by status code.",
         "reqps",
         {"{{status}}": "sum by (status) (rate(upres_http_request_seconds_count[$__rate_interval]))"},
     ),
     Graph(
-        "Answers",
-        "Until they begin, 95th percentile of each route.",
+        "Response time",
+        "Time until the response begins: 95th percentile of each route.",
         "s",
         {"{{route}}": quantiles("upres_http_request_seconds", "route")["p95"]},
     ),
-    Graph("Event streams", "Open.", "short", {"{{instance}}": "upres_sse_subscribers"}),
+    Graph("Event streams", "Open event streams.", "short", {"{{instance}}": "upres_sse_subscribers"}),
     Graph(
         "Store",
-        "Requests that the object store failed, a minute.",
+        "Failed requests to the object store per minute.",
         "cpm",
         {"{{kind}}": "60 * sum by (kind) (rate(upres_store_errors_total[$__rate_interval]))"},
     ),
-    Graph("Redis", "1 while it answers.", "short", {"{{instance}}": "upres_redis_up"}),
+    Graph("Redis", "1 if Redis answers, else 0.", "short", {"{{instance}}": "upres_redis_up"}),
     Graph(
         "Memory",
-        "Of the processes.",
+        "Resident memory of each process.",
         "bytes",
         {"{{job}} {{instance}}": "process_resident_memory_bytes"},
     ),

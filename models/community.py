@@ -15,7 +15,7 @@ from upres.core.errors import ModelError
 from upres.core.manifest import SCHEMA_VERSION, Manifest, Network
 from upres.models import folder, probe
 from upres.models.folder import NewNetwork
-from upres.worker.engine.networks import Recognised, SuperResolutionNetwork, build
+from upres.worker.engine.networks import SpandrelNetwork, SuperResolutionNetwork, build
 from upres.worker.model import Model
 
 FACTORS = (2, 4, 8)
@@ -44,7 +44,7 @@ def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
         network = _build(fields)
         network.to_empty(device="cpu").load_state_dict(tensors)
     else:
-        network = Recognised.of(tensors)
+        network = SpandrelNetwork.of(tensors)
         radius = probe.receptive_radius(network.eval())
         fields = {"architecture": "spandrel", "factor": network.factor, "receptive_radius": radius}
         fields |= {"precisions": network.precisions, "sides": network.sides}

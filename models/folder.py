@@ -28,7 +28,7 @@ PICTURE = Path(__file__).parent / "golden.png"
 
 def photo(height: int, width: int, shift: int = 0) -> npt.NDArray[np.uint8]:
     """An image of (height, width, 3) cut from the golden image, shifted by `shift` columns, continued by reflection."""
-    pixels = np.roll(golden.read(PICTURE), shift, 1)
+    pixels = np.roll(golden.read_png(PICTURE), shift, 1)
     more = [(0, max(0, wanted - have)) for wanted, have in zip((height, width), pixels.shape, strict=False)]
     return np.pad(pixels, (*more, (0, 0)), mode="symmetric")[:height, :width].copy()
 
@@ -86,7 +86,7 @@ def make_golden(model: Model, compute: Compute, thread: DeviceThread, folder: Pa
     made = []
     for network in model.manifest.networks:
         enlarged = folder / f"golden-x{network.factor}.png"
-        pixels = Engine(model.manifest, compute, thread).upscale(golden.read(picture), network.factor)
+        pixels = Engine(model.manifest, compute, thread).upscale(golden.read_png(picture), network.factor)
         Image.fromarray(pixels).save(enlarged, optimize=True)
         files = {"image": described(picture), "enlarged": described(enlarged)}
         made.append(Golden.model_validate({"factor": network.factor, **files}))

@@ -61,7 +61,7 @@ def download(store: Store, name: str, version: str | None) -> Model:
 def _row(label: str, model: Model, stable: Model, engine: Engine) -> tuple[str, ...]:
     """One row of `compare`. The PSNR is against the golden images of the stable version, which users get now."""
     factors = [one for one in stable.manifest.golden if model.manifest.chain(one.factor)]
-    found = [f"x{one.factor} {golden.measure(stable, engine, one):.2f} dB" for one in factors]
+    found = [f"x{one.factor} {golden.measure_psnr(stable, engine, one):.2f} dB" for one in factors]
     factor = max(network.factor for network in model.manifest.networks)
     took = f"x{factor} {seconds(engine, factor) * 1000:.0f} ms"
     return label, model.manifest.version, ", ".join(found) or "none", took, f"{model.bytes / 1e6:.1f} MB"

@@ -47,3 +47,8 @@ def __getattr__(name: str) -> object:
     from upres import client
 
     return getattr(client, name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, also those that are not imported yet, for completion in an interactive shell."""
+    return __all__

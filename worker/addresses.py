@@ -43,7 +43,7 @@ GLOBAL_IPV6 = IPv6Network("2000::/3")
 """The only IPv6 range that is assigned for global unicast (RFC 4291)."""
 
 
-def why_refused(address: str, allowed: Iterable[Network] = ()) -> str | None:
+def refusal_reason(address: str, allowed: Iterable[Network] = ()) -> str | None:
     """Return None when a worker may connect to the address, else the reason in a few words.
 
     `allowed` are networks that the operator allows although they are not public. Raises ValueError

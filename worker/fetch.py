@@ -24,7 +24,7 @@ from urllib3.exceptions import HTTPError
 
 from upres.core.errors import TooManyBytes, UrlAnsweredError, UrlRefused, UrlUnreachable
 from upres.core.settings import is_among
-from upres.worker.addresses import Network, why_refused
+from upres.worker.addresses import Network, refusal_reason
 
 log = logging.getLogger("upres.worker")
 
@@ -176,10 +176,10 @@ class _Guard:
             raise UrlRefused(f"{self._what}: {host} is not one of the hosts that this server reaches.")
 
     def _check(self, host: str, address: str, port: int) -> None:
-        if reason := why_refused(address, self._policy.networks):
+        if reason := refusal_reason(address, self._policy.networks):
             log.info("%s: %s is %s: %s", self._what, host, address, reason)  # not for the client
             raise UrlRefused(f"{self._what}: {host} is not a public address.")
-        if port not in PORTS and why_refused(address) is None:
+        if port not in PORTS and refusal_reason(address) is None:
             raise UrlRefused(f"{self._what}: port {port} is not allowed; use 80 or 443.")
 
 

@@ -18,22 +18,22 @@ Pixels = npt.NDArray[np.uint8]
 def check(model: Model, engine: Engine) -> None:
     """Enlarge the golden images. Raises ModelRefused when a result differs too much, or the errors of the engine."""
     for golden in model.manifest.golden:
-        found = measure(model, engine, golden)
+        found = measure_psnr(model, engine, golden)
         if not found >= golden.least_psnr_db:
             raise ModelRefused(
-                f"Model {model} does not make of {golden.image.file} what it should at factor {golden.factor}: "
-                f"{found:.1f} dB, where {golden.least_psnr_db:g} dB are needed."
+                f"Model {model} failed its check: its result for {golden.image.file} at factor {golden.factor} has "
+                f"a PSNR of {found:.1f} dB; at least {golden.least_psnr_db:g} dB are required."
             )
 
 
-def measure(model: Model, engine: Engine, golden: Golden) -> float:
+def measure_psnr(model: Model, engine: Engine, golden: Golden) -> float:
     """Return the PSNR in dB between the engine's result for a golden image and the expected one; 0 if sizes differ."""
-    made = engine.upscale(read(model.files[golden.image.file]), golden.factor)
-    expected = read(model.files[golden.enlarged.file])
+    made = engine.upscale(read_png(model.files[golden.image.file]), golden.factor)
+    expected = read_png(model.files[golden.enlarged.file])
     return psnr(made, expected) if made.shape == expected.shape else 0.0
 
 
-def read(path: Path) -> Pixels:
+def read_png(path: Path) -> Pixels:
     """Decode a PNG file whose digest was checked: (height, width, 3), RGB."""
     with Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]) as image:
         return np.asarray(image.convert("RGB"))

@@ -14,7 +14,7 @@ from upres.core import keys, leases, workers
 from upres.core.errors import DeadlineExceeded, TimedOut
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
-from upres.core.queue import connect_quickly
+from upres.core.queue import connect_with_timeout
 from upres.core.settings import Settings
 from upres.core.workers import Worker
 from upres.worker.report import publish_failure
@@ -34,7 +34,7 @@ SILENT_SECONDS = 60
 
 
 class Heartbeat(threading.Thread):
-    """Beats every keys.BEAT_SECONDS until it is closed.
+    """Beats every keys.HEARTBEAT_SECONDS until it is closed.
 
     `describe` returns the worker's record for Redis. `in_call` returns for how many seconds the device's current call
     has run. `stuck` becomes true when the device or a job hangs, and stays true.
@@ -45,7 +45,7 @@ class Heartbeat(threading.Thread):
     ) -> None:
         super().__init__(name="heartbeat", daemon=True)
         self._in_call = in_call
-        self._connection = connect_quickly(settings, REDIS_TIMEOUT_SECONDS)
+        self._connection = connect_with_timeout(settings, REDIS_TIMEOUT_SECONDS)
         self._in_flight = in_flight
         self._describe = describe
         self._closed = threading.Event()
@@ -59,13 +59,13 @@ class Heartbeat(threading.Thread):
             begin = self._last_beat = time.monotonic()
             try:
                 self.beat()
-                wait = max(0.0, keys.BEAT_SECONDS - (time.monotonic() - begin))
+                wait = max(0.0, keys.HEARTBEAT_SECONDS - (time.monotonic() - begin))
             except RedisError as error:
                 log.warning("a heartbeat failed (%s)", error)
                 wait = 0.5
             except Exception:
                 log.exception("a heartbeat failed")
-                wait = keys.BEAT_SECONDS
+                wait = keys.HEARTBEAT_SECONDS
 
     def beat(self) -> None:
         """Renew leases, check deadlines and the device, publish the worker's record, recover lost jobs.

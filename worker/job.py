@@ -147,7 +147,7 @@ def _claim(context: WorkerContext, work: str, lease: Lease) -> StoredImages | No
         made, store = claim, context.store
         enlarged, original = store.key(made.sr_image_uri), store.key(made.original_image_uri)
         return StoredImages(enlarged, original, (made.width, made.height), made.format, made.device)
-    if claim != "do it":
+    if claim != "run":
         raise JobEnded
     return None
 

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from upres.core import keys, registry, served_models, workers
 from upres.core.errors import ModelError, ModelNotFound, ModelUnavailable, UpresError
 from upres.core.manifest import Labels
-from upres.core.queue import connect_quickly
+from upres.core.queue import connect_with_timeout
 from upres.core.registry import CANARY, STABLE
 from upres.core.served_models import ModelRef, ServedModel
 from upres.core.settings import Settings
@@ -38,7 +38,7 @@ class LabelWatcher(threading.Thread):
     def __init__(self, settings: Settings, store: Store, models: ModelCache, memory: Memory) -> None:
         super().__init__(name="watcher", daemon=True)
         self._settings = settings
-        self._connection = connect_quickly(settings)
+        self._connection = connect_with_timeout(settings)
         self._store = store
         self._models = models
         self._memory = memory

@@ -62,7 +62,7 @@ def prune(cache: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def note_use(path: Path) -> None:
+def mark_used(path: Path) -> None:
     """Set the file's modification time to now, so that `prune` keeps it. A read-only cache is left as it is."""
     with suppress(OSError):
         path.touch()
@@ -77,7 +77,7 @@ def _file(store: Store, manifest: Manifest, file: File, cache: Path) -> Path:
     path = (cache / file.sha256).with_suffix(Path(file.file).suffix)
     with suppress(OSError):  # a file that cannot be read is downloaded
         if registry.digest(path.read_bytes()) == file.sha256:
-            note_use(path)
+            mark_used(path)
             return path
     try:
         data = store.get(keys.model(manifest.name, manifest.version, file.file))

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from upres.core import keys
 from upres.core.errors import ModelError, ModelUnavailable, UpresError
-from upres.core.queue import connect_quickly
+from upres.core.queue import connect_with_timeout
 from upres.core.served_models import ModelRef
 from upres.core.settings import Settings
 from upres.core.storage import Store
@@ -65,7 +65,7 @@ class ModelCache:
         self._store = store
         self._device = device
         self._thread = thread
-        self._quick = connect_quickly(settings)
+        self._quick = connect_with_timeout(settings)
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._kept: Set[str] = frozenset()

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from upres.core import leases, tracing
 from upres.core.errors import QueueUnavailable
 from upres.core.logs import JobLog
-from upres.core.queue import connect, connect_quickly
+from upres.core.queue import connect, connect_with_timeout
 from upres.core.settings import Settings
 from upres.core.storage import Store
 from upres.core.workers import Worker
@@ -148,7 +148,10 @@ def _give_back(settings: Settings, in_flight: InFlightJobs) -> bool:
     """Put the jobs in flight back into the queue if Redis answers. Returns whether there were any."""
     in_flight.wait_idle(GIVE_BACK_SECONDS)  # a slot may be taking a job at this moment
     left = in_flight.current()
-    with suppress(RedisError), connect_quickly(settings, GIVE_BACK_SECONDS).pipeline(transaction=False) as pipeline:
+    with (
+        suppress(RedisError),
+        connect_with_timeout(settings, GIVE_BACK_SECONDS).pipeline(transaction=False) as pipeline,
+    ):
         for job in left:
             JobLog(log, job.lease.job_id).info("goes back into the queue", extra={"event": "requeued"})
             leases.give_back(pipeline, job.lease, "worker_stopping")
@@ -217,7 +220,7 @@ def prepare(settings: Settings) -> WorkerContext:
 def _check_redis(settings: Settings) -> None:
     """Raise QueueUnavailable unless Redis answers: checked first, because loading a model may take minutes."""
     try:
-        with connect_quickly(settings) as connection:
+        with connect_with_timeout(settings) as connection:
             connection.ping()
     except RedisError as error:
         raise QueueUnavailable(f"Redis does not answer at UPRES_REDIS_URL ({error}).") from error

@@ -18,7 +18,7 @@ from upres.core import keys, leases
 from upres.core.errors import DeviceLost, JobRefused
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
-from upres.core.queue import connect, connect_quickly, read_message
+from upres.core.queue import connect, connect_with_timeout, read_message
 from upres.core.settings import Settings
 from upres.worker import job as pipeline
 from upres.worker.context import WorkerContext
@@ -97,7 +97,7 @@ class Slot(threading.Thread):
 
     def __init__(self, name: str, settings: Settings, in_flight: InFlightJobs, context: WorkerContext) -> None:
         super().__init__(name=name, daemon=True)
-        self._pop_connection = connect_quickly(settings, REDIS_TIMEOUT_SECONDS)
+        self._pop_connection = connect_with_timeout(settings, REDIS_TIMEOUT_SECONDS)
         self._connection = connect(settings)
         self._in_flight = in_flight
         self._context = context

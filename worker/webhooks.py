@@ -11,7 +11,7 @@ from standardwebhooks import Webhook
 from upres.core import webhooks
 from upres.core.errors import FetchError, UrlRefused
 from upres.core.logs import JobLog
-from upres.core.queue import connect_quickly
+from upres.core.queue import connect_with_timeout
 from upres.core.results import linked
 from upres.core.schema import EVENT, Succeeded
 from upres.core.settings import Settings
@@ -25,7 +25,7 @@ THREADS = 4
 AT_ONCE = 2
 """Maximum number of threads that send for one owner (or one host, without an owner) at a time, so that a slow receiver
 does not delay the webhooks of all others."""
-PUT_OFF_SECONDS = 2.0
+BUSY_RETRY_SECONDS = 2.0
 """A webhook above AT_ONCE is due again after this many seconds."""
 POLL_SECONDS = 1.0
 """Seconds between two checks for due webhooks while none is due."""
@@ -37,7 +37,7 @@ class WebhookDispatcher:
     """Sends webhooks that are due, in `threads`, which the caller starts, until it is closed."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
-        self._connection = connect_quickly(settings)
+        self._connection = connect_with_timeout(settings)
         self._store = store
         self._policy = FetchPolicy(settings.fetch_private_networks, settings.fetch_hosts)
         self._closed = threading.Event()
@@ -68,7 +68,7 @@ class WebhookDispatcher:
             allowed = self._busy[due.subject] < AT_ONCE
             self._busy[due.subject] += allowed
         if not allowed:
-            webhooks.put_off(self._connection, due, PUT_OFF_SECONDS)
+            webhooks.postpone(self._connection, due, BUSY_RETRY_SECONDS)
             return
         try:
             self._send(due)
@@ -84,16 +84,16 @@ class WebhookDispatcher:
             status = post(due.url, body.encode(), self._headers(due, body), self._policy)
         except UrlRefused as error:
             JobLog(log, due.job_id).warning("its webhook is given up: %s", error)
-            webhooks.done(self._connection, due)
+            webhooks.delete(self._connection, due)
             return
         except FetchError as error:
             status, why = 0, str(error)
         else:
             why = f"it answered {status}"
         if 200 <= status < 300 or status == GONE:
-            webhooks.done(self._connection, due)
+            webhooks.delete(self._connection, due)
             return
-        pause = webhooks.again(self._connection, due)
+        pause = webhooks.schedule_retry(self._connection, due)
         then = f"again in {pause:.0f} s" if pause else "given up"
         JobLog(log, due.job_id).warning("its webhook was not delivered, %s: %s", why, then)
 

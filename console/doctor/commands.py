@@ -40,18 +40,18 @@ def doctor(server: str) -> None:
 def diagnose(server: str) -> Iterator[Finding]:
     """Yield the findings of all checks: settings, Redis, object store, function, workers. Stops at invalid settings."""
     from upres.console.doctor import processes, redis_server, store
-    from upres.core.queue import connect_quickly
+    from upres.core.queue import connect_with_timeout
     from upres.core.storage import Store
 
     try:
         settings = Settings.from_environment()
-        redis = connect_quickly(settings)
+        redis = connect_with_timeout(settings)
     except SettingsError as error:
         yield fault("settings", str(error), "Correct the variable; docs/operations.md lists all of them.")
         return
     with redis:
         yield from redis_server.check(redis, settings.redis_url)
-        yield from store.check(Store(settings, patience=4, attempts=2), settings)
+        yield from store.check(Store(settings, timeout=4, attempts=2), settings)
         yield processes.check_function(server)
         yield from processes.check_workers(redis, settings)
 

@@ -74,14 +74,14 @@ def test_a_key_is_kept_as_a_digest_only(redis: Redis, key: Key) -> None:
     secret = key[1].split("_", 2)[2]
     assert len(secret) == 43
     assert secret not in str(redis.hvals(keys.API_KEYS))
-    assert api_keys.find(redis, key[1]) == key[0]
+    assert api_keys.authenticate(redis, key[1]) == key[0]
 
 
 def test_a_key_that_there_is_not(redis: Redis, key: Key) -> None:
     _, name, secret = key[1].split("_", 2)
     other = "0" * 8 if name != "0" * 8 else "1" * 8
     for text in (f"upres_{other}_{secret}", f"upres_{name}_{'A' * 43}", f"upres_{name}_", f"UPRES_{name}_{secret}"):
-        assert api_keys.find(redis, text) is None
+        assert api_keys.authenticate(redis, text) is None
 
 
 def test_a_revoked_key_is_none(guarded: str, redis: Redis) -> None:
@@ -231,7 +231,7 @@ def test_whoever_has_a_jobs_token_may_look_at_it_and_no_more(guarded: str, redis
 def test_ten_thousand_wrong_tokens_show_nothing(guarded: str, redis: Redis, key: Key) -> None:
     accepted = post_job(guarded, key[1]).json()
     job_id, token = accepted["job_id"], accepted["events_url"].partition("?token=")[2]
-    secret = redis.get(keys.SIGNS_TOKENS)
+    secret = redis.get(keys.TOKEN_SECRET)
     assert isinstance(secret, bytes)
     assert check_token(secret, job_id, token)
     other = make_token(secret, secrets.token_hex(16))

@@ -28,9 +28,9 @@ MANY = 2000
 STALLED_SECONDS = 2
 IMPATIENT = f"""
 import sys
-from upres.function import patience
+from upres.function import stall_timeout
 from upres.function.__main__ import main
-patience.STALLED_SECONDS = {STALLED_SECONDS}
+stall_timeout.STALLED_SECONDS = {STALLED_SECONDS}
 sys.exit(main())
 """
 

@@ -52,7 +52,7 @@ class World:
                 run_out(self.redis, job_id)
 
     def quiet(self, pick: int) -> None:
-        self.redis.set(keys.LOOKED, 1)
+        self.redis.set(keys.LAST_RECOVERY, 1)
 
     def be_late(self, pick: int) -> None:
         if self.ids and self.redis.zscore(keys.DEADLINES, one(self.ids, pick)):
@@ -121,8 +121,8 @@ class World:
         leases.recover(self.redis)
         while self.redis.llen(keys.WAITING):
             lease = leases.take(self.redis, leases.pop(self.redis, 0.1) or "")
-            if lease and (claim := coalescing.claim(self.redis, WORK, lease)) != "wait":
-                assert claim == "do it" or isinstance(claim, Result)
+            if lease and (claim := coalescing.claim(self.redis, WORK, lease)) != "parked":
+                assert claim == "run" or isinstance(claim, Result)
                 assert events.append(self.redis, Succeeded(job_id=lease.job_id, result=RESULT), lease.holder)
 
 
@@ -158,8 +158,8 @@ def test_whatever_happens_every_job_ends_once_and_leaves_nothing(
         assert [type for type in received if type in TERMINAL] == [received[-1]]
         assert isolated_redis.exists(keys.record(job_id)) == (job_id in letters)
     left = everything(isolated_redis) - {name(job_id) for job_id in world.ids for name in (keys.events, keys.record)}
-    assert left <= {"rq:queues", WORK, OTHER, keys.DEAD, keys.LOOKED, keys.ENDED}
-    counted = cast("dict[bytes, bytes]", isolated_redis.hgetall(keys.ENDED))
+    assert left <= {"rq:queues", WORK, OTHER, keys.DEAD, keys.LAST_RECOVERY, keys.JOB_COUNTS}
+    counted = cast("dict[bytes, bytes]", isolated_redis.hgetall(keys.JOB_COUNTS))
     ends = Counter(types(isolated_redis, job_id)[-1] for job_id in world.ids)
     assert ends == sum((Counter({field.decode().split("|")[1]: int(n)}) for field, n in counted.items()), Counter())
-    assert all(isolated_redis.ttl(name) > 0 for name in left - {"rq:queues", keys.ENDED})
+    assert all(isolated_redis.ttl(name) > 0 for name in left - {"rq:queues", keys.JOB_COUNTS})

@@ -109,7 +109,7 @@ def test_when_nobody_could_look_the_living_are_given_time(isolated_redis: Redis)
     """Redis was away for longer than a lease: no worker died."""
     lease = (submit(isolated_redis), taken(isolated_redis))[1]
     run_out(isolated_redis, lease.job_id)
-    isolated_redis.set(keys.LOOKED, 1)
+    isolated_redis.set(keys.LAST_RECOVERY, 1)
     assert leases.recover(isolated_redis) == []
     assert leases.renew(isolated_redis, [lease]) == set()
     assert leases.recover(isolated_redis) == []
@@ -118,10 +118,10 @@ def test_when_nobody_could_look_the_living_are_given_time(isolated_redis: Redis)
 def test_the_dead_are_found_even_when_nobody_looked(isolated_redis: Redis) -> None:
     lease = (submit(isolated_redis), taken(isolated_redis))[1]
     run_out(isolated_redis, lease.job_id)
-    isolated_redis.set(keys.LOOKED, 1)
+    isolated_redis.set(keys.LAST_RECOVERY, 1)
     leases.recover(isolated_redis)
     left = float(isolated_redis.zscore(keys.LEASES, lease.job_id) or 0) / 1000 - time.time()
-    assert keys.BEAT_SECONDS < left <= keys.QUIET_SECONDS
+    assert keys.HEARTBEAT_SECONDS < left <= keys.QUIET_SECONDS
     run_out(isolated_redis, lease.job_id)
     assert leases.recover(isolated_redis) == [(lease.job_id, "requeued")]
 
@@ -202,7 +202,7 @@ def test_cancelling_takes_a_job_out_of_wherever_it_is(isolated_redis: Redis, whe
     if where == "given back":
         leases.give_back(isolated_redis, lease, "worker_stopping")
     assert events.append(isolated_redis, Cancelled(job_id=job_id))
-    assert everything(isolated_redis) <= {keys.events(job_id), keys.LOOKED, keys.ENDED, "rq:queues"}
+    assert everything(isolated_redis) <= {keys.events(job_id), keys.LAST_RECOVERY, keys.JOB_COUNTS, "rq:queues"}
 
 
 def test_a_deadline_ends_a_job_that_nobody_takes(isolated_redis: Redis) -> None:

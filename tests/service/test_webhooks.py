@@ -120,7 +120,7 @@ def test_attempts_grow_apart_and_end(isolated_redis: Redis) -> None:
     pauses = []
     while due := webhooks.due(isolated_redis):
         assert webhooks.due(isolated_redis) is None  # nobody else gets it meanwhile
-        pauses.append(webhooks.again(isolated_redis, due))
+        pauses.append(webhooks.schedule_retry(isolated_redis, due))
         isolated_redis.zadd(keys.WEBHOOKS, {due.job_id: 0}, xx=True)
     assert len(pauses) == len(webhooks.PAUSES) + 1
     assert pauses[-1] is None

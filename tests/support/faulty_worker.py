@@ -27,7 +27,7 @@ LOST = "CUDA error: an illegal memory access was encountered"
 
 CONSTANTS: dict[str, tuple[ModuleType, str]] = {
     "lease_seconds": (keys, "LEASE_SECONDS"),
-    "beat_seconds": (keys, "BEAT_SECONDS"),
+    "beat_seconds": (keys, "HEARTBEAT_SECONDS"),
     "tile": (model_cache, "TILE"),
     "long_seconds": (job, "LONG_SECONDS"),
     "fetch_seconds": (job, "TOTAL_SECONDS"),

@@ -21,7 +21,7 @@ from upres.embedded.stack import Local
 JOBS = 2000
 LASTING = {
     name.encode()
-    for name in ("rq:queues", keys.WORKERS, keys.API_KEYS, keys.SIGNS_TOKENS, keys.SIGNS_WEBHOOKS, keys.ENDED)
+    for name in ("rq:queues", keys.WORKERS, keys.API_KEYS, keys.TOKEN_SECRET, keys.WEBHOOK_SECRET, keys.JOB_COUNTS)
 }
 """Of a size that does not depend on the number of jobs."""
 

@@ -133,7 +133,8 @@ def test_the_base_is_the_client_and_says_what_the_rest_needs(wheel: Path, tmp_pa
     base = Environment(tmp_path, wheel)
     (base.elsewhere / "core").mkdir()  # a user's own folder of this name
     assert base.run("python", "-c", "from upres import AsyncClient, Client, __version__").returncode == 0
-    assert base.run("python", "-c", "import upres, sys; assert 'httpx' not in sys.modules").returncode == 0
+    lists_names = "import upres, sys; assert 'Client' in dir(upres); assert 'httpx' not in sys.modules"
+    assert base.run("python", "-c", lists_names).returncode == 0
     assert base.run("upres", "--version").stdout.strip().endswith(upres.__version__)
     assert "Commands:" in base.run("upres", "--help").stdout
     for name in SUBCOMMANDS:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.servers import IMAGE_HOST, body, http_server
 from upres.core.errors import TooManyBytes, UrlAnsweredError, UrlRefused, UrlUnreachable
-from upres.worker.addresses import REFUSED, why_refused
+from upres.worker.addresses import REFUSED, refusal_reason
 from upres.worker.fetch import FetchPolicy, fetch
 
 ALLOWED = FetchPolicy((ip_network(f"{IMAGE_HOST}/32"),))
@@ -169,7 +169,7 @@ def test_a_short_body_is_an_error() -> None:
 def test_every_refused_network_is_refused_at_both_ends() -> None:
     for network in REFUSED:
         for address in (network[0], network[-1]):
-            assert why_refused(str(address)), network
-    assert why_refused("93.184.215.14") is None
-    assert why_refused("2606:2800:21f:cb07:6820:80da:af6b:8b2c") is None
-    assert why_refused("10.1.2.3", [ip_network("10.0.0.0/8")]) is None
+            assert refusal_reason(str(address)), network
+    assert refusal_reason("93.184.215.14") is None
+    assert refusal_reason("2606:2800:21f:cb07:6820:80da:af6b:8b2c") is None
+    assert refusal_reason("10.1.2.3", [ip_network("10.0.0.0/8")]) is None

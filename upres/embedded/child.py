@@ -21,7 +21,7 @@ class ChildDied(Exception):
     """A child ended unexpectedly, or was not ready in time. The message contains the end of its log."""
 
 
-class Leashed:
+class LinkedProcess:
     """A child process that ends when `stop` is called, or when this process ends in any way.
 
     It gets SIGTERM, and SIGKILL after `grace` seconds. Without a log it runs in the foreground: it uses this process's
@@ -61,7 +61,7 @@ class Leashed:
         self._process.wait()
 
 
-class Child(Leashed):
+class Child(LinkedProcess):
     """A service as a leashed child process. It writes its log to `{name}.log` in `folder`."""
 
     def __init__(

@@ -52,12 +52,12 @@ def up(port: int, command: tuple[str, ...]) -> None:
 
 def _run(local: "Local", command: list[str]) -> int:
     """Run a command with the stack, and return its exit code. Raises ChildDied when a part of the stack ends before."""
-    from upres.embedded.child import POLL_SECONDS, Leashed
+    from upres.embedded.child import POLL_SECONDS, LinkedProcess
 
     if not shutil.which(command[0]):
         print(f"{command[0]}: there is no such command", file=sys.stderr)
         return 127
-    with Leashed(command, local.environment) as leashed:
+    with LinkedProcess(command, local.environment) as leashed:
         while (code := leashed.poll()) is None:
             local.check()
             time.sleep(POLL_SECONDS)

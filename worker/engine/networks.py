@@ -154,7 +154,7 @@ class SRVGGNetCompact(SuperResolutionNetwork):
         return functional.pixel_shuffle(features, self.factor)
 
 
-class Recognised(SuperResolutionNetwork):
+class SpandrelNetwork(SuperResolutionNetwork):
     """A community checkpoint. spandrel (github.com/chaiNNer-org/spandrel) finds its architecture from its tensors."""
 
     adds_to_image = False
@@ -168,7 +168,7 @@ class Recognised(SuperResolutionNetwork):
         self._padded = descriptor  # pads to the sides that the architecture needs, and crops the result
 
     @classmethod
-    def of(cls, tensors: dict[str, Tensor]) -> "Recognised":
+    def of(cls, tensors: dict[str, Tensor]) -> "SpandrelNetwork":
         """Build the network of these tensors. Raises ModelError if spandrel is not installed or cannot build it."""
         try:
             import spandrel
@@ -255,7 +255,7 @@ def load(network: Network, model: Model) -> SuperResolutionNetwork:
     """Load a network with its weights, in float32 on the host. Raises ModelError when the weights do not fit."""
     tensors = _tensors(network, model)
     if network.architecture == "spandrel":
-        module: SuperResolutionNetwork = Recognised.of(tensors)
+        module: SuperResolutionNetwork = SpandrelNetwork.of(tensors)
     else:
         module = build(network.architecture, network.factor, network.parameters)
         try:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import openvino
 
 from upres.core.manifest import GRAPH_OUTPUT, Network
-from upres.worker.model import Model, note_use
+from upres.worker.model import Model, mark_used
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -91,7 +91,7 @@ def _intact(folder: Path) -> bool:
         fine = (folder / "sha256").read_text() == _digest(folder)
     except OSError:
         return False
-    note_use(folder)
+    mark_used(folder)
     return fine
 
 

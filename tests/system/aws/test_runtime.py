@@ -104,7 +104,7 @@ def test_how_much_waits_is_told_as_metrics(backlog: Lambda, isolated_redis: Redi
     for _ in range(3):
         submit(isolated_redis)
     taken(isolated_redis)
-    isolated_redis.hset(keys.ENDED, mapping={"faithful|succeeded|": 2, "faithful|failed|undecodable_image": 1})
+    isolated_redis.hset(keys.JOB_COUNTS, mapping={"faithful|succeeded|": 2, "faithful|failed|undecodable_image": 1})
     backlog.invoke({})
     now = received(backlog)
     assert (now["JobsWaiting"], now["JobsRunning"], now["JobsEnded"]) == (2, 1, 3)
