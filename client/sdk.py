@@ -6,6 +6,7 @@ upscaled = Client("http://127.0.0.1:8000").upscale("photo.jpg", factor=4)
 upscaled.save("photo_x4.jpg")
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,14 +61,31 @@ class Client:
 
     Methods raise ServerUnreachable or StoreUnreachable when the server or the object store does not answer, and
     RequestRefused when the server answers with an error (with its stable `code`).
+
+    After a fork, and when it was pickled, a client opens connections of its own.
     """
 
     def __init__(
         self, url: str | None = None, api_key: str | None = None, *, timeout: float = 45, retries: int = 4
     ) -> None:
         self._api = ApiOperations(url, api_key, retries)
-        self._http = httpx.Client(timeout=self._api.timeout(timeout), limits=self._api.limits)
+        self._timeout = timeout
         self.url = self._api.url
+        self._connect()
+
+    def _connect(self) -> None:
+        self._own_http = httpx.Client(timeout=self._api.timeout(self._timeout), limits=self._api.limits)
+        self._process = os.getpid()
+
+    @property
+    def _http(self) -> httpx.Client:
+        """The connections of this process: after a fork, two processes must not read from the same one."""
+        if self._process != os.getpid():
+            self._connect()
+        return self._own_http
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_own_http"} | {"_process": None}
 
     def __enter__(self) -> Self:
         return self

@@ -52,8 +52,9 @@
 The same codes are used in problem+json answers (RFC 9457) and in `failed` events.
 """
 
+import copyreg
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import Any, TypedDict
 
 
 class FieldError(TypedDict):
@@ -72,6 +73,10 @@ class UpresError(Exception):
     status = 500
     retryable = False
     title = "Something went wrong inside upres"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Restore from pickle without `__init__`, whose parameters differ from `args`; process pools need this."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class RequestError(UpresError):
