@@ -18,7 +18,7 @@ from upres.client.batch import UNAVAILABLE, Backend, Batch, is_fatal
 from upres.client.display import Display
 from upres.client.errors import ServerUnreachable
 from upres.client.ledger import Ledger
-from upres.client.protocol import EstimateOptions, JobOptions
+from upres.client.protocol import EstimateOptions, JobOptions, delete_unfinished
 from upres.client.remote import Remote
 from upres.client.sdk import Client
 from upres.client.sources import LIST, Source, expand, is_many
@@ -119,6 +119,7 @@ def run(wanted: CommandOptions, backend: Backend | None) -> int:
         except KeyboardInterrupt:
             display.close()
             _summarise(wanted, batch, time.monotonic() - begin, "interrupted")
+            delete_unfinished()
             os._exit(INTERRUPTED)  # at once: threads still use what a normal exit would close
     if isinstance(batch.lost, BrokenPipeError):  # the reader of stdout is gone: discard what is left to write
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

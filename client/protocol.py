@@ -9,7 +9,7 @@ import os
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -289,17 +289,27 @@ def noop(*news: object) -> None:
     """Do nothing; the default callback."""
 
 
+_unfinished: set[Path] = set()
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Write a file under a temporary name, and rename it when complete. After an error the old file remains."""
     part = path.with_name(f".upres-{uuid.uuid4().hex[:12]}.part")
+    _unfinished.add(part)
     try:
         with part.open("xb") as file:
             yield file
         part.replace(path)
     finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
+        part.unlink(missing_ok=True)
+        _unfinished.discard(part)
+
+
+def delete_unfinished() -> None:
+    """Delete the temporary files that `atomic_write` has open, before the process exits while threads still write."""
+    for part in list(_unfinished):
+        part.unlink(missing_ok=True)
 
 
 def retry_after(response: httpx.Response) -> float:

@@ -1,16 +1,25 @@
-"""The SDK in a caller's other processes: forked, or with objects that went through pickle."""
+"""The client and processes: after a fork, with objects that went through pickle, and at the end of its own."""
 
 import multiprocessing
+import os
 import pickle
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from tests.support.events import RESULT
+from tests.support.paths import SAMPLES
+from tests.support.waiting import wait_until
 from upres.client import Client, JobFailed, RequestRefused, Upscaled
+from upres.client.batch import Callbacks, Output
+from upres.client.enlarging import CommandOptions, run
+from upres.client.ledger import NAME
+from upres.client.protocol import atomic_write
 from upres.core import errors
 from upres.core.api import Problem
 from upres.core.errors import UpresError
@@ -122,3 +131,41 @@ def test_an_error_of_a_process_pool_arrives() -> None:
     with ProcessPoolExecutor(1, spawn) as pool, pytest.raises(RequestRefused, match="No such job") as caught:
         pool.submit(fail).result(60)
     assert (caught.value.status, caught.value.retry_after) == (404, 7)
+
+
+class Stalling:
+    """A backend whose images are never completely saved."""
+
+    def enlarge(self, image: str, callbacks: Callbacks) -> Output:
+        def save(path: Path) -> None:
+            with atomic_write(path) as file:
+                file.write(b"half")
+                file.flush()
+                threading.Event().wait(60)
+
+        return Output(RESULT, save)
+
+    def cancel(self) -> None:
+        pass
+
+
+def enlarge_one(out: Path) -> None:
+    photos = (str(SAMPLES / "chelsea.png"),)
+    run(
+        CommandOptions(
+            photos=photos, factor="4", out=out, name="{stem}", output_format="png", model=None, model_version=None,
+            at_once=1, force=False, as_json=False, estimate=False, local=False, server="", api_key=None,
+        ),
+        Stalling(),
+    )  # fmt: skip
+
+
+def test_ctrl_c_while_a_download_stalls_leaves_no_temporary_file(tmp_path: Path) -> None:
+    command = multiprocessing.get_context("spawn").Process(target=enlarge_one, args=(tmp_path,))
+    command.start()
+    wait_until(lambda: [path for path in tmp_path.glob("*.part") if path.stat().st_size])
+    assert command.pid
+    os.kill(command.pid, signal.SIGINT)
+    command.join(30)
+    assert command.exitcode == 130
+    assert not [path.name for path in tmp_path.iterdir() if not path.name.startswith(NAME)]
