@@ -7,10 +7,10 @@ const NOT_RUNNING = { stage: null, etaSeconds: null };
 const NOTHING_DONE = { ...NOT_RUNNING, percent: 0, tilesDone: 0, tilesTotal: 0 };
 const NO_JOB = { ...NOTHING_DONE, status: null, result: null, error: null, connected: true };
 const SUBMITTED = { ...NO_JOB, status: "queued" };
-const keyless = new Upres(""); // a job has its own addresses; of a client only its API key is used
+const keyless = new Upres(""); // a job has its own URLs; only the API key of a client is used
 
 export function useUpres(job, { client = keyless, onEvent } = {}) {
-  const address = job?.events_url; // identifies the job: its object may be parsed anew in each render
+  const address = job?.events_url; // identifies the job: each render may parse a new object
   const [state, setState] = useState({});
   const resume = useRef({});
   const listener = useRef(onEvent);

@@ -1,9 +1,9 @@
-/** One image on the page: sent, waiting, in the works with its finished tiles in place, done or failed. */
+/** One image on the page: uploading, queued, running (with its finished tiles drawn in place), finished or failed. */
 
 import { compare } from "./compare.js";
 import { copy, save, small } from "./files.js";
 
-const LOOK_MS = 700; // between two looks at finished tiles
+const LOOK_MS = 700; // between two requests for finished tiles
 const POSITION_MS = 3000;
 const STAGES = { fetch: "Fetching", decode: "Reading", upscale: "Enlarging", encode: "Encoding", store: "Storing" };
 
@@ -18,9 +18,9 @@ export class Card {
   #waits = null;
 
   /**
-   * entry: { name, factor, options, file or address, job once it was submitted, thumb, size, ended };
-   * hooks: keep() when the entry has changed, forget(job), drop() when it is removed, news(text), complain(text),
-   * refused(error).
+   * entry: { name, factor, options, file or address, job (after it was submitted), thumb, size, ended };
+   * hooks: keep() is called when the entry has changed, forget(job), drop() when it is removed, news(text),
+   * complain(text), refused(error).
    */
   constructor(upres, entry, hooks) {
     this.#upres = upres;
@@ -38,7 +38,7 @@ export class Card {
     this.#showInput();
   }
 
-  /** Send it if that was not done yet, and follow it to its end. */
+  /** Submit it if that was not done yet, and follow the job to its end. */
   async run() {
     const { signal } = this.#giveUp;
     try {
@@ -97,7 +97,7 @@ export class Card {
     if (event.tiles_done) this.#look();
   }
 
-  /** A streamed event says where it was; where it is now has to be asked. */
+  /** The `queued` event has the position at submission; the current position has to be requested. */
   #queue(position, streamed) {
     this.#say(position ? `Queued, ${position} ahead` : "Queued, next in line");
     if (streamed) this.#waits ??= setInterval(async () => {
@@ -110,10 +110,10 @@ export class Card {
     this.#attempt = attempt;
     this.#seen = 0;
     const canvas = this.#find(".tiles");
-    canvas.width = canvas.width; // empties it
+    canvas.width = canvas.width; // clears it
   }
 
-  /** Fetch the tiles that were finished since, now and then, and put them where they belong. */
+  /** Fetch the newly finished tiles from time to time, and draw them in place. */
   async #look() {
     if (this.#looking) return;
     this.#looking = true;
@@ -141,7 +141,7 @@ export class Card {
     image.src = tile.image;
   }
 
-  /** What came in, as far as the browser can show it, in the shape of what goes out. */
+  /** The input, if the browser can show it, in the shape of the result. */
   #showInput() {
     const { file, address, thumb, size } = this.entry;
     const before = this.#find(".before");
@@ -179,11 +179,11 @@ export class Card {
     const [before, after] = [this.#find(".before"), this.#find(".after")];
     this.#shapeAs(result.width / this.entry.factor, result.height / this.entry.factor);
     this.entry.size = [result.width / this.entry.factor, result.height / this.entry.factor];
-    before.onload = null; // what comes now is not what came in
+    before.onload = null; // the next image is not the input
     const foreign = !this.entry.file || !before.naturalWidth;
     if (foreign) before.src = result.original_image_url;
     after.src = result.sr_image_url;
-    const shown = await after.decode().catch(() => { // links work for an hour; these make new ones
+    const shown = await after.decode().catch(() => { // presigned URLs expire after an hour; these links make new ones
       if (foreign) before.src = this.#upres.link(this.entry.job, "original");
       after.src = this.#upres.link(this.entry.job);
       return after.decode();
@@ -192,8 +192,8 @@ export class Card {
     this.#offer(result);
     const seconds = Object.values(result.seconds).reduce((sum, one) => sum + one, 0);
     const took = seconds >= 0.1 ? ` in ${inWords(seconds)}` : "";
-    const told = `${result.width} × ${result.height}${took} by ${result.model} on ${result.device}`;
-    this.#say(shown ? told : `${told}. This browser cannot show it; download it.`, 100);
+    const summary = `${result.width} × ${result.height}${took} by ${result.model} on ${result.device}`;
+    this.#say(shown ? summary : `${summary}. This browser cannot show it; download it.`, 100);
     if (!shown) return;
     for (const name of [".after", ".edge", ".tag.left", ".tag.right", ".controls"]) this.#find(name).hidden = false;
     this.#find(".tiles").hidden = true;
@@ -202,7 +202,7 @@ export class Card {
     compare(this.element, result.width);
   }
 
-  /** What can be done with a result, whether it can be shown or not. */
+  /** The buttons of a result, also of one that the browser cannot show. */
   #offer(result) {
     this.#replace([".cancel", ".again", "progress"], [".done", ".remove"]);
     if (!this.entry.ended) this.#hooks.news(`${this.entry.name} is done: ${result.width} by ${result.height} pixels`);
@@ -220,7 +220,7 @@ export class Card {
     }));
   }
 
-  /** Hide some things and show others; whoever was at one of them is at one of the others. */
+  /** Hide some elements and show others. If a hidden one had the focus, a shown one gets it. */
   #replace(hidden, visible) {
     const had = this.element.contains(document.activeElement);
     for (const name of hidden) this.#find(name).hidden = true;
@@ -245,7 +245,7 @@ export class Card {
     this.#hooks.refused(error);
   }
 
-  /** One that cannot be cancelled goes on. */
+  /** Cancel the job. If that fails it continues. */
   async #cancel() {
     if (!this.entry.job) return this.#giveUp.abort(new Error("Cancelled."));
     const button = this.#find(".cancel");
@@ -268,7 +268,7 @@ export class Card {
     this.#hooks.drop();
   }
 
-  /** Submit it once more. */
+  /** Submit it again. */
   again() {
     this.element.classList.replace("failed", "working");
     this.#giveUp = new AbortController();

@@ -1,4 +1,4 @@
-/** Before and after over each other: an edge to move, zoom and pan; by pointer, keyboard and range input. */
+/** Shows before and after over each other, with an edge to move, zoom and pan; by pointer, keyboard or range input. */
 
 const MOST_ZOOM = 16;
 const STEP = 1.5;
@@ -14,7 +14,7 @@ export function compare(card, width) {
     view.x = Math.min(0, Math.max(clientWidth * (1 - view.zoom), view.x));
     view.y = Math.min(0, Math.max(clientHeight * (1 - view.zoom), view.y));
     layers.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.zoom})`;
-    // The edge stays where it is on the screen, whatever part of the image is below it.
+    // Zoom and pan do not move the edge on the screen.
     const cut = (view.at * clientWidth - view.x) / view.zoom / clientWidth;
     viewer.style.setProperty("--at", `${view.at * 100}%`);
     viewer.style.setProperty("--cut", `${Math.min(1, Math.max(0, cut)) * 100}%`);
@@ -57,7 +57,7 @@ export function compare(card, width) {
     const alone = !pointers.size;
     const onEdge = alone && (event.target === edge || view.zoom === 1);
     const idle = onEdge && event.target !== edge && event.pointerType === "touch"; // the page may scroll
-    for (const held of pointers.values()) held.onEdge = held.idle = false; // two fingers zoom, and then one pans
+    for (const held of pointers.values()) held.onEdge = held.idle = false; // two fingers zoom; when one is lifted, the other one pans
     pointers.set(event.pointerId, { event, onEdge, idle });
     if (idle) return;
     event.preventDefault();
@@ -75,7 +75,7 @@ export function compare(card, width) {
   };
   viewer.onpointerup = viewer.onpointercancel = (event) => pointers.delete(event.pointerId);
 
-  /** Two fingers: what was between them stays there. */
+  /** Zoom with two fingers: the point between them stays in place. */
   function pinch(event) {
     const [one, two] = [...pointers.values()].map((held) => held.event);
     const other = one.pointerId === event.pointerId ? two : one;
@@ -87,7 +87,7 @@ export function compare(card, width) {
   }
 
   viewer.addEventListener("wheel", (event) => {
-    if (!event.ctrlKey && !event.metaKey) return; // otherwise people scroll
+    if (!event.ctrlKey && !event.metaKey) return; // without these keys the page scrolls
     event.preventDefault();
     zoom(Math.exp(-event.deltaY / 200), ...place(event));
   }, { passive: false });

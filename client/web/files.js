@@ -1,6 +1,6 @@
-/** What a browser does with images besides showing them: small copies, saving, copying links. */
+/** Thumbnails, saving of images, and copying of links. */
 
-/** A small copy of an image as a data: URL, to be seen again after a reload. */
+/** Make a thumbnail of an image as a data: URL, to show it again after a reload. */
 export function small(image) {
   const scale = Math.min(1, 480 / Math.max(image.naturalWidth, image.naturalHeight));
   const canvas = document.createElement("canvas");
@@ -10,7 +10,7 @@ export function small(image) {
   return canvas.toDataURL("image/jpeg", 0.7);
 }
 
-/** Under its own name, also where the store would only show it; a store that lets no page read does name it. */
+/** Save a result under its own name. If the page may not read from the store (no CORS), open the link instead. */
 export async function save(event, name) {
   const link = event.currentTarget;
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -18,7 +18,7 @@ export async function save(event, name) {
   if (link.ariaBusy === "true") return;
   Object.assign(link, { ariaBusy: "true", textContent: "Downloading…" });
   try {
-    const answer = await fetch(link.href, { cache: "no-store" }); // the cache may hold it as unreadable
+    const answer = await fetch(link.href, { cache: "no-store" }); // the cache may hold a response without CORS headers
     if (!answer.ok) throw new Error(`The store answered ${answer.status}.`);
     const href = URL.createObjectURL(await answer.blob());
     Object.assign(document.createElement("a"), { href, download: name }).click();
@@ -29,11 +29,11 @@ export async function save(event, name) {
   Object.assign(link, { ariaBusy: "false", textContent: "Download" });
 }
 
-/** A text into the clipboard; the button says that it is there. */
+/** Copy a text to the clipboard; the button confirms it. */
 export async function copy(text, button) {
   try {
     await navigator.clipboard.writeText(text);
-  } catch { // no permission, or no https
+  } catch { // no permission or no https
     const field = Object.assign(document.createElement("textarea"), { value: text });
     button.after(field);
     field.select();

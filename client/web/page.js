@@ -1,4 +1,4 @@
-/** The page: takes images in every way there is, and remembers what is under way. */
+/** The page: takes images by file dialog, drop, paste or URL, and remembers unfinished jobs. */
 
 import { Card } from "./card.js";
 import { Upres } from "./upres.js";
@@ -32,7 +32,7 @@ function add(entry) {
   return card;
 }
 
-/** Files and addresses; the first is on top, and sent first. */
+/** Add files and URLs. The first one is shown on top and submitted first. */
 function submit(images) {
   trouble.hidden = true;
   const options = { model: form.model.value, format: form.format.value };
@@ -63,7 +63,7 @@ function complain(text) {
   trouble.hidden = false;
 }
 
-/** An API key is asked for once it turns out that one is needed. */
+/** Ask for an API key after the server has refused a request without one. */
 function refused({ code }) {
   if (code !== "unauthorized") return;
   document.querySelector("#access").hidden = false;
@@ -80,7 +80,7 @@ function useKey() {
   cards.filter((card) => card.unauthorized).forEach((card) => card.again());
 }
 
-/** What is needed to go on after a reload, of this tab and of others; files are not kept, the server has them. */
+/** Store what is needed to continue after a reload, for this tab and others. Files are on the server. */
 function keep() {
   const mine = cards.filter((card) => card.entry.job).map(({ entry: { file, ...rest } }) => rest);
   const known = new Set([...gone, ...mine.map((entry) => entry.job.job_id)]);
@@ -88,7 +88,7 @@ function keep() {
   const ended = all.filter((entry) => entry.ended).slice(-MOST_KEPT);
   try {
     localStorage.setItem(KEPT, JSON.stringify(all.filter((entry) => !entry.ended || ended.includes(entry))));
-  } catch { // full, or forbidden: then a reload forgets
+  } catch { // the storage is full or forbidden: a reload loses the jobs
     localStorage.removeItem(KEPT);
   }
 }
@@ -114,7 +114,7 @@ async function listModels() {
   offerFactors();
 }
 
-/** A model may not make every factor. */
+/** Disable the factors that the chosen model does not have. */
 function offerFactors() {
   const factors = form.model.selectedOptions[0]?.dataset.factors?.split(",");
   for (const radio of form.factor) radio.disabled = Boolean(factors) && !factors.includes(radio.value);
@@ -151,7 +151,7 @@ document.addEventListener("drop", ({ dataTransfer }) => {
   if (links.length && !dataTransfer.files.length) submit(links);
   else submitAll(dataTransfer.files);
 });
-addEventListener("beforeunload", (event) => { // what is not sent yet would be lost
+addEventListener("beforeunload", (event) => { // files that are not uploaded yet would be lost
   if (cards.some((card) => card.sending)) event.preventDefault();
 });
 

@@ -7,16 +7,16 @@
  *   const result = await upres.subscribe(job, (event) => console.log(event.type, event.percent));
  *   image.src = result.sr_image_url;
  *
- * A job is plain JSON: keep it in localStorage, and `subscribe` goes on after a reload. Whatever fails is an
- * UpresError with the server's stable `code` and a message for people.
+ * A job is a JSON object: keep it in localStorage, and `subscribe` continues after a reload. Methods reject with an
+ * UpresError, which has the server's stable `code` and a message for users.
  */
 
-const INLINE_BYTES = 4_000_000; // Lambda takes bodies of 6 MB, and base64 makes a third more of them
-const STREAMS = 3; // HTTP/1.1 browsers open six connections to a host, for all tabs together; other jobs are polled
+const INLINE_BYTES = 4_000_000; // Lambda accepts bodies of up to 6 MB, and base64 makes a file a third larger
+const STREAMS = 3; // with HTTP/1.1 a browser opens six connections to a host, for all tabs; other jobs are polled
 const POLL_MS = 2000;
-const MOST_WAIT_MS = 60_000;
+const MAX_WAIT_MS = 60_000;
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
-const LATER = new Set([429, 502, 503, 504]);
+const RETRY_STATUSES = new Set([429, 502, 503, 504]);
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 
 export class UpresError extends Error {
@@ -30,18 +30,18 @@ export class Upres {
   #base;
   #streams = new Set();
 
-  /** A server by its address (default: where this file came from), and the API key for it, where one is needed. */
+  /** `base`: URL of the server, by default the one that served this file. `key`: an API key, if it needs one. */
   constructor(base = ownServer(), { key = "" } = {}) {
     this.#base = base.replace(/\/+$/, "");
     this.key = key;
   }
 
   /**
-   * Submit a File, a Blob, or the address of an image → the job.
+   * Submit a File, a Blob, or the URL of an image. Returns the job.
    *
-   * options: factor (2, 4, 8), model, version, format ("auto", "png", "jpeg", "webp"), preview, webhook;
-   * onUpload(sent, total) while a file of more than 4 MB is uploaded; onWait(milliseconds) when the server asks to
-   * wait; signal to give up.
+   * Options: factor (2, 4, 8), model, version, format ("auto", "png", "jpeg", "webp"), preview, webhook;
+   * onUpload(sent, total) is called during the upload of a file of more than 4 MB; onWait(milliseconds) before a retry;
+   * signal aborts.
    */
   async submit(image, options = {}) {
     const { factor = 4, model, version, format = "auto", preview = false, webhook, onWait, signal } = options;
@@ -55,17 +55,18 @@ export class Upres {
   }
 
   /**
-   * Hear a job's events, from the first (or after the id `after`) to the last → its result.
+   * Receive a job's events, from the first one (or the one after the id `after`) to the last. Returns its result.
    *
-   * onEvent(event, id) hears each; connection losses are bridged, and told by onConnection(true or false). Of a job
-   * that has to wait for a stream it hears states meanwhile, without an id. Rejects with the job's own code when it
-   * fails or is cancelled, and with what onEvent throws; signal stops listening, and the job goes on.
+   * onEvent(event, id) is called with each event. After a lost connection it reconnects and misses no event;
+   * onConnection(true or false) is called at each change. While all streams are in use the job is polled: onEvent is
+   * then called with its state and an empty id. Rejects with the job's error code when it fails or is cancelled, and
+   * with what onEvent throws. `signal` closes the stream; the job continues.
    */
   async subscribe(job, onEvent = () => {}, { after = "", onConnection = () => {}, signal } = {}) {
     const seen = { id: after };
     for (let failures = 0, over = false; ; ) {
       signal?.throwIfAborted();
-      const release = over ? () => {} : await this.#slot(); // what is over is told at once, and holds no connection
+      const release = over ? () => {} : await this.#slot(); // an ended job's stream closes at once
       const ended = release
         ? await this.#stream(job, onEvent, onConnection, seen, signal).finally(release)
         : await this.#poll(job, onEvent, signal);
@@ -80,47 +81,47 @@ export class Upres {
     }
   }
 
-  /** Cancel a job → the job after that; one that has ended stays as it is. */
+  /** Cancel a job. Returns its state; a job that has ended keeps its state. */
   cancel(job, { signal } = {}) {
     return this.#call("DELETE", job.status_url, { signal });
   }
 
-  /** A job now. */
+  /** Return the current state of a job. */
   status(job, { signal } = {}) {
     return this.#call("GET", this.#readable(job.status_url, job), { signal });
   }
 
-  /** The finished tiles of a running job that was submitted with `preview`, without the first `after` of them. */
+  /** Return the finished tiles, without the first `after`, of a running job that was submitted with `preview`. */
   async preview(job, after = 0, { signal } = {}) {
     return (await this.#call("GET", this.#readable(`${job.status_url}/preview`, job, { after }), { signal })).tiles;
   }
 
-  /** An address of a finished job's image ("result", or "original" for the bicubic one), good for as long as it is kept. */
+  /** Return the URL of a finished job's image ("result", or "original": bicubic), valid until it is deleted. */
   link(job, which = "result") {
     return readable(`${job.status_url}/${which}`, job);
   }
 
-  /** Which models there are. */
+  /** Return the models of the server. */
   async models({ signal } = {}) {
     return (await this.#call("GET", "/v1/models", { signal })).models;
   }
 
-  /** What would become of an image of this size: { width, height, upscale_factor, … }. */
+  /** Estimate the result for an image of a size: { width, height, upscale_factor, … }. */
   estimate(image, { signal } = {}) {
     return this.#call("POST", "/v1/estimate", { body: image, signal });
   }
 
-  /** One of the streams that all tabs together may have → what gives it back; null when all are taken. */
+  /** Take one of the STREAMS slots, which all tabs share. Returns a function that releases it; null if none is free. */
   async #slot() {
     for (let number = 0; number < STREAMS; number++) {
       const release = navigator.locks ? await lock(`upres.stream.${number}`) : this.#streams.has(number) ? null
-        : (this.#streams.add(number), () => this.#streams.delete(number)); // without https, of this tab alone
+        : (this.#streams.add(number), () => this.#streams.delete(number)); // no locks without https
       if (release) return release;
     }
     return null;
   }
 
-  /** A key reads a job longer than its token does. */
+  /** With an API key leave out the job's token, because the key is valid for longer. */
   #readable(address, job, query) {
     return this.key ? readable(address, { events_url: address }, query) : readable(address, job, query);
   }
@@ -135,9 +136,9 @@ export class Upres {
     return { image_key: link.image_key, ...name };
   }
 
-  /** Until the job has ended → its last event; "away" when the connection is lost for good. */
+  /** Open a stream until the job ends. Returns its last event; "away" when the browser does not reconnect. */
   async #stream(job, onEvent, onConnection, seen, signal) {
-    signal?.throwIfAborted(); // it may have been, while this waited for its turn
+    signal?.throwIfAborted(); // it may have been aborted while this waited for a slot
     const source = new EventSource(readable(job.events_url, job, seen.id ? { last_event_id: seen.id } : {}));
     return new Promise((resolve, reject) => {
       const stop = () => end(reject, signal.reason);
@@ -159,8 +160,8 @@ export class Upres {
         if (ENDED.has(event.type)) end(resolve, event);
       };
       source.onerror = () => {
-        if (source.readyState !== EventSource.CLOSED) return onConnection(false); // the browser comes back by itself
-        // An answer that is no stream: the job has ended and all was seen, nobody knows it, or the server is not well.
+        if (source.readyState !== EventSource.CLOSED) return onConnection(false); // the browser reconnects
+        // The response was no stream: all events were received already, the job is unknown, or the server failed.
         this.status(job, { signal }).then(
           (now) => end(resolve, ENDED.has(now.status) ? now : "away"),
           (error) => (error.retryable ? end(resolve, "away") : end(reject, error)),
@@ -169,14 +170,14 @@ export class Upres {
     });
   }
 
-  /** Ask how the job is, once → its last state if it has ended; "away" when nobody answers. */
+  /** Ask for the state once. Returns "over" if the job has ended, "away" if the server does not answer, else null. */
   async #poll(job, onEvent, signal) {
     await pause(POLL_MS, signal);
     const now = await this.status(job, { signal }).catch((error) => {
       if (!error.retryable) throw error;
     });
     if (!now) return "away";
-    if (ENDED.has(now.status)) return "over"; // a stream tells the events that were missed
+    if (ENDED.has(now.status)) return "over"; // a stream sends the events that were missed
     onEvent({ ...now, type: now.status === "queued" ? "queued" : "progress" }, "");
     return null;
   }
@@ -200,7 +201,7 @@ export class Upres {
       }
       if (response.ok) return response.json().catch(() => { throw strange(response); });
       const asked = retryAfter(response);
-      if (last || !LATER.has(response.status) || asked > MOST_WAIT_MS) throw await problem(response);
+      if (last || !RETRY_STATUSES.has(response.status) || asked > MAX_WAIT_MS) throw await problem(response);
       const wait = Math.max(RETRY_MS[attempt], asked);
       onWait(wait);
       await pause(wait, signal);
@@ -208,22 +209,22 @@ export class Upres {
   }
 }
 
-/** The server that this file came from. Any server may serve a package or a bundle, so their addresses do not tell. */
+/** The server that served this file. Packages and bundles are served by any server, so only /web/upres.js counts. */
 function ownServer() {
   const [, server] = /^(https?:[^?#]+)\/web\/upres\.js(?:[?#]|$)/.exec(import.meta.url) ?? [];
   if (!server) throw new TypeError('Give the address of the server: new Upres("https://upres.example.org")');
   return server;
 }
 
-/** A lock that all tabs share → what gives it back; null when somebody has it. */
+/** Take a lock that all tabs share. Returns a function that releases it; null if it is taken. */
 function lock(name) {
   return new Promise((resolve) => {
-    const held = (mine) => (mine ? new Promise(resolve) : resolve(null));
-    navigator.locks.request(name, { ifAvailable: true }, held).catch(() => resolve(null)); // a frame that may not
+    const held = (granted) => (granted ? new Promise(resolve) : resolve(null));
+    navigator.locks.request(name, { ifAvailable: true }, held).catch(() => resolve(null)); // not allowed in this frame
   });
 }
 
-/** An address with the token that reads this one job, where its events_url came with one. */
+/** Add the job's read token to a URL, if its events_url has one. */
 function readable(address, job, query = {}) {
   const url = new URL(address);
   const token = new URL(job.events_url).searchParams.get("token");
@@ -232,7 +233,7 @@ function readable(address, job, query = {}) {
   return url.href;
 }
 
-/** A last event or a last state → the result, or the error that the job ended with. */
+/** Return the result in a last event or a last state; throw the error if the job has none. */
 function resultOf(ended) {
   if (ended.result) return ended.result;
   const { code, message, retryable } = ended.failure ?? ended;
@@ -241,22 +242,22 @@ function resultOf(ended) {
 }
 
 async function problem(response) {
-  const told = await response.json().catch(() => null);
+  const body = await response.json().catch(() => null);
   const { status } = response;
-  if (told?.code) return new UpresError(told.detail, { code: told.code, status, retryable: told.retryable });
+  if (body?.code) return new UpresError(body.detail, { code: body.code, status, retryable: body.retryable });
   return strange(response);
 }
 
-/** Something that stands between, and is not upres. */
+/** The error for a response of a proxy or another server, not of upres. */
 function strange({ status }) {
   const text = `The server answered ${status}, and not as upres does. Try again later.`;
-  return new UpresError(text, { code: "http_error", status, retryable: LATER.has(status) });
+  return new UpresError(text, { code: "http_error", status, retryable: RETRY_STATUSES.has(status) });
 }
 
-/** Milliseconds that an answer asks to wait (RFC 9110, 10.2.3). */
+/** Milliseconds of the Retry-After header (RFC 9110, 10.2.3). */
 function retryAfter(response) {
-  const told = response.headers.get("Retry-After") ?? "";
-  return Number(told) * 1000 || Date.parse(told) - Date.now() || 0;
+  const value = response.headers.get("Retry-After") ?? "";
+  return Number(value) * 1000 || Date.parse(value) - Date.now() || 0;
 }
 
 function base64(blob) {
@@ -272,7 +273,7 @@ function unreadable() {
   return new UpresError("The file cannot be read; choose it again.", { code: "unreadable", retryable: false });
 }
 
-/** PUT a file; only XMLHttpRequest tells how far an upload is. */
+/** PUT a file. Only XMLHttpRequest reports the progress of an upload. */
 function put(url, blob, onUpload, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();

@@ -1,4 +1,4 @@
-// The repositories of the images, which whoever starts them may read.
+// The repositories of the container images, with read access for the roles that start them.
 "use strict";
 
 const ECR = /^(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com\/([^:@]+)[:@].+$/;
