@@ -1,4 +1,4 @@
-"""One running upres for all tests: real Redis, real S3, real HTTP, the real model."""
+"""Fixtures of all tests, such as one running upres with a real Redis, S3 store, HTTP server and model."""
 
 import itertools
 import os
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 settings.register_profile("upres", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("upres")
 
-# A shell that starts us in the background has SIGINT ignored, and what we start would inherit that.
+# A shell ignores SIGINT for background processes. Our child processes would inherit this, so we restore the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -57,7 +57,7 @@ def without_worker(whole: Local) -> Iterator[WithoutWorker]:
 
 @pytest.fixture(scope="module")
 def local(request: pytest.FixtureRequest) -> Iterator[Local]:
-    """The upres of a module's tests: the whole of it, or with the mark `without_worker` one that leaves jobs queued."""
+    """The upres for the tests of a module; with the mark `without_worker` it has no worker, so jobs stay queued."""
     if not request.node.get_closest_marker("without_worker"):
         yield request.getfixturevalue("whole")
         return
@@ -80,7 +80,7 @@ def redis(local: Local) -> Iterator[Redis]:
 
 @pytest.fixture
 def isolated_redis(local: Local) -> Iterator[Redis]:
-    """A database that no worker looks at."""
+    """A Redis database that no worker uses."""
     with Redis.from_url(local.settings.redis_url.removesuffix("/0") + "/1") as connection:
         empty(connection)
         yield connection
@@ -99,7 +99,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="session")
 def weights(model: Model) -> Model:
-    """The bundled model without its graphs."""
+    """The bundled model with its weights only, without its graph files."""
     networks = tuple(network.model_copy(update={"graph": None}) for network in model.manifest.networks)
     return model._replace(manifest=model.manifest.model_copy(update={"networks": networks}))
 
@@ -109,7 +109,7 @@ Post = Callable[..., requests.Response]
 
 @pytest.fixture
 def post(local: Local) -> Post:
-    """POST /v1/jobs with these fields as JSON, and these headers."""
+    """A function that sends POST /v1/jobs with the given fields as JSON and the given headers."""
 
     def send(headers: dict[str, str] | None = None, **fields: Any) -> requests.Response:
         return requests.post(f"{local.url}/v1/jobs", json=fields, headers=headers, timeout=20)
@@ -119,7 +119,7 @@ def post(local: Local) -> Post:
 
 @pytest.fixture(scope="session")
 def photo() -> Image.Image:
-    """A small piece of a real photo, 64×48."""
+    """A 64×48 part of a real photo."""
     with Image.open(SAMPLES / "chelsea.png") as image:
         return image.convert("RGB").crop((130, 90, 194, 138))
 
@@ -129,7 +129,7 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def png(photo: Image.Image) -> bytes:
-    """The photo as a file, each time with another corner: the result of one that was seen is reused."""
+    """The photo as a PNG file, each time with another corner pixel: upres reuses the result of an identical image."""
     changed = photo.copy()
     number = next(_numbers)
     changed.putpixel((0, 0), (number % 256, number // 256, 0))
@@ -138,7 +138,7 @@ def png(photo: Image.Image) -> bytes:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    from tests.support.browser import chromium  # only some tests need it
+    from tests.support.browser import chromium  # imported here because only some tests need it
 
     with chromium() as running:
         yield running
@@ -146,7 +146,7 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture
 def visit(browser: "Browser") -> Iterator["Visit"]:
-    """A visitor without a past; what the console complains about fails the test."""
+    """A page in a new browser context, without cookies or storage; an error in its console fails the test."""
     from tests.support.browser import Visit
 
     with browser.new_context(viewport={"width": 1100, "height": 900}) as context:
@@ -163,7 +163,7 @@ def page(visit: "Visit", local: Local) -> "Page":
 
 @pytest.fixture
 def draw(tmp_path: Path) -> Callable[..., Path]:
-    """An image file of some size, each time another."""
+    """A function that writes a PNG file of the given size; each file has different content."""
     numbers = iter(range(256))
 
     def make(name: str, size: tuple[int, int] = (120, 80)) -> Path:

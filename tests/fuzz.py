@@ -1,7 +1,7 @@
-"""`python -m tests.fuzz`: damaged images by the thousand, through the worker's own decoders.
+"""`python -m tests.fuzz`: decode thousands of damaged images with the decoders of the worker.
 
-Each has to come out as a picture or as an error of ours, within two seconds and 512 MiB, and none may end the
-child that decodes it. A finding is written into a folder, to become a test.
+Each image has to give a picture or an upres error within two seconds and 512 MiB, and no image may end the child
+process that decodes it. Each image that breaks this rule is written into a folder, so that it can become a test.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SECONDS, MEBIBYTES = 2.0, 512
 
 
 def seeds() -> list[bytes]:
-    """Files of every kind that is opened, some twenty, of a few kilobytes each."""
+    """About twenty-five small image files, of every format and kind that the decoders accept."""
     with Image.open(SAMPLES / "chelsea.png") as image:
         photo = image.convert("RGB").crop((130, 90, 194, 138))
     clear = photo.copy()
@@ -92,7 +92,7 @@ MUTATIONS: list[Callable[[random.Random, bytearray], None]] = [_flip, _flip_head
 
 
 def mutated(rng: random.Random, files: list[bytes]) -> bytes:
-    """One of the files, damaged in one to three ways."""
+    """A copy of one of the files with one to three mutations."""
     data = bytearray(rng.choice(files))
     for mutation in rng.choices(MUTATIONS, k=rng.choice((1, 1, 2, 3))):
         if data:
@@ -101,7 +101,7 @@ def mutated(rng: random.Random, files: list[bytes]) -> bytes:
 
 
 def run(count: int, seed: int) -> tuple[Counter[str], list[tuple[str, bytes]]]:
-    """How so many came out, and what should not have: the reason and the file."""
+    """Decode `count` mutated files; return the number of each outcome, and the findings with reason and file."""
     rng, files = random.Random(seed), seeds()
     outcomes: Counter[str] = Counter()
     findings: list[tuple[str, bytes]] = []
@@ -114,7 +114,7 @@ def run(count: int, seed: int) -> tuple[Counter[str], list[tuple[str, bytes]]]:
             outcomes["picture"] += 1
         except UndecodableImage as error:
             outcomes[error.code] += 1
-            if "memory" not in str(error):  # the child is gone
+            if "memory" not in str(error):  # the child process ended or hung
                 findings.append((str(error), data))
         except ImageError as error:
             outcomes[error.code] += 1
@@ -130,7 +130,7 @@ def run(count: int, seed: int) -> tuple[Counter[str], list[tuple[str, bytes]]]:
 
 
 def main() -> int:
-    """1 when something was found."""
+    """Run the fuzzer; return exit code 1 if there are findings."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--count", type=int, default=20_000, help="mutations (default: 20000)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="which ones (default: new ones)")

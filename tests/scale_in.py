@@ -1,9 +1,9 @@
-"""`make scale-in`: workers come and go under load, and no job is interrupted.
+"""`make scale-in`: add and stop workers under load, and check that no job is interrupted.
 
     python -m tests.scale_in --rounds 50
 
-In each round one or two workers are added, and one or two of those that are there are told to stop (SIGTERM), as a
-scaling rule does; jobs keep coming all the while. At the end each job has to have succeeded in its first attempt.
+Each round adds one or two workers and stops one or two of the oldest workers with SIGTERM, as a scaling rule does.
+Meanwhile a thread submits jobs. At the end, each job has to have succeeded in its first attempt.
 """
 
 import argparse
@@ -27,25 +27,25 @@ from upres.embedded.stack import Local
 
 SIDES = (48, 96, 200)
 AHEAD = 12
-"""So many jobs wait at most: there is always one to take, and one in hand."""
+"""The largest number of queued jobs. The queue is never empty, so workers always have jobs to run."""
 MAX_WORKERS = 3
 STOP_SECONDS = 60
 
 
 class Told(NamedTuple):
-    """What came of it."""
+    """The results of the run."""
 
     jobs: int
     in_hand: int
-    """Jobs that those workers had in hand when they were told to stop."""
+    """The number of jobs that workers were running when they received SIGTERM."""
     interrupted: tuple[str, ...]
-    """Jobs that were taken more than once, or given back."""
+    """The ids of the jobs that were not started exactly once, or were requeued."""
     unfinished: tuple[str, ...]
-    """Jobs that did not succeed."""
+    """The ids of the jobs that did not succeed."""
 
 
 class Feeder(threading.Thread):
-    """Submits jobs as they are taken, until it is closed."""
+    """Submits a new job whenever the queue is short, until it is closed."""
 
     def __init__(self, local: Local, redis: Redis, seed: int) -> None:
         super().__init__(name="feeder")
@@ -55,7 +55,7 @@ class Feeder(threading.Thread):
         self.jobs: list[str] = []
 
     def run(self) -> None:
-        """Submit."""
+        """Submit jobs."""
         with self._client as client:
             while not self._closed.is_set():
                 if self._redis.llen("rq:queue:upres") >= AHEAD:
@@ -64,13 +64,13 @@ class Feeder(threading.Thread):
                 self.jobs.append(client.submit(self._photos.draw(self._random.choice(SIDES)), 4).job_id)
 
     def close(self) -> None:
-        """No more."""
+        """Stop submitting."""
         self._closed.set()
         self.join()
 
 
 class Scaler:
-    """Adds workers, and tells them to stop."""
+    """Adds and stops workers."""
 
     def __init__(self, local: Local, redis: Redis) -> None:
         self._local, self._redis = local, redis
@@ -79,7 +79,7 @@ class Scaler:
         self.in_hand = 0
 
     def add(self, count: int) -> None:
-        """So many more."""
+        """Start `count` workers and wait until they are registered."""
         before = len(workers.listing(self._redis))
         environment = {**self._local.environment, "UPRES_SLOTS": "2", "UPRES_STOP_SECONDS": str(STOP_SECONDS)}
         for _ in range(count):
@@ -88,7 +88,7 @@ class Scaler:
         wait_until(lambda: len(workers.listing(self._redis)) >= before + count, 60)
 
     def remove(self, count: int) -> None:
-        """So many of the oldest, at the same time."""
+        """Stop the `count` oldest workers at the same time."""
         leaving, self._there = self._there[:count], self._there[count:]
         pids = {str(child.process.pid) for child in leaving}
         listed = [one for one in workers.listing(self._redis) if one.name.split("-")[-2] in pids]
@@ -101,12 +101,12 @@ class Scaler:
 
     @property
     def count(self) -> int:
-        """How many are there."""
+        """The number of running workers."""
         return len(self._there)
 
 
 def scale(rounds: int, seed: int, say: bool = False) -> Told:
-    """So many rounds."""
+    """Run `rounds` rounds and return the results."""
     rng = random.Random(seed)
     with ExitStack() as stack:
         local = stack.enter_context(Local())
@@ -142,7 +142,7 @@ def _judge(redis: Redis, jobs: list[str], in_hand: int) -> Told:
 
 
 def main() -> int:
-    """1 when a job was interrupted, or not done."""
+    """Run the command; return exit code 1 if a job was interrupted or did not succeed."""
     parser = argparse.ArgumentParser(prog="python -m tests.scale_in", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 100_000)

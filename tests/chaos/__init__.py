@@ -1,1 +1,1 @@
-"""Proof that nothing is lost: real processes, killed and cut off by a seeded plan; invariants at the end."""
+"""Chaos tests: a seeded random plan kills real processes and cuts connections; at the end, no job may be lost."""

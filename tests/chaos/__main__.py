@@ -1,6 +1,6 @@
-"""`python -m tests.chaos`: everything, with a seed; a table at the end, and 1 when an invariant broke.
+"""`python -m tests.chaos`: run all chaos scenarios with one seed and print a table of the results.
 
-Ten minutes with the defaults.
+The exit code is 1 if an invariant was broken. With the default options it takes about ten minutes.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from upres.embedded.stack import Local
 
 @contextmanager
 def cut_off(log: IO[bytes]) -> Iterator[tuple[Local, FaultProxy]]:
-    """An upres without workers, whose parts reach Redis through a proxy."""
+    """Run an upres without workers, whose processes connect to Redis through a proxy that can inject faults."""
     with FaultProxy() as proxy:
         local = Local(environment={"UPRES_REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"})
         proxy.target = local.redis_port
@@ -32,7 +32,7 @@ def cut_off(log: IO[bytes]) -> Iterator[tuple[Local, FaultProxy]]:
 
 
 def run(seed: int, jobs: int, kills: int, seconds: float, rounds: int, log: IO[bytes]) -> Iterator[Outcome]:
-    """All scenarios, one after the other."""
+    """Run all scenarios, one after the other."""
     with Local(environment=images.ENVIRONMENT) as local:
         local.stop("worker")
         yield scenarios.subscribers(local, log, seed)
@@ -43,7 +43,7 @@ def run(seed: int, jobs: int, kills: int, seconds: float, rounds: int, log: IO[b
 
 
 def main() -> int:
-    """The exit code: 0 when every invariant held."""
+    """Run the command; return exit code 0 if every invariant held."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="the plan (default: a new one)")
     parser.add_argument("--jobs", type=int, default=1000, help="jobs while workers are killed (default: 1000)")

@@ -1,4 +1,4 @@
-"""Worker processes that come and go."""
+"""A group of worker processes that can be killed and replaced."""
 
 import os
 import random
@@ -14,7 +14,7 @@ from upres.embedded.stack import Local
 
 
 class Fleet:
-    """So many workers; each that goes is replaced. A context manager."""
+    """Runs `size` workers; each worker that is killed or terminated is replaced. A context manager."""
 
     def __init__(self, local: Local, size: int, log: IO[bytes], **environment: str) -> None:
         self._local, self._log = local, log
@@ -33,28 +33,28 @@ class Fleet:
             worker.wait()
 
     def kill(self, rng: random.Random) -> None:
-        """SIGKILL one of them."""
+        """Kill a random worker with SIGKILL."""
         victim = self._replace(rng)
         self.kills.append(Kill(victim.pid, now()))
         victim.kill()
         victim.wait()
 
     def terminate(self, rng: random.Random) -> None:
-        """SIGTERM one of them; it leaves in its own time."""
+        """Send SIGTERM to a random worker; do not wait until it ends."""
         victim = self._replace(rng)
         victim.send_signal(signal.SIGTERM)
         self._leaving.append(victim)
         self.terms += 1
 
     def unexpected(self) -> list[int]:
-        """Exit codes of workers that ended though nobody told them to, or not as they should."""
+        """Exit codes of workers that ended without a signal, and unexpected exit codes of workers that got SIGTERM."""
         ended = [worker.poll() for worker in self._workers]
         left = [worker.poll() for worker in self._leaving]
-        # One that was told to stop before it listened to signals dies of it.
+        # A worker that gets SIGTERM before it has installed its signal handler ends with -15.
         return [code for code in ended if code is not None] + [code for code in left if code not in (None, 0, -15)]
 
     def drain(self, seconds: float) -> None:
-        """Wait for those that were told to leave; kill what stays."""
+        """Wait for the workers that got SIGTERM; kill those that are still running after the timeout."""
         deadline = time.monotonic() + seconds
         for worker in self._leaving:
             try:

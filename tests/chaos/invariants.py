@@ -1,4 +1,4 @@
-"""What has to hold whatever was done to the parts: pure checks over jobs' events."""
+"""The invariants that must hold after any fault: checks of the events of jobs, without side effects."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -8,18 +8,18 @@ from typing import NamedTuple
 from upres.core.schema import TERMINAL, Event, Progress, Queued, Requeued, Started
 
 Told = Mapping[str, Sequence[Event]]
-"""Job id → its events, in order."""
+"""Job id → the events of the job, in order."""
 
 
 class Kill(NamedTuple):
-    """A worker that was killed: its process id, and when."""
+    """A killed worker: its process id, and when it was killed."""
 
     pid: int
     at: datetime
 
 
 def broken(received: Told) -> list[str]:
-    """Sentences about what does not hold; none when all is well."""
+    """Describe each broken invariant in a sentence; an empty list means that all invariants hold."""
     return [fault for job_id, events in received.items() for fault in _faults(job_id, events)]
 
 
@@ -40,7 +40,7 @@ def _faults(job_id: str, events: Sequence[Event]) -> Iterable[str]:
 
 
 def run_twice(received: Told, kills: Sequence[Kill]) -> list[str]:
-    """Jobs that were started again although the worker that had them neither was killed nor gave them back."""
+    """Jobs that were started again although their worker was not killed and did not requeue them."""
     return [job_id for job_id, events in received.items() if _started_over(events, kills)]
 
 
@@ -59,12 +59,12 @@ def _started_over(events: Sequence[Event], kills: Sequence[Kill]) -> bool:
 
 
 def killed(started: Started, kills: Sequence[Kill]) -> Kill | None:
-    """The kill that ended the worker of this attempt."""
+    """The kill that ended the worker of this attempt, or None."""
     return next((kill for kill in kills if f"-{kill.pid}-" in started.worker and kill.at > started.at), None)
 
 
 def overtaken(received: Told) -> int:
-    """Jobs of which a fenced-off attempt still told something after the next had begun: percent that falls."""
+    """Count jobs whose percent decreases within an attempt: an earlier attempt still wrote events then."""
     return sum(1 for events in received.values() if _falls(events))
 
 
@@ -81,7 +81,7 @@ def _falls(events: Sequence[Event]) -> bool:
 
 
 def recoveries(received: Told, kills: Sequence[Kill]) -> list[float]:
-    """For each job that a killed worker had in hand: seconds from the kill to its next start or its end."""
+    """For each job of a killed worker: the seconds from the kill to the next start or the end of the job, sorted."""
     seconds = []
     for events in received.values():
         for earlier, later in _attempts(events):
@@ -92,7 +92,7 @@ def recoveries(received: Told, kills: Sequence[Kill]) -> list[float]:
 
 
 def _attempts(events: Sequence[Event]) -> Iterable[tuple[Started, Event]]:
-    """Each start that ended in the loss of its worker, with what came next."""
+    """Each started event whose worker was lost, with the next started or terminal event."""
     started: Started | None = None
     lost = False
     for event in events:

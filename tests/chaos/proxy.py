@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves when it is told to: latency, partitions, resets."""
+"""A TCP proxy that injects faults on request: latency, network partitions, connection resets."""
 
 import select
 import socket
@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 
 PIECE = 1 << 16
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER that makes a close send RST instead of FIN."""
+"""The SO_LINGER option that makes close() send RST instead of FIN."""
 
 
 class FaultProxy:
-    """Forwards 127.0.0.1:port to 127.0.0.1:target, as a context manager."""
+    """Forwards connections from 127.0.0.1:port to 127.0.0.1:target; a context manager."""
 
     def __init__(self, target: int = 0) -> None:
         self.target = target
@@ -38,20 +38,20 @@ class FaultProxy:
 
     @contextmanager
     def latency(self, seconds: float) -> Iterator[None]:
-        """Everything takes so much longer, each way."""
+        """Delay the data: by half of `seconds` in each direction."""
         self._latency = seconds / 2
         yield
         self._latency = 0
 
     @contextmanager
     def partition(self) -> Iterator[None]:
-        """Nothing gets through, and nobody is told."""
+        """Forward no data, but keep the connections open."""
         self._open.clear()
         yield
         self._open.set()
 
     def reset(self) -> int:
-        """Break all connections; how many there were."""
+        """Reset all open connections; return how many sockets were closed."""
         broken = list(self._sockets)
         for one in broken:
             _abort(one)

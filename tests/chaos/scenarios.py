@@ -1,4 +1,4 @@
-"""What is done to a running upres, each with the figures and faults it found."""
+"""The chaos scenarios: each injects faults into a running upres and reports measurements and broken invariants."""
 
 import random
 import threading
@@ -22,15 +22,15 @@ from upres.core.schema import Event, Succeeded
 from upres.embedded.stack import Local
 
 SETTLE_SECONDS = 120
-"""When the last fault is over, everything has to end within this time."""
+"""All jobs must end within this time after the last fault."""
 RECOVERY_SECONDS = 20
 COPIES = 4
-"""Each image comes so many times at once: one job does the work, the others wait for it and share it."""
+"""Each image is submitted this many times at once: one job is computed, the others wait and share its result."""
 
 
 @dataclass
 class Outcome:
-    """What one scenario did and saw; `faults` is empty when everything held."""
+    """The injected faults and the measurements of one scenario; `faults` is empty if every invariant held."""
 
     name: str
     injected: dict[str, int] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def submit_all(url: str, jobs: int, seed: int, seconds: float, ids: list[str], over: threading.Event) -> None:
-    """Submit so many jobs, evenly over the time, then serve their images until it is over."""
+    """Submit `jobs` jobs evenly over `seconds`, then serve their images until `over` is set."""
     rng = random.Random(seed)
     begin = time.monotonic()
     image: bytes | str = b""
@@ -54,7 +54,7 @@ def submit_all(url: str, jobs: int, seed: int, seconds: float, ids: list[str], o
 
 @contextmanager
 def submitting(url: str, jobs: int, seed: int, seconds: float) -> Iterator[list[str]]:
-    """Submits besides what the block does; in it the list grows until it has all."""
+    """Submit jobs in a thread while the block runs; the yielded list grows until it has all job ids."""
     ids: list[str] = []
     over = threading.Event()
     with ThreadPoolExecutor(1) as pool:
@@ -67,7 +67,7 @@ def submitting(url: str, jobs: int, seed: int, seconds: float) -> Iterator[list[
 
 
 def all_told(redis: Redis, ids: list[str], seconds: float) -> dict[str, list[Event]]:
-    """Every job's events, as soon as all have ended, or when the time is up."""
+    """Wait until all jobs have ended or the timeout has passed, then return the events of every job."""
     deadline = time.monotonic() + seconds
     while True:
         received = {job_id: [event for _, event in events.read(redis, job_id)] for job_id in ids}
@@ -77,7 +77,7 @@ def all_told(redis: Redis, ids: list[str], seconds: float) -> dict[str, list[Eve
 
 
 def check(outcome: Outcome, received: dict[str, list[Event]], redis: Redis, kills: Sequence[Kill] = ()) -> None:
-    """The invariants that hold for every scenario."""
+    """Check the invariants of every scenario and add what is broken to `outcome.faults`."""
     outcome.faults += broken(received)
     if late := overtaken(received):
         outcome.faults.append(f"{late} jobs were told of by an attempt that was overtaken")
@@ -98,7 +98,7 @@ def check(outcome: Outcome, received: dict[str, list[Event]], redis: Redis, kill
 
 
 def killed_workers(local: Local, log: Any, seed: int, jobs: int, kills: int, seconds: float) -> Outcome:
-    """SIGKILL and SIGTERM at random moments, of three workers that are replaced each time."""
+    """Send SIGKILL or SIGTERM to random workers at random times; each of the three workers is replaced when it ends."""
     outcome = Outcome("workers killed")
     rng = random.Random(seed)
     terms = max(1, kills // 5)
@@ -128,13 +128,13 @@ def killed_workers(local: Local, log: Any, seed: int, jobs: int, kills: int, sec
 
 
 def shared(events: list[Event]) -> bool:
-    """Whether another job made this one's result."""
+    """Whether the result of this job was computed by another, identical job."""
     last = events[-1]
     return isinstance(last, Succeeded) and last.job_id not in last.result.sr_image_uri
 
 
 def broken_redis(local: Local, proxy: FaultProxy, log: Any, seed: int, jobs: int, rounds: int) -> Outcome:
-    """Redis killed and started again, partitions, latency and resets between it and everybody else."""
+    """Kill and restart Redis, and inject partitions, latency and resets into the connections to it."""
     outcome = Outcome("Redis killed, cut off, slow")
     rng = random.Random(seed)
     direct = Redis.from_url(f"redis://127.0.0.1:{local.redis_port}/0")
@@ -147,7 +147,7 @@ def broken_redis(local: Local, proxy: FaultProxy, log: Any, seed: int, jobs: int
     }
     plan = rng.sample([*faults] * rounds, len(faults) * rounds)
     with Fleet(local, 2, log, UPRES_SLOTS="3") as fleet:
-        wait_until(lambda: len(workers.listing(direct)) == 2)  # one that finds no Redis does not start
+        wait_until(lambda: len(workers.listing(direct)) == 2)  # a worker that cannot reach Redis does not start
         with submitting_through(local.url, jobs, seed) as accepted:
             for name in plan:
                 time.sleep(rng.uniform(0.5, 1.5))
@@ -160,20 +160,20 @@ def broken_redis(local: Local, proxy: FaultProxy, log: Any, seed: int, jobs: int
 
 
 def hold(fault: Any, seconds: float) -> None:
-    """Keep a fault up for so long."""
+    """Keep a fault active for `seconds`."""
     with fault:
         time.sleep(seconds)
 
 
 def restart(local: Local) -> None:
-    """SIGKILL Redis, and start it on the same files."""
+    """Kill Redis with SIGKILL and start it again with the same files."""
     local.kill("redis")
     local.start("redis")
 
 
 @contextmanager
 def submitting_through(url: str, jobs: int, seed: int) -> Iterator[list[str]]:
-    """Submits as long as the block goes on and the jobs last; holds the ids that were acknowledged."""
+    """Submit up to `jobs` jobs while the block runs; yields a list of the ids of the accepted jobs."""
     accepted: list[str] = []
     over = threading.Event()
     rng = random.Random(seed)
@@ -183,7 +183,7 @@ def submitting_through(url: str, jobs: int, seed: int) -> Iterator[list[str]]:
             for _ in range(jobs):
                 try:
                     accepted.append(client.submit(images.image(rng, 0.1), 4).job_id)
-                except Exception:  # refused or unreachable: not accepted, which is an answer
+                except Exception:  # refused or unreachable: the job counts as not accepted
                     time.sleep(0.2)
                 over.wait(0.05)
 
@@ -195,7 +195,7 @@ def submitting_through(url: str, jobs: int, seed: int) -> Iterator[list[str]]:
 
 
 def subscribers(local: Local, log: Any, seed: int) -> Outcome:
-    """Someone who reconnects after every event, live, late, and after the end, misses and doubles nothing."""
+    """A client that reconnects after each event receives every event exactly once, during the job and after its end."""
     outcome = Outcome("subscribers")
     rng = random.Random(seed)
     followed = 0
@@ -219,7 +219,7 @@ def subscribers(local: Local, log: Any, seed: int) -> Outcome:
 
 
 def hop(client: Client, job_id: str) -> Iterator[tuple[str, Event]]:
-    """Follow a job over a new connection for each event."""
+    """Follow a job; open a new connection for each event."""
     after = None
     while entry := next(iter(client.follow(job_id, after)), None):
         yield entry
@@ -229,7 +229,7 @@ def hop(client: Client, job_id: str) -> Iterator[tuple[str, Event]]:
 
 
 def same_key(local: Local, log: Any, seed: int) -> Outcome:
-    """The same Idempotency-Key, a hundred times at once."""
+    """Submit 100 concurrent requests with the same Idempotency-Key: they create one job, which runs once."""
     outcome = Outcome("one key a hundred times", {"requests": 100})
     data = images.image(random.Random(seed))
     with Fleet(local, 1, log), ThreadPoolExecutor(25) as pool, Client(local.url) as client:

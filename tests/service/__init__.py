@@ -1,1 +1,1 @@
-"""Tests of the running whole: one upres with its Redis, store, function and worker, shared by all of a process."""
+"""Tests of a complete running upres (Redis, store, function and worker), which all tests of a process share."""

@@ -1,4 +1,4 @@
-"""Who may: keys, limits, owners, tokens, and what a function does that nobody told."""
+"""Tests of access control: API keys, their limits, owners of jobs, tokens of jobs, and security headers."""
 
 import os
 import secrets
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.without_worker
 
 @pytest.fixture(scope="module")
 def guarded(local: Local, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A function that asks for keys."""
+    """A function that requires an API key: its URL."""
     yield from function(local, tmp_path_factory.mktemp("guarded"), UPRES_ACCESS="keys")
 
 
@@ -48,7 +48,7 @@ def key(redis: Redis) -> Iterator[Key]:
     redis.hdel(keys.API_KEYS, fresh[0].key_id)
 
 
-def test_nothing_works_without_a_key(guarded: str, key: Key) -> None:
+def test_requests_without_a_valid_key_get_401_except_on_open_paths(guarded: str, key: Key) -> None:
     job = post_job(guarded, key[1]).json()["job_id"]
     asked = [("POST", "/v1/jobs"), ("GET", f"/v1/jobs/{job}"), ("DELETE", f"/v1/jobs/{job}"), ("GET", "/metrics")]
     asked += [("GET", f"/v1/jobs/{job}/{what}") for what in ("events", "result", "original")]
@@ -70,28 +70,28 @@ def test_nothing_works_without_a_key(guarded: str, key: Key) -> None:
         assert requests.get(guarded + open_path, timeout=20).ok
 
 
-def test_a_key_is_kept_as_a_digest_only(redis: Redis, key: Key) -> None:
+def test_redis_does_not_store_the_secret_of_a_key(redis: Redis, key: Key) -> None:
     secret = key[1].split("_", 2)[2]
     assert len(secret) == 43
     assert secret not in str(redis.hvals(keys.API_KEYS))
     assert api_keys.authenticate(redis, key[1]) == key[0]
 
 
-def test_a_key_that_there_is_not(redis: Redis, key: Key) -> None:
+def test_a_key_with_a_wrong_id_or_secret_is_not_authenticated(redis: Redis, key: Key) -> None:
     _, name, secret = key[1].split("_", 2)
     other = "0" * 8 if name != "0" * 8 else "1" * 8
     for text in (f"upres_{other}_{secret}", f"upres_{name}_{'A' * 43}", f"upres_{name}_", f"UPRES_{name}_{secret}"):
         assert api_keys.authenticate(redis, text) is None
 
 
-def test_a_revoked_key_is_none(guarded: str, redis: Redis) -> None:
+def test_a_revoked_key_is_rejected(guarded: str, redis: Redis) -> None:
     key, text = made(redis)
     assert post_job(guarded, text).status_code == 202
     api_keys.revoke(redis, key.key_id)
     assert post_job(guarded, text).status_code == 401
 
 
-def test_another_keys_job_is_not_there(guarded: str, redis: Redis, key: Key) -> None:
+def test_the_job_of_another_key_is_answered_like_an_unknown_job(guarded: str, redis: Redis, key: Key) -> None:
     other = made(redis)
     job = post_job(guarded, key[1]).json()["job_id"]
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/events"), ("GET", "/result"), ("GET", "/original")):
@@ -107,14 +107,14 @@ def test_another_keys_job_is_not_there(guarded: str, redis: Redis, key: Key) -> 
     assert mine.json()["status"] == "queued"
 
 
-def test_one_idempotency_key_of_two_owners_is_two_jobs(guarded: str, redis: Redis, key: Key) -> None:
+def test_two_owners_with_the_same_idempotency_key_get_two_jobs(guarded: str, redis: Redis, key: Key) -> None:
     other = made(redis)
     same = {"Idempotency-Key": secrets.token_hex(8)}
     mine, again, theirs = (post_job(guarded, text, **same).json()["job_id"] for text in (key[1], key[1], other[1]))
     assert mine == again != theirs
 
 
-def test_the_rate_is_limited(guarded: str, redis: Redis) -> None:
+def test_requests_above_the_rate_limit_get_429_with_retry_after(guarded: str, redis: Redis) -> None:
     _, text = made(redis, requests_per_minute=3)
     answers = [post_job(guarded, text) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [202, 202, 202, 429, 429]
@@ -123,13 +123,13 @@ def test_the_rate_is_limited(guarded: str, redis: Redis) -> None:
     assert 15 <= int(answers[3].headers["Retry-After"]) <= 20
 
 
-def test_a_repeated_request_counts_once(guarded: str, redis: Redis) -> None:
+def test_requests_with_the_same_idempotency_key_count_once(guarded: str, redis: Redis) -> None:
     _, text = made(redis, requests_per_minute=1)
     same = {"Idempotency-Key": secrets.token_hex(8)}
     assert [post_job(guarded, text, **same).status_code for _ in range(3)] == [202] * 3
 
 
-def test_jobs_at_once_are_limited_until_one_ends(guarded: str, redis: Redis) -> None:
+def test_jobs_above_the_concurrency_limit_are_refused_until_one_ends(guarded: str, redis: Redis) -> None:
     _, text = made(redis, jobs_at_once=2)
     first, _, third = (post_job(guarded, text) for _ in range(3))
     assert third.json()["code"] == "too_many_jobs"
@@ -139,7 +139,7 @@ def test_jobs_at_once_are_limited_until_one_ends(guarded: str, redis: Redis) -> 
     assert post_job(guarded, text).status_code == 429
 
 
-def test_what_was_refused_holds_no_place(guarded: str, redis: Redis) -> None:
+def test_invalid_requests_do_not_count_for_the_limits(guarded: str, redis: Redis) -> None:
     _, text = made(redis, jobs_at_once=1, requests_per_minute=2)
     for _ in range(3):
         assert post_job(guarded, text, {"image_base64": "no base64!"}).status_code == 422
@@ -147,8 +147,8 @@ def test_what_was_refused_holds_no_place(guarded: str, redis: Redis) -> None:
     assert post_job(guarded, text).json()["code"] == "too_many_jobs"
 
 
-def test_pixels_are_limited(local: Local, guarded: str, redis: Redis, png: bytes) -> None:
-    """Jobs that come at once cannot exceed the limit together."""
+def test_jobs_above_the_daily_pixel_limit_fail(local: Local, guarded: str, redis: Redis, png: bytes) -> None:
+    """Jobs that run at the same time cannot exceed the daily pixel limit together."""
     _, text = made(redis, megapixels_per_day=3 * 64 * 48 * 16 / 1e6)
     with Client(guarded, text) as client:
         jobs = [client.submit(encoded(Image.new("RGB", (64, 48), (n, 0, 0)), "PNG"), 4) for n in range(6)]
@@ -163,7 +163,7 @@ def test_pixels_are_limited(local: Local, guarded: str, redis: Redis, png: bytes
     assert 86_000 < int(answer.headers["Retry-After"]) <= 86_400
 
 
-def test_pixels_are_counted_once(redis: Redis) -> None:
+def test_the_pixels_of_a_job_are_charged_only_once(redis: Redis) -> None:
     key, _ = made(redis)
     job_id = submit(redis, owner=key.key_id)
     api_keys.admit(redis, key, job_id)
@@ -173,13 +173,15 @@ def test_pixels_are_counted_once(redis: Redis) -> None:
     assert redis.hget(f"upres:key:{key.key_id}:pixels", "used") == b"500"
     leases.give_back(redis, lease, "worker_stopping")
     again = taken(redis)
-    api_keys.charge(redis, lease, 500)  # a late one
+    api_keys.charge(redis, lease, 500)  # a late charge with the old lease
     api_keys.charge(redis, again, 500)
     assert redis.hget(f"upres:key:{key.key_id}:pixels", "used") == b"500"
     events.append(redis, Cancelled(job_id=job_id))
 
 
-def test_the_client_and_the_command_use_keys(local: Local, guarded: str, key: Key, png: bytes, tmp_path: Path) -> None:
+def test_the_command_uses_the_api_key_from_the_environment(
+    local: Local, guarded: str, key: Key, png: bytes, tmp_path: Path
+) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(png)
     command = [str(Path(sys.executable).parent / "upres"), str(photo), "--server", guarded, "--out", str(tmp_path)]
@@ -194,7 +196,7 @@ def test_the_client_and_the_command_use_keys(local: Local, guarded: str, key: Ke
     assert done.returncode == 0, done.stderr
 
 
-def test_operators_make_list_and_revoke_keys(local: Local, guarded: str) -> None:
+def test_operators_create_list_and_revoke_keys_by_command(local: Local, guarded: str) -> None:
     def upres(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [str(Path(sys.executable).parent / "upres"), "keys", *arguments]
         return subprocess.run(
@@ -212,7 +214,7 @@ def test_operators_make_list_and_revoke_keys(local: Local, guarded: str) -> None
     assert "requests_per_minute" in upres("create", "Bob", "--per-minute", "0").stderr
 
 
-def test_whoever_has_a_jobs_token_may_look_at_it_and_no_more(guarded: str, redis: Redis, key: Key) -> None:
+def test_a_job_token_allows_reading_the_job_but_not_cancelling_it(guarded: str, redis: Redis, key: Key) -> None:
     accepted = post_job(guarded, key[1]).json()
     events.append(redis, Cancelled(job_id=accepted["job_id"]))
     answer = requests.get(accepted["events_url"], timeout=20)
@@ -223,12 +225,12 @@ def test_whoever_has_a_jobs_token_may_look_at_it_and_no_more(guarded: str, redis
         assert requests.get(f"{accepted['status_url']}{path}?token={token[:-1]}", timeout=20).status_code == 401
     for path in ("/result", "/original"):
         ended = requests.get(f"{accepted['status_url']}{path}?token={token}", timeout=20)
-        assert ended.status_code == 410  # it was cancelled
+        assert ended.status_code == 410  # the job was cancelled, so it has no images
         assert requests.get(f"{accepted['status_url']}{path}?token={token[:-1]}", timeout=20).status_code == 401
     assert requests.delete(f"{accepted['status_url']}?token={token}", timeout=20).status_code == 401
 
 
-def test_ten_thousand_wrong_tokens_show_nothing(guarded: str, redis: Redis, key: Key) -> None:
+def test_thousands_of_wrong_tokens_are_rejected(guarded: str, redis: Redis, key: Key) -> None:
     accepted = post_job(guarded, key[1]).json()
     job_id, token = accepted["job_id"], accepted["events_url"].partition("?token=")[2]
     secret = redis.get(keys.TOKEN_SECRET)
@@ -249,12 +251,12 @@ def test_ten_thousand_wrong_tokens_show_nothing(guarded: str, redis: Redis, key:
             assert "data:" not in answer.text
 
 
-def test_told_open_it_is_open(local: Local, tmp_path: Path) -> None:
+def test_with_open_access_a_job_needs_no_key(local: Local, tmp_path: Path) -> None:
     for url in function(local, tmp_path, UPRES_ACCESS="open"):
         assert post_job(url, None).status_code == 202
 
 
-def test_an_error_that_nobody_foresaw_has_safe_headers_too(guarded: str, redis: Redis) -> None:
+def test_an_unexpected_error_hides_details_and_has_security_headers(guarded: str, redis: Redis) -> None:
     key, text = made(redis)
     redis.hset(keys.API_KEYS, key.key_id, "damaged")
     answer = post_job(guarded, text, Origin="https://page.example")
@@ -265,7 +267,7 @@ def test_an_error_that_nobody_foresaw_has_safe_headers_too(guarded: str, redis: 
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_every_answer_has_safe_headers(guarded: str, local: Local) -> None:
+def test_every_response_has_security_headers(guarded: str, local: Local) -> None:
     for url in (
         guarded,
         f"{guarded}/web/page.js",

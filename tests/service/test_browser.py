@@ -1,4 +1,4 @@
-"""The page, in a real browser, as people use it."""
+"""Tests of the web page in a real browser (Chromium), with the actions of a user."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from upres.core import api_keys, registry
 from upres.embedded.stack import Local
 
 
-def test_from_a_file_to_a_download(page: Page, draw: Draw) -> None:
+def test_a_file_is_chosen_enlarged_and_downloaded(page: Page, draw: Draw) -> None:
     photo = draw("cat.png", (440, 290))
     choose(page, photo, factor=8)
     working(page)
@@ -38,16 +38,16 @@ def test_from_a_file_to_a_download(page: Page, draw: Draw) -> None:
     assert "s" in page.locator("dd").first.inner_text()
 
 
-def test_a_reload_goes_on(page: Page, draw: Draw) -> None:
+def test_the_page_still_shows_its_jobs_after_a_reload(page: Page, draw: Draw) -> None:
     choose(page, draw("cat.png", (430, 280)), factor=8)
     working(page)
     page.reload()
     working(page)
     expect(page.locator(".card")).to_have_count(1)
     expect(page.locator("h2")).to_have_text("cat.png")
-    expect(page.locator(".before")).to_be_visible()  # from a small copy, since the file is not kept
+    expect(page.locator(".before")).to_be_visible()  # from a small copy: the page does not keep the whole file
     done(page)
-    page.reload()  # a finished one is shown again as well
+    page.reload()  # a finished job is also shown after a reload
     done(page)
     assert page.locator("img.before").evaluate("image => image.naturalWidth") == 3440
     page.locator(".remove").click()
@@ -55,7 +55,7 @@ def test_a_reload_goes_on(page: Page, draw: Draw) -> None:
     expect(page.locator(".card")).to_have_count(0)
 
 
-def test_a_restart_of_the_server_is_bridged(visit: Visit, local: Local, draw: Draw) -> None:
+def test_the_page_reconnects_after_the_server_restarts(visit: Visit, local: Local, draw: Draw) -> None:
     page = visit.page
     page.goto(local.url)
     choose(page, draw("cat.png", (435, 285)), factor=8)
@@ -64,16 +64,16 @@ def test_a_restart_of_the_server_is_bridged(visit: Visit, local: Local, draw: Dr
     working(page, "The connection is lost")
     local.start("function")
     done(page)
-    visit.wrong = [text for text in visit.wrong if "ERR_" not in text]  # the browser's own words about it
+    visit.wrong = [text for text in visit.wrong if "ERR_" not in text]  # messages of the browser
 
 
-def test_a_lost_network_is_bridged(visit: Visit, local: Local, draw: Draw) -> None:
+def test_the_page_reconnects_after_the_network_returns(visit: Visit, local: Local, draw: Draw) -> None:
     page = visit.page
     page.goto(local.url)
     choose(page, draw("cat.png", (425, 285)), factor=8)
     working(page)
     page.context.set_offline(True)
-    local.stop("function")  # Chromium's offline mode leaves open what is open
+    local.stop("function")  # Chromium's offline mode does not close open connections
     working(page, "The connection is lost")
     local.start("function")
     page.context.set_offline(False)
@@ -81,8 +81,8 @@ def test_a_lost_network_is_bridged(visit: Visit, local: Local, draw: Draw) -> No
     visit.wrong = [text for text in visit.wrong if "ERR_" not in text]
 
 
-def test_many_at_once(page: Page, draw: Draw) -> None:
-    """More than a browser has connections."""
+def test_nine_files_chosen_at_once_are_all_enlarged(page: Page, draw: Draw) -> None:
+    """Nine jobs are more than the connections that a browser opens to one server."""
     choose(page, *(draw(f"{number}.png", (60 + number, 50)) for number in range(9)), factor=2)
     expect(page.locator(".card")).to_have_count(9)
     for index in range(9):
@@ -92,8 +92,8 @@ def test_many_at_once(page: Page, draw: Draw) -> None:
     assert page.locator("h2").all_inner_texts() == [f"{number}.png" for number in range(9)]
 
 
-def test_tabs_share_what_a_browser_has(visit: Visit, local: Local, draw: Draw) -> None:
-    """Six jobs wait in two tabs, and a third tab still gets its page, and cancels."""
+def test_waiting_jobs_in_two_tabs_do_not_block_a_third_tab(visit: Visit, local: Local, draw: Draw) -> None:
+    """Eight jobs wait in two tabs. A third tab still loads the page, and all jobs can be cancelled."""
     local.stop("worker")
     try:
         tabs = [visit.page, visit.page.context.new_page()]
@@ -114,7 +114,7 @@ def test_tabs_share_what_a_browser_has(visit: Visit, local: Local, draw: Draw) -
         local.start("worker")
 
 
-def test_what_is_no_image_is_said(page: Page, tmp_path: Path) -> None:
+def test_a_text_file_an_empty_file_and_a_missing_url_show_errors(page: Page, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     page.set_input_files("#files", tmp_path / "notes.txt")
     working(page, "The data is not an image; send a PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF file.")
@@ -127,7 +127,7 @@ def test_what_is_no_image_is_said(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#trouble")).to_contain_text("Give the address of an image")
 
 
-def test_links_that_are_too_old_are_made_new(visit: Visit, page: Page, draw: Draw) -> None:
+def test_result_links_that_get_403_are_renewed(visit: Visit, page: Page, draw: Draw) -> None:
     choose(page, draw("cat.png"))
     done(page)
     page.route("**/upres/results/**", lambda route: route.fulfill(status=403), times=2)
@@ -137,7 +137,7 @@ def test_links_that_are_too_old_are_made_new(visit: Visit, page: Page, draw: Dra
     visit.wrong = [text for text in visit.wrong if "403" not in text]
 
 
-def test_addresses_and_dropped_and_pasted_images(page: Page, draw: Draw) -> None:
+def test_images_are_accepted_as_url_by_drop_and_by_paste(page: Page, draw: Draw) -> None:
     data = draw("dropped.png").read_bytes()
     with http_server(body(draw("far.png").read_bytes())) as url:
         page.locator("input[name=url]").fill(f"{url}/far%20away.png")
@@ -160,7 +160,7 @@ def test_addresses_and_dropped_and_pasted_images(page: Page, draw: Draw) -> None
         done(page)
 
 
-def test_a_job_is_cancelled_and_tried_again(page: Page, draw: Draw) -> None:
+def test_a_cancelled_job_can_be_retried_and_cancelled_again(page: Page, draw: Draw) -> None:
     choose(page, draw("cat.png", (431, 283)), factor=8)
     working(page)
     page.locator(".cancel").click()
@@ -171,8 +171,8 @@ def test_a_job_is_cancelled_and_tried_again(page: Page, draw: Draw) -> None:
     working(page, "Cancelled.")
 
 
-def test_large_files_are_uploaded_with_progress(visit: Visit, local: Local, draw: Draw) -> None:
-    """Large is 4 MB; here a thousandth of that."""
+def test_a_large_file_is_uploaded_directly_to_the_store(visit: Visit, local: Local, draw: Draw) -> None:
+    """Files above 4 MB are uploaded to the store; the test lowers this limit to 4 kB."""
     script = requests.get(f"{local.url}/web/upres.js", timeout=20).text.replace("4_000_000", "4_000")
     visit.page.route("**/web/upres.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
     visit.page.goto(local.url)
@@ -184,7 +184,9 @@ def test_large_files_are_uploaded_with_progress(visit: Visit, local: Local, draw
     assert not puts[0].startswith(local.url)
 
 
-def test_an_api_key_is_asked_for(visit: Visit, local: Local, redis: Redis, tmp_path: Path, draw: Draw) -> None:
+def test_the_page_asks_for_an_api_key_and_then_runs_the_job(
+    visit: Visit, local: Local, redis: Redis, tmp_path: Path, draw: Draw
+) -> None:
     _, text = api_keys.create(redis, "somebody")
     page = visit.page
     for url in function(local, tmp_path, UPRES_ACCESS="keys"):
@@ -198,7 +200,7 @@ def test_an_api_key_is_asked_for(visit: Visit, local: Local, redis: Redis, tmp_p
         page.keyboard.press("Enter")
         working(page)
         expect(page.locator("select[name=model] option")).to_have_count(len(registry.index(local.store).models))
-        page.reload()  # the key is gone, the job's token is not
+        page.reload()  # the page has lost the API key but still has the job's token
         expect(page.locator(".tiles")).to_have_attribute("data-tiles", re.compile(r"\d+"), timeout=SECONDS * 1000)
         done(page)
     visit.wrong = [text for text in visit.wrong if "401" not in text]

@@ -1,4 +1,4 @@
-"""upres.js in other people's pages."""
+"""Tests of the JavaScript library upres.js in a page from another origin."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ window.use = async (bytes) => {{
 </script>"""
 
 
-def test_other_peoples_pages_may_use_the_library(visit: Visit, local: Local, tmp_path: Path, png: bytes) -> None:
+def test_a_page_from_another_origin_can_use_the_library(visit: Visit, local: Local, tmp_path: Path, png: bytes) -> None:
     for url in function(local, tmp_path, UPRES_ACCESS="open"):
         html = PAGE_ELSEWHERE.format(url=url).encode()
         with http_server(body(html, headers={"Content-Type": "text/html"})) as elsewhere:

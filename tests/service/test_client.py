@@ -1,4 +1,4 @@
-"""The command `upres` and the SDK, as people use them."""
+"""Tests of the command `upres` and of the Python SDK with a real server."""
 
 import os
 import signal
@@ -28,7 +28,9 @@ def photo_file(tmp_path: Path, png: bytes) -> Path:
     return path
 
 
-def test_photos_are_enlarged_into_a_folder(local: Local, tmp_path: Path, photo_file: Path, photo: Image.Image) -> None:
+def test_photos_are_enlarged_into_the_folder_given_with_out(
+    local: Local, tmp_path: Path, photo_file: Path, photo: Image.Image
+) -> None:
     other = tmp_path / "other.jpg"
     photo.save(other)
     done = upres(local, photo_file, other, "--factor", 2, "--out", tmp_path / "big")
@@ -41,22 +43,22 @@ def test_photos_are_enlarged_into_a_folder(local: Local, tmp_path: Path, photo_f
     assert "128×96" in done.stderr
 
 
-def test_by_default_results_lie_here_and_are_four_times_as_large(
-    local: Local, tmp_path: Path, photo_file: Path
-) -> None:
+def test_by_default_results_are_4x_and_in_the_current_folder(local: Local, tmp_path: Path, photo_file: Path) -> None:
     assert upres(local, photo_file, cwd=tmp_path).returncode == 0
     with Image.open(tmp_path / "ein Photo_x4.png") as image:
         assert image.size == (256, 192)
 
 
-def test_a_url_is_a_photo_too(local: Local, tmp_path: Path, png: bytes) -> None:
+def test_the_command_accepts_the_url_of_a_photo(local: Local, tmp_path: Path, png: bytes) -> None:
     with http_server(body(png)) as url:
         done = upres(local, f"{url}/cat.png?size=big", "--format", "webp", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "cat_x4.webp").exists()
 
 
-def test_what_fails_is_said_and_the_rest_goes_on(local: Local, tmp_path: Path, photo_file: Path) -> None:
+def test_errors_are_reported_and_other_photos_are_still_enlarged(
+    local: Local, tmp_path: Path, photo_file: Path
+) -> None:
     text = tmp_path / "text.txt"
     text.write_text("hello")
     done = upres(local, text, tmp_path / "missing.png", photo_file, "--out", tmp_path)
@@ -66,7 +68,7 @@ def test_what_fails_is_said_and_the_rest_goes_on(local: Local, tmp_path: Path, p
     assert (tmp_path / "ein Photo_x4.png").exists()
 
 
-def test_an_interrupt_cancels_and_leaves(local: Local, redis: Redis, client: Client, tmp_path: Path) -> None:
+def test_ctrl_c_cancels_the_job_and_exits_with_130(local: Local, redis: Redis, client: Client, tmp_path: Path) -> None:
     pubsub = cast(Any, redis).pubsub(ignore_subscribe_messages=True)
     pubsub.psubscribe(keys.channel("*"))
     environment = {**os.environ, "UPRES_URL": local.url}
@@ -83,12 +85,14 @@ def test_an_interrupt_cancels_and_leaves(local: Local, redis: Redis, client: Cli
     assert client.status(event.job_id).status == "cancelled"
 
 
-def test_the_scheme_of_the_server_may_be_left_out(local: Local, png: bytes) -> None:
+def test_the_client_accepts_a_server_address_without_a_scheme(local: Local, png: bytes) -> None:
     with Client(local.url.removeprefix("http://")) as without_scheme:
         assert without_scheme.submit(png, 2).status == "queued"
 
 
-def test_one_result_never_overwrites_another(local: Local, tmp_path: Path, photo_file: Path) -> None:
+def test_a_result_does_not_overwrite_the_result_of_another_photo(
+    local: Local, tmp_path: Path, photo_file: Path
+) -> None:
     (tmp_path / "b").mkdir()
     other = tmp_path / "b" / photo_file.name
     other.write_bytes(photo_file.read_bytes())
@@ -98,7 +102,7 @@ def test_one_result_never_overwrites_another(local: Local, tmp_path: Path, photo
     assert len(list((tmp_path / "out").glob("*.png"))) == 1
 
 
-def test_brackets_in_a_name_are_just_brackets(local: Local, tmp_path: Path, photo_file: Path) -> None:
+def test_brackets_in_file_names_are_printed_unchanged(local: Local, tmp_path: Path, photo_file: Path) -> None:
     odd = photo_file.rename(tmp_path / "x[red] [copy].png")
     done = upres(local, odd, tmp_path / "y[bold].png", "--factor", 2, "--out", tmp_path)
     assert "y[bold].png: No such file or directory" in done.stderr
@@ -106,27 +110,27 @@ def test_brackets_in_a_name_are_just_brackets(local: Local, tmp_path: Path, phot
     assert (tmp_path / "x[red] [copy]_x2.png").exists()
 
 
-def test_no_server_has_its_own_exit_code(tmp_path: Path, photo_file: Path) -> None:
+def test_an_unreachable_server_gives_exit_code_3(tmp_path: Path, photo_file: Path) -> None:
     done = upres(None, photo_file, "--server", f"http://127.0.0.1:{free_port()}", "--out", tmp_path)
     assert done.returncode == 3
     assert "is upres running there?" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [(), ("--factor", "3", "x.png"), ("--nonsense",)])
-def test_wrong_usage_is_explained(arguments: tuple[str, ...]) -> None:
+def test_wrong_arguments_print_the_usage_and_give_exit_code_2(arguments: tuple[str, ...]) -> None:
     done = upres(None, *arguments)
     assert done.returncode == 2
     assert "Usage: upres enlarge [OPTIONS] PHOTO..." in done.stderr
 
 
-def test_help_teaches() -> None:
+def test_help_shows_options_examples_and_exit_codes() -> None:
     done = upres(None, "--help")
     assert done.returncode == 0
     for word in ("--factor [2|4|8]", "--out", "--format", "--server", "UPRES_URL", "Examples:", "Exit codes:"):
         assert word in done.stdout
 
 
-def test_the_other_programs_have_help_too() -> None:
+def test_the_other_commands_and_modules_have_help() -> None:
     assert "[-- COMMAND...]" in upres(None, "up", "--help").stdout
     for module in ("upres.worker", "upres.function", "infra.demo", "benchmarks.quality", "benchmarks.entry"):
         done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, timeout=60)
@@ -134,29 +138,29 @@ def test_the_other_programs_have_help_too() -> None:
         assert f"usage: python -m {module}" in done.stdout
 
 
-def test_the_servers_problem_is_an_exception(client: Client, png: bytes) -> None:
+def test_an_error_response_raises_request_refused(client: Client, png: bytes) -> None:
     with pytest.raises(RequestRefused, match="available: faithful") as caught:
         client.submit(png, model="nonesuch")
     assert (caught.value.code, caught.value.status) == ("unknown_model", 422)
 
 
-def test_a_stranger_at_the_url_is_noticed(png: bytes) -> None:
+def test_a_server_that_is_not_upres_raises_server_unreachable(png: bytes) -> None:
     with http_server(body(b"I am not upres", 404)) as url, Client(url) as client, pytest.raises(ServerUnreachable):
         client.status("0" * 32)
 
 
-def test_a_missing_file_is_a_missing_file(client: Client) -> None:
+def test_a_missing_file_raises_file_not_found_error(client: Client) -> None:
     with pytest.raises(FileNotFoundError):
         client.submit("nowhere.png")
 
 
-def test_a_result_is_saved_under_its_path(client: Client, tmp_path: Path, photo_file: Path) -> None:
+def test_a_result_is_saved_at_the_given_path(client: Client, tmp_path: Path, photo_file: Path) -> None:
     saved = client.upscale(photo_file, 2).save(tmp_path / "out.png")
     with Image.open(saved) as image:
         assert image.size == (128, 96)
 
 
-def test_events_go_on_after_a_given_one(client: Client, png: bytes) -> None:
+def test_following_after_an_event_id_gives_only_the_later_events(client: Client, png: bytes) -> None:
     job_id = client.upscale(png, 2).job_id
     everything = list(client.follow(job_id))
     assert everything[0][1].type == "queued"

@@ -1,4 +1,4 @@
-"""Identical work, as Redis sees it: no worker takes part."""
+"""Tests of shared work of identical jobs in Redis. The tests claim the work themselves; no worker runs."""
 
 import pytest
 from redis import Redis
@@ -10,7 +10,7 @@ from upres.core.schema import Cancelled, Failed, Succeeded
 from upres.core.script import call
 
 
-def test_identical_work_is_done_once_and_shared(isolated_redis: Redis) -> None:
+def test_identical_work_is_done_once_and_its_result_is_shared(isolated_redis: Redis) -> None:
     ids = [submit(isolated_redis) for _ in range(4)]
     first, *others = [taken(isolated_redis) for _ in ids]
     assert coalescing.claim(isolated_redis, WORK, first) == "run"
@@ -26,7 +26,7 @@ def test_identical_work_is_done_once_and_shared(isolated_redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("end", [Cancelled, Failed])
-def test_when_the_one_that_does_it_ends_otherwise_the_next_does_it(isolated_redis: Redis, end: type) -> None:
+def test_after_a_cancel_or_failure_a_parked_job_does_the_work(isolated_redis: Redis, end: type) -> None:
     ids = [submit(isolated_redis) for _ in range(3)]
     first, *others = [taken(isolated_redis) for _ in ids]
     for lease in (first, *others):
@@ -39,7 +39,7 @@ def test_when_the_one_that_does_it_ends_otherwise_the_next_does_it(isolated_redi
     assert coalescing.claim(isolated_redis, WORK, taken(isolated_redis)) == "parked"
 
 
-def test_a_dead_worker_under_shared_work_keeps_it(isolated_redis: Redis) -> None:
+def test_shared_work_runs_again_after_its_worker_dies(isolated_redis: Redis) -> None:
     ids = [submit(isolated_redis) for _ in range(2)]
     first, second = [taken(isolated_redis) for _ in ids]
     coalescing.claim(isolated_redis, WORK, first)
@@ -49,7 +49,7 @@ def test_a_dead_worker_under_shared_work_keeps_it(isolated_redis: Redis) -> None
     assert coalescing.claim(isolated_redis, WORK, taken(isolated_redis)) == "run"
 
 
-def test_work_that_kills_its_workers_is_not_tried_with_the_next_job(isolated_redis: Redis) -> None:
+def test_parked_jobs_fail_too_when_their_work_kills_its_workers(isolated_redis: Redis) -> None:
     ids = [submit(isolated_redis) for _ in range(3)]
     for lease in [taken(isolated_redis) for _ in ids]:
         coalescing.claim(isolated_redis, WORK, lease)
@@ -66,7 +66,7 @@ def test_work_that_kills_its_workers_is_not_tried_with_the_next_job(isolated_red
     assert waiting(isolated_redis) == []
 
 
-def test_an_address_that_delivers_another_image_next_time_strands_and_misleads_nobody(isolated_redis: Redis) -> None:
+def test_parked_jobs_are_released_if_a_retry_fetches_another_image(isolated_redis: Redis) -> None:
     ids = [submit(isolated_redis) for _ in range(2)]
     first, second = [taken(isolated_redis) for _ in ids]
     assert coalescing.claim(isolated_redis, WORK, first) == "run"
@@ -74,13 +74,13 @@ def test_an_address_that_delivers_another_image_next_time_strands_and_misleads_n
     leases.give_back(isolated_redis, first, "worker_stopping")
     first = taken(isolated_redis)
     assert coalescing.claim(isolated_redis, OTHER, first) == "run"
-    second = taken(isolated_redis)  # it was released at once
+    second = taken(isolated_redis)  # the second job was released when the first claimed other work
     assert events.append(isolated_redis, Succeeded(job_id=ids[0], result=RESULT), first.holder)
     assert coalescing.claim(isolated_redis, WORK, second) == "run"
     assert coalescing.claim(isolated_redis, OTHER, second) == RESULT
 
 
-def test_two_that_change_places_do_not_wait_for_each_other(isolated_redis: Redis) -> None:
+def test_two_jobs_that_swap_their_work_do_not_wait_for_each_other(isolated_redis: Redis) -> None:
     for _ in range(2):
         submit(isolated_redis)
     first, second = taken(isolated_redis), taken(isolated_redis)
@@ -94,7 +94,7 @@ def test_two_that_change_places_do_not_wait_for_each_other(isolated_redis: Redis
     assert waiting(isolated_redis) == [first.job_id]
 
 
-def test_a_repeated_claim_parks_once(isolated_redis: Redis) -> None:
+def test_a_repeated_claim_parks_the_job_only_once(isolated_redis: Redis) -> None:
     for _ in range(2):
         submit(isolated_redis)
     first, second = taken(isolated_redis), taken(isolated_redis)

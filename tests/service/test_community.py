@@ -1,4 +1,4 @@
-"""Checkpoints that others made: recognised, never run, measured, and served."""
+"""Tests of model weight files made by others: detection, safe loading, measurement, and use by a worker."""
 
 import os
 import pickle
@@ -32,7 +32,7 @@ ABOUT = {"name": "theirs", "version": "1", "licence": "MIT", "description": "A t
 
 
 def calm(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Its tensors, small enough that a deep network stays near grey."""
+    """Set small random weights, so that the output of a deep network stays near grey, and return them."""
     torch.manual_seed(0)
     for parameter in module.parameters():
         nn.init.normal_(parameter, 0, 0.02)
@@ -63,7 +63,7 @@ def saved(tensors: Any, path: Path) -> Path:
     return path
 
 
-def test_what_upres_has_itself_needs_no_other_library(tmp_path: Path) -> None:
+def test_rrdb_and_compact_files_use_the_networks_of_upres(tmp_path: Path) -> None:
     for module, architecture, radius in (
         (RRDBNet(4, width=8, depth=1, growth=4), "rrdb", 19),
         (SRVGGNetCompact(2, width=8, depth=3), "compact", 5),
@@ -79,8 +79,8 @@ def test_what_upres_has_itself_needs_no_other_library(tmp_path: Path) -> None:
         assert probe.receptive_radius(module.eval()) == radius
 
 
-@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's SwinIR
-def test_other_architectures_are_recognised_and_measured(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # SwinIR in spandrel causes it
+def test_span_swinir_and_rcan_are_detected_and_measured(tmp_path: Path) -> None:
     [network] = community.convert(
         saved(span(), tmp_path / "span.safetensors"), tmp_path / "span", ABOUT
     ).manifest.networks
@@ -95,7 +95,7 @@ def test_other_architectures_are_recognised_and_measured(tmp_path: Path) -> None
     assert "sees the whole image" in community.describe_receptive_field(network)
 
 
-def test_probing_finds_the_bundled_networks_radius(model: Model) -> None:
+def test_the_receptive_radius_of_the_bundled_network_is_measured(model: Model) -> None:
     network = model.manifest.networks[1]
     module = EDSR(2, **network.parameters).eval()
     assert probe.receptive_radius(module) == network.receptive_radius
@@ -111,7 +111,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("wrap", [lambda m: m, lambda m: {"params_ema": m}, lambda m: {"params": {"a": m}}])
-def test_a_pickle_that_wants_to_run_code_is_not_opened(tmp_path: Path, wrap: Any) -> None:
+def test_a_pickle_that_contains_code_is_refused_and_not_run(tmp_path: Path, wrap: Any) -> None:
     witness, file = tmp_path / "witness", tmp_path / "evil.pth"
     torch.save(wrap(Malicious(witness)), file)
     with pytest.raises(ModelError, match="could run code"):
@@ -123,7 +123,7 @@ def test_a_pickle_that_wants_to_run_code_is_not_opened(tmp_path: Path, wrap: Any
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_used_is_explained(tmp_path: Path) -> None:
+def test_unusable_weight_files_are_refused_with_a_reason(tmp_path: Path) -> None:
     for name, tensors, says in (
         ("unknown.safetensors", {"a": torch.zeros(3)}, "recognises no architecture"),
         ("list.pth", [1, 2], "no weights"),
@@ -137,7 +137,7 @@ def test_what_cannot_be_used_is_explained(tmp_path: Path) -> None:
             community.convert(tmp_path / name, tmp_path / "out", ABOUT)
 
 
-def test_odd_checkpoints_are_errors_of_ours(tmp_path: Path) -> None:
+def test_inconsistent_weights_are_refused_and_tied_weights_accepted(tmp_path: Path) -> None:
     compact = calm(SRVGGNetCompact(2, width=8, depth=3))
     shared = compact["body.0.weight"]
     for number, tensors in enumerate(
@@ -156,7 +156,7 @@ def test_odd_checkpoints_are_errors_of_ours(tmp_path: Path) -> None:
     assert shared.shape == (8, 3, 3, 3)
 
 
-def test_damaged_checkpoints_are_errors_of_ours(tmp_path: Path) -> None:
+def test_damaged_weight_files_raise_only_model_error(tmp_path: Path) -> None:
     whole = saved({"params": calm(SRVGGNetCompact(2, width=4, depth=1))}, tmp_path / "whole.pth").read_bytes()
     random = np.random.default_rng(0)
     for _ in range(150):
@@ -168,13 +168,15 @@ def test_damaged_checkpoints_are_errors_of_ours(tmp_path: Path) -> None:
             community.read(tmp_path / "damaged.pth")
 
 
-def test_what_is_said_about_it_is_checked_first(tmp_path: Path) -> None:
+def test_the_model_name_is_validated_before_the_file_is_read(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="name"):
         community.convert(tmp_path / "nowhere.pth", tmp_path / "out", {**ABOUT, "name": "Mine"})
 
 
-def test_it_is_served(local: Local, tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In three lines: import, push, use."""
+def test_an_imported_model_is_pushed_and_used_for_a_job(
+    local: Local, tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps: import the model, push it to the registry, and run a job with it."""
     file = saved({"params": calm(SRVGGNetCompact(2, width=8, depth=3))}, tmp_path / "compact.pth")
     environment = {**os.environ, **local.environment}
 
@@ -191,7 +193,9 @@ def test_it_is_served(local: Local, tmp_path: Path, png: bytes, monkeypatch: pyt
         assert client.upscale(png, 2, model="imported").result.model == "imported"
 
 
-def test_a_recognised_one_is_served_too(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_span_model_is_served_and_its_tiles_match_the_whole_image(
+    local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     community.convert(saved(span(), tmp_path / "span.pth"), tmp_path / "span", {**ABOUT, "name": "span"})
     registry.push(local.store, tmp_path / "span")
     for name, value in local.environment.items():

@@ -1,4 +1,4 @@
-"""What the documentation says can be done is done: each quickstart is run, each link leads somewhere."""
+"""Tests of the documentation: its examples run, its links lead to existing files, all settings are described."""
 
 import os
 import re
@@ -30,14 +30,14 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def every(language: str) -> list[Any]:
-    pages = [page for page in PAGES if page.name != "operations.md"]  # followed from end to end by test_operations.py
+    pages = [page for page in PAGES if page.name != "operations.md"]  # test_operations.py runs its examples
     found = [(page, index) for page in pages for index in range(len(blocks(page, language)))]
     return [pytest.param(page, index, id=f"{page.name}-{index}") for page, index in found]
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with a photo, as whoever follows the documentation has."""
+    """A folder with a photo, the samples and an empty folder, as the documented examples expect."""
     with Image.open(SAMPLES / "chelsea.png") as image:
         image.convert("RGB").crop((100, 60, 228, 156)).save(tmp_path / "photo.jpg")
     (tmp_path / "samples").symlink_to(SAMPLES)
@@ -56,7 +56,7 @@ def bash(script: str, local: Local, place: Path) -> str:
 
 
 @pytest.mark.parametrize(("page", "index"), every("python"))
-def test_python_runs(local: Local, place: Path, page: Path, index: int) -> None:
+def test_each_python_example_runs(local: Local, place: Path, page: Path, index: int) -> None:
     (place / "script.py").write_text(blocks(page, "python")[index].replace(ADDRESS, local.url))
     before = set(place.rglob("*.*"))
     received = bash("python script.py", local, place)
@@ -67,7 +67,7 @@ def test_python_runs(local: Local, place: Path, page: Path, index: int) -> None:
         assert "succeeded" in received
 
 
-def test_a_webhook_is_received_as_documented() -> None:
+def test_the_documented_webhook_receiver_accepts_a_signed_event() -> None:
     [receiver] = [block for block in blocks(ROOT / "docs" / "batch.md", "python") if "standardwebhooks" in block]
     known: dict[str, object] = {}
     exec(receiver, known)
@@ -85,14 +85,14 @@ def test_a_webhook_is_received_as_documented() -> None:
 
 
 @pytest.mark.parametrize(("page", "index"), every("sh"))
-def test_curl_runs(local: Local, place: Path, page: Path, index: int) -> None:
+def test_each_shell_example_runs(local: Local, place: Path, page: Path, index: int) -> None:
     received = bash(blocks(page, "sh")[index], local, place)
     assert '"type":"succeeded"' in received
     with Image.open(place / "photo_x4.jpg") as image:
         assert image.size == (512, 384)
 
 
-def test_the_readmes_dialogue_goes_as_written(local: Local, place: Path) -> None:
+def test_the_console_session_in_the_readme_runs_as_shown(local: Local, place: Path) -> None:
     [dialogue] = blocks(ROOT / "README.md", "console")
     commands = re.findall(r"^\$ ((?:.*\\\n)*.*)$", dialogue, re.MULTILINE)
     assert len(commands) >= 4
@@ -104,7 +104,9 @@ def test_the_readmes_dialogue_goes_as_written(local: Local, place: Path) -> None
 
 
 @pytest.mark.parametrize(("page", "index"), every("js"))
-def test_javascript_runs(local: Local, visit: Visit, tmp_path: Path, png: bytes, page: Path, index: int) -> None:
+def test_each_javascript_example_runs(
+    local: Local, visit: Visit, tmp_path: Path, png: bytes, page: Path, index: int
+) -> None:
     block, first = blocks(page, "js")[index], blocks(ROOT / "docs" / "web.md", "js")[0]
     before = "" if "import" in block else "\n".join(first.splitlines()[:3])
     for url in function(local, tmp_path, UPRES_ACCESS="open"):
@@ -128,12 +130,12 @@ def test_javascript_runs(local: Local, visit: Visit, tmp_path: Path, png: bytes,
         *(ROOT / name for name in ("ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "infra/kubernetes/README.md")),
     ],
 )
-def test_links_lead_somewhere(page: Path) -> None:
+def test_relative_links_lead_to_existing_files(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
 
 
-def test_every_setting_is_described() -> None:
+def test_every_setting_is_described_in_operations_md() -> None:
     described = (ROOT / "docs" / "operations.md").read_text()
     for name in Settings.model_fields:
         assert f"`{PREFIX}{name.upper()}`" in described, name

@@ -1,4 +1,4 @@
-"""`upres doctor` finds what is wrong, each planted in real servers, and says how to mend it; `upres workers`."""
+"""Tests of `upres doctor`, which finds faults (made in real servers) and says how to repair them; `upres workers`."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def upres(local: Local, *arguments: str, **changed: str) -> "subprocess.Complete
 
 
 def found(local: Local, **changed: str) -> dict[str, tuple[str, str]]:
-    """What the doctor is not content with: mark, and the text with what to do."""
+    """The checks that the doctor does not pass: for each its mark, and its text with the advice."""
     done = upres(local, "doctor", **changed)
     assert "Traceback" not in done.stderr
     received = re.findall(r"^(\S) (.{18}) (.*)(?:\n +→ (.*))?$", done.stdout, re.MULTILINE)
@@ -43,7 +43,7 @@ def found(local: Local, **changed: str) -> dict[str, tuple[str, str]]:
 
 @contextmanager
 def server(folder: Path, *options: str) -> Iterator[str]:
-    """A Redis set up in some other way."""
+    """Start a separate Redis with these options and yield its URL."""
     port = free_port()
     command = [redis_server(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
     child = Child("other-redis", [*command, *options], {}, folder)
@@ -52,29 +52,29 @@ def server(folder: Path, *options: str) -> Iterator[str]:
     child.stop()
 
 
-def test_all_is_well_here(local: Local) -> None:
-    # rclone's S3 has no rules for old files, and says so.
+def test_in_the_test_system_only_the_store_lifecycle_is_reported(local: Local) -> None:
+    # The S3 server of rclone has no lifecycle rules that delete old files.
     assert set(found(local)) == {"store lifecycle"}
 
 
-def test_settings_that_are_none(local: Local) -> None:
+def test_an_invalid_setting_is_reported(local: Local) -> None:
     assert "UPRES_SLOTS" in found(local, UPRES_SLOTS="many")["settings"][1]
 
 
-def test_a_redis_that_is_not_there(local: Local) -> None:
+def test_an_unreachable_redis_is_reported_without_its_password(local: Local) -> None:
     mark, text = found(local, UPRES_REDIS_URL=f"redis://user:secret@127.0.0.1:{free_port()}/0")["Redis"]
     assert mark == "✗"
     assert "does not answer" in text
     assert "secret" not in text
 
 
-def test_a_wrong_password(local: Local, tmp_path: Path) -> None:
+def test_a_wrong_redis_password_is_reported(local: Local, tmp_path: Path) -> None:
     with server(tmp_path, "--requirepass", "right", "--appendonly", "yes") as url:
         wrong = url.replace("127", ":wrong@127")
         assert "password" in found(local, UPRES_REDIS_URL=wrong)["Redis"][1]
 
 
-def test_a_redis_that_forgets_and_evicts(local: Local, tmp_path: Path) -> None:
+def test_redis_without_persistence_and_with_eviction_is_reported(local: Local, tmp_path: Path) -> None:
     options = ("--appendonly", "no", "--maxmemory", "16mb", "--maxmemory-policy", "allkeys-lru")
     with server(tmp_path, *options) as url:
         with Redis.from_url(url) as connection:
@@ -88,7 +88,7 @@ def test_a_redis_that_forgets_and_evicts(local: Local, tmp_path: Path) -> None:
     assert received["workers"][0] == "!"
 
 
-def test_a_replica(local: Local, tmp_path: Path) -> None:
+def test_a_read_only_redis_replica_is_reported(local: Local, tmp_path: Path) -> None:
     options = ("--appendonly", "yes", "--replicaof", "127.0.0.1", str(local.redis_port))
     with server(tmp_path, *options) as url:
         received = found(local, UPRES_REDIS_URL=url)
@@ -96,12 +96,12 @@ def test_a_replica(local: Local, tmp_path: Path) -> None:
     assert "read only replica" in received["Redis"][1]
 
 
-def test_a_redis_that_is_full(local: Local, tmp_path: Path) -> None:
+def test_a_full_redis_is_reported(local: Local, tmp_path: Path) -> None:
     with server(tmp_path, "--appendonly", "yes", "--maxmemory", "1b", "--maxmemory-policy", "noeviction") as url:
         assert found(local, UPRES_REDIS_URL=url)["Redis memory"][0] == "✗"
 
 
-def test_jobs_that_nobody_will_take(local: Local, tmp_path: Path) -> None:
+def test_a_job_that_waits_too_long_without_a_worker_is_reported(local: Local, tmp_path: Path) -> None:
     with server(tmp_path, "--appendonly", "yes") as url, Redis.from_url(url) as redis:
         long_ago = int(time.time() - 3600) * 1000
         redis.rpush(keys.WAITING, "0" * 32)
@@ -110,7 +110,7 @@ def test_jobs_that_nobody_will_take(local: Local, tmp_path: Path) -> None:
     assert (mark, "60 minutes" in text, "no worker" in text) == ("✗", True, True)
 
 
-def test_a_redis_in_cluster_mode(local: Local, tmp_path: Path) -> None:
+def test_redis_in_cluster_mode_is_reported(local: Local, tmp_path: Path) -> None:
     with server(tmp_path, "--cluster-enabled", "yes", "--appendonly", "yes") as url:
         assert found(local, UPRES_REDIS_URL=url)["Redis mode"][0] == "✗"
 
@@ -123,7 +123,7 @@ def test_a_redis_in_cluster_mode(local: Local, tmp_path: Path) -> None:
         ("+@all ~* resetchannels", "publish"),
     ],
 )
-def test_a_user_that_may_not_do_what_is_needed(local: Local, tmp_path: Path, rights: str, missing: str) -> None:
+def test_missing_rights_of_the_redis_user_are_reported(local: Local, tmp_path: Path, rights: str, missing: str) -> None:
     with server(tmp_path, "--appendonly", "yes") as url:
         with Redis.from_url(url) as connection:
             connection.execute_command("ACL", "SETUSER", "some", "on", ">pass", *rights.split())
@@ -131,45 +131,45 @@ def test_a_user_that_may_not_do_what_is_needed(local: Local, tmp_path: Path, rig
     assert (mark, missing in text) == ("✗", True)
 
 
-def test_a_store_that_is_not_there(local: Local) -> None:
+def test_an_unreachable_store_is_reported(local: Local) -> None:
     mark, text = found(local, UPRES_S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")["store"]
     assert (mark, "UPRES_S3_ENDPOINT_URL" in text) == ("✗", True)
 
 
-def test_a_bucket_that_is_not_there(local: Local) -> None:
+def test_a_missing_bucket_is_reported(local: Local) -> None:
     mark, text = found(local, UPRES_S3_BUCKET="nowhere")["store"]
     assert (mark, "UPRES_S3_BUCKET" in text) == ("✗", True)
 
 
-def test_credentials_that_are_wrong(local: Local) -> None:
+def test_wrong_store_credentials_are_reported(local: Local) -> None:
     assert found(local, AWS_SECRET_ACCESS_KEY="wrong")["store"][0] == "✗"
 
 
-def test_credentials_that_are_missing(local: Local) -> None:
+def test_missing_store_credentials_are_reported(local: Local) -> None:
     environment = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}
     mark, text = found(local, **environment)["store"]
     assert (mark, "AWS_ACCESS_KEY_ID" in text) == ("✗", True)
 
 
-def test_links_that_lead_nowhere(local: Local) -> None:
-    """They may well lead somewhere for clients."""
+def test_an_unreachable_public_store_url_is_a_warning(local: Local) -> None:
+    """This is only a warning, because clients may be able to reach the URL from their machines."""
     mark, text = found(local, UPRES_S3_PUBLIC_URL=f"http://127.0.0.1:{free_port()}")["store links"]
     assert (mark, "Run doctor where clients run" in text) == ("!", True)
 
 
-def test_links_that_are_answered_by_somebody_else(local: Local) -> None:
+def test_a_public_store_url_that_answers_404_is_an_error(local: Local) -> None:
     with http_server(body(b"", 404), "127.0.0.1") as url:
         mark, text = found(local, UPRES_S3_PUBLIC_URL=url)["store links"]
     assert (mark, "answers 404" in text) == ("✗", True)
 
 
 @pytest.mark.parametrize("name", ["UPRES_S3_ENDPOINT_URL", "UPRES_S3_PUBLIC_URL"])
-def test_addresses_that_are_none(local: Local, name: str) -> None:
+def test_store_urls_without_a_scheme_are_reported(local: Local, name: str) -> None:
     assert name in found(local, **{name: "localhost:9000"})["settings"][1]
 
 
-def test_a_clock_that_is_wrong(local: Local) -> None:
-    """The store through a proxy whose clock is two minutes ahead."""
+def test_a_wrong_store_clock_is_reported(local: Local) -> None:
+    """The doctor connects to the store through a proxy whose clock is two minutes ahead."""
     behind = local.environment["UPRES_S3_ENDPOINT_URL"]
 
     def ahead(handler: BaseHTTPRequestHandler) -> None:
@@ -186,12 +186,12 @@ def test_a_clock_that_is_wrong(local: Local) -> None:
     assert re.search(r"\b1[12]\d\.\d s ahead", text)
 
 
-def test_a_model_that_is_not_there(local: Local) -> None:
+def test_a_missing_model_is_reported(local: Local) -> None:
     mark, text = found(local, UPRES_MODEL="unheard-of")["model unheard-of"]
     assert (mark, "upres models push" in text) == ("✗", True)
 
 
-def test_a_model_that_was_changed(local: Local, tmp_path: Path) -> None:
+def test_a_changed_model_file_is_reported(local: Local, tmp_path: Path) -> None:
     store, key = local.store, keys.model("damaged", "1", "edsr-x2.safetensors")
     folder = tmp_path / "1"
     subprocess.run(["cp", "-r", str(ROOT / "models/faithful/1"), str(folder)], check=True)
@@ -207,7 +207,7 @@ def test_a_model_that_was_changed(local: Local, tmp_path: Path) -> None:
     assert (mark, "edsr-x2.safetensors" in text) == ("✗", True)
 
 
-def test_no_worker(local: Local) -> None:
+def test_doctor_and_workers_report_that_no_worker_runs(local: Local) -> None:
     local.stop("worker")
     try:
         mark, text = found(local)["workers"]
@@ -217,10 +217,10 @@ def test_no_worker(local: Local) -> None:
         local.start("worker")
 
 
-def test_dead_letters(local: Local, tmp_path: Path) -> None:
+def test_dead_letters_are_reported(local: Local, tmp_path: Path) -> None:
     with server(tmp_path, "--appendonly", "yes") as url, Redis.from_url(url) as redis:
         job_id = submit(redis)
-        leases.recover(redis)  # somebody looks after it
+        leases.recover(redis)  # so the next recovery does not extend the lease
         for _ in range(keys.ATTEMPTS):
             assert taken(redis).job_id == job_id
             run_out(redis, job_id)
@@ -229,7 +229,7 @@ def test_dead_letters(local: Local, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", ["nothing", "not ready", "something else"])
-def test_a_function_that_does_not_serve(local: Local, tmp_path: Path, answer: str) -> None:
+def test_a_function_that_does_not_serve_is_reported(local: Local, tmp_path: Path, answer: str) -> None:
     def elsewhere(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(503 if answer == "not ready" else 404)
         handler.end_headers()
@@ -240,7 +240,9 @@ def test_a_function_that_does_not_serve(local: Local, tmp_path: Path, answer: st
         assert found(local, UPRES_URL=given)["function"][0] == "✗"
 
 
-def test_workers_are_shown_with_their_jobs(local: Local, client: Client, redis: Redis, big: bytes) -> None:
+def test_the_workers_command_shows_workers_with_their_jobs(
+    local: Local, client: Client, redis: Redis, big: bytes
+) -> None:
     job_id = client.submit(big, 8).job_id
     row = re.compile(rf" ready .* threads .* of .* GB .* faithful 1 .* 1 of \d+ .*{job_id} upscale \d+ %")
     wait_until(lambda: row.search(upres(local, "workers").stdout))

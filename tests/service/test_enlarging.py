@@ -1,4 +1,4 @@
-"""`upres FOLDER`, with the whole system."""
+"""Tests of `upres FOLDER`, the command that enlarges many files, with the complete system."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def folder(tmp_path: Path, photo: Image.Image) -> Path:
     return tmp_path / "in"
 
 
-def test_a_folder_becomes_a_folder(local: Local, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_is_enlarged_and_a_second_run_skips_finished_files(local: Local, folder: Path, tmp_path: Path) -> None:
     (folder / "bad.png").write_bytes(b"no image")
     big = tmp_path / "big"
     done = upres(local, folder, "--factor", 2, "--out", big, "--json")
@@ -44,7 +44,7 @@ def test_a_folder_becomes_a_folder(local: Local, folder: Path, tmp_path: Path) -
     assert sorted(again.stdout.splitlines()) == sorted(str(path) for path in big.rglob("*_x2.*"))
 
 
-def test_names_follow_a_pattern(local: Local, folder: Path, tmp_path: Path) -> None:
+def test_result_names_follow_the_name_pattern(local: Local, folder: Path, tmp_path: Path) -> None:
     done = upres(local, folder / "a.png", "--name", "big {stem} by {model} {factor}", "--out", tmp_path)
     assert done.stdout.strip() == str(tmp_path / "big a by default 4.png")
     for pattern in ("x", "{stem}/{stem}", "{other}{stem}", "{stem", "{}"):
@@ -53,7 +53,7 @@ def test_names_follow_a_pattern(local: Local, folder: Path, tmp_path: Path) -> N
         assert "--name" in wrong.stderr
 
 
-def test_ctrl_c_leaves_a_folder_that_can_go_on(local: Local, folder: Path, tmp_path: Path) -> None:
+def test_after_ctrl_c_the_same_command_enlarges_only_the_rest(local: Local, folder: Path, tmp_path: Path) -> None:
     with Image.open(SAMPLES / "chelsea.png") as image:
         for number in range(6):
             image.crop((number, number, 300 + number, 280)).save(folder / f"large {number}.png")
@@ -76,7 +76,7 @@ def test_ctrl_c_leaves_a_folder_that_can_go_on(local: Local, folder: Path, tmp_p
     assert (big / NAME).exists()
 
 
-def test_a_killed_command_goes_on_as_well(local: Local, folder: Path, tmp_path: Path) -> None:
+def test_after_a_kill_the_same_command_enlarges_the_rest(local: Local, folder: Path, tmp_path: Path) -> None:
     big = tmp_path / "big"
     command = [tool("upres"), str(folder), "--out", str(big), "--at-once", "1", "--factor", "8"]
     environment = {**os.environ, "UPRES_URL": local.url}
@@ -88,7 +88,7 @@ def test_a_killed_command_goes_on_as_well(local: Local, folder: Path, tmp_path: 
     assert len(list(big.rglob("*_x8.*"))) == 3
 
 
-def test_a_list_on_stdin_is_followed(local: Local, folder: Path, tmp_path: Path) -> None:
+def test_a_list_of_files_is_read_from_stdin(local: Local, folder: Path, tmp_path: Path) -> None:
     names = "\n".join(str(path) for path in sorted(folder.rglob("*.*g")))
     command = [tool("upres"), "-", "--out", str(tmp_path / "big"), "--factor", "2"]
     environment = {**os.environ, "UPRES_URL": local.url}
@@ -97,7 +97,7 @@ def test_a_list_on_stdin_is_followed(local: Local, folder: Path, tmp_path: Path)
     assert "3 enlarged" in done.stderr
 
 
-def test_without_a_server_the_pixels_are_the_same(local: Local, folder: Path, tmp_path: Path) -> None:
+def test_local_mode_gives_the_same_pixels_as_the_server(local: Local, folder: Path, tmp_path: Path) -> None:
     here = upres(None, folder / "a.png", "--local", "--out", tmp_path / "here")
     assert here.returncode == 0, here.stderr
     there = upres(local, folder / "a.png", "--out", tmp_path / "there")
@@ -109,7 +109,7 @@ def test_without_a_server_the_pixels_are_the_same(local: Local, folder: Path, tm
     assert "There is no model 'nothing'" in missing.stderr
 
 
-def test_an_estimate_says_what_a_job_would(local: Local, folder: Path, tmp_path: Path) -> None:
+def test_estimate_prints_size_and_tiles_or_why_a_job_is_refused(local: Local, folder: Path, tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     large.write_bytes(encoded(Image.new("RGB", (1500, 1000)), "PNG"))
     received = upres(local, "--estimate", folder / "a.png", large, "https://example.org/x.png")
@@ -121,7 +121,7 @@ def test_an_estimate_says_what_a_job_would(local: Local, folder: Path, tmp_path:
     assert (record["width"], record["accepted"]) == (256, True)
 
 
-def test_results_beside_their_photos_are_not_enlarged_again(local: Local, folder: Path) -> None:
+def test_results_in_the_input_folder_are_not_enlarged_again(local: Local, folder: Path) -> None:
     for expected in ("3 enlarged", "0 enlarged, 3 skipped"):
         done = upres(local, folder, "--out", folder, "--factor", 2)
         assert done.returncode == 0, done.stderr
@@ -129,7 +129,7 @@ def test_results_beside_their_photos_are_not_enlarged_again(local: Local, folder
     assert len(list(folder.rglob("*.*g"))) == 6
 
 
-def test_everyday_trouble_is_a_sentence(local: Local, folder: Path, tmp_path: Path) -> None:
+def test_file_errors_give_a_message_without_a_traceback(local: Local, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / NAME).write_text("no database " * 100)
@@ -142,7 +142,7 @@ def test_everyday_trouble_is_a_sentence(local: Local, folder: Path, tmp_path: Pa
     assert wrong.returncode == 2
 
 
-def test_a_reader_that_leaves_ends_it(local: Local, folder: Path, tmp_path: Path) -> None:
+def test_a_closed_output_pipe_ends_the_command_without_a_traceback(local: Local, folder: Path, tmp_path: Path) -> None:
     command = f"{tool('upres')} {folder} --out {tmp_path / 'big'} --factor 2 --at-once 1 | head -1"
     environment = {**os.environ, "UPRES_URL": local.url}
     script = f"{command}; echo ${{PIPESTATUS[0]}}"
@@ -151,7 +151,7 @@ def test_a_reader_that_leaves_ends_it(local: Local, folder: Path, tmp_path: Path
     assert "Traceback" not in done.stderr
 
 
-def test_many_results_want_a_folder(folder: Path) -> None:
+def test_a_folder_as_input_requires_the_out_option(folder: Path) -> None:
     wrong = upres(None, folder)
     assert wrong.returncode == 2
     assert "give --out DIR" in wrong.stderr

@@ -1,4 +1,4 @@
-"""What would become of an image, and how well that is foreseen."""
+"""Tests of the estimate: size, tiles and time of a job before it runs, or the reason why it would be refused."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def ask(url: str, headers: dict[str, str] | None = None, **fields: Any) -> reque
     return requests.post(f"{url}/v1/estimate", json=fields, headers=headers, timeout=20)
 
 
-def test_size_tiles_and_seconds_are_what_such_a_job_had(
+def test_the_estimate_matches_size_tiles_and_time_of_a_real_job(
     local: Local, client: Client, redis: Redis, store: Store
 ) -> None:
     _, digest = registry.manifest(store, "faithful", "1")
@@ -51,7 +51,7 @@ def test_size_tiles_and_seconds_are_what_such_a_job_had(
         ({"width": 10**6, "height": 10**6}, "too_many_pixels"),
     ],
 )
-def test_what_would_be_refused_is_said_with_the_jobs_own_words(local: Local, fields: dict[str, Any], code: str) -> None:
+def test_the_estimate_gives_the_error_code_of_a_refused_job(local: Local, fields: dict[str, Any], code: str) -> None:
     answer = ask(local.url, **fields).json()
     assert (answer["accepted"], answer["code"], answer["tiles"]) == (False, code, 0)
     assert answer["detail"].endswith(".")
@@ -69,12 +69,12 @@ def test_what_would_be_refused_is_said_with_the_jobs_own_words(local: Local, fie
         ({"width": 5, "height": 5, "model": "nothing"}, 422, "unknown_model"),
     ],
 )
-def test_what_is_no_image_is_refused(local: Local, fields: dict[str, Any], status: int, code: str) -> None:
+def test_an_invalid_estimate_request_is_refused(local: Local, fields: dict[str, Any], status: int, code: str) -> None:
     answer = ask(local.url, **fields)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-def test_an_api_keys_quota_counts(local: Local, redis: Redis, tmp_path: Any) -> None:
+def test_the_estimate_uses_the_quota_of_the_api_key(local: Local, redis: Redis, tmp_path: Any) -> None:
     _, text = api_keys.create(redis, "somebody", megapixels_per_day=1)
     for url in function(local, tmp_path, UPRES_ACCESS="keys"):
         headers = {"Authorization": f"Bearer {text}"}
@@ -87,7 +87,7 @@ sizes = st.lists(st.floats(0.01, 100), min_size=1, max_size=30)
 
 
 @given(sizes=sizes, base=st.floats(0, 5), slope=st.floats(0.001, 10))
-def test_a_line_is_found_again(sizes: list[float], base: float, slope: float) -> None:
+def test_a_linear_relation_of_size_and_time_is_learned(sizes: list[float], base: float, slope: float) -> None:
     rate = Rate()
     for size in sizes:
         rate = rate.after(size, base + slope * size, 640)
@@ -97,7 +97,7 @@ def test_a_line_is_found_again(sizes: list[float], base: float, slope: float) ->
 
 
 @given(jobs=st.lists(st.tuples(st.floats(0.001, 100), st.floats(0, 600)), min_size=1, max_size=30))
-def test_nothing_takes_less_than_no_time(jobs: list[tuple[float, float]]) -> None:
+def test_a_predicted_time_is_never_negative(jobs: list[tuple[float, float]]) -> None:
     rate = Rate()
     for size, seconds in jobs:
         rate = rate.after(size, seconds, 640)
@@ -105,7 +105,7 @@ def test_nothing_takes_less_than_no_time(jobs: list[tuple[float, float]]) -> Non
         assert (rate.seconds(size) or 0) >= 0
 
 
-def test_a_change_of_pace_is_followed(isolated_redis: Redis) -> None:
+def test_predicted_times_adapt_when_jobs_become_faster(isolated_redis: Redis) -> None:
     for seconds in [10.0] * 100 + [1.0] * 100:
         rates.note(isolated_redis, "d", 4, (1000, 1000), seconds, 384)
     assert rates.read(isolated_redis, "d", 4).seconds(1) == pytest.approx(1, rel=0.1)

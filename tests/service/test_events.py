@@ -1,4 +1,4 @@
-"""Events through a real Redis: ordered, published as they are stored, and ended once."""
+"""Tests of events in a real Redis: their order, their publication, their JSON, and the single terminal event."""
 
 import json
 import secrets
@@ -47,7 +47,7 @@ def test_events_are_read_in_order_and_after_any_id(redis: Redis, job_id: str) ->
 
 
 @pytest.mark.parametrize("end", range(3))
-def test_nothing_follows_a_terminal_event(redis: Redis, job_id: str, end: int) -> None:
+def test_no_event_is_appended_after_a_terminal_event(redis: Redis, job_id: str, end: int) -> None:
     events.append(redis, queued(job_id))
     assert events.append(redis, ends(job_id)[end])
     for late in [started(job_id), *ends(job_id)]:
@@ -55,7 +55,7 @@ def test_nothing_follows_a_terminal_event(redis: Redis, job_id: str, end: int) -
     assert len(events.read(redis, job_id)) == 2
 
 
-def test_the_channel_carries_the_same_json(redis: Redis, job_id: str) -> None:
+def test_the_channel_publishes_the_same_json_as_the_stream(redis: Redis, job_id: str) -> None:
     pubsub = cast(Any, redis).pubsub()
     pubsub.subscribe(keys.channel(job_id))
     assert pubsub.get_message(timeout=5)["type"] == "subscribe"
@@ -67,12 +67,12 @@ def test_the_channel_carries_the_same_json(redis: Redis, job_id: str) -> None:
     assert json.loads(message["data"])["type"] == "queued"
 
 
-def test_a_stream_has_a_lifetime(redis: Redis, job_id: str) -> None:
+def test_an_event_stream_expires(redis: Redis, job_id: str) -> None:
     events.append(redis, queued(job_id))
     assert 0 < redis.ttl(keys.events(job_id)) <= keys.EVENTS_SECONDS
 
 
-def test_an_event_in_a_pipeline_waits_for_it(redis: Redis, job_id: str) -> None:
+def test_an_event_in_a_pipeline_is_stored_when_the_pipeline_runs(redis: Redis, job_id: str) -> None:
     with redis.pipeline(transaction=True) as pipeline:
         assert events.append(pipeline, queued(job_id)) is None
         assert not redis.exists(keys.events(job_id))
@@ -80,7 +80,7 @@ def test_an_event_in_a_pipeline_waits_for_it(redis: Redis, job_id: str) -> None:
     assert len(events.read(redis, job_id)) == 1
 
 
-def test_folding_tells_the_whole_story() -> None:
+def test_folding_events_gives_the_state_of_the_job() -> None:
     job_id = "0" * 32
     received: list[Event] = [queued(job_id)]
     state = events.fold(received)
@@ -103,7 +103,7 @@ def test_folding_tells_the_whole_story() -> None:
 
 
 @pytest.mark.parametrize("received", [[], [started("0" * 32)]])
-def test_folding_half_a_story_is_refused(received: list[Event]) -> None:
+def test_folding_events_without_a_queued_event_is_refused(received: list[Event]) -> None:
     with pytest.raises(ValueError, match=r"queued|unpack"):
         events.fold(received)
 
@@ -137,5 +137,5 @@ any_event = st.one_of(
 
 
 @given(any_event)
-def test_every_event_survives_the_wire(event: Event) -> None:
+def test_every_event_is_the_same_after_json_encoding_and_decoding(event: Event) -> None:
     assert EVENT.validate_json(event.model_dump_json(exclude_none=True)) == event

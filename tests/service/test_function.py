@@ -1,4 +1,4 @@
-"""The HTTP interface, over real HTTP."""
+"""Tests of the HTTP interface of the function, with real HTTP requests."""
 
 import base64
 import re
@@ -36,7 +36,7 @@ def problem(response: requests.Response) -> Problem:
     return described
 
 
-def test_a_job_is_accepted(post: Post, local: Local, redis: Redis) -> None:
+def test_a_submitted_job_is_accepted_and_queued(post: Post, local: Local, redis: Redis) -> None:
     response = post(image_url=URL)
     assert response.status_code == 202
     answer = response.json()
@@ -50,7 +50,9 @@ def test_a_job_is_accepted(post: Post, local: Local, redis: Redis) -> None:
     assert event.type == "queued"
 
 
-def test_base64_goes_to_the_store_and_not_into_the_queue(post: Post, png: bytes, redis: Redis, store: Store) -> None:
+def test_a_base64_image_goes_to_the_store_and_not_to_the_queue(
+    post: Post, png: bytes, redis: Redis, store: Store
+) -> None:
     text = base64.b64encode(png).decode()
     for sent in (text, f"data:image/png;base64,{text}", "\n".join(text[i : i + 76] for i in range(0, len(text), 76))):
         job_id = post(image_base64=sent, image_name="ä.png").json()["job_id"]
@@ -81,7 +83,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("fields", "status", "code"), BAD)
-def test_bad_input_is_a_problem(post: Post, redis: Redis, fields: dict[str, object], status: int, code: str) -> None:
+def test_invalid_input_gets_a_problem_response_and_queues_nothing(
+    post: Post, redis: Redis, fields: dict[str, object], status: int, code: str
+) -> None:
     waiting = redis.llen("rq:queue:upres")
     described = problem(post(**fields))
     assert (described.status, described.code) == (status, code)
@@ -91,11 +95,11 @@ def test_bad_input_is_a_problem(post: Post, redis: Redis, fields: dict[str, obje
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]"])
-def test_a_body_that_is_no_object_is_a_problem(local: Local, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_gets_a_problem_response(local: Local, body: bytes) -> None:
     assert problem(requests.post(f"{local.url}/v1/jobs", data=body, timeout=10)).code == "invalid_json"
 
 
-def test_an_endless_body_is_cut_off(local: Local) -> None:
+def test_an_endless_request_body_is_cut_off(local: Local) -> None:
     sent = 0
 
     def endless() -> Iterator[bytes]:
@@ -108,7 +112,7 @@ def test_an_endless_body_is_cut_off(local: Local) -> None:
         response = requests.post(f"{local.url}/v1/jobs", data=endless(), timeout=10)
         assert problem(response).code == "body_too_large"
     except requests.ConnectionError:
-        pass  # the server hung up while we were still sending
+        pass  # the server closed the connection before the test had sent everything
     assert sent < 64e6
 
 
@@ -124,12 +128,14 @@ def test_an_endless_body_is_cut_off(local: Local) -> None:
         ("GET", "/v1/jobs/" + "0" * 32 + "/result", 404, "job_not_found"),
     ],
 )
-def test_wrong_addresses_are_problems(local: Local, method: str, path: str, status: int, code: str) -> None:
+def test_unknown_paths_methods_and_jobs_get_a_problem_response(
+    local: Local, method: str, path: str, status: int, code: str
+) -> None:
     described = problem(requests.request(method, local.url + path, timeout=10))
     assert (described.status, described.code) == (status, code)
 
 
-def test_the_same_key_gives_the_same_job(post: Post, redis: Redis) -> None:
+def test_requests_with_the_same_idempotency_key_get_the_same_job(post: Post, redis: Redis) -> None:
     waiting = redis.llen("rq:queue:upres")
     key = {"Idempotency-Key": "first"}
     answers = [post(headers=key, image_url=URL, upscale_factor=2).json() for _ in range(3)]
@@ -140,7 +146,7 @@ def test_the_same_key_gives_the_same_job(post: Post, redis: Redis) -> None:
     assert post(headers={"Idempotency-Key": "second"}, image_url=URL).json()["job_id"] != answers[0]["job_id"]
 
 
-def test_the_same_key_at_once_gives_one_job(post: Post, redis: Redis) -> None:
+def test_concurrent_requests_with_one_idempotency_key_make_one_job(post: Post, redis: Redis) -> None:
     waiting = redis.llen("rq:queue:upres")
     with ThreadPoolExecutor(16) as pool:
         sent = [pool.submit(post, headers={"Idempotency-Key": "at once"}, image_url=URL) for _ in range(50)]
@@ -150,17 +156,19 @@ def test_the_same_key_at_once_gives_one_job(post: Post, redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("key", ["x" * 256, "a\tb"])
-def test_a_senseless_key_is_a_problem(post: Post, key: str) -> None:
+def test_an_invalid_idempotency_key_gets_a_problem_response(post: Post, key: str) -> None:
     assert problem(post(headers={"Idempotency-Key": key}, image_url=URL)).code == "invalid_idempotency_key"
 
 
-def test_a_wrapped_image_may_be_as_large_as_any_other(post: Post) -> None:
+def test_line_breaks_in_base64_do_not_count_for_the_size_limit(post: Post) -> None:
     assert post(image_base64=base64.encodebytes(bytes(999_000)).decode()).status_code == 202
     assert problem(post(image_base64=base64.encodebytes(bytes(1_001_000)).decode())).code == "too_many_bytes"
 
 
-def test_a_lost_answer_does_not_enqueue_twice(local: Local, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The transaction goes through, but the connection breaks before its answer arrives."""
+def test_a_lost_redis_response_does_not_queue_the_job_twice(
+    local: Local, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis runs the transaction, but the connection breaks before the response arrives."""
     services = Services(local.settings)
     services.store = local.store
     parse_response: Any = Pipeline.parse_response
@@ -168,7 +176,7 @@ def test_a_lost_answer_does_not_enqueue_twice(local: Local, redis: Redis, monkey
 
     def lose_the_first(self: Pipeline, connection: Any, command: Any, **options: Any) -> Any:
         answer = parse_response(self, connection, command, **options)
-        if isinstance(answer, list) and not broken:  # EXEC's
+        if isinstance(answer, list) and not broken:  # the response to EXEC
             broken.append(True)
             raise RedisConnectionError("lost")
         return answer
@@ -180,14 +188,14 @@ def test_a_lost_answer_does_not_enqueue_twice(local: Local, redis: Redis, monkey
     assert [event.type for _, event in events.read(redis, accepted.job_id)] == ["queued"]
 
 
-def test_a_stream_that_lost_its_beginning_is_no_job(local: Local, redis: Redis) -> None:
+def test_a_job_whose_queued_event_is_lost_is_not_found(local: Local, redis: Redis) -> None:
     job_id = "f" * 32
     events.append(redis, Cancelled(job_id=job_id))
     assert requests.get(f"{local.url}/v1/jobs/{job_id}", timeout=10).status_code == 404
     redis.delete(keys.events(job_id))
 
 
-def test_high_priority_goes_first(post: Post, client: Client) -> None:
+def test_a_high_priority_job_is_first_in_the_queue(post: Post, client: Client) -> None:
     post(image_url=URL)
     normal = post(image_url=URL).json()["job_id"]
     high = post(image_url=URL, priority="high").json()["job_id"]
@@ -208,7 +216,9 @@ def test_a_queued_job_is_cancelled_at_once(post: Post, client: Client, redis: Re
 
 
 @pytest.mark.parametrize("which", ["result", "original"])
-def test_images_of_unfinished_jobs_are_problems(post: Post, local: Local, client: Client, which: str) -> None:
+def test_images_of_queued_and_cancelled_jobs_get_a_problem_response(
+    post: Post, local: Local, client: Client, which: str
+) -> None:
     job_id = post(image_url=URL).json()["job_id"]
     waiting = requests.get(f"{local.url}/v1/jobs/{job_id}/{which}", timeout=10)
     assert problem(waiting).code == "result_not_ready"
@@ -217,26 +227,26 @@ def test_images_of_unfinished_jobs_are_problems(post: Post, local: Local, client
     assert problem(requests.get(f"{local.url}/v1/jobs/{job_id}/{which}", timeout=10)).code == "no_result"
 
 
-def test_health_and_readiness(local: Local) -> None:
+def test_health_and_readiness_report_ok(local: Local) -> None:
     assert requests.get(f"{local.url}/healthz", timeout=10).json() == {"status": "ok"}
     assert requests.get(f"{local.url}/readyz", timeout=10).json() == {"status": "ok", "redis": "ok", "store": "ok"}
 
 
-def test_metrics_tell_the_queue(local: Local, post: Post, redis: Redis) -> None:
+def test_metrics_show_the_number_of_queued_jobs(local: Local, post: Post, redis: Redis) -> None:
     post(image_url=URL)
     text = requests.get(f"{local.url}/metrics", timeout=10).text
     assert f"upres_queue_jobs {float(redis.llen('rq:queue:upres'))}" in text
     assert "upres_worker_slots 0.0" in text
 
 
-def test_the_description_is_valid_openapi(local: Local) -> None:
+def test_the_openapi_document_is_valid(local: Local) -> None:
     document = requests.get(f"{local.url}/openapi.json", timeout=10).json()
     validate(document)
     fields = document["components"]["schemas"]["JobRequest"]["properties"]
     assert fields["upscale_factor"]["enum"] == [2, 4, 8]
 
 
-def test_other_origins_may_use_it(local: Local) -> None:
+def test_cors_allows_requests_from_other_origins(local: Local) -> None:
     response = requests.options(
         f"{local.url}/v1/jobs",
         headers={"Origin": "https://page.example", "Access-Control-Request-Method": "POST"},
@@ -245,7 +255,7 @@ def test_other_origins_may_use_it(local: Local) -> None:
     assert response.headers["Access-Control-Allow-Origin"] == "*"
 
 
-def test_the_page_is_served(local: Local) -> None:
+def test_the_page_and_its_files_are_served(local: Local) -> None:
     response = requests.get(local.url, timeout=10)
     assert response.headers["Content-Type"].startswith("text/html")
     for kind, part in re.findall(r'<(link|script)[^>]*(/web/[^"]+)"', response.text):

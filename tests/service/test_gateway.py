@@ -1,4 +1,4 @@
-"""Thousands of subscribers in one process, and those who stop reading."""
+"""Tests of event streams to thousands of clients of one process, and to clients that stop reading."""
 
 import asyncio
 import resource
@@ -37,7 +37,7 @@ sys.exit(main())
 
 @pytest.fixture
 def gateway(local: Local, tmp_path: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """A function of its own, which soon drops whoever stalls: its URL and its process."""
+    """A separate function that soon disconnects clients that stop reading: its URL and its process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 10_000)), hard))
     port = free_port()
@@ -48,7 +48,9 @@ def gateway(local: Local, tmp_path: Path) -> Iterator[tuple[str, psutil.Process]
     child.stop()
 
 
-def test_two_thousand_follow_with_a_few_connections(redis: Redis, gateway: tuple[str, psutil.Process]) -> None:
+def test_two_thousand_clients_need_only_a_few_redis_connections(
+    redis: Redis, gateway: tuple[str, psutil.Process]
+) -> None:
     async def watch() -> None:
         await subscribers.follow(jobs, MANY)
         connections.append(len(redis.client_list()) - before)
@@ -68,19 +70,19 @@ def test_two_thousand_follow_with_a_few_connections(redis: Redis, gateway: tuple
     assert connections[0] <= 4
 
 
-def test_who_stalls_costs_little_is_dropped_and_harms_nobody(
+def test_stalled_clients_use_little_memory_and_are_disconnected(
     local: Local, redis: Redis, gateway: tuple[str, psutil.Process]
 ) -> None:
     job_id = _long(redis)
     url, process = gateway
-    with _stalled(url, job_id):  # what the first one costs is not lost with it
+    with _stalled(url, job_id):  # the first client allocates memory that is not freed afterwards
         pass
     before = process.memory_info().rss
     readers = [_stalled(url, job_id) for _ in range(20)]
     deadline = time.monotonic() + 20
     while _open(process) < len(readers) and time.monotonic() < deadline:
         time.sleep(0.01)
-    with follow(local, job_id) as response:  # others hear it all, and what comes then
+    with follow(local, job_id) as response:  # another client receives all events and the new one
         live = frames(response)
         for _ in range(LONG + 1):
             next(live)
@@ -99,7 +101,7 @@ LONG = 20_000
 
 
 def _long(redis: Redis) -> str:
-    """A job with more events than fit between two sockets."""
+    """Submit a job with more events than the buffers of two sockets can hold, and return its id."""
     job_id = submit(redis)
     event = Progress(job_id=job_id, stage="upscale", percent=1, notice="x" * 500).model_dump_json()
     with redis.pipeline(transaction=False) as pipeline:
@@ -110,7 +112,7 @@ def _long(redis: Redis) -> str:
 
 
 def _stalled(url: str, job_id: str) -> socket.socket:
-    """Somebody who asks and does not read."""
+    """A client that requests the events and does not read the response."""
     address = urlsplit(url)
     reader = socket.socket()
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -120,7 +122,7 @@ def _stalled(url: str, job_id: str) -> socket.socket:
 
 
 def _open(process: psutil.Process) -> int:
-    """Connections of clients that the process has."""
+    """The number of client connections that the process has open."""
     listening = {one.laddr.port for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
     return sum(
         one.laddr.port in listening and one.status == psutil.CONN_ESTABLISHED for one in process.net_connections("tcp")

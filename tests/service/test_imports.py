@@ -1,4 +1,4 @@
-"""The entry stays thin: what a fresh process has loaded after its first request."""
+"""Test that a new process of the function has loaded no large library after its first request."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from upres.embedded.stack import Local
 HEAVY = ("torch", "PIL", "numpy", "worker", "client", "infra", "boto3", "botocore", "requests", "prometheus_client")
 
 
-def test_the_first_request_loads_nothing_heavy(local: Local, redis: Redis) -> None:
+def test_the_first_request_loads_no_large_library(local: Local, redis: Redis) -> None:
     _, key = api_keys.create(redis, "importer")
     code = f"{ENTRY}\nimport sys\nprint([name for name in {HEAVY!r} if name in sys.modules])"
     environment = {**os.environ, **local.environment, "UPRES_ACCESS": "keys", "KEY": key}

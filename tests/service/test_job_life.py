@@ -1,4 +1,4 @@
-"""The life of a job as a property: whatever workers do, late and twice, it ends once and leaves nothing."""
+"""Property test of the life of a job: after any actions of workers, late or repeated, it ends exactly once."""
 
 from collections import Counter
 from typing import TypeVar, cast
@@ -16,7 +16,7 @@ from upres.core.script import call
 
 
 class World:
-    """Workers that do what they please, late and twice."""
+    """Workers that act in any order, late or repeatedly; each method is one action."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
@@ -96,7 +96,7 @@ class World:
             leases.give_back(self.redis, one(self.held, pick // 2), reason)
 
     def check(self) -> None:
-        """Every job is in one place, or in none when it has ended; nobody has two holders by construction."""
+        """Check that each unfinished job is in exactly one place, an ended job has no holder, temporary keys expire."""
         parked = [f"{work}:parked" for work in (WORK, OTHER)]
         for job_id in self.ids:
             listed = [
@@ -113,7 +113,7 @@ class World:
         assert [name for name in passing if self.redis.ttl(name) <= 0] == []
 
     def finish_all(self) -> None:
-        """All these workers die; another takes what there is until there is nothing."""
+        """All workers die; then another worker takes and finishes jobs until no job waits."""
         for _ in range(2):
             leases.recover(self.redis)
             for job_id in cast("list[bytes]", self.redis.zrange(keys.LEASES, 0, -1)):
@@ -142,7 +142,7 @@ STEPS = [name for name in vars(World) if name[0] != "_" and name not in ("finish
 
 @given(steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9)), max_size=60))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
-def test_whatever_happens_every_job_ends_once_and_leaves_nothing(
+def test_after_any_actions_every_job_ends_once_and_leaves_no_keys(
     isolated_redis: Redis, steps: list[tuple[str, int]]
 ) -> None:
     empty(isolated_redis)

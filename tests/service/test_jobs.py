@@ -1,4 +1,4 @@
-"""Whole jobs: over HTTP, through Redis, the real model, the real store, and back."""
+"""Tests of complete jobs: over HTTP and Redis, with the real model and the real store."""
 
 import base64
 import io
@@ -22,7 +22,9 @@ from upres.worker.engine.runtimes import choose
 from upres.worker.model import Model
 
 
-def test_a_job_from_end_to_end(client: Client, local: Local, png: bytes, photo: Image.Image, model: Model) -> None:
+def test_a_job_runs_from_submission_to_download(
+    client: Client, local: Local, png: bytes, photo: Image.Image, model: Model
+) -> None:
     received: list[Event] = []
     upscaled = client.upscale(png, 4, on_event=received.append)
     assert [event.type for event in received if event.type != "progress"] == ["queued", "started", "succeeded"]
@@ -60,7 +62,7 @@ def test_a_job_from_end_to_end(client: Client, local: Local, png: bytes, photo: 
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_every_factor_enlarges_better_than_bicubic(client: Client, factor: int) -> None:
+def test_every_factor_gives_a_better_image_than_bicubic(client: Client, factor: int) -> None:
     with Image.open(SAMPLES / "chelsea.png") as image:
         large = image.convert("RGB").crop((0, 0, 448, 296)).crop((96, 64, 352, 256))
     small = large.resize((large.width // factor, large.height // factor), Image.Resampling.BICUBIC)
@@ -72,7 +74,9 @@ def test_every_factor_enlarges_better_than_bicubic(client: Client, factor: int) 
 
 @pytest.mark.parametrize(("pillow", "format"), [("PNG", "png"), ("JPEG", "jpeg"), ("WEBP", "webp")])
 @pytest.mark.parametrize("wanted", ["auto", "png", "jpeg", "webp"])
-def test_formats_in_and_out(client: Client, photo: Image.Image, pillow: str, format: str, wanted: WantedFormat) -> None:
+def test_every_input_format_can_become_every_output_format(
+    client: Client, photo: Image.Image, pillow: str, format: str, wanted: WantedFormat
+) -> None:
     upscaled = client.upscale(encoded(photo, pillow), 2, output_format=wanted)
     expected = format if wanted == "auto" else wanted
     assert upscaled.result.format == expected
@@ -82,32 +86,32 @@ def test_formats_in_and_out(client: Client, photo: Image.Image, pillow: str, for
     assert opened(upscaled.download("original")).format == expected.upper()
 
 
-def test_alpha_and_grayscale_come_back(client: Client, photo: Image.Image) -> None:
+def test_the_result_keeps_alpha_and_grayscale(client: Client, photo: Image.Image) -> None:
     image = photo.convert("L")
     image.putalpha(Image.linear_gradient("L").resize(photo.size))
     result = opened(client.upscale(encoded(image, "PNG"), 2).download())
     assert (result.mode, result.size) == ("LA", (128, 96))
 
 
-def test_several_tiles_are_told_one_by_one(client: Client) -> None:
+def test_progress_events_report_each_finished_tile(client: Client) -> None:
     received: list[Event] = []
     with Image.open(SAMPLES / "chelsea.png") as image:
         piece = image.convert("RGB").crop((0, 0, 170, 40))
     client.upscale(encoded(piece, "JPEG"), 8, on_event=received.append)
     tiles = [event for event in received if isinstance(event, Progress) and event.stage == "upscale"]
-    # 4 on 170×40 is one tile, 2 on 680×160 two.
+    # Factor 4 on 170×40 pixels needs one tile, then factor 2 on 680×160 pixels needs two.
     assert [(event.tiles_done, event.tiles_total) for event in tiles] == [(0, 0), (1, 3), (2, 3), (3, 3)]
     assert all(event.eta_seconds for event in tiles[1:])
 
 
-def test_an_image_url_is_fetched(client: Client, png: bytes) -> None:
+def test_an_image_url_is_fetched_and_names_the_result(client: Client, png: bytes) -> None:
     with http_server(body(png)) as url:
         upscaled = client.upscale(f"{url}/a%20cat.png?x=1", 2)
     assert upscaled.result.file_name == "a cat_x2.png"
     assert opened(upscaled.download()).size == (128, 96)
 
 
-def test_an_upload_is_found_by_its_key(local: Local, client: Client, png: bytes) -> None:
+def test_an_uploaded_image_is_found_by_its_key(local: Local, client: Client, png: bytes) -> None:
     local.store.put("uploads/by-hand", png)
     accepted = requests.post(
         f"{local.url}/v1/jobs", json={"image_key": "uploads/by-hand", "image_name": "../../x.y.png"}, timeout=10
@@ -127,7 +131,7 @@ def fail(client: Client, local: Local, **fields: Any) -> Failed:
     return last
 
 
-def test_bad_images_fail_with_their_code(client: Client, local: Local, png: bytes) -> None:
+def test_jobs_with_invalid_images_fail_with_an_error_code(client: Client, local: Local, png: bytes) -> None:
     cases = {
         "not_an_image": b"hello, I am a text file",
         "truncated_image": png[: len(png) // 2],
@@ -140,7 +144,7 @@ def test_bad_images_fail_with_their_code(client: Client, local: Local, png: byte
         assert (failed.code, failed.retryable) == (code, False), failed
 
 
-def test_bad_urls_fail_with_their_code(client: Client, local: Local) -> None:
+def test_jobs_with_bad_urls_or_missing_uploads_fail_with_an_error_code(client: Client, local: Local) -> None:
     with http_server(body(b"no", 404)) as missing, http_server(body(b"x" * 1_000_001)) as large:
         cases = {
             "url_answered_error": missing,
@@ -155,14 +159,14 @@ def test_bad_urls_fail_with_their_code(client: Client, local: Local) -> None:
     assert (unreachable.code, unreachable.retryable) == ("url_unreachable", True)
 
 
-def test_factor_eight_takes_a_quarter_of_the_pixels(client: Client, local: Local) -> None:
+def test_factor_8_accepts_only_a_quarter_of_the_pixels(client: Client, local: Local) -> None:
     data = base64.b64encode(encoded(Image.new("1", (501, 500)), "PNG")).decode()
     failed = fail(client, local, image_base64=data, upscale_factor=8)
     assert failed.code == "too_many_pixels"
     assert "0.25 megapixels" in failed.message
 
 
-def test_a_running_job_stops_at_its_next_tile(client: Client) -> None:
+def test_a_running_job_stops_at_most_one_tile_after_a_cancel(client: Client) -> None:
     job_id = client.submit(SAMPLES / "coffee.png", 8).job_id
     received: list[Event] = []
     for event in client.events(job_id):
@@ -174,13 +178,13 @@ def test_a_running_job_stops_at_its_next_tile(client: Client) -> None:
     assert client.status(job_id).result is None
 
 
-def test_a_failed_job_raises_in_the_client(client: Client) -> None:
+def test_a_failed_job_raises_job_failed_in_the_client(client: Client) -> None:
     with pytest.raises(JobFailed, match="PNG, JPEG, WebP") as caught:
         client.upscale(b"no image")
     assert caught.value.code == "not_an_image"
 
 
-def test_a_started_event_says_who_works(client: Client, png: bytes) -> None:
+def test_a_started_event_names_worker_device_and_model(client: Client, png: bytes) -> None:
     received: list[Event] = []
     client.upscale(png, 2, on_event=received.append)
     [started] = [event for event in received if isinstance(event, Started)]
@@ -190,7 +194,7 @@ def test_a_started_event_says_who_works(client: Client, png: bytes) -> None:
     assert isinstance(client.status(started.job_id), Snapshot)
 
 
-def test_the_icc_profile_comes_back(client: Client, photo: Image.Image) -> None:
+def test_the_result_keeps_the_icc_profile(client: Client, photo: Image.Image) -> None:
     from PIL import ImageCms
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

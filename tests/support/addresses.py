@@ -1,7 +1,8 @@
-"""Addresses that an image_url must not reach, in every way they can be written.
+"""Addresses that an image_url must not reach, in many spellings.
 
-The ranges are IANA's IPv4 and IPv6 Special-Purpose Address Registries (read 2025-10) with the multicast and
-reserved blocks, and what the clouds' documents call their metadata services; not our own table.
+The ranges are copied from IANA's IPv4 and IPv6 Special-Purpose Address Registries (read 2025-10), with the multicast
+and reserved blocks, and from the cloud providers' documentation of their metadata services. They are independent of
+the table that the worker uses.
 """
 
 from collections.abc import Iterator
@@ -25,21 +26,21 @@ IPV4_SPECIAL, IPV6_SPECIAL, METADATA = _IPV4.split(), _IPV6.split(), _CLOUDS.spl
 
 
 def ipv4() -> list[IPv4Address]:
-    """The first, a middle and the last address of each range, and the metadata services."""
+    """The first, a middle and the last address of each IPv4 range, and the IPv4 metadata services."""
     networks = [IPv4Network(text) for text in IPV4_SPECIAL]
     found = {network[index] for network in networks for index in (0, network.num_addresses // 2, -1)}
     return sorted(found | {IPv4Address(text) for text in METADATA if "." in text})
 
 
 def ipv6() -> list[IPv6Address]:
-    """The same."""
+    """The same selection for IPv6."""
     networks = [IPv6Network(text) for text in IPV6_SPECIAL]
     found = {network[index] for network in networks for index in (0, network.num_addresses // 2, -1)}
     return sorted(found | {IPv6Address(text) for text in METADATA if ":" in text})
 
 
 def spellings(address: IPv4Address) -> Iterator[str]:
-    """An IPv4 address as a host in a URL: what resolvers, browsers or libraries have been seen to accept."""
+    """Spellings of an IPv4 address as the host of a URL that some resolvers, browsers or libraries accept."""
     a, b, c, d = address.packed
     number = int(address)
     yield from (f"{a}.{b}.{c}.{d}", f"{a}.{b}.{c}.{d}.", str(number), hex(number), f"0{number:o}")
@@ -54,7 +55,7 @@ def spellings(address: IPv4Address) -> Iterator[str]:
 
 
 def embedded(address: IPv4Address) -> Iterator[str]:
-    """IPv6 addresses that carry an IPv4 address."""
+    """IPv6 addresses that contain the IPv4 address."""
     high, low = int(address) >> 16, int(address) & 0xFFFF
     yield from (f"::ffff:{address}", f"::ffff:{high:x}:{low:x}", f"0:0:0:0:0:ffff:{address}", f"::ffff:0:{address}")
     yield from (f"::{address}", f"64:ff9b::{address}", f"64:ff9b:1::{address}", f"2002:{high:x}:{low:x}::1")

@@ -1,4 +1,4 @@
-"""A real browser, driven by Playwright."""
+"""Helpers that use the web page in a real browser, which Playwright controls."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ from infra.chromium import launch_options
 
 SECONDS = 30
 ENLARGING_SECONDS = 90
-"""Two cores without bfloat16 take over half a minute for the larger images of these tests."""
+"""Two CPU cores without bfloat16 need more than 30 seconds for the larger images of these tests."""
 Draw = Callable[..., Path]
-"""Name and perhaps (width, height) → an image file, each time another."""
+"""A function: file name and optional (width, height) → path of a new image file."""
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser without windows. Raises FileNotFoundError where there is none: what people see has to be looked at."""
+    """A headless browser. Raises FileNotFoundError if none is installed, because page tests must not be skipped."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(**launch_options())
         yield browser
@@ -25,7 +25,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Visit:
-    """A page, and what went wrong in its console."""
+    """A page, and the errors in its console."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -36,21 +36,21 @@ class Visit:
 
 
 def choose(page: Page, *files: Path, factor: int = 4) -> None:
-    """Give the page images."""
+    """Choose a factor and image files on the page."""
     page.locator(f"input[name=factor][value='{factor}']").check(force=True)
     page.set_input_files("#files", list(files))
 
 
 def done(page: Page, index: int = 0) -> None:
-    """Until an image is done; the first is on top."""
+    """Wait until an image is finished; index 0 is the card on top of the page."""
     expect(page.locator(".card").nth(index).locator(".done")).to_be_visible(timeout=ENLARGING_SECONDS * 1000)
 
 
 def working(page: Page, what: str = "Enlarging") -> None:
-    """Until the image on top says so."""
+    """Wait until the card on top shows this state."""
     expect(page.locator(".card .state").first).to_contain_text(what, timeout=SECONDS * 1000)
 
 
 def percent(page: Page) -> float:
-    """How far the image on top is."""
+    """The progress of the image on top, in percent."""
     return float(page.locator(".card progress").first.evaluate("bar => bar.value"))

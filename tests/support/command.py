@@ -1,4 +1,4 @@
-"""The command `upres`, run as people run it."""
+"""Runs the command `upres` as a user would."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Images and compose services without Docker: their files, packages and command lines, as processes of this machine."""
+"""Container images and compose services without Docker: their commands run as local processes."""
 
 import os
 import re
@@ -23,10 +23,10 @@ PASSWORD = re.compile(r"\$\{(\w+):\?[^}]*\}")
 
 
 class Image(NamedTuple):
-    """What docker build would make of a Dockerfile."""
+    """What `docker build` would create from a Dockerfile."""
 
     folder: Path
-    """What COPY finds in the context, and a virtual environment with the packages that it installs."""
+    """The files that COPY takes from the build context, and a virtual environment with the packages of the image."""
     environment: dict[str, str]
     entrypoint: list[str]
     command: list[str]
@@ -34,7 +34,7 @@ class Image(NamedTuple):
 
 
 def build(file: str, folder: Path, target: str = "", **arguments: str) -> Image:
-    """An image whose folder may be read only; `arguments` as with --build-arg."""
+    """Build an image in the folder, which is read-only afterwards; `arguments` are those of --build-arg."""
     found = {stage.name: stage for stage in stages(DOCKER / file, **arguments)}
     chain = list(_chain(found, target or list(found)[-1]))
     for source, to in (pair for stage in chain for pair in stage.copied):
@@ -54,14 +54,14 @@ def build(file: str, folder: Path, target: str = "", **arguments: str) -> Image:
 
 
 def _chain(found: dict[str, Stage], name: str) -> Iterator[Stage]:
-    """A stage and those that it is built on, which come first."""
+    """The stages that a stage is built on, in order, and then the stage itself."""
     if name in found:
         yield from _chain(found, found[name].base)
         yield found[name]
 
 
 def install(folder: Path, requirements: set[str]) -> None:
-    """What these files ask for, and what that asks for, in a virtual environment: of the packages of this one."""
+    """Create a virtual environment: these requirements and their dependencies, as links to the current one."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     [packages] = folder.glob("lib/python*/site-packages")
     lines = [line for path in requirements for line in (ROOT / path).read_text().splitlines()]
@@ -79,7 +79,7 @@ def install(folder: Path, requirements: set[str]) -> None:
 
 
 def confined(image: Image, environment: Mapping[str, str], command: list[str]) -> list[str]:
-    """The command in the image, with this environment and no other, and without privileges."""
+    """A command line that runs the command in the image with only this environment and without privileges."""
     given = {**environment, "HOME": "/nowhere", "PATH": f"{image.folder}/bin:/usr/bin:/bin"}
     variables = [f"{name}={value}" for name, value in given.items()]
     dropped = ["--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
@@ -87,7 +87,7 @@ def confined(image: Image, environment: Mapping[str, str], command: list[str]) -
 
 
 class Composed:
-    """The services of compose.yml as processes, on ports and in folders of their own; a context manager."""
+    """The services of compose.yml as local processes with their own ports and folders; a context manager."""
 
     def __init__(self, folder: Path) -> None:
         text = (DOCKER / "compose.yml").read_text()
@@ -110,12 +110,12 @@ class Composed:
             child.stop()
 
     def made(self, name: str) -> Path:
-        """A folder of this name."""
+        """Return the subfolder of this name; create it if needed."""
         (self.folder / name).mkdir(exist_ok=True)
         return self.folder / name
 
     def start(self, name: str) -> Child:
-        """Start a service, and wait until its health check says that it is well."""
+        """Start a service, and wait until its health check succeeds."""
         assert self.check(name).returncode
         child = Child(name, self.command(name), {}, self.folder, grace=40)
         self._children.append(child)
@@ -129,7 +129,7 @@ class Composed:
         return self._ran(self._line(name, test if kind == "CMD" else ["sh", "-c", *test]))
 
     def run(self, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run a service to its end, with other arguments if there are any."""
+        """Run a service until it ends; `arguments` replace the arguments of compose.yml."""
         return self._ran(self.command(name, *arguments))
 
     def command(self, name: str, *arguments: str) -> list[str]:
@@ -140,7 +140,7 @@ class Composed:
         return self._line(name, [*entrypoint, *(arguments or service.get("command", (image or own).command))])
 
     def image(self, name: str) -> Image | None:
-        """The image that a service builds, if it does; built once."""
+        """The image of a service that has a `build` section, or None; each image is built once."""
         if (made := self.services[name].get("build")) is None:
             return None
         target = made.get("target", "")
@@ -151,7 +151,7 @@ class Composed:
         return self._images[key]
 
     def environment(self, name: str) -> dict[str, str]:
-        """The environment of a service."""
+        """The environment variables of a service."""
         image = self.image(name)
         given = {**(image.environment if image else {}), **self.services[name].get("environment", {}), "TMPDIR": "/tmp"}
         return {key: self._real(name, value) for key, value in given.items()}
@@ -164,7 +164,7 @@ class Composed:
         return ["env", "-i", *variables, f"PATH={self.folder}/bin:/usr/bin:/bin", *real]
 
     def _real(self, name: str, word: str) -> str:
-        """What stands here in the place of a container's paths, ports, hosts and users."""
+        """Replace the paths, ports, hosts and users of the container by those of this machine."""
         redis, s3 = self.ports["redis"], self.ports["s3"]
         words = {
             "redis:6379": f"127.0.0.1:{redis}", "s3:9000": f"127.0.0.1:{s3}", "localhost:9000": f"localhost:{s3}",

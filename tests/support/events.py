@@ -1,4 +1,4 @@
-"""Events of jobs that nobody submitted."""
+"""Example events of jobs, for tests that submit no job."""
 
 from datetime import datetime, timedelta
 

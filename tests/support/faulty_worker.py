@@ -1,6 +1,6 @@
-"""`python -m tests.support.faulty_worker FLAGS`: the real worker, with other limits, or a device that fails.
+"""`python -m tests.support.faulty_worker FLAGS`: the real worker with changed limits, or with a device that fails.
 
-Each flag changes a constant of one module, or what runs the networks, before the worker starts.
+Each flag changes a constant of a module or replaces a part of the worker before the worker starts.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from upres.worker.engine.torch_compute import TorchCompute
 from upres.worker.model import Model
 
 SOUND_CALLS = 4
-"""Calls of the device that warming up and the golden images take: those succeed."""
+"""The device calls of the warm-up and the golden images: these calls succeed."""
 TIGHT_PIXELS = 150 * 150
 HANGING_ROWS = 170
 LOST = "CUDA error: an illegal memory access was encountered"
@@ -33,12 +33,12 @@ CONSTANTS: dict[str, tuple[ModuleType, str]] = {
     "fetch_seconds": (job, "TOTAL_SECONDS"),
     "loading_seconds": (probes, "LOADING_SECONDS"),
 }
-"""Flag → which constant of which module it changes."""
+"""Flag → the module and the constant that it changes."""
 Fault = Callable[[Sequence[Pixels]], None]
 
 
 def parse() -> argparse.Namespace:
-    """The flags, from the command line."""
+    """Parse the flags of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.faulty_worker", description=__doc__)
     parser.add_argument("--lease-seconds", type=float, help="a killed worker's jobs are free after so long")
     parser.add_argument("--beat-seconds", type=float, help="how often it renews its leases")
@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
 
 
 def prepare(flags: argparse.Namespace) -> None:
-    """Change what the flags say."""
+    """Apply the flags."""
     for flag, (module, constant) in CONSTANTS.items():
         if (value := getattr(flags, flag)) is not None:
             setattr(module, constant, value)
@@ -61,32 +61,32 @@ def prepare(flags: argparse.Namespace) -> None:
         setattr(service, "prepare", lambda settings: time.sleep(600))
     if flags.without:
         modules: dict[str, Any] = sys.modules
-        modules[flags.without] = None  # importing it fails then
+        modules[flags.without] = None  # an import of this module now fails
     if flags.device:
         heartbeat.DEVICE_SECONDS = 3
         setattr(runtimes, "choose", lambda model, *others: FaultyCompute(model, FAULTS[flags.device]))
 
 
 def lose(windows: Sequence[Pixels]) -> None:
-    """The CUDA context is gone."""
+    """Fail as if the CUDA context were lost."""
     raise RuntimeError(LOST)
 
 
 def fall_silent(windows: Sequence[Pixels]) -> None:
-    """As `lose`; besides, the driver does not tell of its memory any more, and the worker has asked since."""
+    """Fail as `lose` does, after the driver has stopped reporting its memory and the worker has noticed this."""
     setattr(device, "_memory", None)
     time.sleep(3)
     lose(windows)
 
 
 def run_short(windows: Sequence[Pixels]) -> None:
-    """There is memory for small batches only."""
+    """Fail with OutOfMemory for large batches."""
     if sum(window.shape[0] * window.shape[1] for window in windows) > TIGHT_PIXELS:
         raise OutOfMemory("pretended")
 
 
 def hang(windows: Sequence[Pixels]) -> None:
-    """A call for one size of window never returns."""
+    """Never return from a call with windows of a certain height."""
     if windows[0].shape[0] == HANGING_ROWS:
         threading.Event().wait()
 
@@ -95,14 +95,14 @@ FAULTS: dict[str, Fault] = {"hangs": hang, "lost": lose, "silent": fall_silent, 
 
 
 class FaultyCompute(TorchCompute):
-    """torch on the CPU, until the fault."""
+    """torch on the CPU; the fault applies after the first calls."""
 
     def __init__(self, model: Model, fault: Fault) -> None:
         super().__init__(model, "cpu", "float32")
         self._fault, self._calls = fault, 0
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
-        """See Compute."""
+        """Start a batch; see Compute.start."""
         self._calls += 1
         if self._calls > SOUND_CALLS:
             self._fault(windows)

@@ -1,4 +1,4 @@
-"""What API Gateway gives to a function on Lambda."""
+"""Events that API Gateway sends to a Lambda function."""
 
 import base64
 import json
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def http(method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> dict[str, Any]:
-    """An event of an HTTP API, payload format 2.0."""
+    """An event for an HTTP request, in payload format 2.0."""
     return {
         "version": "2.0",
         "routeKey": "$default",

@@ -1,4 +1,4 @@
-"""Image files of tests."""
+"""Helpers that encode, open and compare images."""
 
 import io
 from typing import Any

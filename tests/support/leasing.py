@@ -1,4 +1,4 @@
-"""Jobs in a Redis that no worker looks at."""
+"""Helpers for jobs and leases in a Redis database that no worker uses."""
 
 import secrets
 from datetime import timedelta
@@ -18,13 +18,13 @@ WORK, OTHER = "upres:work:x", "upres:work:y"
 
 
 def empty(redis: Redis) -> None:
-    """Nothing there, but somebody who looked after it a moment ago."""
+    """Empty the database, then run the recovery of lost jobs once, as a running worker would have done."""
     redis.flushdb()
     leases.recover(redis)
 
 
 def message(job_id: str, **changed: Any) -> dict[str, Any]:
-    """What the function would have put into the queue."""
+    """The job message that the function would add to the queue."""
     fields: dict[str, Any] = {
         "image_key": keys.upload(job_id),
         "upscale_factor": 4,
@@ -52,7 +52,7 @@ def taken(redis: Redis) -> Lease:
 
 
 def run_out(redis: Redis, job_id: str) -> None:
-    """As if the worker had said nothing for the time of a lease."""
+    """Let the lease of the job expire, as if its worker had not renewed it."""
     redis.zadd(keys.LEASES, {job_id: 1})
 
 
@@ -69,13 +69,13 @@ def types(redis: Redis, job_id: str) -> list[str]:
 
 
 def image_key(redis: Redis, job_id: str) -> str:
-    """Where the image of a waiting job lies."""
+    """The store key of the image of a queued job."""
     record = cast("dict[bytes, bytes]", redis.hgetall(keys.record(job_id)))
     return read_message(job_id, record).image_key or ""
 
 
 def ended(redis: Redis, job_id: str) -> Failed:
-    """How the job failed."""
+    """Wait until the job has ended and return its failed event."""
     wait_until(lambda: bool(received := events.read(redis, job_id)) and events.is_terminal(received[-1][1]))
     _, event = events.read(redis, job_id)[-1]
     assert isinstance(event, Failed)

@@ -1,4 +1,4 @@
-"""Projects that use npm packages, each in a folder of its own."""
+"""npm projects for tests, each in its own folder."""
 
 import subprocess
 from pathlib import Path
@@ -11,20 +11,20 @@ def run(folder: Path, *command: object) -> Done:
 
 
 def output(folder: Path, *command: object) -> str:
-    """What a program of npm's or Node's prints. Raises AssertionError when it fails."""
+    """Run an npm or Node.js command and return its output. Raises AssertionError if the command fails."""
     done = run(folder, *command)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def project(folder: Path, *packages: object) -> Path:
-    """A project of somebody's own, with these packages."""
+    """Create a user's npm project and install these packages."""
     (folder / "package.json").write_text('{"type": "module", "private": true}')
     output(folder, "npm", "install", "--silent", "--no-fund", "--no-audit", *packages)
     return folder
 
 
 def tsc(folder: Path, file: str, text: str, *options: str) -> Done:
-    """What TypeScript says of a program, in a project that has it."""
+    """Check a program with the TypeScript compiler, in a project that has it installed."""
     (folder / file).write_text(text)
     return run(folder, "node_modules/.bin/tsc", "--noEmit", "--target", "es2022", *options, file)

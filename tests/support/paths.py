@@ -1,4 +1,4 @@
-"""Where things lie in the checkout, and beside it."""
+"""Paths of files that tests use, inside and outside the repository."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ MODEL = ROOT / "models" / "faithful" / "1"
 
 
 def pairs() -> Path:
-    """The benchmark pairs; they are not part of the project, but CI has them."""
+    """The folder of the benchmark pairs; it is not in the repository. Without it, tests are skipped, but not in CI."""
     if not PAIRS.exists() and not os.environ.get("CI"):
         pytest.skip(f"no benchmark pairs in {PAIRS}")
     return PAIRS

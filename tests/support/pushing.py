@@ -1,4 +1,4 @@
-"""Models in the store that a test may push, label and damage."""
+"""Models in the store that tests push, label and damage."""
 
 import json
 import shutil
@@ -14,14 +14,14 @@ FOLDER = ROOT / "models" / "faithful" / "1"
 
 
 class Pushed:
-    """A model in the store that a test may damage."""
+    """A model in the store; a test can push versions of it and damage their files."""
 
     def __init__(self, store: Store, name: str, folder: Path) -> None:
         self.store, self.name, self.folder = store, name, folder
         self.fields: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text()) | {"name": name}
 
     def version(self, version: str = "1", **changed: Any) -> Path:
-        """A folder with a version like the bundled one."""
+        """Create a folder with a copy of the bundled version; `changed` replaces fields of the manifest."""
         folder = self.folder / version
         folder.mkdir()
         for file in FOLDER.iterdir():

@@ -1,4 +1,4 @@
-"""What /metrics says."""
+"""Reads the metrics of /metrics."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 class Scrape(NamedTuple):
-    """One answer of /metrics: values by name and labels."""
+    """One response of /metrics: metric values by name and labels."""
 
     values: dict[tuple[str, frozenset[tuple[str, str]]], float]
 

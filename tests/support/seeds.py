@@ -1,4 +1,4 @@
-"""Seeds of tests that draw what they do at random."""
+"""Seeds for tests that choose their actions at random."""
 
 import os
 import secrets
@@ -7,5 +7,5 @@ CI_SEED = 589146
 
 
 def seed() -> int:
-    """The same in each run of CI, so that a change is judged by the same tests; elsewhere a new one each time."""
+    """A fixed seed in CI, so that all changes run the same tests; elsewhere a new random seed for each run."""
     return CI_SEED if os.environ.get("CI") else secrets.randbelow(10**6)

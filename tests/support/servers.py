@@ -1,4 +1,4 @@
-"""Servers of a test's own: some that answer as they are told, and a function with other settings."""
+"""Servers for a single test: HTTP servers with given responses, and a function with changed settings."""
 
 import sys
 import threading
@@ -16,14 +16,14 @@ from upres.embedded.stack import Local
 
 JOB = {"image_url": "https://example.org/a.png"}
 IMAGE_HOST = images.HOST
-"""The one private address that the worker under test may fetch from; 127.0.0.1 stays refused."""
+"""The only private address that the tested worker may fetch images from; it still refuses 127.0.0.1."""
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 @contextmanager
 def http_server(answer: Answer, host: str = IMAGE_HOST) -> Iterator[str]:
-    """A real HTTP server whose GETs are answered by the function; yields its URL."""
+    """A real HTTP server that calls `answer` for each GET request; yields its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -43,7 +43,7 @@ def http_server(answer: Answer, host: str = IMAGE_HOST) -> Iterator[str]:
 
 
 def body(data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
-    """An answer with this body."""
+    """A function for http_server that responds with this body, status and headers."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
@@ -56,7 +56,7 @@ def body(data: bytes, status: int = 200, headers: dict[str, str] | None = None) 
 
 
 def function(local: Local, folder: Path, **changed: str) -> Iterator[str]:
-    """A function of its own, with other settings."""
+    """Run a separate function with changed environment variables; yields its URL."""
     port = free_port()
     command = [sys.executable, "-m", "upres.function", "--port", str(port)]
     child = Child("function", command, {**local.environment, **changed}, folder)

@@ -1,6 +1,7 @@
-"""spandrel imports torchvision, whose published wheel wants CUDA's torch; on a CPU's it lacks two operators at import.
+"""Makes spandrel importable with the CPU build of torch.
 
-Whoever installs torchvision from where they got torch needs none of it.
+spandrel imports torchvision. The torchvision wheel on PyPI needs the CUDA build of torch; with the CPU build, two
+operators are missing at import. This module is not needed if torchvision comes from the same index as torch.
 """
 
 import torch
@@ -9,7 +10,7 @@ BOXES = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def declare() -> None:
-    """Once, before spandrel is imported."""
+    """Declare the missing operators; call this once, before spandrel is imported."""
     if not torch.cuda.is_available():
         for name in ("nms", "qnms"):
             torch.library.define(f"torchvision::{name}", BOXES)

@@ -1,4 +1,4 @@
-"""Event streams over HTTP."""
+"""Helpers that read event streams over HTTP."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What the server says, as TypeScript types."""
+"""Converts the server's message models to TypeScript types."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from upres.core.schema import StrictModel
 
 
 def typescript(node: dict[str, Any]) -> str:
-    """A field's JSON schema as a TypeScript type."""
+    """Convert the JSON schema of a field to a TypeScript type."""
     match node:
         case {"$ref": name}:
             return f"upres.{name.rpartition('/')[2]}"
@@ -17,7 +17,7 @@ def typescript(node: dict[str, Any]) -> str:
             return " | ".join(map(json.dumps, values))
         case {"const": value}:
             return json.dumps(value)
-        case {"anyOf": [value, {"type": "null"}]}:  # null is left out of answers (function/app.py)
+        case {"anyOf": [value, {"type": "null"}]}:  # responses omit fields that are null (function/app.py)
             return typescript(value)
         case {"type": "array", "items": items}:
             return f"({typescript(items)})[]"
@@ -29,7 +29,7 @@ def typescript(node: dict[str, Any]) -> str:
 
 
 def interface(model: type[BaseModel]) -> str:
-    """A model as a TypeScript type: in requests what has a default is optional, in answers what may be null."""
+    """Convert a model to a TypeScript type; fields with a default (requests) or null (responses) are optional."""
     whole = model.model_json_schema()
     request = issubclass(model, StrictModel)
     optional = {name for name, field in whole["properties"].items() if "anyOf" in field}

@@ -1,11 +1,11 @@
-"""Waiting for something to become true, for a bounded time."""
+"""Waits until a condition is true, with a timeout."""
 
 import time
 from collections.abc import Callable
 
 
 def wait_until(true: Callable[[], object], seconds: float = 30) -> None:
-    """Return as soon as it is; AssertionError when it never is."""
+    """Return as soon as `true()` is true. Raises AssertionError after the timeout."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "waited too long"

@@ -1,4 +1,4 @@
-"""A part of the running upres in which jobs stay queued."""
+"""A variant of the running upres without a worker, so that jobs stay queued."""
 
 from pathlib import Path
 from typing import Any, Self, cast
@@ -12,7 +12,7 @@ DATABASE = 2
 
 
 class WithoutWorker(Local):
-    """The store and the Redis of a running upres, there another database, and a function of its own; no worker."""
+    """Shares the store and the Redis server of a running upres, with its own Redis database and function; no worker."""
 
     def __init__(self, whole: Local) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class WithoutWorker(Local):
         self.stop("function")
 
     def clear(self) -> None:
-        """Cancel what still waits."""
+        """Cancel all unfinished jobs and empty the queue."""
         with connect(self.settings) as connection:
             for job_id in cast("list[bytes]", connection.zrange(keys.DEADLINES, 0, -1)):
                 events.append(connection, Cancelled(job_id=job_id.decode()))

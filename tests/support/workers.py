@@ -1,4 +1,4 @@
-"""Workers of a test's own: the real service, or one with faults (faulty_worker.py)."""
+"""Workers for a single test: the real service, or one with faults (faulty_worker.py)."""
 
 import os
 import subprocess
@@ -16,11 +16,11 @@ from upres.embedded.stack import Local
 
 FAULTY = (sys.executable, "-m", "tests.support.faulty_worker")
 SHORT_LEASES = ("--lease-seconds=2", "--beat-seconds=0.3")
-"""A killed worker's jobs are free after two seconds instead of twelve."""
+"""With these flags, the leases of a killed worker expire after 2 seconds instead of 12."""
 
 
 def start(local: Local, *flags: str, **environment: str) -> "subprocess.Popen[bytes]":
-    """A worker process; the flags are faulty_worker's."""
+    """Start a worker process; the flags are those of faulty_worker.py."""
     command = [*FAULTY, *flags] if flags else [sys.executable, "-m", "upres.worker"]
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **local.environment, **environment})
 
@@ -29,7 +29,7 @@ def start(local: Local, *flags: str, **environment: str) -> "subprocess.Popen[by
 def worker(
     local: Local, *flags: str, watcher: Redis | None = None, **environment: str
 ) -> "Iterator[subprocess.Popen[bytes]]":
-    """A worker process that takes jobs; killed at the end, if it has not ended. Seen with the watcher's eyes."""
+    """Run a worker while the block runs, then kill it; `watcher` is the Redis connection that sees it register."""
     with watcher or connect(local.settings) as connection:
         before = {one.name for one in workers.listing(connection)}
         process = start(local, *flags, **environment)

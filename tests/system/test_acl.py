@@ -1,4 +1,4 @@
-"""Redis as a boundary: each part does its work with its own user, and nothing else."""
+"""Permissions in Redis: the user of each part can run the commands that the part needs, and no others."""
 
 import os
 import secrets
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.without_worker
 
 @pytest.fixture(scope="module")
 def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A server with the users of infra/redis/users.acl, and the address for each of them."""
+    """Start a Redis server with the users of infra/redis/users.acl; return the URL of each user."""
     passwords = {f"UPRES_{user.upper()}_PASSWORD": secrets.token_hex(8) for user in USERS}
     folder, port = tmp_path_factory.mktemp("acl"), free_port()
     users = folder / "users.acl"
@@ -49,7 +49,7 @@ def operator(urls: dict[str, str]) -> Iterator[Redis]:
         yield connection
 
 
-def test_every_part_does_its_work(
+def test_function_and_worker_run_jobs_with_their_own_redis_users(
     local: Local, urls: dict[str, str], tmp_path: Path, png: bytes, operator: Redis
 ) -> None:
     changed = {"UPRES_REDIS_URL": urls["function"], "UPRES_ACCESS": "keys"}
@@ -65,16 +65,18 @@ def test_every_part_does_its_work(
 
 
 @pytest.mark.parametrize("user", ["function", "worker", "operator"])
-def test_the_doctor_may_look(local: Local, urls: dict[str, str], user: str) -> None:
+def test_the_doctor_can_run_its_checks_with_the_redis_user_of_each_part(
+    local: Local, urls: dict[str, str], user: str
+) -> None:
     environment = {**os.environ, **local.environment, "UPRES_REDIS_URL": urls[user]}
     command = [str(Path(sys.executable).parent / "upres"), "doctor"]
     received = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout
     assert "✓ Redis rights       all that upres does" in received
-    assert "✗ Redis persistence" in received  # this one has no append-only file
+    assert "✗ Redis persistence" in received  # this server has no append-only file
     assert received.count("✗") == 1
 
 
-def test_a_gateway_serves_streams_and_nothing_else(
+def test_a_gateway_can_serve_event_streams_but_cannot_submit_jobs(
     local: Local, urls: dict[str, str], tmp_path: Path, operator: Redis
 ) -> None:
     job_id = secrets.token_hex(16)
@@ -105,7 +107,7 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_nobody_does_more(urls: dict[str, str], user: str) -> None:
+def test_each_redis_user_is_denied_the_commands_that_it_does_not_need(urls: dict[str, str], user: str) -> None:
     with Redis.from_url(urls[user]) as connection:
         assert connection.ping()
         for command in FORBIDDEN[user]:
@@ -113,20 +115,22 @@ def test_nobody_does_more(urls: dict[str, str], user: str) -> None:
                 connection.execute_command(*command.replace("'return 1'", "return_1").split())
 
 
-def test_nobody_comes_in_without_a_name(urls: dict[str, str]) -> None:
+def test_redis_refuses_connections_without_a_user_name(urls: dict[str, str]) -> None:
     anonymous = urls["worker"].partition("@")[2]
     with Redis.from_url(f"redis://{anonymous}") as connection, pytest.raises(AuthenticationError):
         connection.ping()
 
 
-def test_a_script_may_do_no_more_than_whoever_runs_it(urls: dict[str, str]) -> None:
+def test_a_lua_script_has_only_the_permissions_of_the_user_who_runs_it(urls: dict[str, str]) -> None:
     with Redis.from_url(urls["worker"]) as connection:
         for command in ("'FLUSHALL'", "'GET', 'other'", "'KEYS', '*'", "'HGETALL', 'upres:keys'"):
             with pytest.raises(ResponseError, match="ACL failure"):
                 connection.eval(f"return redis.call({command})", 0)
 
 
-def test_operators_see_and_replay(local: Local, urls: dict[str, str], operator: Redis) -> None:
+def test_an_operator_can_list_jobs_and_keys_and_append_events(
+    local: Local, urls: dict[str, str], operator: Redis
+) -> None:
     job_id = submit(operator)
     environment = {**os.environ, **local.environment, "UPRES_REDIS_URL": urls["operator"]}
     upres = str(Path(sys.executable).parent / "upres")

@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: the same scenarios, the same invariants."""
+"""A short run of the chaos tests (`make chaos`): same scenarios and invariants. Also tests the invariants."""
 
 from pathlib import Path
 
@@ -17,23 +17,23 @@ pytestmark = pytest.mark.without_worker
 
 @pytest.fixture
 def seed() -> int:
-    """Another plan each time; pytest shows what was printed when a test fails."""
+    """A new random seed for each test; it is printed, so pytest shows it when the test fails."""
     number = seeds.seed()
     print("seed", number)
     return number
 
 
-def test_killed_workers_lose_nothing(local: Local, tmp_path: Path, seed: int) -> None:
+def test_no_job_is_lost_when_workers_are_killed(local: Local, tmp_path: Path, seed: int) -> None:
     with (tmp_path / "log").open("wb") as log:
         assert scenarios.killed_workers(local, log, seed, jobs=60, kills=5, seconds=15).faults == []
 
 
-def test_subscribers_miss_and_double_nothing(local: Local, tmp_path: Path, seed: int) -> None:
+def test_subscribers_receive_every_event_exactly_once(local: Local, tmp_path: Path, seed: int) -> None:
     with (tmp_path / "log").open("wb") as log:
         assert scenarios.subscribers(local, log, seed).faults == []
 
 
-def test_a_broken_redis_loses_nothing(tmp_path: Path, seed: int) -> None:
+def test_no_job_is_lost_when_redis_is_killed_or_disconnected(tmp_path: Path, seed: int) -> None:
     with (tmp_path / "log").open("wb") as log, cut_off(log) as (local, proxy):
         assert scenarios.broken_redis(local, proxy, log, seed, jobs=40, rounds=1).faults == []
 
@@ -60,11 +60,11 @@ def half(percent: float) -> Event:
         ([queued(ID), START, half(5), FAILED, half(6)], "hangs after progress"),
     ],
 )
-def test_the_invariants_notice(events: list[Event], says: str) -> None:
+def test_the_invariants_report_an_invalid_order_of_events(events: list[Event], says: str) -> None:
     assert any(says in fault for fault in broken({ID: events}))
 
 
-def test_the_invariants_notice_more() -> None:
+def test_the_invariants_report_jobs_run_twice_and_progress_that_goes_back() -> None:
     once: list[Event] = [queued(ID), START, half(5), FAILED]
     assert broken({ID: once}) == []
     again = START.model_copy(update={"attempt": 2})

@@ -1,4 +1,4 @@
-"""Our OpenAPI document against the server that serves it, by somebody else's tool."""
+"""Schemathesis compares the responses of a running server with its OpenAPI document."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from upres.embedded.stack import Local
 pytestmark = pytest.mark.without_worker
 
 
-def test_schemathesis_finds_nothing(local: Local) -> None:
+def test_schemathesis_finds_no_difference_between_server_and_openapi(local: Local) -> None:
     command = [
         str(Path(sys.executable).parent / "schemathesis"),
         "run",
@@ -19,8 +19,8 @@ def test_schemathesis_finds_nothing(local: Local) -> None:
         "--phases=examples,coverage,fuzzing",
         "--max-examples=50",
         "--max-time=40",
-        "--exclude-operation-id=followJob",  # without a worker it never ends
-        # What is right by the schema may still be no image, and says so.
+        "--exclude-operation-id=followJob",  # without a worker, the event stream of a job never ends
+        # A request that is valid by the schema may contain data that is no image; the server rejects it.
         "--exclude-checks=positive_data_acceptance",
         "--no-color",
     ]

@@ -1,7 +1,8 @@
-"""What containers run runs: every command line of Dockerfiles, compose.yml and Kubernetes, with the files of an image.
+"""The commands of the Dockerfiles, compose.yml and Kubernetes manifests work, with only the files of their image.
 
-There is no Docker here, so these are processes with what COPY would find, the packages that pip would install, the
-environment that is written there and no other, and no privileges. Hosts, ports and paths are of this machine.
+Docker is not available here. So each command runs as a process without privileges, with the files that COPY would copy,
+the packages that pip would install, and only the environment variables of the manifest. Hosts, ports and paths are
+replaced by those of this machine.
 """
 
 import base64
@@ -36,12 +37,12 @@ local listType = redis.call('type', listName).ok
 local cmd = { zset = 'zcard', set = 'scard', list = 'llen', hash = 'hlen', none = 'llen' }
 return redis.call(cmd[listType], listName)
 """
-"""How KEDA's trigger counts, in the words of its documentation: the length of a list, or of a set of any kind."""
+"""The script with which KEDA's Redis trigger counts: the length of a list, set, sorted set or hash."""
 
 
 @pytest.fixture(scope="module")
 def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
-    """Redis, an S3 with the bundled model, and the function."""
+    """Start these services of compose.yml: Redis, an S3 server with the bundled model, and the function."""
     with Composed(tmp_path_factory.mktemp("compose")) as services:
         services.start("redis")
         assert services.run("bucket").returncode == 0
@@ -59,7 +60,7 @@ def key(composed: Composed) -> str:
     return next(word for word in made.stdout.split() if word.startswith("upres_"))
 
 
-def test_compose_enlarges_an_image(composed: Composed, key: str, png: bytes) -> None:
+def test_the_services_of_compose_enlarge_an_image_and_export_metrics(composed: Composed, key: str, png: bytes) -> None:
     worker = composed.start("worker")
     with Client(f"http://127.0.0.1:{composed.ports['function']}", key) as client:
         result = client.upscale(png, 2).result
@@ -74,7 +75,7 @@ def test_compose_enlarges_an_image(composed: Composed, key: str, png: bytes) -> 
     assert worker.poll() == 0
 
 
-def test_composes_first_lines_make_all_passwords(tmp_path: Path) -> None:
+def test_the_script_at_the_top_of_compose_creates_all_passwords(tmp_path: Path) -> None:
     text = (DOCKER / "compose.yml").read_text()
     script = text.replace("\n#", "\n").partition("for name")
     loop = (script[1] + script[2].partition("docker compose")[0]).replace("infra/docker/.env", f"{tmp_path}/.env")
@@ -84,12 +85,12 @@ def test_composes_first_lines_make_all_passwords(tmp_path: Path) -> None:
     assert all(len(password) == 48 for password in made.values())
 
 
-def test_a_model_is_pushed_once(composed: Composed) -> None:
+def test_the_models_service_succeeds_when_the_model_is_pushed_already(composed: Composed) -> None:
     assert composed.run("models").returncode == 0
     assert "faithful" in composed.run("operator", "models").stdout
 
 
-def test_redis_keeps_what_it_was_told(composed: Composed) -> None:
+def test_redis_writes_an_append_only_file_and_denies_config_to_the_worker(composed: Composed) -> None:
     with Redis.from_url(composed.environment("worker")["UPRES_REDIS_URL"]) as redis, pytest.raises(NoPermissionError):
         redis.config_get("*")
     assert list(composed.made("redis").glob("appendonlydir/*.aof"))
@@ -109,7 +110,9 @@ def test_redis_keeps_what_it_was_told(composed: Composed) -> None:
         ("worker", "import os; os.chown('/proc/self', 1, 1)"),
     ],
 )
-def test_an_image_has_no_more_than_it_needs(composed: Composed, service: str, code: str) -> None:
+def test_an_image_denies_imports_and_writes_that_its_service_does_not_need(
+    composed: Composed, service: str, code: str
+) -> None:
     image = composed.image(service)
     assert image
     done = subprocess.run(confined(image, {}, ["python", "-c", code]), capture_output=True, text=True)
@@ -117,7 +120,7 @@ def test_an_image_has_no_more_than_it_needs(composed: Composed, service: str, co
     assert done.stderr.splitlines()[-1].startswith(("ModuleNotFoundError", "PermissionError"))
 
 
-def test_baked_weights_are_not_pulled(composed: Composed, tmp_path: Path) -> None:
+def test_a_worker_with_weights_in_its_image_downloads_none(composed: Composed, tmp_path: Path) -> None:
     [baked] = [stage for stage in stages(DOCKER / "worker.Dockerfile") if stage.name == "baked"]
     [script] = [value for instruction, value in baked.instructions if instruction == "RUN"]
     script = script.replace("/cache", f"{tmp_path}/cache").replace("/faithful", str(FAITHFUL))
@@ -135,7 +138,7 @@ def test_baked_weights_are_not_pulled(composed: Composed, tmp_path: Path) -> Non
 
 
 def without_weights(environment: dict[str, str], bucket: str) -> None:
-    """A bucket with nothing of the bundled model but its manifest and its labels."""
+    """Create a bucket that contains only the manifest and the labels of the bundled model."""
     s3 = boto3.client(
         "s3",
         endpoint_url=environment["UPRES_S3_ENDPOINT_URL"],
@@ -149,14 +152,14 @@ def without_weights(environment: dict[str, str], bucket: str) -> None:
 
 
 def answers(url: str) -> bool:
-    """Whether there is somebody, who says yes."""
+    """Return whether a server accepts the connection and its response is a success."""
     try:
         return requests.get(url, timeout=20).ok
     except requests.ConnectionError:
         return False
 
 
-def test_prometheus_of_compose_asks_where_metrics_are(composed: Composed) -> None:
+def test_prometheus_scrapes_the_metrics_ports_of_the_compose_services(composed: Composed) -> None:
     asked = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"]
     for found in (found for job in asked for found in job["dns_sd_configs"]):
         [name] = found["names"]
@@ -165,7 +168,7 @@ def test_prometheus_of_compose_asks_where_metrics_are(composed: Composed) -> Non
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """What infra/kubernetes/README.md makes, by name."""
+    """Run the script of infra/kubernetes/README.md; return the secrets that it creates, by name."""
     folder = tmp_path_factory.mktemp("kubectl")
     shim = f'#!/bin/sh\n[ "$1" = apply ] || exec {TOOLS}/kubectl/kubectl "$@" --dry-run=client --output json\n'
     (folder / "kubectl").write_text(shim)
@@ -181,7 +184,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
 
 @pytest.fixture(scope="module")
 def redis(secrets: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the Redis that components/redis describes."""
+    """Start a Redis server with the arguments of components/redis; return its address."""
     folder, port = tmp_path_factory.mktemp("redis"), free_port()
     (folder / "users.acl").write_text(secrets["upres-redis"]["users.acl"])
     [described] = [one for one in rendered(KUBERNETES / "overlays/cpu")[0] if one["kind"] == "StatefulSet"]
@@ -200,7 +203,9 @@ def connected(secrets: dict[str, dict[str, str]], user: str, address: str) -> Re
     return Redis.from_url(url._replace(netloc=f"{url.username}:{url.password}@{address}").geturl())
 
 
-def test_the_redis_of_the_cluster_knows_its_users(secrets: dict[str, dict[str, str]], redis: str) -> None:
+def test_the_redis_of_the_cluster_accepts_its_users_and_denies_flushall(
+    secrets: dict[str, dict[str, str]], redis: str
+) -> None:
     for user in ("function", "worker"):
         with connected(secrets, user, redis) as connection:
             assert connection.ping()
@@ -208,7 +213,9 @@ def test_the_redis_of_the_cluster_knows_its_users(secrets: dict[str, dict[str, s
                 connection.flushall()
 
 
-def test_keda_counts_and_does_nothing_else(secrets: dict[str, dict[str, str]], redis: str) -> None:
+def test_the_redis_user_of_keda_can_count_entries_and_do_nothing_else(
+    secrets: dict[str, dict[str, str]], redis: str
+) -> None:
     scaler, (host, port) = secrets["upres-scaler"], redis.split(":")
     with connected(secrets, "function", redis) as function:
         function.lpush(keys.WAITING, "a", "b")

@@ -1,4 +1,4 @@
-"""A worker process whose device fails, from outside: the real service, with a device that does as it is told."""
+"""A real worker process with a simulated device that fails: lost, silent, or short of memory."""
 
 import pytest
 from redis import Redis
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.without_worker
 
 
 @pytest.mark.parametrize("fault", ["lost", "silent"])
-def test_a_lost_device_ends_the_worker_and_gives_its_jobs_back(
+def test_a_worker_with_a_lost_device_exits_and_requeues_its_jobs(
     local: Local, redis: Redis, png: bytes, fault: str
 ) -> None:
     with Client(local.url) as client:
@@ -28,7 +28,7 @@ def test_a_lost_device_ends_the_worker_and_gives_its_jobs_back(
     assert received[-1].type == "succeeded"
 
 
-def test_short_memory_is_told_and_remembered(local: Local, redis: Redis, png: bytes) -> None:
+def test_out_of_memory_reduces_the_tile_size_which_is_stored_in_redis(local: Local, redis: Redis, png: bytes) -> None:
     with Client(local.url) as client, start(local, "--device=tight", UPRES_SLOTS="2") as tight:
         received = list(client.events(client.submit(png, 8).job_id))
         tight.terminate()

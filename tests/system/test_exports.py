@@ -1,4 +1,4 @@
-"""Portable forms and smaller variants: compared with what they were made of, or not made at all."""
+"""Exports (ONNX, TorchScript, ...) and smaller variants of a model: their output is compared with the original."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def tiny() -> export.Portable:
 
 
 @pytest.mark.parametrize("form", ["onnx", "torchscript", "exported-program"])
-def test_each_form_computes_what_torch_does(form: str, tmp_path: Path) -> None:
+def test_each_export_format_gives_the_same_output_as_torch(form: str, tmp_path: Path) -> None:
     found = export.export_network(tiny(), 2, form, tmp_path / f"tiny{export.SUFFIXES[form]}")
     assert found.most_difference <= 1e-4
     assert found.most_decibels <= 0.001
@@ -46,7 +46,7 @@ def test_each_form_computes_what_torch_does(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["onnx", "exported-program"])
-def test_no_form_says_where_it_was_made(form: str, tmp_path: Path) -> None:
+def test_no_export_contains_paths_or_source_names_of_this_machine(form: str, tmp_path: Path) -> None:
     path = tmp_path / f"tiny{export.SUFFIXES[form]}"
     export.export_network(tiny(), 2, form, path)
     written = [path.read_bytes()]
@@ -59,7 +59,9 @@ def test_no_form_says_where_it_was_made(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["a little", "rounded", "another size"])
-def test_one_that_does_not_is_no_export(wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_whose_output_differs_from_torch_is_refused(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def write(module: export.Portable, path: Path) -> export.Run:
         def run(pixels: Any) -> Any:
             enlarged, exact = (tensor.numpy() for tensor in module(torch.from_numpy(pixels)))
@@ -80,13 +82,13 @@ def test_one_that_does_not_is_no_export(wrong: str, tmp_path: Path, monkeypatch:
 
 @pytest.fixture(scope="module")
 def graphs(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """The bundled model's ONNX form."""
+    """The ONNX export of the bundled model."""
     to = tmp_path_factory.mktemp("graphs")
     assert [name for name, _ in export.export(model, "onnx", to)] == ["faithful-x4.onnx", "faithful-x2.onnx"]
     return open_folder(to)
 
 
-def test_onnx_runtime_makes_the_same_pixels(model: Model, graphs: Model) -> None:
+def test_onnx_runtime_gives_the_same_pixels_as_torch_within_one_level(model: Model, graphs: Model) -> None:
     assert graphs.manifest.version == "1-onnx"
     assert graphs.manifest.factors == model.manifest.factors
     windows = [folder.photo(70, 90, shift) for shift in range(3)]
@@ -96,7 +98,7 @@ def test_onnx_runtime_makes_the_same_pixels(model: Model, graphs: Model) -> None
         assert np.abs(expected.astype(int) - found).max() <= 1
 
 
-def test_onnx_runtimes_errors_are_ours(graphs: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_onnx_runtime_become_upres_errors(graphs: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     running = OnnxCompute(graphs, CPU)
     damaged = graphs._replace(files={**graphs.files, "faithful-x4.onnx": SAMPLES / "coffee.png"})
     assert damaged.manifest.networks[0].graph
@@ -116,7 +118,7 @@ def test_onnx_runtimes_errors_are_ours(graphs: Model, monkeypatch: pytest.Monkey
         running.start(2, [folder.photo(8, 8)])
 
 
-def test_what_runs_a_model_is_chosen_by_what_is_there(
+def test_the_runtime_of_a_model_depends_on_the_installed_packages(
     model: Model, weights: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def chosen(wanted: Model, *missing: str) -> str:
@@ -134,7 +136,7 @@ def test_what_runs_a_model_is_chosen_by_what_is_there(
             chosen(wanted, *missing)
 
 
-def test_half_the_bytes_cost_hardly_anything(model: Model, tmp_path: Path) -> None:
+def test_the_float16_variant_has_half_the_size_and_nearly_equal_psnr(model: Model, tmp_path: Path) -> None:
     half = variants.make(model, "float16", SAMPLES, tmp_path)
     assert half.manifest.version == "1-float16"
     assert half.bytes < 0.51 * model.bytes
@@ -144,7 +146,9 @@ def test_half_the_bytes_cost_hardly_anything(model: Model, tmp_path: Path) -> No
         assert network.quality["seconds_per_megapixel"] > 0
 
 
-def test_int8_is_a_third_and_within_a_tenth_of_a_decibel(model: Model, tmp_path: Path, local: Local) -> None:
+def test_the_int8_variant_is_below_1_6_megabytes_and_loses_below_0_1_db(
+    model: Model, tmp_path: Path, local: Local
+) -> None:
     part = {"networks": model.manifest.networks[1:], "golden": model.manifest.golden[1:]}
     only_two = model._replace(manifest=model.manifest.model_copy(update=part))
     small = variants.make(only_two, "int8", SAMPLES, tmp_path)
@@ -154,12 +158,12 @@ def test_int8_is_a_third_and_within_a_tenth_of_a_decibel(model: Model, tmp_path:
     assert type(runtimes.choose(small, CPU)) is OnnxCompute
 
 
-def test_photos_are_needed(model: Model, tmp_path: Path) -> None:
+def test_a_variant_without_photos_to_measure_it_is_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no photos"):
         variants.make(model, "float16", tmp_path, tmp_path / "out")
 
 
-def test_a_version_that_loses_too_much_is_never_the_stable_one(store: Store, tmp_path: Path) -> None:
+def test_a_version_that_loses_too_much_psnr_cannot_become_stable(store: Store, tmp_path: Path) -> None:
     pushed = Pushed(store, "losing", tmp_path)
     pushed.push("1")
     lossy = [{**one, "quality": {"psnr_loss_db": 0.11}} for one in pushed.fields["networks"]]
@@ -175,7 +179,7 @@ def test_a_version_that_loses_too_much_is_never_the_stable_one(store: Store, tmp
     assert registry.labels(store, "losing").labels["stable"] == "1"
 
 
-def test_an_export_is_pushed_and_served(local: Local, tmp_path: Path, png: bytes) -> None:
+def test_an_onnx_export_can_be_pushed_labelled_and_served(local: Local, tmp_path: Path, png: bytes) -> None:
     environment = {**os.environ, **local.environment}
 
     def upres(*arguments: str) -> str:

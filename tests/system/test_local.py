@@ -1,4 +1,4 @@
-"""The local stack leaves nothing behind, whatever happens to it."""
+"""The local stack (`upres up`) leaves no process behind, however it ends."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ PARTS = ("valkey-server", "rclone", "function", "worker")
 
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """`upres up`, ready."""
+    """A process of `upres up` that is ready."""
     command = [sys.executable, "-m", "upres", "up", "--port", "0"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
@@ -44,7 +44,7 @@ def gone(processes: list[psutil.Process]) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), STOPS)
-def test_nothing_is_left_when_it_is_stopped(
+def test_no_process_remains_after_a_signal_stops_upres_up(
     serving: "subprocess.Popen[str]", tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     children = descendants(serving)
@@ -55,7 +55,7 @@ def test_nothing_is_left_when_it_is_stopped(
         assert not list(tmp_path.glob("upres-*"))
 
 
-def test_a_dying_part_ends_the_rest_and_shows_its_log(serving: "subprocess.Popen[str]") -> None:
+def test_when_one_part_dies_upres_up_stops_the_others_and_shows_its_log(serving: "subprocess.Popen[str]") -> None:
     children = descendants(serving)
     [worker] = [child for child in children if child.cmdline()[1:] == ["-m", "upres.worker"]]
     worker.kill()
@@ -67,7 +67,7 @@ def test_a_dying_part_ends_the_rest_and_shows_its_log(serving: "subprocess.Popen
     assert "model faithful 1 ready" in message
 
 
-def test_a_command_runs_with_the_settings_and_gives_its_code() -> None:
+def test_a_command_gets_the_settings_and_upres_up_returns_its_exit_code() -> None:
     code = "import os, sys; print(os.environ['UPRES_URL'], os.environ['UPRES_REDIS_URL']); sys.exit(7)"
     command = [sys.executable, "-m", "upres", "up", "--port", "0", "--", sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -78,7 +78,7 @@ def test_a_command_runs_with_the_settings_and_gives_its_code() -> None:
 
 @pytest.fixture
 def sleeping() -> Iterator["subprocess.Popen[str]"]:
-    """`upres up -- sleep 321`, sleeping."""
+    """A process of `upres up -- sleep 321` whose command is running."""
     command = [sys.executable, "-m", "upres", "up", "--port", "0", "--", "sleep", "321"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -89,7 +89,7 @@ def sleeping() -> Iterator["subprocess.Popen[str]"]:
 
 
 def lines(process: "subprocess.Popen[str]") -> list[str]:
-    """The command lines of all that a process started; some end while one looks."""
+    """Return the command lines of all descendants of a process; skip those that end in the meantime."""
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
         with suppress(psutil.Error):
@@ -97,13 +97,13 @@ def lines(process: "subprocess.Popen[str]") -> list[str]:
     return found
 
 
-def test_a_command_does_not_outlive_a_killed_parent(sleeping: "subprocess.Popen[str]") -> None:
+def test_a_command_ends_when_upres_up_is_killed(sleeping: "subprocess.Popen[str]") -> None:
     children = psutil.Process(sleeping.pid).children(recursive=True)
     sleeping.kill()
     gone(children)
 
 
-def test_a_part_that_dies_under_a_command_ends_it(sleeping: "subprocess.Popen[str]") -> None:
+def test_a_command_ends_when_a_part_of_the_stack_dies(sleeping: "subprocess.Popen[str]") -> None:
     children = psutil.Process(sleeping.pid).children(recursive=True)
     next(child for child in children if child.cmdline()[1:] == ["-m", "upres.worker"]).kill()
     assert sleeping.wait(30) == 1
@@ -112,21 +112,21 @@ def test_a_part_that_dies_under_a_command_ends_it(sleeping: "subprocess.Popen[st
     gone(children)
 
 
-def test_a_command_that_is_not_there() -> None:
+def test_a_missing_command_gives_exit_code_127_and_one_line_of_error() -> None:
     command = [sys.executable, "-m", "upres", "up", "--port", "0", "--", "no-such-command"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 127
     assert done.stderr == "no-such-command: there is no such command\n"
 
 
-def test_a_child_that_never_gets_ready_is_an_error(tmp_path: Path) -> None:
+def test_a_child_process_that_is_not_ready_in_time_raises_an_error(tmp_path: Path) -> None:
     child = Child("sleeper", ["sleep", "100"], {}, tmp_path)
     with pytest.raises(ChildDied, match=r"not ready within 0\.2 seconds"):
         child.wait_ready(lambda: False, seconds=0.2)
     child.stop()
 
 
-def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+def test_a_child_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(100)"
     child = Child("stubborn", [sys.executable, "-c", code], {}, tmp_path, grace=0.2)
     child.wait_ready(lambda: "ready" in child.log.read_text())
@@ -135,7 +135,7 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     gone([process])
 
 
-def test_free_ports_are_free() -> None:
+def test_free_port_returns_a_port_that_no_process_listens_on() -> None:
     port = free_port()
     assert not accepts(port)
     assert free_port(port) == port

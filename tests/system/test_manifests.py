@@ -1,4 +1,4 @@
-"""Containers and Kubernetes: `python -m infra.manifests` finds what is wrong, and what no schema knows fits as well."""
+"""`python -m infra.manifests` finds faults in container and Kubernetes files; other tests check what no schema can."""
 
 import re
 import shutil
@@ -72,7 +72,7 @@ REACHED = {
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A repository whose manifests may be changed."""
+    """A copy of the manifests that the test can change."""
     for name in ("docker", "kubernetes", "redis"):
         shutil.copytree(ROOT / "infra" / name, tmp_path / "infra" / name)
     for path in ("infra/prometheus", "infra/grafana", *sorted(str(folder) for folder in packages().values())):
@@ -82,7 +82,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("place", "file", "old", "new", "said"), PLANTED, ids=[said for *_, said in PLANTED])
-def test_what_is_wrong_is_found(copy: Path, place: str, file: str, old: str, new: str, said: str) -> None:
+def test_the_check_finds_each_planted_fault(copy: Path, place: str, file: str, old: str, new: str, said: str) -> None:
     path = copy / file if file == ".dockerignore" else next((copy / "infra").rglob(f"*/{file}"))
     changed = re.sub(old if "[" in old else re.escape(old), new, path.read_text())
     assert changed != path.read_text()
@@ -91,7 +91,7 @@ def test_what_is_wrong_is_found(copy: Path, place: str, file: str, old: str, new
     assert any(said in sentence for sentence in wrong), wrong
 
 
-def test_nothing_is_wrong() -> None:
+def test_the_check_finds_no_fault_in_the_repository() -> None:
     done = subprocess.run([sys.executable, "-m", "infra.manifests"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for looked in ("worker.Dockerfile: hadolint", "compose.yml: schema", "cpu: StatefulSet upres-redis",
@@ -100,7 +100,7 @@ def test_nothing_is_wrong() -> None:
     assert done.stdout.endswith("manifests: all fine\n")
 
 
-def test_what_is_wrong_is_said(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_check_prints_the_fault_and_fails(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copy / "infra/docker/compose.nvidia.yml").write_text("services: {worker: {imagine: upres-worker}}")
     assert main(copy) == 1
     received = capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_what_is_wrong_is_said(copy: Path, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.fixture(scope="module", params=["cpu", "nvidia"])
 def objects(request: pytest.FixtureRequest) -> list[Document]:
-    """What an overlay puts into a cluster."""
+    """The Kubernetes objects of an overlay."""
     documents, wrong = rendered(OVERLAYS / request.param)
     assert wrong == []
     return documents
@@ -121,7 +121,7 @@ def every(objects: list[Document], *kinds: str) -> list[Document]:
 
 
 def pods(objects: list[Document]) -> dict[str, Any]:
-    """The pods' templates, by the name of what makes them."""
+    """Return the pod templates, by name of their Deployment or StatefulSet."""
     return {one["metadata"]["name"]: one["spec"]["template"] for one in every(objects, "Deployment", "StatefulSet")}
 
 
@@ -130,7 +130,7 @@ def selected(objects: list[Document], selector: dict[str, Any]) -> list[Any]:
     return [pod for pod in pods(objects).values() if labels <= pod["metadata"]["labels"].items()]
 
 
-def test_every_selector_selects_one_kind_of_pods(objects: list[Document]) -> None:
+def test_every_selector_matches_the_pods_of_one_workload(objects: list[Document]) -> None:
     for one in every(objects, "Deployment", "StatefulSet", "PodDisruptionBudget", "PodMonitor"):
         assert len(selected(objects, one["spec"]["selector"])) == 1, one["metadata"]["name"]
     for service in every(objects, "Service"):
@@ -142,7 +142,7 @@ def test_every_selector_selects_one_kind_of_pods(objects: list[Document]) -> Non
         assert len(selected(objects, selector)) == (1 if selector else len(pods(objects)))
 
 
-def test_metrics_are_scraped_where_they_are(objects: list[Document]) -> None:
+def test_the_monitors_scrape_the_ports_that_export_metrics(objects: list[Document]) -> None:
     [service_monitor], [pod_monitor] = every(objects, "ServiceMonitor"), every(objects, "PodMonitor")
     wanted = service_monitor["spec"]["selector"]["matchLabels"].items()
     [service] = [one for one in every(objects, "Service") if wanted <= one["metadata"]["labels"].items()]
@@ -153,7 +153,7 @@ def test_metrics_are_scraped_where_they_are(objects: list[Document]) -> None:
     assert named[pod_monitor["spec"]["podMetricsEndpoints"][0]["port"]] == 9464
 
 
-def test_every_pod_is_confined(objects: list[Document]) -> None:
+def test_every_pod_runs_without_root_privileges_and_with_resource_limits(objects: list[Document]) -> None:
     for pod in (template["spec"] for template in pods(objects).values()):
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -168,7 +168,7 @@ def test_every_pod_is_confined(objects: list[Document]) -> None:
             assert "memory" in container["resources"]["limits"]
 
 
-def test_the_settings_can_be_used(objects: list[Document]) -> None:
+def test_the_settings_are_valid_and_pods_have_time_to_finish_their_jobs(objects: list[Document]) -> None:
     [found] = every(objects, "ConfigMap")
     settings = Settings.from_environment(found["data"])
     assert settings.metrics_port == 9464
@@ -179,7 +179,7 @@ def test_the_settings_can_be_used(objects: list[Document]) -> None:
     assert settings.stop_seconds >= keys.JOB_SECONDS
 
 
-def test_keda_scales_workers_by_the_queue(objects: list[Document]) -> None:
+def test_keda_scales_workers_by_the_queue_and_the_leases(objects: list[Document]) -> None:
     [scaled], [trusted] = every(objects, "ScaledObject"), every(objects, "TriggerAuthentication")
     triggers = {one["metadata"]["listName"]: one["metadata"]["listLength"] for one in scaled["spec"]["triggers"]}
     assert list(triggers) == [keys.WAITING, keys.LEASES, keys.DEADLINES]
@@ -194,13 +194,13 @@ def test_keda_scales_workers_by_the_queue(objects: list[Document]) -> None:
         assert "replicas" not in deployments[scaler["spec"]["scaleTargetRef"]["name"]]
 
 
-def test_the_worker_has_a_gpu_where_it_needs_one(objects: list[Document]) -> None:
+def test_the_worker_requests_a_gpu_exactly_when_its_image_uses_cuda(objects: list[Document]) -> None:
     [container] = pods(objects)["upres-worker"]["spec"]["containers"]
     gpus = [container["resources"][part].get("nvidia.com/gpu") for part in ("requests", "limits")]
     assert gpus == ([1, 1] if container["image"].endswith("-cuda") else [None, None])
 
 
-def test_workers_reach_no_private_network(objects: list[Document]) -> None:
+def test_the_network_policy_lets_workers_reach_only_public_addresses(objects: list[Document]) -> None:
     [policy] = [one for one in every(objects, "NetworkPolicy") if one["metadata"]["name"] == "upres-worker"]
     [blocks] = [rule["to"] for rule in policy["spec"]["egress"] if "to" in rule]
     for address, allowed in REACHED.items():

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts, in a real Prometheus that scrapes a real function and a real worker."""
+"""The dashboard and the alerts, tested in a real Prometheus that scrapes a real function and a real worker."""
 
 import json
 import re
@@ -28,7 +28,7 @@ from upres.embedded.stack import Local, tool
 
 RULES = monitoring.RULES
 RARE = {"Store", "Failures", "Fetching"}
-"""Graphs that are empty as long as nothing fails."""
+"""Graphs that have no data as long as nothing fails."""
 
 pytestmark = pytest.mark.without_worker
 
@@ -42,17 +42,17 @@ def graphs() -> list[dict[str, Any]]:
     return [panel for panel in json.loads(monitoring.DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
 
 
-def test_the_dashboard_is_what_its_code_says() -> None:
+def test_the_dashboard_file_equals_the_output_of_its_generator() -> None:
     assert monitoring.DASHBOARD.read_text() == monitoring.dashboard(), "run: python -m infra.monitoring"
     assert len(graphs()) == 21
 
 
-def test_kubernetes_has_the_same_alerts() -> None:
+def test_the_kubernetes_alerts_equal_the_output_of_their_generator() -> None:
     assert monitoring.OPERATORS_RULES.read_text() == monitoring.operators_rules(), "run: python -m infra.monitoring"
 
 
-def test_the_rules_do_what_they_should() -> None:
-    promtool = tool("promtool")  # Debian's package prometheus has it
+def test_the_alert_rules_pass_promtool_and_every_alert_has_a_test() -> None:
+    promtool = tool("promtool")  # part of Debian's package prometheus
     subprocess.run([promtool, "check", "rules", "--lint-fatal", str(RULES)], check=True, capture_output=True)
     tests = RULES.with_suffix(".test.yml")
     done = subprocess.run([promtool, "test", "rules", str(tests)], capture_output=True, text=True, timeout=60)
@@ -72,7 +72,7 @@ def test_each_alert_has_an_entry_in_the_runbook() -> None:
         assert anchor in anchors
 
 
-def test_failures_are_those_that_nobody_but_the_operator_can_mend() -> None:
+def test_the_job_failure_alert_ignores_errors_that_the_client_caused() -> None:
     [rule] = [alert for alert in alerts() if alert["alert"] == "UpresJobsFail"]
     [pattern] = set(re.findall(r'code=~"([^"]+)"', rule["expr"]))
     theirs = (RequestError, ImageError, FetchError)
@@ -83,7 +83,7 @@ def test_failures_are_those_that_nobody_but_the_operator_can_mend() -> None:
 
 @pytest.fixture
 def prometheus(local: Local, tmp_path: Path) -> Iterator[str]:
-    """The address of one that has seen a function and a worker at work, and at failing."""
+    """The URL of a Prometheus that has scraped a function and a worker during one successful and one failed job."""
     ours, theirs, own = free_port(), free_port(), free_port()
     jobs = {"upres-function": ours, "upres-worker": theirs}
     config = {
@@ -116,7 +116,7 @@ def _at_work(client: Client, url: str) -> Iterator[str]:
 
 
 def _judged(url: str) -> list[dict[str, Any]]:
-    """The alerts as they are by what was scraped after now: before, a job may still have been in hand."""
+    """Return the alert rules evaluated on data scraped from now on; in older data a job may still be running."""
     scraped = datetime.now(UTC) + timedelta(seconds=2)
     wait_until(lambda: all(datetime.fromisoformat(rule["lastEvaluation"]) > scraped for rule in _rules(url)))
     return _rules(url)
@@ -138,7 +138,7 @@ def _value(url: str, expression: str) -> float | None:
     return float(found[0]["value"][1]) if found else None
 
 
-def test_every_graph_shows_something(prometheus: str, local: Local) -> None:
+def test_graphs_have_data_and_no_alert_fires_after_one_good_and_one_bad_job(prometheus: str, local: Local) -> None:
     for graph in graphs():
         for target in graph["targets"]:
             expression = target["expr"].replace("$__rate_interval", "20s")

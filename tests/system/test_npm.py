@@ -1,4 +1,4 @@
-"""The browser library as an npm package: packed, installed elsewhere, checked by TypeScript, and used in pages."""
+"""The npm package of the browser library: packed, installed in projects, type-checked, and used in web pages."""
 
 import json
 import re
@@ -28,7 +28,7 @@ from upres.function.model_list import ModelSummary
 pytestmark = pytest.mark.timeout(600)
 NPM = ROOT / "client" / "npm"
 USES = Path(__file__).parent / "npm"
-"""Programs that use the package."""
+"""Folder of programs that use the package."""
 TOOLS = ("typescript@5.9.3", "esbuild@0.28.2", "react@19.3.1", "react-dom@19.3.1", "@types/react@19.3.0")
 RESOLUTIONS = {"nodenext": ("--module", "nodenext"), "bundler": ("--module", "esnext", "--moduleResolution", "bundler")}
 
@@ -60,7 +60,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "Job": api.JobAccepted,
     "Model": ModelSummary,
 }
-"""Interface in upres.d.ts → what the server says or reads."""
+"""Name of the interface in upres.d.ts → the server's model of the same data."""
 SAME = """
 import type * as upres from "upres";
 type Both<A> = [A, Required<A>];
@@ -70,7 +70,7 @@ type Same<A, B> = Both<A> extends Both<B> ? (Both<B> extends Both<A> ? true : fa
 
 @pytest.fixture(scope="module")
 def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Packed in a copy of the folders, so that nothing is made in the checkout."""
+    """The packed npm package; built in a copy of the folders, so that the checkout stays unchanged."""
     copy = tmp_path_factory.mktemp("source")
     shutil.copy(ROOT / "LICENSE", copy)
     for name in ("web", "npm"):
@@ -86,12 +86,12 @@ def plain(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def typed(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With TypeScript, React and a bundler."""
+    """A project with the package, TypeScript, React and a bundler."""
     return project(tmp_path_factory.mktemp("typed"), tarball, *TOOLS)
 
 
 def served(files: dict[str, bytes]) -> Answer:
-    """Answers by path."""
+    """Return a handler that responds with the file of the requested path."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         path = handler.path.partition("?")[0]
@@ -108,7 +108,7 @@ def server(local: Local, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def app(visit: Visit, server: str, typed: Path) -> Iterator[Page]:
-    """app.js in a browser, with React's development build."""
+    """A browser page that runs app.js with React's development build."""
     shutil.copy(USES / "app.js", typed)
     options = ("--bundle", "--format=esm", '--define:process.env.NODE_ENV="development"', "--outfile=bundle.js")
     output(typed, "node_modules/.bin/esbuild", "app.js", *options)
@@ -119,7 +119,7 @@ def app(visit: Visit, server: str, typed: Path) -> Iterator[Page]:
 
 
 class Slow(NamedTuple):
-    """The address of an image that is sent only after `release`."""
+    """The URL of an image that the server sends only after `release` is set; `requested` is set by the request."""
 
     url: str
     requested: threading.Event
@@ -133,7 +133,7 @@ def slow(png: bytes) -> Iterator[Slow]:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         requested.set()
         release.wait(SECONDS)
-        with suppress(OSError):  # whoever requested may be gone
+        with suppress(OSError):  # the client may have closed the connection
             body(png)(handler)
 
     with http_server(answer) as address:
@@ -146,14 +146,14 @@ def choose(page: Page, data: bytes) -> None:
 
 
 def submit_slow(page: Page, slow: Slow) -> None:
-    """Until a worker waits for the image."""
+    """Submit the slow image; wait until the worker has requested it and the page shows the job as running."""
     page.evaluate("url => submit(url)", slow.url)
     assert slow.requested.wait(SECONDS)
     expect(page.locator("output")).to_have_text("running", timeout=SECONDS * 1000)
 
 
 def shows(page: Page, width: int) -> None:
-    """Until the result is there, so wide."""
+    """Wait until the page shows a result image of this width in pixels."""
     script = "width => document.querySelector('img')?.naturalWidth === width"
     page.wait_for_function(script, arg=width, timeout=ENLARGING_SECONDS * 1000)
 
@@ -163,7 +163,7 @@ def open_streams(page: Page) -> int:
     return count
 
 
-def test_the_tarball_has_the_library_and_no_more(tarball: Path) -> None:
+def test_the_tarball_contains_exactly_the_files_of_the_library(tarball: Path) -> None:
     with tarfile.open(tarball) as packed:
         held = {member.name: packed.extractfile(member) for member in packed.getmembers()}
         files = {name: file.read() for name, file in held.items() if file}
@@ -176,7 +176,7 @@ def test_the_tarball_has_the_library_and_no_more(tarball: Path) -> None:
     assert not {"upres.js", "LICENSE"} & {path.name for path in tarball.parent.iterdir()}
 
 
-def test_it_is_imported_without_a_browser_and_the_library_without_react(plain: Path, typed: Path) -> None:
+def test_node_imports_the_library_without_react_and_the_hook_with_react(plain: Path, typed: Path) -> None:
     installed = [path.name for path in (plain / "node_modules").iterdir() if not path.name.startswith(".")]
     assert installed == ["upres"]
     library = 'import { Upres, UpresError } from "upres"; console.log(typeof Upres, typeof UpresError)'
@@ -186,7 +186,7 @@ def test_it_is_imported_without_a_browser_and_the_library_without_react(plain: P
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
-def test_its_types_fit_a_strict_consumer(typed: Path, resolution: str) -> None:
+def test_a_program_that_uses_all_exported_types_compiles_in_strict_mode(typed: Path, resolution: str) -> None:
     consumer = (USES / "consumer.ts").read_text()
     types = (NPM / "upres.d.ts").read_text() + (NPM / "react.d.ts").read_text()
     exported = re.findall(r"^export (?:class|function|interface|type) (\w+)", types, re.MULTILINE)
@@ -196,21 +196,21 @@ def test_its_types_fit_a_strict_consumer(typed: Path, resolution: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_wrong_use_is_a_type_error(typed: Path, wrong: str) -> None:
+def test_each_wrong_use_gives_the_expected_type_error(typed: Path, wrong: str) -> None:
     use, message = WRONG[wrong]
     done = tsc(typed, f"{wrong}.ts", WRONG_USE.format(use), "--strict", "--module", "nodenext")
     [error] = [line for line in done.stdout.splitlines() if "error TS" in line]
     assert message in error
 
 
-def test_its_types_are_the_servers(typed: Path) -> None:
+def test_the_typescript_interfaces_equal_the_schemas_of_the_server(typed: Path) -> None:
     lines = [f"export const {name}: Same<upres.{name}, {interface(model)}> = true;" for name, model in MODELS.items()]
     done = tsc(typed, "same.ts", "\n".join([SAME, *lines]), "--strict", "--module", "nodenext")
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("page", [NPM / "README.md", ROOT / "docs" / "web.md"], ids=["README", "web"])
-def test_its_examples_fit_its_types(typed: Path, page: Path) -> None:
+def test_the_examples_in_the_documentation_pass_the_type_check(typed: Path, page: Path) -> None:
     blocks = re.findall(r"^```\w+\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     examples = [block for block in blocks if 'from "upres' in block]
     assert len(examples) == 2
@@ -221,7 +221,7 @@ def test_its_examples_fit_its_types(typed: Path, page: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
-def test_a_page_uses_it_without_a_build(visit: Visit, server: str, plain: Path, png: bytes) -> None:
+def test_a_page_without_a_build_step_uses_the_library(visit: Visit, server: str, plain: Path, png: bytes) -> None:
     library = "/node_modules/upres/upres.js"
     files = {"/": (USES / "plain.html").read_bytes(), library: (plain / library[1:]).read_bytes()}
     with http_server(served(files)) as address:
@@ -235,7 +235,7 @@ def test_a_page_uses_it_without_a_build(visit: Visit, server: str, plain: Path, 
     visit.wrong = [text for text in visit.wrong if "status of 4" not in text]
 
 
-def test_react_follows_a_job_to_its_image(app: Page, draw: Draw) -> None:
+def test_the_react_hook_reports_the_progress_of_a_job_up_to_its_image(app: Page, draw: Draw) -> None:
     expect(app.locator("output")).to_have_text("")
     choose(app, draw("cat.png", (400, 300)).read_bytes())
     shows(app, 800)
@@ -253,7 +253,7 @@ def test_react_follows_a_job_to_its_image(app: Page, draw: Draw) -> None:
 
 
 @pytest.mark.parametrize(("mode", "repeated"), [("hidden", False), ("gone", True)])
-def test_react_closes_the_stream_of_a_component_that_is_not_shown(
+def test_the_react_hook_closes_the_stream_of_a_hidden_or_removed_component(
     app: Page, slow: Slow, mode: str, repeated: bool
 ) -> None:
     submit_slow(app, slow)
@@ -261,7 +261,7 @@ def test_react_closes_the_stream_of_a_component_that_is_not_shown(
     app.evaluate("mode => show(mode)", mode)
     app.wait_for_function("streams.every((stream) => stream.readyState === EventSource.CLOSED)")
     before = app.evaluate("events")
-    app.evaluate("show('visible')")  # after "gone" it is mounted with a job, twice in StrictMode
+    app.evaluate("show('visible')")  # after "gone" it is mounted again, with a job, and StrictMode mounts it twice
     slow.release.set()
     shows(app, 128)
     again = app.evaluate("events")[len(before) :]
@@ -270,14 +270,14 @@ def test_react_closes_the_stream_of_a_component_that_is_not_shown(
     assert app.evaluate("views.filter((view) => view.error)") == []
 
 
-def test_react_cancels_a_job(app: Page, slow: Slow) -> None:
+def test_the_react_hook_cancels_a_job(app: Page, slow: Slow) -> None:
     submit_slow(app, slow)
     app.get_by_text("Cancel").click()
     expect(app.locator("output")).to_have_text("cancelled", timeout=SECONDS * 1000)
     assert app.evaluate("[views.at(-1).error, events.at(-1)]") == [None, "cancelled"]
 
 
-def test_react_shows_why_the_next_job_failed_and_nothing_of_the_last(app: Page, png: bytes) -> None:
+def test_the_react_hook_resets_its_state_for_a_new_job_and_shows_its_error(app: Page, png: bytes) -> None:
     choose(app, png)
     shows(app, 128)
     before = app.evaluate("views.length")

@@ -1,4 +1,4 @@
-"""docs/operations.md, followed to the letter: each command in it is run, or it is said that it was not."""
+"""Runs the commands of docs/operations.md in order, except those that the page marks with "not run here"."""
 
 import os
 import re
@@ -22,7 +22,7 @@ PORTS = ("6379", "9000", "8000", "9464", "9465")
 
 
 class Block(NamedTuple):
-    """Commands, and the paragraph above them."""
+    """A block of shell commands, and the paragraph above it."""
 
     above: str
     commands: str
@@ -35,7 +35,7 @@ class Block(NamedTuple):
 BLOCKS = [Block(*found) for found in re.findall(r"((?:[^\n]+\n)+)\n```sh\n(.*?)```", TEXT, re.DOTALL)]
 
 
-def test_there_are_commands_and_some_cannot_be_run() -> None:
+def test_all_blocks_of_commands_are_found_and_only_known_ones_are_not_run() -> None:
     assert len(BLOCKS) == TEXT.count("```sh")
     assert [block.commands.split()[0] for block in BLOCKS if not block.is_run] == [
         *("sudo", "for", "kubectl", "npx", "git"),
@@ -44,7 +44,7 @@ def test_there_are_commands_and_some_cannot_be_run() -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Iterator[Path]:
-    """As git would make one of what is here, with what `make` has installed already, and a redis-server on the PATH."""
+    """A copy of the files that git does not ignore, with a link to this .venv and redis-server on the PATH."""
     folder = tmp_path / "upres"
     for name in subprocess.check_output(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True
@@ -62,7 +62,7 @@ def clone(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.timeout(300)
-def test_whoever_follows_it_has_a_running_system(clone: Path) -> None:
+def test_the_commands_of_the_page_set_up_and_operate_a_running_system(clone: Path) -> None:
     script = "set -eo pipefail\n" + "\n".join(block.commands for block in BLOCKS if block.is_run) + "\necho all done\n"
     for port in PORTS:
         script = re.sub(rf"\b{port}\b", str(free_port()), script)
@@ -81,7 +81,7 @@ def test_whoever_follows_it_has_a_running_system(clone: Path) -> None:
             code = shell.wait(280)
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(shell.pid, signal.SIGKILL)  # what it left in the background, too
+                os.killpg(shell.pid, signal.SIGKILL)  # also the background processes of the script
     received = (clone / "log").read_text()
     assert code == 0, received[-3000:]
     assert received.endswith("all done\n")
@@ -93,7 +93,7 @@ def test_whoever_follows_it_has_a_running_system(clone: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
 @pytest.mark.parametrize("name", ["upres-function.service", "upres-worker.service"])
-def test_systemd_understands_its_units(tmp_path: Path, name: str) -> None:
+def test_systemd_accepts_the_unit_files(tmp_path: Path, name: str) -> None:
     unit = (ROOT / "infra/systemd" / name).read_text().replace("/opt/upres/.venv/bin/python", sys.executable)
     (tmp_path / name).write_text(unit)
     done = subprocess.run(

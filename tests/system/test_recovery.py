@@ -1,4 +1,4 @@
-"""Workers that die, hang, are stopped or paused, from outside: real processes, real jobs."""
+"""Recovery of jobs when real worker processes are killed, hang, are stopped or paused."""
 
 import signal
 import threading
@@ -28,9 +28,9 @@ from upres.embedded.stack import Local
 from upres.worker.service import RESTART, STOPPED
 
 SMALL_TILES = "--tile=96"
-"""Many tiles in many bands, from a photo of ordinary size."""
+"""Flag of the worker: small tiles, so that a photo of ordinary size has many tiles and bands."""
 KEPT = "--long-seconds=0.01"
-"""Every job counts as a long one."""
+"""Flag of the worker: it writes checkpoints for every job, because every job counts as long."""
 
 
 pytestmark = pytest.mark.without_worker
@@ -43,7 +43,7 @@ def client(local: Local) -> Iterator[Client]:
 
 
 def until_tile(client: Client, job_id: str, tiles: int) -> None:
-    """Return when the job has so many tiles."""
+    """Wait until the job has finished at least this many tiles."""
     for event in client.events(job_id):
         assert event.type not in TERMINAL
         if isinstance(event, Progress) and event.tiles_done >= tiles:
@@ -63,19 +63,21 @@ def reasons(received: list[Event]) -> list[str]:
 
 
 def parts(redis: Redis, job_id: str) -> str:
-    """The checkpoints of a job."""
+    """Return the list of a job's checkpoints, as Redis stores it."""
     return (cast("bytes | None", redis.hget(keys.run(job_id), "parts")) or b"").decode()
 
 
 def photo(corner: int) -> bytes:
-    """330×170 pixels of a photo: at factor 4 and in small tiles some seconds of work."""
+    """Return 330×170 pixels of a photo, unique by `corner`; a worker needs some seconds at factor 4 in small tiles."""
     with Image.open(SAMPLES / "coffee.png") as image:
         cut = image.convert("RGB").crop((0, 0, 330, 170))
     cut.putpixel((0, 0), (corner, 0, 0))
     return encoded(cut, "PNG")
 
 
-def test_a_killed_workers_job_goes_on_elsewhere_where_it_was(local: Local, client: Client, redis: Redis) -> None:
+def test_another_worker_resumes_a_killed_workers_job_at_its_checkpoint(
+    local: Local, client: Client, redis: Redis
+) -> None:
     image = photo(1)
     with worker(local, *SHORT_LEASES, SMALL_TILES, KEPT) as first:
         job_id = client.submit(image, 4).job_id
@@ -97,7 +99,7 @@ def test_a_killed_workers_job_goes_on_elsewhere_where_it_was(local: Local, clien
     assert not list(Path(local.folder, "s3").glob(f"*/checkpoints/{job_id}/*/*"))
 
 
-def test_a_lost_checkpoint_is_done_again(local: Local, client: Client, redis: Redis) -> None:
+def test_a_job_with_a_damaged_checkpoint_succeeds_on_another_worker(local: Local, client: Client, redis: Redis) -> None:
     with worker(local, *SHORT_LEASES, SMALL_TILES, KEPT) as first:
         job_id = client.submit(photo(3), 4).job_id
         wait_until(lambda: "," in parts(redis, job_id))
@@ -110,7 +112,7 @@ def test_a_lost_checkpoint_is_done_again(local: Local, client: Client, redis: Re
     assert seen[-1].type == "succeeded"
 
 
-def test_a_worker_that_is_told_to_stop_gives_back_what_it_cannot_finish(local: Local, client: Client) -> None:
+def test_a_stopping_worker_requeues_jobs_that_exceed_the_stop_time(local: Local, client: Client) -> None:
     with worker(local, SMALL_TILES, UPRES_STOP_SECONDS="0.5") as stopped:
         job_id = client.submit(photo(4), 8).job_id
         until_tile(client, job_id, 1)
@@ -122,7 +124,7 @@ def test_a_worker_that_is_told_to_stop_gives_back_what_it_cannot_finish(local: L
     assert (starts(seen), seen[-1].type) == ([1, 2], "succeeded")
 
 
-def test_a_second_signal_gives_back_at_once_and_the_first_lets_jobs_finish(local: Local, client: Client) -> None:
+def test_one_signal_lets_jobs_finish_and_a_second_requeues_them_at_once(local: Local, client: Client) -> None:
     with worker(local, SMALL_TILES) as patient:
         job_id = client.submit(photo(5), 4).job_id
         until_tile(client, job_id, 1)
@@ -139,7 +141,7 @@ def test_a_second_signal_gives_back_at_once_and_the_first_lets_jobs_finish(local
     assert client.cancel(job_id).status == "cancelled"
 
 
-def test_a_stopping_worker_takes_no_more_and_says_so(local: Local, client: Client, redis: Redis) -> None:
+def test_a_stopping_worker_shows_its_state_and_takes_no_new_jobs(local: Local, client: Client, redis: Redis) -> None:
     with worker(local, SMALL_TILES, UPRES_SLOTS="2") as stopping:
         first = client.submit(photo(7), 4).job_id
         until_tile(client, first, 1)
@@ -152,7 +154,9 @@ def test_a_stopping_worker_takes_no_more_and_says_so(local: Local, client: Clien
     client.cancel(later)
 
 
-def test_a_hanging_call_is_told_at_the_deadline_and_ends_the_worker(local: Local, client: Client, redis: Redis) -> None:
+def test_a_job_on_a_hanging_device_fails_at_its_deadline_and_worker_exits(
+    local: Local, client: Client, redis: Redis
+) -> None:
     with worker(local, "--device=hangs", UPRES_SLOTS="2") as hanging:
         job_id = client.submit(photo(9), 4, deadline_seconds=2).job_id
         failed = ended(redis, job_id)
@@ -160,7 +164,7 @@ def test_a_hanging_call_is_told_at_the_deadline_and_ends_the_worker(local: Local
         assert hanging.wait(20) == RESTART
 
 
-def test_a_paused_worker_cannot_end_a_job_that_goes_on_elsewhere(local: Local, client: Client) -> None:
+def test_a_paused_worker_cannot_change_a_job_that_another_worker_took(local: Local, client: Client) -> None:
     with worker(local, *SHORT_LEASES, SMALL_TILES) as paused:
         job_id = client.submit(photo(10), 8).job_id
         until_tile(client, job_id, 2)
@@ -177,7 +181,7 @@ def test_a_paused_worker_cannot_end_a_job_that_goes_on_elsewhere(local: Local, c
 
 
 def slow(seconds: float, data: Callable[[str], bytes]) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Answers in pieces that take so long together."""
+    """Return a handler that sends the response in ten parts over this many seconds."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         image = data(handler.path)
@@ -192,13 +196,13 @@ def slow(seconds: float, data: Callable[[str], bytes]) -> Callable[[BaseHTTPRequ
 
 
 def numbered(path: str) -> bytes:
-    """A small image of its own for each path."""
+    """Return a small image that is different for each path."""
     number = int(path.strip("/"))
     return encoded(Image.new("RGB", (16, 16), (number % 256, number // 256, 77)), "PNG")
 
 
-def test_jobs_much_longer_than_a_lease_run_once(local: Local, client: Client) -> None:
-    """A hundred of them, twenty seconds each, with leases of two."""
+def test_jobs_that_last_much_longer_than_a_lease_run_exactly_once(local: Local, client: Client) -> None:
+    """100 jobs that last 20 seconds each, with leases of 2 seconds."""
     fifty = partial(worker, local, *SHORT_LEASES, "--fetch-seconds=60", UPRES_SLOTS="50")
     with http_server(slow(20, numbered)) as url, fifty(), fifty(), ThreadPoolExecutor(10) as pool:
         ids = [client.submit(f"{url}/{number}", 2).job_id for number in range(100)]
@@ -206,7 +210,7 @@ def test_jobs_much_longer_than_a_lease_run_once(local: Local, client: Client) ->
     assert all(starts(one) == [1] and one[-1].type == "succeeded" for one in every)
 
 
-def test_identical_images_at_once_are_enlarged_once(local: Local, client: Client) -> None:
+def test_identical_jobs_at_the_same_time_share_one_enlargement(local: Local, client: Client) -> None:
     image = photo(11)
     with worker(local, SMALL_TILES, UPRES_SLOTS="4"), ThreadPoolExecutor(10) as pool:
         ids = list(pool.map(lambda number: client.submit(image, 4).job_id, range(10)))
@@ -220,7 +224,7 @@ def test_identical_images_at_once_are_enlarged_once(local: Local, client: Client
     assert len(set(done)) == 1
 
 
-def test_a_result_that_is_gone_is_made_again(local: Local, client: Client) -> None:
+def test_a_deleted_result_is_computed_again(local: Local, client: Client) -> None:
     with worker(local):
         first = client.upscale(photo(12), 2)
         again = client.upscale(photo(12), 2)
@@ -232,7 +236,7 @@ def test_a_result_that_is_gone_is_made_again(local: Local, client: Client) -> No
     assert set(again.result.seconds) == {"fetch", "decode"}
 
 
-def test_one_that_waits_for_an_identical_job_goes_on_when_that_is_cancelled(local: Local, client: Client) -> None:
+def test_a_parked_job_starts_when_the_identical_job_is_cancelled(local: Local, client: Client) -> None:
     with worker(local, SMALL_TILES, UPRES_SLOTS="2"):
         first = client.submit(photo(13), 8).job_id
         until_tile(client, first, 1)
@@ -248,8 +252,8 @@ def so_far(local: Local, job_id: str) -> list[Event]:
         return [event for _, event in events.read(redis, job_id)]
 
 
-def test_a_refused_put_fails_the_job_retryably(local: Local, client: Client) -> None:
-    """A full disk: the store may write no file larger than the upload any more."""
+def test_a_job_fails_with_a_retryable_error_when_the_store_cannot_write(local: Local, client: Client) -> None:
+    """Simulates a full disk: a limit on file size lets the store write the upload, but not the larger result."""
     import resource
 
     import psutil
@@ -265,7 +269,7 @@ def test_a_refused_put_fails_the_job_retryably(local: Local, client: Client) -> 
     assert (seen[-1].code, seen[-1].retryable) == ("store_unavailable", True)
 
 
-def test_the_same_idempotency_key_a_hundred_times_at_once_is_one_job(local: Local, client: Client) -> None:
+def test_a_hundred_requests_with_one_idempotency_key_create_one_job(local: Local, client: Client) -> None:
     image, barrier = photo(15), threading.Barrier(20)
 
     def submit(number: int) -> str:

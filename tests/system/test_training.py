@@ -1,4 +1,4 @@
-"""Training makes versions that can be served; what it learns from is what it should be."""
+"""Training writes versions that can be served; its data, degradation, discriminator and distillation are correct."""
 
 import io
 import subprocess
@@ -28,7 +28,7 @@ def photos() -> Photos:
     return Photos.load(SAMPLES, CPU)
 
 
-def test_patches_come_from_the_photos_in_pairs(photos: Photos) -> None:
+def test_training_pairs_are_patches_of_the_photos_and_their_reductions(photos: Photos) -> None:
     assert len(photos.shapes) == 3
     torch.manual_seed(0)
     small, large = photos.pairs(16, 24, 4)
@@ -39,7 +39,7 @@ def test_patches_come_from_the_photos_in_pairs(photos: Photos) -> None:
     assert (small - halved)[..., 2:-2, 2:-2].abs().mean() < 0.02
 
 
-def test_they_are_made_small_as_the_fields_pairs_are() -> None:
+def test_photos_are_reduced_like_the_bicubic_pairs_of_set5() -> None:
     lr = sorted((pairs() / "Set5_x4").glob("*_LR.png"))[0]
     with Image.open(lr) as small, Image.open(lr.with_name(lr.name.replace("_LR", "_HR"))) as large:
         wanted, pixels = (np.asarray(image.convert("RGB")) for image in (small, large))
@@ -47,13 +47,13 @@ def test_they_are_made_small_as_the_fields_pairs_are() -> None:
     image = torch.from_numpy(pixels[:height, :width].copy()).permute(2, 0, 1)[None].float() / 255
     made = functional.interpolate(image, scale_factor=0.25, mode="bicubic", antialias=True).clamp(0, 1) * 255
     difference = made[0].permute(1, 2, 0).round().numpy() - wanted[: height // 4, : width // 4]
-    difference = difference[4:-4, 4:-4]  # at the border MATLAB mirrors; Photos cuts it off
+    difference = difference[4:-4, 4:-4]  # without the border: MATLAB mirrors pixels there, and Photos cuts it off
     assert np.abs(difference).mean() < 0.15
     assert np.abs(difference).max() <= 1
 
 
 @pytest.mark.parametrize("quality", [40, 75, 95])
-def test_jpegs_traces_are_jpegs(quality: int) -> None:
+def test_the_simulated_jpeg_artefacts_are_close_to_those_of_real_jpeg(quality: int) -> None:
     with Image.open(SAMPLES / "coffee.png") as image:
         grey = image.convert("L").crop((100, 100, 196, 180))
     packed = io.BytesIO()
@@ -66,7 +66,7 @@ def test_jpegs_traces_are_jpegs(quality: int) -> None:
     assert np.abs(wanted - np.asarray(grey, np.float32)).mean() > 0.7 or quality == 95
 
 
-def test_small_patches_are_as_users_send_them(photos: Photos) -> None:
+def test_degraded_patches_are_valid_images_and_vary_from_clean_to_noisy(photos: Photos) -> None:
     torch.manual_seed(1)
     large = photos.large(8, 128)
     made = [degrade(large, 4) for _ in range(8)]
@@ -75,12 +75,12 @@ def test_small_patches_are_as_users_send_them(photos: Photos) -> None:
         assert 0 <= small.min() <= small.max() <= 1
         assert (small * 255 - (small * 255).round()).abs().max() < 1e-3
     clean = functional.avg_pool2d(large, 4)
-    isolated_redis = torch.stack([(small - clean).abs().mean((1, 2, 3)) for small in made])
-    assert isolated_redis.min() < 0.01  # some are clean
-    assert isolated_redis.max() > 0.02  # some are not
+    distances = torch.stack([(small - clean).abs().mean((1, 2, 3)) for small in made])
+    assert distances.min() < 0.01  # some patches are almost clean
+    assert distances.max() > 0.02  # some patches are degraded
 
 
-def test_the_critic_learns_to_tell(photos: Photos) -> None:
+def test_the_discriminator_learns_to_tell_real_from_fake_patches(photos: Photos) -> None:
     torch.manual_seed(0)
     critic = Discriminator(8)
     optimiser = torch.optim.Adam(critic.parameters(), lr=3e-3)
@@ -90,10 +90,10 @@ def test_the_critic_learns_to_tell(photos: Photos) -> None:
         loss = functional.softplus(-critic(real).logits).mean() + functional.softplus(critic(fake).logits).mean()
         training.optimiser_step(loss, optimiser)
     assert float(critic(real).logits.detach().mean()) > 0 > float(critic(fake).logits.detach().mean())
-    assert float(loss.detach()) < 1.1  # who knows nothing has 1.39
+    assert float(loss.detach()) < 1.1  # an untrained discriminator has a loss of 1.39
 
 
-def test_a_student_comes_nearer_to_its_teacher(photos: Photos, tmp_path: Path) -> None:
+def test_distillation_reduces_the_distance_between_student_and_teacher(photos: Photos, tmp_path: Path) -> None:
     from upres.models import folder
     from upres.models.folder import NewNetwork
 
@@ -116,7 +116,7 @@ def command(module: str, *options: str | Path) -> "subprocess.CompletedProcess[s
     return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=100)
 
 
-def test_training_writes_a_version_with_its_quality(tmp_path: Path, model: Model) -> None:
+def test_training_writes_a_model_version_with_its_measured_quality(tmp_path: Path, model: Model) -> None:
     size = ["--batch", "2", "--patch", "16", "--pairs", str(pairs())]
     start = ["--start", str(ROOT / "models/faithful/1")]
     done = command("train", "--out", tmp_path, "--version", "9", "--factors", "2", "--seconds", "3", *size, *start)
@@ -124,7 +124,7 @@ def test_training_writes_a_version_with_its_quality(tmp_path: Path, model: Model
     assert "faithful 9 is in" in done.stdout
     made = open_folder(tmp_path)
     [network] = made.manifest.networks
-    assert network.quality["set5_psnr_db"] > 30  # it began with the trunk for factor 4
+    assert network.quality["set5_psnr_db"] > 30  # training started from the trunk of the network for factor 4
     assert len(made.manifest.golden) == 1
     assert EDSR(2, **network.parameters).state_dict().keys() == model_tensors(made).keys()
 
@@ -135,7 +135,7 @@ def model_tensors(model: Model) -> dict[str, torch.Tensor]:
     return load_file(model.files[model.manifest.networks[0].file])
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
+def test_training_commands_name_a_missing_input_in_one_line(tmp_path: Path) -> None:
     options = ["--out", str(tmp_path / "out"), "--version", "1", "--pairs", str(tmp_path)]
     line = [sys.executable, "-m", "upres.models.train", "--photos", str(tmp_path), *options]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""The package as people install it: from a wheel, into environments of their own, away from the checkout."""
+"""The installed package: a wheel is built and installed into new virtual environments, outside the checkout."""
 
 import importlib.metadata
 import os
@@ -23,7 +23,7 @@ SUBCOMMANDS = ("enlarge", "up", "jobs", "keys", "models", "workers", "doctor")
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As git would make one of what is here: nothing of an earlier build."""
+    """A copy of the files that git does not ignore, so without results of an earlier build."""
     folder = tmp_path_factory.mktemp("source")
     listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True)
     for name in listed.splitlines():
@@ -47,7 +47,7 @@ def build(source: Path, what: str, out: Path) -> None:
 
 
 class Environment:
-    """A virtual environment with the wheel and an extra."""
+    """A new virtual environment in which the wheel is installed, optionally with an extra."""
 
     def __init__(self, folder: Path, wheel: Path, extra: str = "") -> None:
         self.folder, self.elsewhere = folder / "venv", folder / "elsewhere"
@@ -64,7 +64,7 @@ class Environment:
         subprocess.run([*pip, f"{wheel}[{extra}]" if extra else str(wheel)], check=True)
 
     def run(self, *command: object, **environment: str) -> Run:
-        """A program of the environment, run in a folder that has nothing to do with upres."""
+        """Run a program of the environment in an unrelated folder, without UPRES_*, AWS_* and PYTHON* variables."""
         program, *arguments = map(str, command)
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("UPRES_", "AWS_", "PYTHON"))}
         return subprocess.run(
@@ -88,7 +88,7 @@ def names(archive: Path) -> set[str]:
     return {name for name in zipfile.ZipFile(archive).namelist() if not name.endswith("/")}
 
 
-def test_it_has_one_name_and_all_that_is_read_at_run_time(wheel: Path) -> None:
+def test_the_wheel_has_one_top_level_package_and_all_files_used_at_run_time(wheel: Path) -> None:
     held = names(wheel)
     tops = {name.partition("/")[0] for name in held}
     assert tops == {"upres", f"upres-{upres.__version__}.dist-info"}
@@ -110,7 +110,7 @@ def test_it_has_one_name_and_all_that_is_read_at_run_time(wheel: Path) -> None:
     assert not {name for name in held if "test" in name.lower() or name.startswith("upres/infra")}
 
 
-def test_the_source_distribution_makes_the_same_wheel(source: Path, wheel: Path, tmp_path: Path) -> None:
+def test_the_source_distribution_builds_a_wheel_with_the_same_files(source: Path, wheel: Path, tmp_path: Path) -> None:
     build(source, "sdist", tmp_path)
     [packed] = tmp_path.glob("*.tar.gz")
     shutil.unpack_archive(packed, tmp_path)
@@ -121,7 +121,7 @@ def test_the_source_distribution_makes_the_same_wheel(source: Path, wheel: Path,
     assert names(again) == names(wheel)
 
 
-def test_the_version_is_the_same_wherever_it_is_repeated() -> None:
+def test_every_image_tag_in_the_repository_equals_the_package_version() -> None:
     assert importlib.metadata.version("upres") == upres.__version__
     for path in (*ROOT.glob("infra/**/*"), *ROOT.glob("docs/*.md"), ROOT / "client/npm/package.json"):
         if path.is_file() and path.suffix in (".yml", ".yaml", ".Dockerfile", ".md", ".json"):
@@ -129,9 +129,9 @@ def test_the_version_is_the_same_wherever_it_is_repeated() -> None:
                 assert tag == upres.__version__, path
 
 
-def test_the_base_is_the_client_and_says_what_the_rest_needs(wheel: Path, tmp_path: Path) -> None:
+def test_without_extras_the_client_works_and_other_commands_name_the_extra(wheel: Path, tmp_path: Path) -> None:
     base = Environment(tmp_path, wheel)
-    (base.elsewhere / "core").mkdir()  # a user's own folder of this name
+    (base.elsewhere / "core").mkdir()  # a user's own folder with the name of an upres package
     assert base.run("python", "-c", "from upres import AsyncClient, Client, __version__").returncode == 0
     lists_names = "import upres, sys; assert 'Client' in dir(upres); assert 'httpx' not in sys.modules"
     assert base.run("python", "-c", lists_names).returncode == 0
@@ -174,7 +174,7 @@ def test_the_base_is_the_client_and_says_what_the_rest_needs(wheel: Path, tmp_pa
     assert typed.returncode == 0, typed.stdout
 
 
-def test_local_enlarges_without_a_server(wheel: Path, tmp_path: Path, photo_file: Path) -> None:
+def test_the_extra_local_enlarges_an_image_without_a_server(wheel: Path, tmp_path: Path, photo_file: Path) -> None:
     local = Environment(tmp_path, wheel, "local")
     done = local.run("upres", "--local", photo_file, "--factor", "2")
     assert done.returncode == 0, done.stderr
@@ -182,7 +182,7 @@ def test_local_enlarges_without_a_server(wheel: Path, tmp_path: Path, photo_file
         assert image.size == (128, 96)
 
 
-def test_an_operator_looks_at_what_runs(local: Local, wheel: Path, tmp_path: Path) -> None:
+def test_the_extra_operator_runs_the_operator_commands(local: Local, wheel: Path, tmp_path: Path) -> None:
     operator = Environment(tmp_path, wheel, "operator")
     for command in (["jobs"], ["keys"], ["workers"], ["models"], ["doctor"]):
         shown = operator.run("upres", *command, **local.environment)
@@ -194,7 +194,7 @@ def test_an_operator_looks_at_what_runs(local: Local, wheel: Path, tmp_path: Pat
     assert pushed.stdout == "faithful 1 is in the registry\n"
 
 
-def test_all_of_it_runs_from_one_command(wheel: Path, tmp_path: Path, photo_file: Path) -> None:
+def test_the_extra_server_runs_the_whole_stack_with_one_command(wheel: Path, tmp_path: Path, photo_file: Path) -> None:
     server = Environment(tmp_path, wheel, "server")
     done = server.run(
         "upres", "up", "--port", "0", "--", "upres", photo_file, PATH=f"{server.folder}/bin:{os.environ['PATH']}"
@@ -217,13 +217,15 @@ def test_all_of_it_runs_from_one_command(wheel: Path, tmp_path: Path, photo_file
         ("tracing", "from upres.core import tracing; assert tracing.begin('test')"),
     ],
 )
-def test_an_extra_brings_what_its_part_imports(wheel: Path, tmp_path: Path, extra: str, code: str) -> None:
+def test_each_extra_installs_the_packages_that_its_part_imports(
+    wheel: Path, tmp_path: Path, extra: str, code: str
+) -> None:
     environment = Environment(tmp_path, wheel, extra)
     done = environment.run("python", "-c", code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
 
 
-def test_each_package_has_one_version_in_all_requirements() -> None:
+def test_all_requirements_files_pin_the_same_version_of_a_package() -> None:
     known: dict[str, str] = {}
     for path in [
         *ROOT.glob("*requirements*.txt"),

@@ -1,1 +1,1 @@
-"""Tests of parts alone: no server is started."""
+"""Unit tests: each test checks one part of upres and needs no running upres."""

@@ -1,4 +1,4 @@
-"""Servers that mean harm: stopped within ten seconds, and within the cap and one piece more."""
+"""Hostile image servers: fetch() fails within ten seconds and reads at most one chunk more than the byte limit."""
 
 import gzip
 import socket
@@ -27,7 +27,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Sent:
-    """Counts what a server could send before it was cut off."""
+    """Counts the bytes that a server could send before the connection was closed."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -53,11 +53,11 @@ def stopped(answer: Answer, expected: type[FetchError] | type[TooManyBytes], sec
 
 
 def _quietly(answer: Answer, handler: BaseHTTPRequestHandler) -> None:
-    with suppress(OSError):  # it was cut off
+    with suppress(OSError):  # fetch() closed the connection
         answer(handler)
 
 
-def test_a_server_that_drips_its_body() -> None:
+def test_body_sent_byte_by_byte_exceeds_the_total_timeout() -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         head(handler, ("Content-Length", "1000"))
         for _ in range(1000):
@@ -67,7 +67,7 @@ def test_a_server_that_drips_its_body() -> None:
     stopped(answer, FetchError, seconds=1)
 
 
-def test_a_server_that_drips_its_headers() -> None:
+def test_headers_sent_byte_by_byte_exceed_the_total_timeout() -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
         for _ in range(1000):
@@ -77,12 +77,12 @@ def test_a_server_that_drips_its_headers() -> None:
     stopped(answer, FetchError, seconds=1)
 
 
-def test_a_server_that_says_nothing() -> None:
+def test_server_that_sends_no_response_exceeds_the_total_timeout() -> None:
     stopped(lambda handler: time.sleep(3), FetchError, seconds=1)
 
 
 @pytest.mark.parametrize("length", [None, "10", "100000000000"])
-def test_an_endless_body(length: str | None) -> None:
+def test_endless_body_is_read_only_up_to_the_limit(length: str | None) -> None:
     sent = Sent()
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -90,16 +90,16 @@ def test_an_endless_body(length: str | None) -> None:
         while sent.bytes < 50 * CAP:
             sent.write(handler, b"x" * CHUNK)
 
-    if length == "10":  # what comes after the announced length is not read
+    if length == "10":  # fetch() does not read more bytes than Content-Length says
         with http_server(lambda handler: _quietly(answer, handler)) as url:
             assert fetch(url, CAP, POLICY) == b"x" * 10
     else:
         stopped(answer, TooManyBytes)
-    # Beyond what was read, the two ends' socket buffers took some.
+    # The server could send more than fetch() read: the socket buffers of both sides hold some bytes.
     assert sent.bytes < CAP + 8 * 2**20
 
 
-def test_no_more_than_the_cap_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_stops_reading_at_the_byte_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     from urllib3.response import HTTPResponse
 
     read: list[int] = []
@@ -120,7 +120,7 @@ def test_no_more_than_the_cap_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(read) <= CAP + 64 * 1024
 
 
-def test_a_bomb_in_gzip_is_not_unpacked() -> None:
+def test_gzip_response_is_not_decompressed() -> None:
     bomb = gzip.compress(b"\0" * 200 * CAP)
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -131,7 +131,7 @@ def test_a_bomb_in_gzip_is_not_unpacked() -> None:
         assert fetch(url, CAP, POLICY) == bomb
 
 
-def test_a_body_shorter_than_announced() -> None:
+def test_body_shorter_than_content_length_is_an_error() -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         head(handler, ("Content-Length", "1000"))
         handler.wfile.write(b"x" * 10)
@@ -139,7 +139,7 @@ def test_a_body_shorter_than_announced() -> None:
     stopped(answer, FetchError)
 
 
-def test_a_bomb_in_a_redirects_body_is_not_read() -> None:
+def test_body_of_a_redirect_response_is_not_read_into_memory() -> None:
     bomb = gzip.compress(b"\0" * 50 * CAP)
     sent = Sent()
 
@@ -158,8 +158,10 @@ def test_a_bomb_in_a_redirects_body_is_not_read() -> None:
         assert psutil.Process().memory_info().rss - before < 30 * CAP
 
 
-def test_a_server_that_drips_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TLS takes the socket over; the clock has to reach it all the same."""
+def test_body_sent_byte_by_byte_over_tls_exceeds_the_total_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS wraps the socket; the total timeout has to end the wrapped connection too."""
     pair = certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair)
@@ -176,7 +178,7 @@ def test_a_server_that_drips_over_tls(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def certificate(folder: Path) -> Path:
-    """A certificate for the image host and its key, in one file."""
+    """A file with a TLS certificate for IMAGE_HOST and its private key."""
     pair = folder / "pair.pem"
     name = f"subjectAltName=IP:{IMAGE_HOST}"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=upres"]
@@ -197,7 +199,7 @@ def _drip(context: ssl.SSLContext, listener: socket.socket) -> None:
                 time.sleep(0.1)
 
 
-def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_dns_resolution_exceeds_the_total_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: time.sleep(8))
     begin = time.monotonic()
     with pytest.raises(FetchError, match="did not deliver"):
@@ -206,12 +208,12 @@ def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("location", ["http://[::1", "http://[", "//[", "http://a b/", "\x01"])
-def test_a_redirect_to_nowhere(location: str) -> None:
+def test_redirect_to_an_invalid_url_is_an_error(location: str) -> None:
     stopped(lambda handler: head(handler, ("Location", location), ("Content-Length", "0"), status=302), FetchError)
 
 
 @pytest.mark.parametrize("step", [1, 0])
-def test_a_thousand_redirects(step: int) -> None:
+def test_at_most_five_redirects_are_followed(step: int) -> None:
     asked: list[str] = []
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -223,7 +225,7 @@ def test_a_thousand_redirects(step: int) -> None:
     assert len(asked) <= 6
 
 
-def test_huge_and_many_headers() -> None:
+def test_many_large_headers_are_an_error() -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         head(handler, *((f"X-{number}", "y" * 60_000) for number in range(500)))
 
@@ -233,7 +235,7 @@ def test_huge_and_many_headers() -> None:
 @pytest.mark.parametrize(
     "line", [b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nxxxxx", b"\0" * 100_000, b"SSH-2.0-x\r\n"]
 )
-def test_what_is_no_http(line: bytes) -> None:
+def test_invalid_http_response_gives_a_fetch_error_or_a_limited_body(line: bytes) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(line)
         handler.close_connection = True

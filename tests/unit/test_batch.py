@@ -1,4 +1,4 @@
-"""Many images: which are meant, what is done already, what is tried again, and how it ends."""
+"""Batches of many images: which images are selected, skipped and retried, and which errors stop the batch."""
 
 import io
 import multiprocessing
@@ -31,7 +31,7 @@ OPTIONS = {"factor": "4", "model": "default", "model_version": "", "output_forma
 
 
 class Fake:
-    """Enlarges by writing down what came, and fails as planned."""
+    """A backend that records the images that it receives and raises the planned errors."""
 
     def __init__(self, errors: dict[str, list[Exception]] | None = None) -> None:
         self.errors, self.seen, self.cancelled = errors or {}, list[str](), False
@@ -85,7 +85,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_module, "PAUSE_SECONDS", 0.01)
 
 
-def test_folders_patterns_lists_and_addresses_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_can_be_folders_glob_patterns_lists_and_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = (
         "in/b.JPG",
         "in/a.png",
@@ -110,7 +110,7 @@ def test_folders_patterns_lists_and_addresses_are_meant(tmp_path: Path, monkeypa
     assert meant("[odd].png") == ["[odd].png"]
 
 
-def test_structure_is_kept_and_what_is_done_is_skipped(tmp_path: Path, out: Path) -> None:
+def test_folder_structure_is_kept_and_finished_images_are_skipped(tmp_path: Path, out: Path) -> None:
     sources = files(tmp_path / "in", "a.png", "deep/a.png", "deep/b.jpg")
     first = Fake()
     batch, _ = run(first, sources, out)
@@ -126,17 +126,17 @@ def test_structure_is_kept_and_what_is_done_is_skipped(tmp_path: Path, out: Path
     assert run(again, sources, out)[0].counts == {"enlarged": 2, "skipped": 1}
     assert sorted(again.seen) == ["a.png", "b.jpg"]
     assert run(Fake(), sources, out, model="other")[0].counts == {"enlarged": 3}
-    assert run(Fake(), sources, out)[0].counts == {"enlarged": 3}  # those of the other model lie there now
+    assert run(Fake(), sources, out)[0].counts == {"enlarged": 3}  # the files there are the other model's results
     assert run(Fake(), sources, out, force=True)[0].counts == {"enlarged": 3}
 
 
-def test_no_result_overwrites_another_or_anything_else(tmp_path: Path, out: Path) -> None:
+def test_a_result_never_overwrites_another_result_or_a_foreign_file(tmp_path: Path, out: Path) -> None:
     (out / "b_x4.png").write_bytes(b"mine")
     sources = files(tmp_path / "in", "a.png", "a.jpg", "b.png")
     fake = Fake()
     batch, log = run(fake, sources, out, at_once=1)
     assert batch.counts == {"enlarged": 1, "failed": 2}
-    assert len(fake.seen) == 1  # what cannot be kept is not enlarged
+    assert len(fake.seen) == 1  # an image is not enlarged if its result cannot be saved
     errors = [str(outcome.error) for outcome in log.outcomes if outcome.error]
     assert any("is the result of" in error for error in errors)
     assert any("--force replaces it" in error for error in errors)
@@ -146,7 +146,7 @@ def test_no_result_overwrites_another_or_anything_else(tmp_path: Path, out: Path
     assert run(Fake(), sources, out, at_once=1)[0].counts == {"skipped": 1, "enlarged": 1, "failed": 1}
 
 
-def test_a_moved_folder_is_made_anew_and_a_photo_named_twice_once(tmp_path: Path, out: Path) -> None:
+def test_moved_images_are_enlarged_again_and_duplicate_arguments_only_once(tmp_path: Path, out: Path) -> None:
     files(tmp_path / "in", "a.png")
     assert run(Fake(), list(expand([str(tmp_path / "in")], io.StringIO())), out)[0].counts == {"enlarged": 1}
     (tmp_path / "in").rename(tmp_path / "moved")
@@ -156,7 +156,7 @@ def test_a_moved_folder_is_made_anew_and_a_photo_named_twice_once(tmp_path: Path
     assert list(out.glob(".*.part")) == []
 
 
-def test_a_photo_is_not_replaced_by_its_result(tmp_path: Path) -> None:
+def test_a_photo_is_not_overwritten_by_its_result(tmp_path: Path) -> None:
     sources = files(tmp_path, "a.png")
     log = Log()
     with Ledger(tmp_path) as ledger:
@@ -166,7 +166,7 @@ def test_a_photo_is_not_replaced_by_its_result(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == b"image"
 
 
-def test_odd_folders_are_survived(tmp_path: Path, out: Path) -> None:
+def test_symlink_loops_and_unreadable_folders_do_not_stop_the_batch(tmp_path: Path, out: Path) -> None:
     folder = tmp_path / "in"
     files(folder, "a.png", "deep/b.png")
     (folder / "deep" / "up").symlink_to(folder)
@@ -179,7 +179,7 @@ def test_odd_folders_are_survived(tmp_path: Path, out: Path) -> None:
     assert run(Fake(), sources, out)[0].counts == {"skipped": 3, "failed": 1}
 
 
-def test_whatever_breaks_beside_the_images_is_not_passed_over(tmp_path: Path, out: Path) -> None:
+def test_errors_not_caused_by_an_image_are_reported_as_batch_lost(tmp_path: Path, out: Path) -> None:
     class Broken(Log):
         def end(self, outcome: Outcome) -> None:
             raise BrokenPipeError
@@ -196,7 +196,7 @@ def test_whatever_breaks_beside_the_images_is_not_passed_over(tmp_path: Path, ou
             assert isinstance(batch.lost, kind)
 
 
-def test_who_is_told_to_wait_waits_and_who_is_sent_away_leaves(tmp_path: Path, out: Path) -> None:
+def test_a_short_429_is_retried_but_a_long_429_or_a_503_stops_the_batch(tmp_path: Path, out: Path) -> None:
     def received(seconds: float, status: int = 429) -> RequestRefused:
         problem = Problem(type="t", title="t", status=status, detail="Later.", code="rate_limited", retryable=True)
         return RequestRefused(problem, seconds)
@@ -211,7 +211,7 @@ def test_who_is_told_to_wait_waits_and_who_is_sent_away_leaves(tmp_path: Path, o
         assert away.seen == ["0.png"]
 
 
-def test_what_may_pass_is_tried_again(tmp_path: Path, out: Path) -> None:
+def test_temporary_errors_are_retried(tmp_path: Path, out: Path) -> None:
     sources = files(tmp_path / "in", "a.png", "b.png", "c.png")
     passing, lasting = JobFailed("device_lost", "x", True), JobFailed("not_an_image", "x", False)
     fake = Fake({"a.png": [passing, passing], "b.png": [lasting], "c.png": [passing] * 3})
@@ -221,7 +221,7 @@ def test_what_may_pass_is_tried_again(tmp_path: Path, out: Path) -> None:
     assert run(Fake(), sources, out)[0].counts == {"skipped": 1, "enlarged": 2}
 
 
-def test_a_server_that_is_gone_ends_it(tmp_path: Path, out: Path) -> None:
+def test_an_unreachable_server_stops_the_batch(tmp_path: Path, out: Path) -> None:
     sources = files(tmp_path / "in", *(f"{number}.png" for number in range(20)))
     batch, _ = run(Fake({"3.png": [ServerUnreachable("gone")]}), sources, out, at_once=1)
     assert isinstance(batch.lost, ServerUnreachable)
@@ -232,7 +232,7 @@ def test_a_server_that_is_gone_ends_it(tmp_path: Path, out: Path) -> None:
 
 
 def peak(image: str, count: int, folder: Path) -> int:
-    """The most memory, in bytes, that Python holds while an image is enlarged so often."""
+    """The peak memory, in bytes, that Python allocates while it enlarges the image `count` times."""
 
     class Quiet(Log):
         def end(self, outcome: Outcome) -> None:
@@ -254,18 +254,18 @@ def peak(image: str, count: int, folder: Path) -> int:
     return most
 
 
-def test_ten_thousand_images_need_no_memory(tmp_path: Path, out: Path) -> None:
-    """Peaks of a hundred and of ten thousand images, in a process where nothing else happens."""
+def test_memory_use_does_not_grow_with_the_number_of_images(tmp_path: Path, out: Path) -> None:
+    """Compares the peak memory for 100 and for 10,000 images, in a process that does nothing else."""
     [one] = files(tmp_path / "in", "a.png")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
         few = alone.submit(peak, one.image, 100, out / "few").result()
-        # Once, somewhere on the way, Python enlarges its table of names of files (sys.intern).
+        # Python may enlarge its table of interned strings once (sys.intern), so the smaller of two peaks counts.
         many = [alone.submit(peak, one.image, 10_000, out / name).result() for name in ("many", "as many")]
         assert min(many) < few + 300_000
 
 
 @given(names=st.lists(st.text("ab/", min_size=1, max_size=6), max_size=20))
-def test_an_output_belongs_to_one_source(names: list[str]) -> None:
+def test_an_output_path_can_be_claimed_by_one_source_only(names: list[str]) -> None:
     with Ledger(None) as ledger:
         owners: dict[str, str] = {}
         for index, name in enumerate(names):
@@ -274,7 +274,7 @@ def test_an_output_belongs_to_one_source(names: list[str]) -> None:
             owners.setdefault(place, str(index))
 
 
-def test_two_commands_may_share_a_folder(tmp_path: Path, out: Path) -> None:
+def test_concurrent_batches_can_share_an_output_folder(tmp_path: Path, out: Path) -> None:
     sources = files(tmp_path / "in", *(f"{number}.png" for number in range(60)))
     done: list[Batch] = []
     threads = [threading.Thread(target=lambda: done.append(run(Fake(), sources, out)[0])) for _ in range(8)]
@@ -289,10 +289,10 @@ def test_two_commands_may_share_a_folder(tmp_path: Path, out: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "mode"), [("ext4", "wal"), ("nfs4", "delete"), ("fuse.sshfs", "delete"), (None, "wal")], ids=str
 )
-def test_the_manifest_is_in_wal_mode_unless_other_machines_may_share_it(
+def test_the_ledger_uses_wal_mode_except_on_network_file_systems(
     out: Path, monkeypatch: pytest.MonkeyPatch, kind: str | None, mode: str
 ) -> None:
-    """The last mount above the folder decides; its name may have spaces, which Linux writes as \\040."""
+    """The mount point nearest to the folder decides; Linux writes a space in its path as \\040."""
     folder = out / "my results"
     folder.mkdir()
     mounts = out / "mounts"

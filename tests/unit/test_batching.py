@@ -1,4 +1,4 @@
-"""Which tiles go together, and that no job starves, none is lost and only the guilty one fails."""
+"""Batches of windows on a device: no job starves, no window is lost, and only the job that causes an error fails."""
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
@@ -28,9 +28,7 @@ def drain(batcher: Batcher[int], limit: int) -> list[list[int]]:
 
 
 @given(items, st.integers(1, 8))
-def test_everything_comes_out_once_in_order_and_in_batches_of_one_shape(
-    work: list[tuple[int, int]], limit: int
-) -> None:
+def test_each_item_is_taken_once_in_lane_order_in_batches_of_one_shape(work: list[tuple[int, int]], limit: int) -> None:
     batcher: Batcher[int] = Batcher()
     for number, (lane, shape) in enumerate(work):
         batcher.add(lane, shape, number)
@@ -45,7 +43,7 @@ def test_everything_comes_out_once_in_order_and_in_batches_of_one_shape(
 
 
 @given(st.integers(1, 6), st.integers(1, 8))
-def test_a_late_thumbnail_waits_one_batch_per_job(lanes: int, limit: int) -> None:
+def test_a_new_small_job_waits_at_most_one_batch_per_other_job(lanes: int, limit: int) -> None:
     batcher: Batcher[str] = Batcher()
     for lane in range(lanes):
         for _ in range(400):
@@ -60,7 +58,7 @@ def test_a_late_thumbnail_waits_one_batch_per_job(lanes: int, limit: int) -> Non
     pytest.fail("the thumbnail starved")
 
 
-def test_a_dropped_lane_is_forgotten() -> None:
+def test_items_of_a_dropped_lane_are_removed() -> None:
     batcher: Batcher[int] = Batcher()
     batcher.add("a", 1, 1)
     batcher.add("b", 1, 2)
@@ -70,7 +68,7 @@ def test_a_dropped_lane_is_forgotten() -> None:
 
 
 class Scripted:
-    """A device that enlarges by repeating pixels, and fails as it is told: real ones cannot be asked to."""
+    """A fake device: it enlarges by repeating pixels, and fails as planned, which a real device cannot do."""
 
     precision = "none"
     batch_pixels = 10**9
@@ -119,7 +117,7 @@ def test_tiles_of_several_jobs_share_a_batch() -> None:
 
 
 class Pipelined(Scripted):
-    """A device that works on one batch while the host prepares the next, as CUDA does."""
+    """A fake device that computes one batch while the host prepares the next one, as CUDA does."""
 
     batch_pixels = 1
     batches_ahead = 2
@@ -141,7 +139,7 @@ class Pipelined(Scripted):
         return finish
 
 
-def test_a_device_that_can_has_two_batches_under_way_and_loses_none() -> None:
+def test_a_pipelined_device_computes_two_batches_at_once_and_loses_none() -> None:
     device = Pipelined()
     device.gate.clear()
     thread = DeviceThread()
@@ -154,7 +152,7 @@ def test_a_device_that_can_has_two_batches_under_way_and_loses_none() -> None:
     thread.close()
 
 
-def test_only_the_guilty_job_of_a_batch_fails() -> None:
+def test_only_the_job_that_causes_the_error_fails_in_a_batch() -> None:
     device = Scripted(lambda windows: ValueError("bad") if any((w == 3).any() for w in windows) else None)
     device.gate.clear()
     thread = DeviceThread()
@@ -171,7 +169,7 @@ def test_only_the_guilty_job_of_a_batch_fails() -> None:
     thread.close()
 
 
-def test_a_lost_device_fails_everything_that_comes() -> None:
+def test_every_window_fails_after_the_device_is_lost() -> None:
     device, thread = Scripted(lambda windows: RuntimeError("CUDA error: an illegal memory access")), DeviceThread()
     lane = thread.open_lane()
     with pytest.raises(DeviceLost):
@@ -183,7 +181,7 @@ def test_a_lost_device_fails_everything_that_comes() -> None:
 
 
 class Small(TorchCompute):
-    """A real network on a device that is said to hold only so many pixels at a time."""
+    """A real network that raises OutOfMemory for a batch of more than `pixels` input pixels."""
 
     def __init__(self, model: Model, pixels: int) -> None:
         super().__init__(model, "cpu", "float32")
@@ -195,7 +193,7 @@ class Small(TorchCompute):
         return super().start(factor, windows)
 
 
-def test_out_of_memory_halves_the_tile_and_changes_no_pixel(model: Model) -> None:
+def test_out_of_memory_shrinks_the_tile_and_keeps_pixels_within_one_level(model: Model) -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (200, 260, 3), np.uint8)
     thread = DeviceThread()
@@ -210,12 +208,12 @@ def test_out_of_memory_halves_the_tile_and_changes_no_pixel(model: Model) -> Non
     thread.close()
 
 
-def test_no_memory_at_all_is_an_error_of_its_own(model: Model) -> None:
+def test_too_little_memory_for_any_tile_raises_device_out_of_memory(model: Model) -> None:
     with DeviceThread() as thread, pytest.raises(DeviceOutOfMemory):
         Engine(model.manifest, Small(model, 100), thread).upscale(np.zeros((200, 200, 3), np.uint8), 2)
 
 
-def test_two_models_share_a_device_and_no_batch() -> None:
+def test_two_models_share_a_device_but_never_a_batch() -> None:
     one, other = Scripted(), Scripted()
     one.gate.clear()
     with DeviceThread() as thread:

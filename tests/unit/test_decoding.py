@@ -1,4 +1,4 @@
-"""The children that decode: what they may do, and what becomes of an image that kills one."""
+"""Child processes that decode images: how they are confined, and what happens when one hangs or dies."""
 
 import json
 import os
@@ -89,7 +89,7 @@ def children() -> list[psutil.Process]:
     return [one for one in alive if "upres.worker.imaging.decoder" in one.cmdline()]
 
 
-def test_a_confined_process_can_do_nothing(tmp_path: Path) -> None:
+def test_a_confined_process_cannot_use_files_sockets_or_other_processes(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.touch()
     with subprocess.Popen(["sleep", "60"]) as victim:
@@ -104,14 +104,14 @@ def test_a_confined_process_can_do_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [kept]
 
 
-def test_memory_is_limited() -> None:
+def test_a_confined_process_has_limited_memory() -> None:
     code = f"from upres.worker.imaging.decoder import confine\nconfine({BASE_BYTES})\nbytearray({BASE_BYTES})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)
     assert done.stderr.strip().endswith("MemoryError")
 
 
-def test_where_it_cannot_be_confined_nothing_is_decoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without libseccomp, say; the worker does not start, and says why."""
+def test_nothing_is_decoded_when_confinement_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For example without libseccomp: the worker does not start, and the error gives the reason."""
     (tmp_path / "pyseccomp.py").write_text("raise RuntimeError('there is no libseccomp')")
     start: Any = subprocess.Popen
 
@@ -125,7 +125,9 @@ def test_where_it_cannot_be_confined_nothing_is_decoded(monkeypatch: pytest.Monk
         Decoders(1, 100).decode(encoded(Image.new("RGB", (4, 4)), "PNG"), 100)
 
 
-def test_it_knows_nothing_of_the_workers_environment(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_does_not_inherit_the_environment_of_the_worker(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     decoders.decode(encoded(Image.new("RGB", (4, 4)), "PNG"), 100)
     [child] = children()
@@ -136,7 +138,9 @@ def test_it_knows_nothing_of_the_workers_environment(decoders: Decoders, monkeyp
 
 @pytest.mark.parametrize("name", ["coffee.png", "chelsea.png"])
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF", "GIF"])
-def test_the_same_comes_out_as_without(decoders: Decoders, name: str, format: str) -> None:
+def test_a_child_process_decodes_the_same_pixels_as_the_worker_would(
+    decoders: Decoders, name: str, format: str
+) -> None:
     with Image.open(SAMPLES / name) as image:
         data = encoded(image.convert("RGB"), format)
     here, there = images.decode(data, 10**6), decoders.decode(data, 10**6)
@@ -144,7 +148,7 @@ def test_the_same_comes_out_as_without(decoders: Decoders, name: str, format: st
     assert (here.gray, here.format, here.icc) == (there.gray, there.format, there.icc)
 
 
-def test_alpha_gray_and_profile_come_along(decoders: Decoders) -> None:
+def test_a_child_process_returns_alpha_gray_flag_and_icc_profile(decoders: Decoders) -> None:
     image = Image.new("LA", (30, 20), (7, 9))
     here, there = (
         decode(encoded(image, "PNG", icc_profile=b"profile"), 1000) for decode in (images.decode, decoders.decode)
@@ -156,7 +160,7 @@ def test_alpha_gray_and_profile_come_along(decoders: Decoders) -> None:
     assert there.icc == b"profile"
 
 
-def test_errors_come_as_what_they_are(decoders: Decoders) -> None:
+def test_errors_of_a_child_process_keep_their_type(decoders: Decoders) -> None:
     data = encoded(Image.new("RGB", (100, 100)), "PNG")
     with pytest.raises(TooManyPixels, match="100×100"):
         decoders.decode(data, 9999)
@@ -164,7 +168,7 @@ def test_errors_come_as_what_they_are(decoders: Decoders) -> None:
         decoders.decode(data[:60], 10000)
 
 
-def test_too_much_memory_fails_that_image_alone(decoders: Decoders) -> None:
+def test_an_image_that_needs_too_much_memory_fails_alone(decoders: Decoders) -> None:
     huge = encoded(Image.new("1", (40_000, 40_000)), "PNG")
     with pytest.raises((UndecodableImage, TooManyPixels)):
         decoders.decode(huge, 10**12)
@@ -174,7 +178,7 @@ def test_too_much_memory_fails_that_image_alone(decoders: Decoders) -> None:
     assert decoders.decode(encoded(Image.new("RGB", (4, 4)), "PNG"), 100).size == (4, 4)
 
 
-def test_one_that_hangs_or_dies_is_replaced(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_that_hangs_or_is_killed_is_replaced(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "DECODE_SECONDS", 3)
     data = encoded(Image.new("RGB", (4, 4)), "PNG")
     decoders.decode(data, 100)
@@ -197,7 +201,7 @@ def test_one_that_hangs_or_dies_is_replaced(decoders: Decoders, monkeypatch: pyt
         {"format": "exe"}, {"shape": "x"}, {"code": "nothing"}, {"code": 7, "message": None},
     ],
 )  # fmt: skip
-def test_a_child_that_was_taken_over_is_not_believed(
+def test_an_invalid_response_header_of_a_child_process_is_rejected(
     decoders: Decoders, monkeypatch: pytest.MonkeyPatch, header: dict[str, object]
 ) -> None:
     data = encoded(Image.new("RGB", (4, 4)), "PNG")
@@ -208,10 +212,10 @@ def test_a_child_that_was_taken_over_is_not_believed(
         decoders.decode(data, 100)
     monkeypatch.undo()
     other = encoded(Image.new("RGB", (5, 6), "red"), "PNG")
-    assert decoders.decode(other, 100).size == (5, 6)  # and not what was left of the first
+    assert decoders.decode(other, 100).size == (5, 6)  # the new response, not the rest of the first one
 
 
-def test_no_decoder_outlives_its_worker() -> None:
+def test_decoders_end_when_their_worker_is_killed() -> None:
     code = (
         "import os\nfrom upres.worker.imaging.decoding import Decoders\nfrom tests.fuzz import seeds\n"
         "d = Decoders(1, 10**6); d.decode(seeds()[0], 10**6)\nimport psutil\n"
@@ -221,7 +225,7 @@ def test_no_decoder_outlives_its_worker() -> None:
     wait_until(lambda: not psutil.pid_exists(int(done.stdout)), 10)
 
 
-def test_many_at_once(decoders: Decoders) -> None:
+def test_concurrent_images_are_decoded_by_at_most_two_child_processes(decoders: Decoders) -> None:
     files = [encoded(Image.new("L", (size, size), size), "PNG") for size in range(1, 60)]
     with ThreadPoolExecutor(8) as pool:
         pictures = list(pool.map(lambda data: decoders.decode(data, 10**6), files))

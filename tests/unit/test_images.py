@@ -1,4 +1,4 @@
-"""What is kept, changed and refused when images are read and written."""
+"""Reading and writing images: what is kept, converted and refused."""
 
 import io
 
@@ -24,7 +24,7 @@ def decode(data: bytes) -> images.Picture:
 
 
 def encode(picture: images.Picture, format: OutputFormat, factor: int = 1) -> bytes:
-    """The picture with every pixel repeated, as a file."""
+    """Encode the picture with every pixel repeated `factor` times in both directions."""
     encoder = ENCODERS.open(picture, factor, format)
     encoder.write(picture.pixels.repeat(factor, 0).repeat(factor, 1))
     return encoder.finish()
@@ -43,7 +43,7 @@ def test_a_photo_keeps_its_format_and_its_pixels(photo: Image.Image, pillow: str
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied_and_dropped(photo: Image.Image, orientation: int) -> None:
+def test_exif_orientation_is_applied_and_removed(photo: Image.Image, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(photo, "PNG", exif=exif)
@@ -53,8 +53,8 @@ def test_exif_orientation_is_applied_and_dropped(photo: Image.Image, orientation
     assert not opened(encode(picture, "png")).getexif()
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about the damage
-def test_damaged_exif_does_not_damage_the_image(photo: Image.Image) -> None:
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns about the damage
+def test_an_image_with_damaged_exif_is_still_decoded(photo: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "x" * 40
     data = encoded(photo, "JPEG", exif=exif)
@@ -74,7 +74,7 @@ def test_alpha_is_kept_and_enlarged(photo: Image.Image) -> None:
     assert (np.asarray(written.getchannel("A")) == np.asarray(expected)).all()
 
 
-def test_alpha_becomes_white_in_jpeg() -> None:
+def test_transparent_pixels_become_white_in_jpeg() -> None:
     clear = Image.new("RGBA", (16, 16), (200, 0, 0, 0))
     written = opened(encode(decode(encoded(clear, "PNG")), "jpeg"))
     assert written.mode == "RGB"
@@ -91,7 +91,7 @@ def test_grayscale_is_kept(photo: Image.Image, mode: str) -> None:
     assert (np.asarray(written.getchannel("L")) == np.asarray(photo.convert(mode).convert("L"))).all()
 
 
-def test_sixteen_bits_become_eight() -> None:
+def test_pixels_of_16_bits_are_converted_to_8_bits() -> None:
     ramp = np.linspace(0, 65535, 64 * 8).astype(np.uint16).reshape(8, 64)
     picture = decode(encoded(Image.fromarray(ramp), "PNG"))
     assert picture.gray
@@ -100,14 +100,14 @@ def test_sixteen_bits_become_eight() -> None:
     assert (picture.pixels[..., 0] == np.round(ramp / 257)).all()
 
 
-def test_a_transparent_value_of_sixteen_bits_becomes_alpha() -> None:
+def test_a_transparent_16_bit_value_becomes_an_alpha_channel() -> None:
     ramp = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
     picture = decode(encoded(Image.fromarray(ramp), "PNG", transparency=5000))
     assert picture.alpha is not None
     assert (picture.alpha == np.where(ramp == 5000, 0, 255)).all()
 
 
-def test_a_palette_becomes_colour(photo: Image.Image) -> None:
+def test_palette_images_are_converted_to_rgb(photo: Image.Image) -> None:
     palette = photo.quantize(16)
     picture = decode(encoded(palette, "PNG"))
     assert (picture.pixels == np.asarray(palette.convert("RGB"))).all()
@@ -117,14 +117,14 @@ def test_a_palette_becomes_colour(photo: Image.Image) -> None:
     assert transparent.alpha[0, 0] == 0
 
 
-def test_cmyk_becomes_rgb(photo: Image.Image) -> None:
+def test_cmyk_images_are_converted_to_rgb(photo: Image.Image) -> None:
     cmyk = photo.convert("CMYK")
     picture = decode(encoded(cmyk, "JPEG", quality=100))
     assert psnr(Image.fromarray(picture.pixels), cmyk.convert("RGB")) > 35
     assert picture.icc is None
 
 
-def test_a_cmyk_profile_that_does_not_fit_is_ignored(photo: Image.Image) -> None:
+def test_an_rgb_profile_in_a_cmyk_image_is_ignored(photo: Image.Image) -> None:
     picture = decode(encoded(photo.convert("CMYK"), "JPEG", quality=100, icc_profile=SRGB))
     assert psnr(Image.fromarray(picture.pixels), photo) > 30
     assert picture.icc is None
@@ -136,14 +136,14 @@ def test_the_icc_profile_is_kept(photo: Image.Image, format: OutputFormat) -> No
     assert opened(encode(picture, format)).info["icc_profile"] == SRGB
 
 
-def test_the_first_frame_of_an_animation_is_taken(photo: Image.Image) -> None:
+def test_the_first_frame_of_an_animation_is_decoded_accurately(photo: Image.Image) -> None:
     frames = [photo, ImageOps.invert(photo)]
     for format in ("PNG", "WEBP"):
         data = encoded(frames[0], format, save_all=True, append_images=frames[1:], lossless=True)
         assert psnr(Image.fromarray(decode(data).pixels), photo) > 40
 
 
-def test_metadata_does_not_survive(photo: Image.Image) -> None:
+def test_exif_and_comments_are_removed(photo: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x010E] = "secret place"
     data = encoded(photo, "JPEG", exif=exif, comment=b"secret comment")
@@ -153,7 +153,7 @@ def test_metadata_does_not_survive(photo: Image.Image) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"<html></html>", bytes(1000)])
-def test_what_is_not_an_image_is_said_to_be_none(data: bytes) -> None:
+def test_data_that_is_not_an_image_raises_not_an_image(data: bytes) -> None:
     with pytest.raises(NotAnImage, match="PNG, JPEG, WebP"):
         decode(data)
 
@@ -161,18 +161,18 @@ def test_what_is_not_an_image_is_said_to_be_none(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "name"), [(b"\xff\x0a" + bytes(20), "JPEG XL"), (b"%PDF-1.7", "PDF"), (b"<svg/>", "SVG")]
 )
-def test_other_formats_are_named(data: bytes, name: str) -> None:
+def test_the_error_names_the_unsupported_format(data: bytes, name: str) -> None:
     with pytest.raises(UnsupportedImage, match=name):
         decode(data)
 
 
-def test_jpeg_2000_is_named(photo: Image.Image) -> None:
+def test_the_error_for_jpeg_2000_names_the_format(photo: Image.Image) -> None:
     with pytest.raises(UnsupportedImage, match="JPEG 2000"):
         decode(encoded(photo, "JPEG2000"))
 
 
 @pytest.mark.parametrize(("pillow", "format"), [("GIF", "png"), ("BMP", "png"), ("TIFF", "png"), ("AVIF", "webp")])
-def test_formats_that_results_cannot_have_become_one_that_they_can(
+def test_input_formats_that_cannot_be_written_get_another_output_format(
     photo: Image.Image, pillow: str, format: OutputFormat
 ) -> None:
     data = encoded(photo, pillow)
@@ -181,7 +181,7 @@ def test_formats_that_results_cannot_have_become_one_that_they_can(
     assert (picture.pixels == np.asarray(opened(data).convert("RGB"))).all()
 
 
-def test_of_several_frames_the_first_counts(photo: Image.Image) -> None:
+def test_the_first_of_several_frames_is_decoded_in_every_format(photo: Image.Image) -> None:
     second = Image.new("RGB", photo.size, "red")
     for pillow in ("GIF", "TIFF", "WEBP", "PNG", "AVIF"):
         options = {"lossless": True} if pillow == "WEBP" else {"quality": 100} if pillow == "AVIF" else {}
@@ -189,14 +189,14 @@ def test_of_several_frames_the_first_counts(photo: Image.Image) -> None:
         assert psnr(Image.fromarray(picture.pixels), photo) > 25
 
 
-def test_pixels_of_other_kinds_are_refused_or_clipped() -> None:
+def test_float_pixels_are_refused_and_too_large_integers_are_clipped() -> None:
     with pytest.raises(UnsupportedImage, match="8 or 16 bits"):
         decode(encoded(Image.new("F", (8, 8), 0.5), "TIFF"))
     bright = Image.fromarray(np.full((8, 8), 70_000, np.int32), "I")
     assert (decode(encoded(bright, "TIFF")).pixels == 255).all()
 
 
-def test_a_huge_profile(photo: Image.Image) -> None:
+def test_an_icc_profile_larger_than_1_mib_is_refused(photo: Image.Image) -> None:
     large, huge = SRGB + bytes(1_000_000), SRGB + bytes(1_100_000)
     data = encoded(photo, "TIFF", icc_profile=large)
     assert opened(encode(decode(data), "png")).info["icc_profile"] == large
@@ -204,9 +204,9 @@ def test_a_huge_profile(photo: Image.Image) -> None:
         decode(encoded(photo, "TIFF", icc_profile=huge))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about the damage
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns about the damage
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
-def test_every_truncation_is_an_error_of_ours(photo: Image.Image, format: str) -> None:
+def test_every_truncated_file_raises_an_upres_error(photo: Image.Image, format: str) -> None:
     data = encoded(photo, format)
     for length in [*range(4, 64), *range(64, len(data) - 16, 97)]:
         with pytest.raises((TruncatedImage, NotAnImage, UnsupportedImage)):
@@ -214,7 +214,7 @@ def test_every_truncation_is_an_error_of_ours(photo: Image.Image, format: str) -
 
 
 def test_too_many_pixels_are_refused_before_decoding() -> None:
-    # A sound header that says 1001×1000, and then nothing: to decode it would fail.
+    # The second file has a valid header for 1001×1000 pixels but almost no pixel data: decoding it would fail.
     sound = encoded(Image.new("L", (1001, 1000)), "PNG")
     header = sound[: sound.index(b"IDAT") - 4]
     for data in (sound, header + sound[len(header) :][:20]):
@@ -222,12 +222,12 @@ def test_too_many_pixels_are_refused_before_decoding() -> None:
             decode(data)
 
 
-def test_a_bomb_is_too_many_pixels() -> None:
+def test_a_small_file_with_very_many_pixels_is_refused() -> None:
     with pytest.raises(TooManyPixels):
         decode(encoded(Image.new("1", (10000, 10000)), "PNG"))
 
 
-def test_results_that_do_not_fit_their_format_are_refused() -> None:
+def test_results_too_large_for_their_format_are_refused() -> None:
     formats.check_size((16383, 10), "webp")
     with pytest.raises(FormatLimit, match="png"):
         formats.check_size((16384, 10), "webp")
@@ -235,7 +235,7 @@ def test_results_that_do_not_fit_their_format_are_refused() -> None:
         formats.check_size((10, 65501), "jpeg")
 
 
-def test_bicubic_is_pillows() -> None:
+def test_bicubic_matches_the_result_of_pillow() -> None:
     with Image.open(SAMPLES / "coffee.png") as coffee:
         image = coffee.convert("RGB").crop((0, 0, 40, 30))
     expected = image.resize((160, 120), Image.Resampling.BICUBIC)
@@ -247,7 +247,7 @@ def test_bicubic_is_pillows() -> None:
     assert np.abs(np.concatenate(bands).astype(int) - np.asarray(expected)).max() <= 2
 
 
-def test_a_gray_webp_drops_its_gray_profile(photo: Image.Image) -> None:
+def test_a_gray_webp_is_written_without_its_icc_profile(photo: Image.Image) -> None:
     gray = decode(encoded(photo.convert("L"), "PNG", icc_profile=SRGB))
     assert "icc_profile" not in Image.open(io.BytesIO(encode(gray, "webp"))).info
     assert opened(encode(gray, "png")).info["icc_profile"] == SRGB

@@ -1,4 +1,4 @@
-"""The cache of converted networks."""
+"""The cache of networks that were converted for OpenVINO."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from upres.worker.engine.openvino_compute import OpenVinoCompute
 from upres.worker.model import Model
 
 
-def test_a_cached_network_is_the_same_and_a_damaged_one_is_made_again(weights: Model, tmp_path: Path) -> None:
+def test_a_cached_network_gives_equal_results_and_a_damaged_one_is_rebuilt(weights: Model, tmp_path: Path) -> None:
     window = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     expected = OpenVinoCompute(weights).start(2, [window])()
     for damaged in (False, False, True):

@@ -1,4 +1,4 @@
-"""PNG written in bands: any size, any mode, any bands, and every decoder agrees."""
+"""PngWriter writes a PNG band by band, in any size and mode; Pillow reads the same pixels."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +34,9 @@ def write(pixels: np.ndarray, heights: list[int], icc: bytes | None = None) -> b
     heights=st.lists(st.integers(1, 50), min_size=1, max_size=5),
     seed=st.integers(0, 99),
 )
-def test_what_was_written_is_read(size: tuple[int, int], channels: int, heights: list[int], seed: int) -> None:
+def test_written_pixels_are_read_back_unchanged(
+    size: tuple[int, int], channels: int, heights: list[int], seed: int
+) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
     image = Image.open(io.BytesIO(write(pixels, heights)))
     image.load()
@@ -42,7 +44,7 @@ def test_what_was_written_is_read(size: tuple[int, int], channels: int, heights:
     assert (np.asarray(image).reshape(pixels.shape) == pixels).all()
 
 
-def test_a_large_photo_in_many_slices() -> None:
+def test_a_large_photo_is_written_in_many_idat_chunks() -> None:
     with Image.open(SAMPLES / "astronaut.png") as photo:
         image = photo.convert("RGB").resize((2048, 2048), Image.Resampling.BICUBIC)
     data = write(np.asarray(image), [700], icc=b"profile")

@@ -1,4 +1,4 @@
-"""The client and processes: after a fork, with objects that went through pickle, and at the end of its own."""
+"""The client in several processes: connections after a fork, pickled objects and errors, and Ctrl-C."""
 
 import multiprocessing
 import os
@@ -28,7 +28,7 @@ PROBLEM = Problem(type="t", title="t", status=404, detail="No such job.", code="
 
 
 class Connections:
-    """A server with keep-alive that counts the connections on which it was asked."""
+    """A keep-alive HTTP server that records the client port of every request, one port for each connection."""
 
     def __init__(self) -> None:
         self.ports: list[int] = []
@@ -71,7 +71,7 @@ def ask(client: Client) -> None:
 
 
 def test_a_forked_process_opens_its_own_connections(connections: Connections) -> None:
-    """On a shared one, two processes would read each other's answers."""
+    """On a shared connection, two processes would read each other's responses."""
     with Client(connections.url) as client:
         ask(client)
         children = [multiprocessing.get_context("fork").Process(target=ask, args=(client,)) for _ in range(2)]
@@ -86,7 +86,7 @@ def test_a_forked_process_opens_its_own_connections(connections: Connections) ->
     assert len({first, *of_children}) == 3
 
 
-def test_a_client_and_its_results_go_to_other_processes(connections: Connections) -> None:
+def test_a_client_and_its_results_can_be_pickled(connections: Connections) -> None:
     with Client(connections.url, "a key") as client:
         copy = pickle.loads(pickle.dumps(Upscaled(client, "0" * 32, RESULT)))
         assert (copy.job_id, copy.result, copy.client.url) == ("0" * 32, RESULT, client.url)
@@ -115,8 +115,8 @@ def examples() -> list[UpresError]:
 
 
 @pytest.mark.parametrize("error", examples(), ids=lambda error: type(error).__name__)
-def test_errors_go_through_pickle(error: UpresError) -> None:
-    """An exception that cannot be restored makes multiprocessing.Pool wait for ever."""
+def test_errors_can_be_pickled_and_restored(error: UpresError) -> None:
+    """With an exception that cannot be unpickled, multiprocessing.Pool waits for ever."""
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.code, copy.retryable) == (type(error), str(error), error.code, error.retryable)
     assert copy.__dict__ == error.__dict__
@@ -126,7 +126,7 @@ def fail() -> None:
     raise RequestRefused(PROBLEM, retry_after=7)
 
 
-def test_an_error_of_a_process_pool_arrives() -> None:
+def test_an_error_raised_in_a_process_pool_reaches_the_caller() -> None:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn) as pool, pytest.raises(RequestRefused, match="No such job") as caught:
         pool.submit(fail).result(60)
@@ -134,7 +134,7 @@ def test_an_error_of_a_process_pool_arrives() -> None:
 
 
 class Stalling:
-    """A backend whose images are never completely saved."""
+    """A backend that writes half of a result and then waits, so that no image is completely saved."""
 
     def enlarge(self, image: str, callbacks: Callbacks) -> Output:
         def save(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Messages: what is accepted, what is refused and with which code; settings; the error tree."""
+"""Messages (which values are accepted or refused, with which error code), settings, and the tree of error classes."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def test_factors_are_accepted_as_number_and_as_text(factor: object) -> None:
     assert parse({**URL, "upscale_factor": factor}).upscale_factor == int(str(factor).strip()[0])
 
 
-def test_defaults() -> None:
+def test_request_fields_have_default_values() -> None:
     request = parse(URL)
     assert (request.upscale_factor, request.output_format, request.priority, request.model) == (
         4,
@@ -37,7 +37,7 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize(("given", "format"), [("JPG", "jpeg"), ("jpeg", "jpeg"), ("PNG", "png"), ("webp", "webp")])
-def test_formats_as_people_write_them(given: str, format: str) -> None:
+def test_output_format_ignores_case_and_accepts_jpg(given: str, format: str) -> None:
     assert parse({**URL, "output_format": given}).output_format == format
 
 
@@ -70,18 +70,18 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-def test_a_thousand_mistakes_are_not_listed() -> None:
+def test_a_thousand_unknown_fields_are_one_invalid_json_error() -> None:
     with pytest.raises(InvalidJson):
         parse({str(number): 0 for number in range(1000)})
 
 
-def test_every_field_has_a_code_and_says_what_is_right() -> None:
+def test_every_request_field_has_an_error_code_and_an_expected_value() -> None:
     fields = {name for model in (JobRequest, UploadRequest, EstimateRequest) for name in model.model_fields}
     assert set(CODES) == set(EXPECTED) == fields
 
 
 @pytest.mark.parametrize(("payload", "code", "says"), BAD)
-def test_a_bad_field_is_named_with_what_would_be_right(payload: dict[str, Any], code: str, says: str) -> None:
+def test_the_error_for_a_bad_field_says_what_is_expected(payload: dict[str, Any], code: str, says: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse(payload)
     assert caught.value.code == code
@@ -97,7 +97,7 @@ def test_all_bad_fields_are_listed() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"7", b"null", b"\xff\xfe", b"[" * 100_000])
-def test_what_is_no_json_object_is_said_to_be_none(body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_raises_invalid_json(body: bytes) -> None:
     with pytest.raises(InvalidJson):
         parse_json(body)
 
@@ -109,7 +109,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*JobRequest.model_fields, "other"]), json_values))
-def test_any_object_is_a_request_or_an_error_of_ours(payload: dict[str, Any]) -> None:
+def test_any_json_object_is_a_valid_request_or_raises_invalid_request(payload: dict[str, Any]) -> None:
     try:
         request = parse(payload)
     except InvalidRequest:
@@ -136,7 +136,7 @@ MESSAGES: list[BaseModel] = [
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-def test_every_message_survives_the_wire(message: BaseModel) -> None:
+def test_every_message_is_immutable_and_unchanged_by_json(message: BaseModel) -> None:
     kind = type(message)
     assert kind.model_validate_json(message.model_dump_json(exclude_none=True)) == message
     with pytest.raises(ValidationError, match="frozen"):
@@ -150,26 +150,26 @@ def kinds(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 @pytest.mark.parametrize("kind", [Settings, *kinds(StrictModel), *kinds(TolerantModel)], ids=lambda kind: kind.__name__)
-def test_every_field_is_documented(kind: type[BaseModel]) -> None:
+def test_every_field_has_a_description(kind: type[BaseModel]) -> None:
     assert [name for name, field in kind.model_fields.items() if not field.description] == []
 
 
 @pytest.mark.parametrize(
     "received", [*MESSAGES[3:5], Cancelled(job_id="0" * 32)], ids=lambda received: type(received).__name__
 )
-def test_what_a_newer_version_tells_is_understood(received: BaseModel) -> None:
+def test_unknown_fields_of_a_newer_version_are_ignored(received: BaseModel) -> None:
     newer = {**received.model_dump(mode="json"), "invented_later": 1}
     assert type(received).model_validate_json(json.dumps(newer)) == received
 
 
 @pytest.mark.parametrize("field", [*JobRequest.model_fields, "\ud800"])
-def test_half_a_character_is_a_problem(field: str) -> None:
+def test_an_unpaired_surrogate_raises_invalid_request(field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_json(json.dumps({"image_key": "uploads/x", field: "http://a/\ud800"}).encode())
     json.dumps(caught.value.errors, ensure_ascii=False).encode()
 
 
-def test_error_codes_are_stable_and_in_the_docstring() -> None:
+def test_error_codes_are_listed_in_the_module_docstring() -> None:
     import upres.core.errors
 
     codes = {kind.code: kind for kind in tree() if kind.__module__ == "upres.core.errors" and "code" in vars(kind)}
@@ -180,7 +180,7 @@ def test_error_codes_are_stable_and_in_the_docstring() -> None:
         assert 400 <= kind.status < 600
 
 
-def test_only_what_may_pass_is_retryable() -> None:
+def test_only_temporary_errors_are_retryable() -> None:
     retryable = {kind.code for kind in tree() if kind.retryable and kind.__module__ == "upres.core.errors"} - {
         UpresError.code
     }
@@ -190,7 +190,7 @@ def test_only_what_may_pass_is_retryable() -> None:
     assert retryable == unavailable | worker | limits | {"url_unreachable"}
 
 
-def test_settings_come_from_the_environment() -> None:
+def test_settings_are_read_from_environment_variables() -> None:
     settings = Settings.from_environment(
         {
             "UPRES_MAX_INPUT_MEGAPIXELS": "8",
@@ -214,6 +214,6 @@ def test_settings_come_from_the_environment() -> None:
         ("UPRES_FETCH_PRIVATE_NETWORKS", "10.0.0.1/8"),
     ],
 )
-def test_a_bad_setting_is_named(name: str, value: str) -> None:
+def test_the_error_names_the_invalid_setting(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         Settings.from_environment({name: value})

@@ -1,4 +1,4 @@
-"""Server-side request forgery: no spelling of an inner address, by no way, leads to a connection there."""
+"""Server-side request forgery: fetch() never connects to an internal address, however the URL spells it."""
 
 import socket
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ SERVER = FetchPolicy((ip_network(f"{IMAGE_HOST}/32"),))
 
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The addresses of all connections that were tried; only those to the test's own server are made."""
+    """Records the address of every attempted connection; only connections to the test's own server succeed."""
     tried: list[str] = []
     connect = socket.socket.connect
 
@@ -34,7 +34,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def inside(tried: list[str]) -> list[str]:
-    """Those that lead inside, the test's own server excepted."""
+    """The internal addresses among `tried`, without the test's own server."""
     return [
         one
         for one in tried
@@ -46,20 +46,20 @@ def hosts() -> list[str]:
     return [spelling for address in ipv4() for spelling in spellings(address)] + [f"[{address}]" for address in ipv6()]
 
 
-def test_there_are_enough() -> None:
+def test_more_than_1000_spellings_are_tested() -> None:
     assert len(hosts()) > 1000
     assert len({ip_address(text) for text in METADATA}) == len(METADATA)
 
 
 @pytest.mark.parametrize("port", ["", ":80", ":443"])
-def test_direct(connections: list[str], port: str) -> None:
+def test_no_internal_address_in_a_url_is_connected_to(connections: list[str], port: str) -> None:
     for host in hosts():
         with pytest.raises(FetchError):
             fetch(f"http://{host}{port}/image.png", 1000, seconds=5)
     assert inside(connections) == []
 
 
-def test_by_redirect(connections: list[str]) -> None:
+def test_no_redirect_to_an_internal_address_is_followed(connections: list[str]) -> None:
     target = ""
 
     def answer(handler: Any) -> None:
@@ -70,7 +70,7 @@ def test_by_redirect(connections: list[str]) -> None:
 
     with http_server(answer) as url:
         for host in hosts():
-            target = f"http://{host.encode().decode('latin-1')}/"  # headers are bytes, whatever they mean
+            target = f"http://{host.encode().decode('latin-1')}/"  # the header is sent as UTF-8 bytes
             with pytest.raises(FetchError):
                 fetch(url, 1000, SERVER, seconds=5)
     assert inside(connections) == []
@@ -78,7 +78,7 @@ def test_by_redirect(connections: list[str]) -> None:
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, answers: Iterator[list[str]]) -> None:
-    """A resolver that gives these answers, one after the other."""
+    """Replace DNS resolution: each call returns the next list of addresses."""
 
     def getaddrinfo(host: str, port: int, *rest: Any, **options: Any) -> list[Any]:
         return [
@@ -89,8 +89,10 @@ def resolving(monkeypatch: pytest.MonkeyPatch, answers: Iterator[list[str]]) -> 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
-def test_by_name(connections: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that leads inside, alone or beside a public address, in either order."""
+def test_a_host_name_with_an_internal_address_is_refused(
+    connections: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS returns an internal address, alone or with a public address, in either order."""
     for address in map(str, (*ipv4(), *ipv6())):
         for answer in ([address], ["93.184.215.14", address], [address, "2606:2800:21f:cb07:6820:80da:af6b:8b2c"]):
             resolving(monkeypatch, iter([answer]))
@@ -99,8 +101,10 @@ def test_by_name(connections: list[str], monkeypatch: pytest.MonkeyPatch) -> Non
     assert connections == []
 
 
-def test_by_rebinding(connections: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Public when it is checked, inside a moment later: the address that was checked is the one connected to."""
+def test_dns_rebinding_does_not_reach_an_internal_address(
+    connections: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS returns a public address first and an internal one later; fetch() connects to the address that it checked."""
     for address in map(str, ipv4()):
         resolving(monkeypatch, iter([["93.184.215.14"], [address], [address]]))
         with pytest.raises(FetchError):
@@ -108,8 +112,8 @@ def test_by_rebinding(connections: list[str], monkeypatch: pytest.MonkeyPatch) -
     assert set(connections) == {"93.184.215.14"}
 
 
-def test_public_addresses_are_tried(connections: list[str]) -> None:
-    """The guard refuses what it should, and not everything."""
+def test_public_addresses_are_connected_to(connections: list[str]) -> None:
+    """The address check does not refuse every address."""
     for host in ("93.184.215.14", "[2606:2800:21f:cb07:6820:80da:af6b:8b2c]", "8.8.8.8"):
         with pytest.raises(FetchError, match="does not answer"):
             fetch(f"http://{host}/", 1000, seconds=5)
@@ -117,14 +121,16 @@ def test_public_addresses_are_tried(connections: list[str]) -> None:
 
 
 @pytest.mark.parametrize("port", [1, 22, 79, 81, 444, 6379, 8080, 65535])
-def test_other_ports(connections: list[str], port: int) -> None:
+def test_ports_other_than_80_and_443_are_refused(connections: list[str], port: int) -> None:
     with pytest.raises(UrlRefused, match=r"port \d+ is not allowed|not public"):
         fetch(f"http://93.184.215.14:{port}/", 1000, seconds=5)
     assert connections == []
 
 
-def test_no_proxy_is_asked(connections: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A proxy would connect where this process would not; nor are passwords of .netrc sent."""
+def test_proxy_variables_and_netrc_are_ignored(
+    connections: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A proxy could connect to refused addresses; passwords from .netrc must not be sent either."""
     (tmp_path / "netrc").write_text("default login somebody password secret")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     sent: list[str | None] = []
@@ -146,7 +152,9 @@ def test_no_proxy_is_asked(connections: list[str], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("host", ["example.org", "EXAMPLE.org.", "a.images.example.net"])
-def test_allowed_hosts(connections: list[str], monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_only_hosts_of_the_allowlist_are_connected_to(
+    connections: list[str], monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
     resolving(monkeypatch, iter([["93.184.215.14"]] * 9))
     policy = FetchPolicy(hosts=("example.org", ".images.example.net"))
     with pytest.raises(FetchError, match="does not answer"):

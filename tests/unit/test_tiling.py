@@ -1,4 +1,4 @@
-"""Tiles cover an image exactly once, and tiled equals untiled."""
+"""Tiles: their cores cover the image exactly once, and the tiled result equals the untiled result."""
 
 from collections.abc import Iterator
 
@@ -33,7 +33,7 @@ def test_all_windows_of_an_image_have_one_shape(height: int, width: int, size_an
 
 
 @pytest.mark.parametrize(("height", "width"), [(1080, 1920), (2160, 3840), (4000, 6000), (1200, 1804), (1000, 1000)])
-def test_large_images_cost_little_more_than_their_pixels(height: int, width: int) -> None:
+def test_tiles_of_large_images_compute_at_most_30_percent_more_pixels(height: int, width: int) -> None:
     tiles = tiling.plan(height, width, TILE, 35)
     rows, columns, _, _ = tiles[0]
     computed = len(tiles) * (rows.stop - rows.start) * (columns.stop - columns.start)
@@ -41,7 +41,9 @@ def test_large_images_cost_little_more_than_their_pixels(height: int, width: int
 
 
 @given(height=sides, width=sides, size_and_halo=sizes_and_halos)
-def test_every_core_has_its_halo_or_the_border(height: int, width: int, size_and_halo: tuple[int, int]) -> None:
+def test_every_core_has_a_full_halo_except_at_the_image_border(
+    height: int, width: int, size_and_halo: tuple[int, int]
+) -> None:
     size, halo = size_and_halo
     for tile in tiling.plan(height, width, size, halo):
         axes = [(tile.window_rows, tile.core_rows, height), (tile.window_columns, tile.core_columns, width)]
@@ -54,7 +56,7 @@ def test_every_core_has_its_halo_or_the_border(height: int, width: int, size_and
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tiny convolutions on two threads mostly wait for each other."""
+    """Use one torch thread: with two threads, small convolutions mostly wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -68,7 +70,9 @@ def one_thread() -> Iterator[None]:
     slack=st.integers(1, 20),
     seed=st.integers(0, 2**16),
 )
-def test_tiled_equals_untiled(height: int, width: int, factor: int, slack: int, seed: int) -> None:
+def test_the_tiled_result_equals_the_untiled_result(
+    height: int, width: int, factor: int, slack: int, seed: int
+) -> None:
     torch.manual_seed(seed)
     network = networks.EDSR(factor, width=4, depth=2).eval()
     halo = 2 * 2 + 3
@@ -89,18 +93,18 @@ def test_tiled_equals_untiled(height: int, width: int, factor: int, slack: int, 
 
 
 @pytest.mark.parametrize(("height", "width", "size", "halo"), [(0, 5, 9, 1), (5, 0, 9, 1), (5, 5, 2, 1), (5, 5, 9, -1)])
-def test_senseless_plans_are_refused(height: int, width: int, size: int, halo: int) -> None:
+def test_invalid_tiling_parameters_are_refused(height: int, width: int, size: int, halo: int) -> None:
     with pytest.raises(ValueError, match="cannot tile"):
         tiling.plan(height, width, size, halo)
 
 
-def test_the_manifest_states_the_networks_receptive_radius(model: Model) -> None:
-    """One pixel changed in the input changes the output out to the radius, and no further."""
+def test_the_manifest_states_the_receptive_radius_of_the_network(model: Model) -> None:
+    """A change of one input pixel changes the output up to the radius, and no further."""
     network = model.manifest.networks[0]
     radius = network.margin
     assert radius == network.receptive_radius
     module = networks.EDSR(2, width=4, depth=network.parameters["depth"]).eval().double()
-    for parameter in module.parameters():  # no negative weights and no biases: nothing cancels, is cut off or drowns
+    for parameter in module.parameters():  # positive weights and no biases: no difference cancels or gets lost
         torch.nn.init.constant_(parameter, 0.1 if parameter.ndim == 4 else 0.0)
     side = 2 * radius + 5
     image = torch.zeros(1, 3, side, side, dtype=torch.float64)

@@ -1,1 +1,1 @@
-"""The deployment on AWS, as far as it can be tried without AWS."""
+"""Tests of the AWS deployment that need no AWS account: moto simulates the AWS services."""

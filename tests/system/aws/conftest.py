@@ -1,4 +1,4 @@
-"""The stack as osls packages it, and deployed by osls itself to moto, which stands for AWS."""
+"""Fixtures: osls packages serverless.yml, and deploys it to moto, which simulates AWS on this machine."""
 
 import json
 import logging
@@ -22,19 +22,19 @@ Template = dict[str, Any]
 
 
 class Aws:
-    """Somebody's account, at an address of this machine."""
+    """A simulated AWS account; `url` is the address of the moto server."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def client(self, service: str) -> Any:
-        """A client of a service, with all rights."""
+        """Return a boto3 client of the service, with all permissions."""
         session: Any = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
         return session.client(service, endpoint_url=self.url)
 
 
 def osls(*arguments: str, **environment: str) -> None:
-    """Run it as the Makefile does."""
+    """Run osls in the version that the Makefile names; fail the test if osls fails."""
     [version] = re.findall(r"osls@[\d.]+", (ROOT / "Makefile").read_text())
     command = ["npx", "--yes", version, *arguments, "--stage", "example"]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
@@ -45,7 +45,7 @@ def osls(*arguments: str, **environment: str) -> None:
 def aws() -> Iterator[Aws]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with pytest.MonkeyPatch.context() as patch:
-        # AWS looks at the syntax of a template only; moto takes every remark of cfn-lint for an error.
+        # AWS validates only the syntax of a template; moto would reject it for any warning of cfn-lint.
         patch.setattr(CloudFormationBackend, "validate_template", lambda self, template: [])
         server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         server.start()
@@ -56,7 +56,7 @@ def aws() -> Iterator[Aws]:
 
 @pytest.fixture(scope="package")
 def packaged(aws: Aws, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is deployed: the template, and what the functions consist of."""
+    """The folder that osls packaged: the CloudFormation template and the archives of the Lambda functions."""
     folder = tmp_path_factory.mktemp("package")
     certificate = aws.client("acm").request_certificate(DomainName="upres.example.org")["CertificateArn"]
     osls("package", "--package", str(folder), "--param", f"certificate={certificate}")
@@ -71,7 +71,7 @@ def template(packaged: Path) -> Template:
 
 @pytest.fixture(scope="package")
 def stack(aws: Aws, packaged: Path) -> dict[str, str]:
-    """What was made of the template: logical → physical id."""
+    """Deploy the template to moto; return the physical id of each resource that moto created, by logical id."""
     account = {"AWS_ENDPOINT_URL": aws.url, "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     osls("deploy", "--package", str(packaged), **account)
     found = aws.client("cloudformation").describe_stack_resources(StackName="upres-example")["StackResources"]

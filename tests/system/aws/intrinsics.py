@@ -1,4 +1,4 @@
-"""What CloudFormation makes of Ref, Fn::GetAtt, Fn::Sub and Fn::Join."""
+"""Evaluates the CloudFormation functions Ref, Fn::GetAtt, Fn::Sub and Fn::Join, as CloudFormation does."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ PSEUDO = {"AWS::AccountId": ACCOUNT, "AWS::Partition": "aws", "AWS::Region": REG
 
 
 def resolved(value: Any, known: Mapping[str, str]) -> Any:
-    """The value without functions: `Name` and `Name.Attribute` are looked up, and stand for themselves else."""
+    """Return the value with its functions evaluated; a `Name` or `Name.Attribute` that `known` lacks stays as text."""
 
     def look_up(name: str) -> str:
         return PSEUDO.get(name) or known.get(name, name)

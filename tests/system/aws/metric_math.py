@@ -1,4 +1,4 @@
-"""What CloudWatch makes of the expressions and thresholds in infra/aws, whose syntax is also Python's."""
+"""Evaluates the metric expressions and alarm thresholds of infra/aws as CloudWatch does; they are valid Python too."""
 
 import operator
 from collections.abc import Callable
@@ -17,7 +17,7 @@ FUNCTIONS = {
 
 
 def value(metrics: list[dict[str, Any]], given: dict[str, float | None]) -> float | None:
-    """The one expression, with these values of its metrics; None is no data, and makes no data."""
+    """Return the value of the only expression for these metric values; None means no data, as input and as result."""
     [expression] = [metric["Expression"] for metric in metrics if metric["ReturnData"]]
     assert {metric["Id"] for metric in metrics if "MetricStat" in metric} == set(given)
     try:
@@ -28,7 +28,7 @@ def value(metrics: list[dict[str, Any]], given: dict[str, float | None]) -> floa
 
 
 def fires(alarm: dict[str, Any], given: dict[str, float | None]) -> bool:
-    """Whether these values, told often enough, bring the alarm about."""
+    """Return whether the alarm fires if its metrics keep these values for all evaluation periods."""
     result = value(alarm["Metrics"], given)
     if result is None:
         return bool(alarm["TreatMissingData"] == "breaching")

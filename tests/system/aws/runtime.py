@@ -1,4 +1,4 @@
-"""Lambda on this machine: AWS's own runtime for Python, and the API that gives it events.
+"""Lambda on this machine: AWS's own runtime client for Python, and a local Runtime API that sends it events.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -21,15 +21,15 @@ from infra.aws import bundle
 
 NAME = "upres-test"
 ANSWER_SECONDS = 60
-"""Longer than API Gateway waits."""
+"""Timeout of one invocation; longer than the timeout of API Gateway."""
 
 
 class FunctionFailed(Exception):
-    """The function raised, or never began; the message is what it told the API of it."""
+    """The function raised an exception or did not start; the message is what the runtime reported to the API."""
 
 
 class Lambda:
-    """A function under the real runtime. One event at a time, as on Lambda."""
+    """A function that runs under the real Lambda runtime and handles one event at a time, as on Lambda."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path, api: "Api") -> None:
         self.process = process
@@ -37,7 +37,7 @@ class Lambda:
         self._api = api
 
     def invoke(self, event: object) -> Any:
-        """What the function answers; FunctionFailed when it does not."""
+        """Send the event; return the response of the function. Raises FunctionFailed on an error or a timeout."""
         self._api.events.put(json.dumps(event))
         try:
             kind, body = self._api.answers.get(timeout=ANSWER_SECONDS)
@@ -48,13 +48,13 @@ class Lambda:
         return json.loads(body)
 
     def log(self) -> list[str]:
-        """All that the function has printed."""
+        """Return the lines that the function printed so far."""
         return self._log.read_text().splitlines()
 
 
 @contextmanager
 def running(handler: str, environment: Mapping[str, str], folder: Path, around: str = "") -> Iterator[Lambda]:
-    """The function of this name, of nothing but the files that are bundled, and a module `around` with this source."""
+    """Run this handler with only the bundled files in `folder`, plus a module `around` with the given source."""
     bundle.copy_sources(folder)
     (folder / "around.py").write_text(around)
     log = folder / "log"
@@ -74,7 +74,7 @@ def running(handler: str, environment: Mapping[str, str], folder: Path, around: 
 
 
 def _environment(environment: Mapping[str, str], address: str) -> dict[str, str]:
-    """What Lambda sets, and nothing that this process knows of another upres."""
+    """Return the variables that Lambda sets, and the inherited ones except UPRES_* and AWS_*."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("UPRES_", "AWS_"))}
     reserved = {
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
@@ -86,7 +86,7 @@ def _environment(environment: Mapping[str, str], address: str) -> dict[str, str]
 
 
 class Api(ThreadingHTTPServer):
-    """Hands out events, and takes answers."""
+    """A local Lambda Runtime API: it sends events to the runtime and collects the responses."""
 
     daemon_threads = True
     block_on_close = False
@@ -100,19 +100,19 @@ class Api(ThreadingHTTPServer):
         self._thread.start()
 
     def server_close(self) -> None:
-        """At the end of the block."""
+        """Stop the server thread; called at the end of the `with` block."""
         self.shutdown()
         self._thread.join()
         super().server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The four requests of a runtime."""
+    """Handles the four requests of a Lambda runtime: next event, response, error, initialisation error."""
 
     server: Api
 
     def do_GET(self) -> None:
-        """…/invocation/next: the next event, however long it takes."""
+        """…/invocation/next: wait without a timeout for the next event, and send it."""
         event = self.server.events.get().encode()
         self.send_response(200)
         self.send_header("Lambda-Runtime-Aws-Request-Id", str(uuid.uuid4()))
@@ -120,13 +120,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header(
             "Lambda-Runtime-Invoked-Function-Arn", f"arn:aws:lambda:us-east-1:012345678901:function:{NAME}"
         )
-        self.send_header("Content-Type", "application/json")  # the runtime crashes without
+        self.send_header("Content-Type", "application/json")  # the runtime crashes without this header
         self.send_header("Content-Length", str(len(event)))
         self.end_headers()
         self.wfile.write(event)
 
     def do_POST(self) -> None:
-        """…/invocation/{id}/response, …/invocation/{id}/error, …/init/error."""
+        """…/invocation/{id}/response, …/invocation/{id}/error, …/init/error: store what the runtime reports."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.answers.put((self.path.rpartition("/")[2], body.decode()))
         self.send_response(202)
@@ -134,4 +134,4 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nobody reads it."""
+        """Write no access log."""

@@ -1,4 +1,4 @@
-"""Who is told what, and what there is to read about it."""
+"""The CloudWatch alarms: when each one fires, whom it notifies, and its entry in docs/operations.md."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ from upres.function.backlog import UNITS
 
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:upres-alarms"
 SCALE = {"FirstAlarm", "EaseAlarm", "LastAlarm"}
-"""These call workers, and nobody else."""
+"""Alarms that only start scaling of the workers; they notify nobody."""
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def alarms(template: Template) -> dict[str, Any]:
     return {name: resolved(one["Properties"], {}) for name, one in found.items()}
 
 
-def test_each_alarm_says_where_to_read_on(alarms: dict[str, Any]) -> None:
+def test_each_alarm_notifies_the_topic_and_links_to_its_runbook_entry(alarms: dict[str, Any]) -> None:
     text = (ROOT / "docs/operations.md").read_text()
     entries = {title.lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
     for name in alarms.keys() - SCALE:
@@ -32,12 +32,12 @@ def test_each_alarm_says_where_to_read_on(alarms: dict[str, Any]) -> None:
 
 
 def metrics(alarm: dict[str, Any]) -> list[dict[str, Any]]:
-    """All that it looks at."""
+    """Return the metrics that the alarm watches."""
     return [one["MetricStat"]["Metric"] for one in alarm.get("Metrics", []) if "MetricStat" in one] or [alarm]
 
 
-def test_what_is_looked_at_is_told(alarms: dict[str, Any]) -> None:
-    """The backlog function's metrics, by that function's name."""
+def test_alarms_watch_exactly_the_metrics_that_the_backlog_function_logs(alarms: dict[str, Any]) -> None:
+    """The alarms select them by the dimension FunctionName."""
     ours = [one for alarm in alarms.values() for one in metrics(alarm) if one["Namespace"] == "upres"]
     assert {one["MetricName"] for one in ours} == set(UNITS)
     for one in ours:
@@ -45,31 +45,33 @@ def test_what_is_looked_at_is_told(alarms: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("waiting", "ready", "tells"), [(0, 0, False), (3, 0, True), (3, 1, False)])
-def test_somebody_hears_that_nobody_works(alarms: dict[str, Any], waiting: float, ready: float, tells: bool) -> None:
+def test_an_alarm_fires_when_jobs_wait_and_no_worker_is_ready(
+    alarms: dict[str, Any], waiting: float, ready: float, tells: bool
+) -> None:
     assert fires(alarms["NoWorkerAlarm"], {"waiting": waiting, "ready": ready}) == tells
 
 
 @pytest.mark.parametrize(("gateways", "balancer", "tells"), [(None, None, False), (None, 6, True), (3, 3, True)])
-def test_somebody_hears_of_server_errors(
+def test_an_alarm_fires_on_server_errors_of_gateways_and_load_balancer(
     alarms: dict[str, Any], gateways: float | None, balancer: float | None, tells: bool
 ) -> None:
     assert fires(alarms["GatewayAnswersAlarm"], {"gateways": gateways, "balancer": balancer}) == tells
 
 
-def test_the_worse_node_counts(alarms: dict[str, Any]) -> None:
-    """After a failover the second one is the primary."""
+def test_an_alarm_fires_when_only_one_redis_node_exceeds_the_threshold(alarms: dict[str, Any]) -> None:
+    """After a failover the second node is the primary, so the alarm has to watch both nodes."""
     for name in ("QueueMemoryAlarm", "QueueEvictionsAlarm", "QueueProcessorAlarm"):
         assert fires(alarms[name], {"one": 0, "two": 99})
         assert not fires(alarms[name], {"one": 0, "two": 0})
 
 
-def test_silence_is_an_alarm_too(alarms: dict[str, Any]) -> None:
+def test_an_alarm_fires_when_the_backlog_function_sends_no_metrics(alarms: dict[str, Any]) -> None:
     silent = alarms["BacklogUnknownAlarm"]
     assert (silent["Statistic"], silent["TreatMissingData"]) == ("SampleCount", "breaching")
 
 
-def test_aws_takes_the_alarms(aws: Aws, alarms: dict[str, Any]) -> None:
-    """Their API, that is, in moto: its CloudFormation does not know them."""
+def test_the_cloudwatch_api_accepts_every_alarm(aws: Aws, alarms: dict[str, Any]) -> None:
+    """The API is moto's; the test calls it directly because moto's CloudFormation does not support alarms."""
     cloudwatch = aws.client("cloudwatch")
     for name, alarm in alarms.items():
         cloudwatch.put_metric_alarm(AlarmName=name, **alarm)

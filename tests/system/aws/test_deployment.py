@@ -1,4 +1,4 @@
-"""What osls makes in an account, asked for where moto can tell, and read in the template where it cannot."""
+"""The resources that osls deploys: checked through moto's API, or in the template where moto lacks the type."""
 
 import re
 from datetime import timedelta
@@ -32,17 +32,19 @@ NOT_IN_MOTO = {
     "AWS::S3::BucketPolicy": "read in the template below; of the other bucket, osls writes it",
     "AWS::SecretsManager::Secret": "test_queue.py reads them in the template",
 }
-"""Types that moto's CloudFormation passes over, and what is done about them."""
+"""Resource types that moto's CloudFormation does not create → the reason to skip them, or where they are tested."""
 
 
-def test_all_is_deployed_but_what_moto_does_not_know(stack: dict[str, str], template: Template) -> None:
+def test_every_resource_is_deployed_except_types_unknown_to_moto(stack: dict[str, str], template: Template) -> None:
     types = {name: one["Type"] for name, one in template["Resources"].items()}
     assert {type for name, type in types.items() if name not in stack} == set(NOT_IN_MOTO)
     assert not {types[name] for name in stack} & set(NOT_IN_MOTO)
 
 
-def test_the_bucket_is_nobodys_and_lends_itself_by_links(stack: dict[str, str], template: Template) -> None:
-    """Of a bucket, moto makes little more than its name; what becomes of objects is in tests/test_housekeeping.py."""
+def test_the_bucket_is_private_requires_tls_and_allows_cors_get_and_put(
+    stack: dict[str, str], template: Template
+) -> None:
+    """Read in the template; tests/system/test_housekeeping.py tests the lifecycle rules of the bucket."""
     assert stack["Bucket"]
     bucket = template["Resources"]["Bucket"]["Properties"]
     block = bucket["PublicAccessBlockConfiguration"]
@@ -54,7 +56,7 @@ def test_the_bucket_is_nobodys_and_lends_itself_by_links(stack: dict[str, str], 
 
 
 def variables(aws: Aws, template: Template) -> dict[str, dict[str, str]]:
-    """The environment of each part."""
+    """Return the environment variables of each function and container, by name of the part."""
     found: dict[str, dict[str, str]] = {}
     for one in aws.client("lambda").list_functions()["Functions"]:
         found[one["FunctionName"].rpartition("-")[2]] = one["Environment"]["Variables"]
@@ -69,7 +71,9 @@ def variables(aws: Aws, template: Template) -> dict[str, dict[str, str]]:
 SAME = {"UPRES_ACCESS": "keys", "UPRES_MODEL": "faithful", "UPRES_PUBLIC_URL": "https://upres.example.org"}
 
 
-def test_each_part_knows_what_it_needs(aws: Aws, stack: dict[str, str], template: Template) -> None:
+def test_each_part_gets_the_environment_variables_that_it_needs(
+    aws: Aws, stack: dict[str, str], template: Template
+) -> None:
     found = variables(aws, template)
     by_cloudformation = "{{resolve:secretsmanager:${FunctionRedisUrl}:SecretString:::}}"
     assert found["entry"] == {**SAME, "UPRES_REDIS_URL": by_cloudformation, "UPRES_S3_BUCKET": stack["Bucket"]}
@@ -80,14 +84,16 @@ def test_each_part_knows_what_it_needs(aws: Aws, stack: dict[str, str], template
     assert found["worker"]["UPRES_REDIS_URL"] == "secret WorkerRedisUrl"
 
 
-def test_everything_that_is_set_is_a_setting(aws: Aws, stack: dict[str, str], template: Template) -> None:
+def test_every_upres_environment_variable_is_a_known_setting(
+    aws: Aws, stack: dict[str, str], template: Template
+) -> None:
     for environment in variables(aws, template).values():
         names = {name.removeprefix(PREFIX).lower() for name in environment if name.startswith(PREFIX)}
         assert names <= set(Settings.model_fields)
         assert Settings.from_environment(environment).max_input_megabytes == 20
 
 
-def test_functions_have_no_way_out(aws: Aws, stack: dict[str, str]) -> None:
+def test_functions_have_no_route_to_the_internet(aws: Aws, stack: dict[str, str]) -> None:
     for function in aws.client("lambda").list_functions()["Functions"]:
         assert set(function["VpcConfig"]["SubnetIds"]) == {stack["PrivateA"], stack["PrivateB"]}
     ec2 = aws.client("ec2")
@@ -97,7 +103,7 @@ def test_functions_have_no_way_out(aws: Aws, stack: dict[str, str]) -> None:
     assert endpoint["RouteTableIds"] == [stack["PrivateRoutes"]]
 
 
-def test_only_the_load_balancer_is_reached_from_outside(aws: Aws, stack: dict[str, str]) -> None:
+def test_only_the_load_balancer_accepts_connections_from_the_internet(aws: Aws, stack: dict[str, str]) -> None:
     groups = aws.client("ec2").describe_security_groups(Filters=[{"Name": "vpc-id", "Values": [stack["Network"]]}])
     open_to_all = {
         (group["GroupId"], permission["FromPort"])
@@ -109,7 +115,9 @@ def test_only_the_load_balancer_is_reached_from_outside(aws: Aws, stack: dict[st
     assert {(group, port) for group, port in open_to_all if port} == {(balancer, 80), (balancer, 443)}
 
 
-def test_every_minute_somebody_looks_at_the_queue(aws: Aws, stack: dict[str, str], template: Template) -> None:
+def test_the_backlog_function_runs_every_minute_without_retries(
+    aws: Aws, stack: dict[str, str], template: Template
+) -> None:
     events = aws.client("events")
     [rule] = events.list_rules()["Rules"]
     [target] = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
@@ -126,8 +134,10 @@ def container(aws: Aws, stack: dict[str, str], task: str) -> Any:
 
 
 @pytest.mark.parametrize(("task", "file"), [("WorkerTask", "worker"), ("GatewayTask", "function")])
-def test_containers_are_confined(aws: Aws, stack: dict[str, str], task: str, file: str) -> None:
-    """And as the image expects it."""
+def test_containers_run_as_the_image_user_read_only_without_capabilities(
+    aws: Aws, stack: dict[str, str], task: str, file: str
+) -> None:
+    """The user is the one of the Dockerfile."""
     found = container(aws, stack, task)
     image = (ROOT / f"infra/docker/{file}.Dockerfile").read_text()
     assert found["user"] == re.findall(r"^USER (\S+)$", image, re.MULTILINE)[-1]
@@ -135,14 +145,14 @@ def test_containers_are_confined(aws: Aws, stack: dict[str, str], task: str, fil
     assert found["linuxParameters"]["capabilities"]["drop"] == ["ALL"]
 
 
-def test_a_worker_may_write_where_its_image_says(aws: Aws, stack: dict[str, str]) -> None:
+def test_a_worker_can_write_to_tmp_and_to_the_cache_folder_of_its_image(aws: Aws, stack: dict[str, str]) -> None:
     found = container(aws, stack, "WorkerTask")
     image = (ROOT / "infra/docker/worker.Dockerfile").read_text()
     [cache] = re.findall(r"UPRES_CACHE_DIR=(\S+)", image)
     assert {one["containerPath"] for one in found["linuxParameters"]["tmpfs"]} == {"/tmp", cache}
 
 
-def test_a_worker_has_a_gpu_and_time_to_stop(aws: Aws, stack: dict[str, str]) -> None:
+def test_a_worker_has_a_gpu_a_health_check_and_time_to_finish_its_jobs(aws: Aws, stack: dict[str, str]) -> None:
     found = container(aws, stack, "WorkerTask")
     settings = Settings.from_environment({one["name"]: one["value"] for one in found["environment"]})
     assert found["resourceRequirements"] == [{"type": "GPU", "value": "1"}]
@@ -150,7 +160,7 @@ def test_a_worker_has_a_gpu_and_time_to_stop(aws: Aws, stack: dict[str, str]) ->
     assert f"http://127.0.0.1:{settings.metrics_port}/healthz" in found["healthCheck"]["command"][-1]
 
 
-def test_workers_are_stopped_by_nothing_but_scaling(template: Template) -> None:
+def test_zone_rebalancing_is_off_and_instances_with_tasks_are_protected(template: Template) -> None:
     service = template["Resources"]["WorkerService"]["Properties"]
     capacity = template["Resources"]["WorkerCapacity"]["Properties"]["AutoScalingGroupProvider"]
     assert (service["DesiredCount"], service["AvailabilityZoneRebalancing"]) == (0, "DISABLED")
@@ -158,7 +168,7 @@ def test_workers_are_stopped_by_nothing_but_scaling(template: Template) -> None:
     assert capacity["ManagedScaling"]["Status"] == "ENABLED"
 
 
-def test_instances_come_and_go(aws: Aws, stack: dict[str, str]) -> None:
+def test_worker_instances_scale_from_zero_and_are_protected_from_scale_in(aws: Aws, stack: dict[str, str]) -> None:
     [group] = aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
     assert (group["MinSize"], group["DesiredCapacity"], group["MaxSize"]) == (0, 0, 4)
     assert group["NewInstancesProtectedFromScaleIn"]
@@ -170,7 +180,9 @@ def test_instances_come_and_go(aws: Aws, stack: dict[str, str]) -> None:
     assert data["BlockDeviceMappings"][0]["Ebs"]["Encrypted"]
 
 
-def test_streams_come_through_the_load_balancer(aws: Aws, stack: dict[str, str], template: Template) -> None:
+def test_the_load_balancer_forwards_streams_and_redirects_http_to_https(
+    aws: Aws, stack: dict[str, str], template: Template
+) -> None:
     elb = aws.client("elbv2")
     listeners = elb.describe_listeners(LoadBalancerArn=stack["LoadBalancer"])["Listeners"]
     [forward], [redirect] = (one["DefaultActions"] for one in sorted(listeners, key=lambda one: -one["Port"]))

@@ -1,4 +1,4 @@
-"""What the doctor hears of a bucket's rules, from S3's own API (in moto)."""
+"""`upres doctor` reads the lifecycle rules of a bucket through the S3 API (moto) and finds missing or harmful rules."""
 
 import secrets
 from typing import Any
@@ -28,7 +28,9 @@ def rule(**filter: Any) -> dict[str, Any]:
         ([rule(Tag={"Key": "a", "Value": "b"})], "warning", "uploads/"),
     ],
 )
-def test_rules_are_understood(aws: Aws, rules: list[dict[str, Any]], grade: str, says: str) -> None:
+def test_the_doctor_grades_the_lifecycle_rules_of_a_bucket(
+    aws: Aws, rules: list[dict[str, Any]], grade: str, says: str
+) -> None:
     bucket, s3 = f"rules-{secrets.token_hex(6)}", aws.client("s3")
     s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     if rules:

@@ -1,4 +1,4 @@
-"""What each part may do on AWS: everything it has to, and nothing else."""
+"""The IAM roles of the AWS deployment: each part has the permissions that it needs, and no others."""
 
 import itertools
 import json
@@ -37,7 +37,7 @@ def logs(group: str) -> dict[str, set[str]]:
 
 
 def start(image: str, secret: str, group: str) -> dict[str, set[str]]:
-    """What ECS does before a container runs."""
+    """Return the permissions that ECS needs to start a container: pull the image, read the secret, write logs."""
     repository = {f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/{image}"}
     pull = {f"ecr:{a}": repository for a in ("BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer")}
     return {"ecr:GetAuthorizationToken": {"*"}, **pull, "secretsmanager:GetSecretValue": {secret}, **logs(group)}
@@ -62,11 +62,11 @@ MAY = {
     },
 }
 WHO = {"Entry": "lambda", "Backlog": "lambda", "WorkerInstance": "ec2"}
-"""The service that takes on a role; for all others it is ECS."""
+"""The AWS service that assumes the role; all other roles are assumed by ECS tasks."""
 
 
 def statements(template: Template, role: str, known: Mapping[str, str]) -> list[dict[str, Any]]:
-    """All of a role's own and managed policies."""
+    """Return all statements of the inline and managed policies of a role."""
     properties = template["Resources"][role]["Properties"]
     policies = [*properties.get("Policies", [])]
     policies += [template["Resources"][one["Ref"]]["Properties"] for one in properties.get("ManagedPolicyArns", [])]
@@ -82,7 +82,7 @@ def roles(template: Template) -> dict[str, Any]:
     return {name: one["Properties"] for name, one in template["Resources"].items() if one["Type"] == "AWS::IAM::Role"}
 
 
-def test_each_role_may_do_exactly_this(template: Template) -> None:
+def test_each_role_allows_exactly_the_expected_actions_on_its_resources(template: Template) -> None:
     allowed: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in roles(template)}
     for name, may in allowed.items():
         for statement in statements(template, name, {}):
@@ -93,14 +93,14 @@ def test_each_role_may_do_exactly_this(template: Template) -> None:
     assert allowed == MAY
 
 
-def test_each_role_is_one_services(template: Template) -> None:
+def test_each_role_can_be_assumed_by_exactly_one_aws_service(template: Template) -> None:
     for name, properties in roles(template).items():
         [trust] = properties["AssumeRolePolicyDocument"]["Statement"]
         service = WHO.get(name.removesuffix("Role"), "ecs-tasks")
         assert trust["Principal"] == {"Service": f"{service}.amazonaws.com"}
 
 
-def test_the_functions_code_may_not_touch_the_network(template: Template) -> None:
+def test_the_code_of_the_functions_is_denied_all_network_interface_actions(template: Template) -> None:
     for role in ("EntryRole", "BacklogRole"):
         [denied] = [one for one in statements(template, role, {}) if one["Effect"] == "Deny"]
         assert set(denied["Action"]) == set(NETWORK)
@@ -120,7 +120,7 @@ def role(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def store(aws: Aws, stack: dict[str, str], template: Template, role: str) -> Iterator[Store]:
-    """The bucket, for whoever has this role, in an account that asks who one is."""
+    """The bucket, accessed with the credentials of this role, while moto enforces IAM policies."""
     known = {"Bucket.Arn": f"arn:aws:s3:::{stack['Bucket']}"}
     allowed = [one for one in statements(template, role, known) if "s3:" in str(one["Action"])]
     iam = aws.client("iam")
@@ -137,12 +137,12 @@ def store(aws: Aws, stack: dict[str, str], template: Template, role: str) -> Ite
 
 
 def ask(aws: Aws, after: float) -> None:
-    """After so many requests moto wants to know who asks, and looks at policies."""
+    """Tell moto to enforce IAM policies after this number of requests (infinity: never)."""
     requests.post(f"{aws.url}/moto-api/reset-auth", data=str(after), timeout=20).raise_for_status()
 
 
-def test_the_store_gives_and_takes_what_a_role_may(store: Store, role: str) -> None:
-    """By moto's reading of the policies, which knows puts and gets."""
+def test_a_role_can_read_and_write_only_its_own_prefixes_in_the_bucket(store: Store, role: str) -> None:
+    """moto enforces the policies for PutObject and GetObject."""
     for prefix in ("uploads", "results", "checkpoints", "models"):
         may = {action for action, places in MAY[role].items() if f"Bucket.Arn/{prefix}/*" in places}
         assert can(lambda key: store.put(key, b"x"), f"{prefix}/x") == ("s3:PutObject" in may), prefix

@@ -1,4 +1,4 @@
-"""Who may do what in the queue on AWS: the users of infra/redis/users.acl, each with a secret of its own."""
+"""The queue on AWS (ElastiCache): its encryption, network access, and users from infra/redis/users.acl."""
 
 import re
 from typing import Any
@@ -16,7 +16,7 @@ def properties(template: Template, name: str) -> Any:
     return resolved(template["Resources"][name]["Properties"], {})
 
 
-def test_the_queue_loses_nothing_and_listens_to_few(template: Template) -> None:
+def test_the_queue_is_encrypted_replicated_without_eviction_and_private(template: Template) -> None:
     queue = properties(template, "Queue")
     assert queue["TransitEncryptionEnabled"]
     assert queue["AtRestEncryptionEnabled"]
@@ -31,20 +31,20 @@ def test_the_queue_loses_nothing_and_listens_to_few(template: Template) -> None:
 
 
 @pytest.mark.parametrize("name", USERS)
-def test_each_part_is_a_user_of_its_own(template: Template, name: str) -> None:
+def test_each_part_has_its_own_redis_user_password_and_address(template: Template, name: str) -> None:
     user = properties(template, f"{name}User")
     [rules] = re.findall(rf"^user {name.lower()} on >\S+ (.+)$", (ROOT / "infra/redis/users.acl").read_text(), re.M)
     assert (user["UserName"], user["AccessString"]) == (name.lower(), f"on {rules}")
     secret = f"{{{{resolve:secretsmanager:{name}Password:SecretString:::}}}}"
     assert user["AuthenticationMode"] == {"Type": "password", "Passwords": [secret]}
     generated = properties(template, f"{name}Password")["GenerateSecretString"]
-    assert 16 <= generated["PasswordLength"] <= 128  # what ElastiCache takes
+    assert 16 <= generated["PasswordLength"] <= 128  # the lengths that ElastiCache accepts
     assert generated["ExcludePunctuation"]
     address = f"rediss://{name.lower()}:{secret}@Queue.PrimaryEndPoint.Address:6379/0"
     assert properties(template, f"{name}RedisUrl")["SecretString"] == address
 
 
-def test_nobody_else_is_one(template: Template) -> None:
-    """Valkey needs no user named «default»."""
+def test_the_queue_has_no_other_redis_users(template: Template) -> None:
+    """With the engine Valkey, a user group needs no user named «default»."""
     users = properties(template, "RedisUsers")
     assert (users["Engine"], set(users["UserIds"])) == ("valkey", {f"{name}User" for name in USERS})

@@ -1,4 +1,4 @@
-"""The functions under Lambda's own runtime, with everything they use: a job from its request to its image."""
+"""The Lambda functions run under AWS's own runtime client, with a real Redis, store and worker."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ def entry(local: Local, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
         yield function
 
 
-def test_a_job_from_request_to_image(entry: Lambda, png: bytes) -> None:
+def test_a_job_goes_from_the_request_to_the_enlarged_image(entry: Lambda, png: bytes) -> None:
     image = base64.b64encode(png).decode()
     answer = entry.invoke(http("POST", "/v1/jobs", {"image_base64": image, "upscale_factor": 2}))
     assert answer["statusCode"] == 202
@@ -41,20 +41,20 @@ def test_a_job_from_request_to_image(entry: Lambda, png: bytes) -> None:
     assert opened(requests.get(redirect["headers"]["location"], timeout=20).content).size == (128, 96)
 
 
-def test_a_large_image_goes_straight_to_the_bucket(entry: Lambda, png: bytes, local: Local) -> None:
+def test_an_upload_link_stores_an_image_directly_in_the_bucket(entry: Lambda, png: bytes, local: Local) -> None:
     link = body(entry.invoke(http("POST", "/v1/uploads", {"bytes": len(png)})))
     assert requests.put(link["upload_url"], data=png, timeout=20).ok
     assert local.store.get(link["image_key"]) == png
 
 
-def test_the_bundle_has_all_that_is_served(entry: Lambda) -> None:
+def test_the_bundle_contains_every_file_that_the_function_serves(entry: Lambda) -> None:
     for path in ("/healthz", "/readyz", "/", "/web/upres.js", "/openapi.json", "/metrics"):
         answer = entry.invoke(http("GET", path))
         assert (path, answer["statusCode"]) == (path, 200)
 
 
-def test_the_next_event_finds_everything_open(entry: Lambda, png: bytes, local: Local) -> None:
-    """What Lambda keeps between two events is used: no new process, no new connection to Redis or the store."""
+def test_the_next_event_reuses_the_open_connections(entry: Lambda, png: bytes, local: Local) -> None:
+    """Lambda keeps the process between two events; the function opens no new connection to Redis or the store."""
     request = http("POST", "/v1/jobs", {"image_base64": base64.b64encode(png).decode(), "upscale_factor": 2})
     entry.invoke(request)
     before = connections(entry, local)
@@ -69,7 +69,7 @@ def ports(local: Local) -> set[int]:
 
 
 def connections(function: Lambda, local: Local) -> set[tuple[int, int]]:
-    """Where the function's process is connected to, and from which port."""
+    """Return (remote port, local port) of each connection of the function's process to Redis or the store."""
     found = psutil.Process(function.process.pid).net_connections("tcp")
     return {(c.raddr.port, c.laddr.port) for c in found if c.raddr and c.raddr.port in ports(local)}
 
@@ -87,12 +87,14 @@ def backlog(local: Local, isolated_redis: Redis, tmp_path: Path) -> Iterator[Lam
 
 
 def received(function: Lambda) -> dict[str, Any]:
-    """The last line of its log, as CloudWatch reads it."""
+    """Return the last line of the function's log, parsed as JSON, as CloudWatch does."""
     line: dict[str, Any] = json.loads(function.log()[-1])
     return line
 
 
-def test_how_much_waits_is_told_as_metrics(backlog: Lambda, isolated_redis: Redis) -> None:
+def test_the_backlog_function_logs_the_queue_state_as_cloudwatch_metrics(
+    backlog: Lambda, isolated_redis: Redis
+) -> None:
     backlog.invoke({})
     first = received(backlog)
     [metrics] = first["_aws"]["CloudWatchMetrics"]
@@ -111,8 +113,8 @@ def test_how_much_waits_is_told_as_metrics(backlog: Lambda, isolated_redis: Redi
     assert now["OldestSeconds"] > 0
 
 
-def test_without_redis_there_is_no_number(tmp_path: Path) -> None:
-    """Not a zero: that would send workers home."""
+def test_the_backlog_function_logs_no_metrics_when_redis_is_unreachable(tmp_path: Path) -> None:
+    """If it logged zeros, scaling would stop the workers."""
     with running("upres.function.backlog.handler", {"UPRES_REDIS_URL": "redis://127.0.0.1:1/0"}, tmp_path) as function:
         with pytest.raises(FunctionFailed, match="ConnectionError"):
             function.invoke({})

@@ -1,4 +1,4 @@
-"""How many workers are called: from none and back to none, as many as the backlog needs, and none of them twice."""
+"""Scaling of the workers on AWS: from zero to as many as the backlog needs, and back to zero."""
 
 import math
 from typing import Any
@@ -21,21 +21,21 @@ def properties(template: Template, name: str) -> Any:
     [
         (0, 0, 0, False),
         (1, 0, 0, True),
-        (0, 1, 0, True),  # its worker died, and nobody is there to find out
-        (1, 0, None, True),  # nobody says how many are wanted: rather one too many
-        (9, 0, 1, False),  # is called already
+        (0, 1, 0, True),  # its worker died, and no other worker exists that could recover the job
+        (1, 0, None, True),  # the requested number is unknown: start one worker too many rather than none
+        (9, 0, 1, False),  # one worker is requested already
         (9, 6, 2, False),
     ],
 )
-def test_the_first_is_called_when_something_waits(
+def test_the_first_worker_starts_when_jobs_exist_and_none_is_requested(
     template: Template, waiting: float, running: float, wanted: float | None, calls: bool
 ) -> None:
     given: Given = {"waiting": waiting, "running": running, "wanted": wanted}
     assert fires(properties(template, "FirstAlarm"), given) == calls
 
 
-def test_calling_the_first_is_one_more(template: Template) -> None:
-    """So that with numbers that are late nobody is sent home."""
+def test_the_alarm_for_the_first_worker_adds_one_worker(template: Template) -> None:
+    """A fixed number instead of '+1' could stop workers when the metrics are delayed."""
     steps = properties(template, "First")["StepScalingPolicyConfiguration"]
     assert steps["AdjustmentType"] == "ChangeInCapacity"
     assert steps["StepAdjustments"] == [{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}]
@@ -48,18 +48,18 @@ def test_calling_the_first_is_one_more(template: Template) -> None:
         (0, 0, 7, 7, True),
         (1, 0, 7, 7, False),
         (0, 1, 7, 7, False),
-        (0, 0, 7, 8, False),  # a job came and went between two looks
-        (None, None, None, None, False),  # nobody looked
+        (0, 0, 7, 8, False),  # a job started and ended between two measurements
+        (None, None, None, None, False),  # no data
     ],
 )
-def test_the_last_goes_when_nothing_happened(
+def test_the_last_worker_stops_only_when_there_were_no_jobs(
     template: Template, waiting: float, running: float, before: float, after: float, goes: bool
 ) -> None:
     given: Given = {"waiting": waiting, "running": running, "before": before, "after": after}
     assert fires(properties(template, "LastAlarm"), given) == goes
 
 
-def test_the_last_goes_after_a_quarter_of_an_hour(template: Template) -> None:
+def test_the_last_worker_stops_after_15_minutes_without_jobs(template: Template) -> None:
     alarm = properties(template, "LastAlarm")
     periods = {metric["MetricStat"]["Period"] for metric in alarm["Metrics"] if "MetricStat" in metric}
     assert (periods, alarm["EvaluationPeriods"], alarm["AlarmActions"]) == ({900}, 1, ["Last"])
@@ -70,10 +70,10 @@ def test_the_last_goes_after_a_quarter_of_an_hour(template: Template) -> None:
 
 @pytest.mark.parametrize(("waiting", "running", "needed"), [(24, 6, 1), (25, 6, 2), (300, 24, 11)])
 @pytest.mark.parametrize("wanted", [1, 2, 4, 20])
-def test_the_backlog_alone_says_how_many(
+def test_the_number_of_workers_depends_only_on_the_backlog(
     template: Template, waiting: float, running: float, needed: int, wanted: int
 ) -> None:
-    """However many are wanted already, ready or not."""
+    """It does not depend on how many workers are requested already, ready or not."""
     tracking = properties(template, "KeepUp")["TargetTrackingScalingPolicyConfiguration"]
     given: Given = {"waiting": waiting, "running": running, "wanted": wanted}
     per_worker = value(tracking["CustomizedMetricSpecification"]["Metrics"], given)
@@ -81,7 +81,7 @@ def test_the_backlog_alone_says_how_many(
     assert math.ceil(round(wanted * per_worker / tracking["TargetValue"], 9)) == needed
 
 
-def test_target_tracking_sends_nobody_home(template: Template) -> None:
+def test_target_tracking_never_scales_in(template: Template) -> None:
     assert properties(template, "KeepUp")["TargetTrackingScalingPolicyConfiguration"]["DisableScaleIn"] is True
 
 
@@ -90,22 +90,22 @@ def test_target_tracking_sends_nobody_home(template: Template) -> None:
     [
         (0, 0, 2, True),
         (0, 7, 2, True),
-        (0, 8, 2, False),  # all have their hands full
+        (0, 8, 2, False),  # all slots are busy
         (1, 0, 2, False),
-        (0, 0, 1, False),  # the last one is another alarm's
+        (0, 0, 1, False),  # another alarm, LastAlarm, stops the last worker
         (0, 0, 0, False),
         (0, 100, 40, True),
         (None, None, None, False),
     ],
 )
-def test_some_go_when_fewer_would_do(
+def test_workers_scale_in_when_fewer_workers_can_run_all_jobs(
     template: Template, waiting: float, running: float, wanted: float, eases: bool
 ) -> None:
     given: Given = {"waiting": waiting, "running": running, "wanted": wanted}
     assert fires(properties(template, "EaseAlarm"), given) == eases
 
 
-def test_a_tenth_goes_at_a_time(template: Template) -> None:
+def test_scale_in_stops_ten_percent_of_the_workers_at_a_time(template: Template) -> None:
     alarm, steps = properties(template, "EaseAlarm"), properties(template, "Ease")["StepScalingPolicyConfiguration"]
     assert (alarm["EvaluationPeriods"], alarm["AlarmActions"]) == (5, ["Ease"])
     assert steps["AdjustmentType"] == "PercentChangeInCapacity"
@@ -113,15 +113,15 @@ def test_a_tenth_goes_at_a_time(template: Template) -> None:
     assert steps["MinAdjustmentMagnitude"] == 1
 
 
-def test_without_workers_nothing_is_tracked(template: Template) -> None:
+def test_target_tracking_has_no_data_when_there_are_no_workers(template: Template) -> None:
     metrics = properties(template, "KeepUp")["TargetTrackingScalingPolicyConfiguration"][
         "CustomizedMetricSpecification"
     ]
     assert value(metrics["Metrics"], {"waiting": 9, "running": 0, "wanted": 0}) is None
 
 
-def test_aws_takes_the_policies(aws: Aws, stack: dict[str, str], template: Template) -> None:
-    """Their API, that is, in moto: its CloudFormation does not know them."""
+def test_the_auto_scaling_api_accepts_the_policies(aws: Aws, stack: dict[str, str], template: Template) -> None:
+    """The API is moto's; the test calls it directly because moto's CloudFormation does not support policies."""
     known = {**stack, "WorkerService.Name": stack["WorkerService"].rpartition("/")[2]}
     scaling = aws.client("application-autoscaling")
     target = resolved(template["Resources"]["WorkerScaling"]["Properties"], known)

@@ -1,1 +1,1 @@
-"""What runs in other environments than upres's own; `make portable` makes those, in .venv-onnx and .venv-tensorflow."""
+"""Tests that run in environments other than .venv: .venv-onnx and .venv-tensorflow, which `make portable` creates."""

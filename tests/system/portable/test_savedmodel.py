@@ -1,4 +1,4 @@
-"""TensorFlow's form, written and run by TensorFlow itself."""
+"""The export to TensorFlow's SavedModel format, written and run by a real TensorFlow, compared with torch."""
 
 from pathlib import Path
 
@@ -20,7 +20,9 @@ pytestmark = [pytest.mark.portable, pytest.mark.timeout(600)]
     [EDSR(2, width=8, depth=1), SRVGGNetCompact(4, width=8, depth=2), RRDBNet(4, width=8, depth=1, growth=4)],
     ids=["edsr", "compact", "rrdb"],
 )
-def test_every_architecture(network: torch.nn.Module, tmp_path: Path) -> None:
+def test_every_architecture_exports_to_a_savedmodel_with_matching_output(
+    network: torch.nn.Module, tmp_path: Path
+) -> None:
     assert isinstance(network, EDSR | SRVGGNetCompact | RRDBNet)
     torch.manual_seed(0)
     found = export.export_network(export.Portable(network).eval(), network.factor, "savedmodel", tmp_path / "m", PYTHON)
@@ -28,12 +30,12 @@ def test_every_architecture(network: torch.nn.Module, tmp_path: Path) -> None:
     assert (tmp_path / "m" / "saved_model.pb").exists()
 
 
-def test_the_bundled_model(model: Model, tmp_path: Path) -> None:
+def test_the_bundled_model_exports_to_a_savedmodel_with_matching_output(model: Model, tmp_path: Path) -> None:
     network = model.manifest.networks[0]
     module = export.Portable(load(network, model)).eval()
     assert export.export_network(module, network.factor, "savedmodel", tmp_path / "m", PYTHON).most_decibels <= 0.001
 
 
-def test_without_tensorflow_it_says_what_is_needed(tmp_path: Path) -> None:
+def test_without_tensorflow_the_error_names_the_requirements_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"requirements-savedmodel\.txt"):
         export.export_network(export.Portable(EDSR(2, 8, 1)).eval(), 2, "savedmodel", tmp_path / "m", Path("python3"))

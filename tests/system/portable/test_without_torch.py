@@ -1,4 +1,4 @@
-"""A worker in an environment that has no torch at all: same tiles, same events, same pixels within a grey level."""
+"""A worker in an environment without torch: same tiles, same events, same pixels within one grey level."""
 
 import io
 import os
@@ -26,15 +26,17 @@ PYTHON = ROOT / ".venv-onnx/bin/python"
 pytestmark = [pytest.mark.portable, pytest.mark.without_worker]
 
 
-def test_there_is_no_torch() -> None:
+def test_the_environment_has_neither_torch_nor_openvino() -> None:
     done = subprocess.run([PYTHON, "-c", "import torch"], capture_output=True, text=True)
     assert "No module named 'torch'" in done.stderr
     done = subprocess.run([PYTHON, "-c", "import openvino"], capture_output=True, text=True)
     assert "No module named 'openvino'" in done.stderr
 
 
-def test_it_serves_as_others_do(local: Local, redis: Redis, model: Model, tmp_path: Path) -> None:
-    """The bundled model has its graphs beside the weights; a version without them is refused."""
+def test_a_worker_without_torch_sends_the_same_events_and_pixels(
+    local: Local, redis: Redis, model: Model, tmp_path: Path
+) -> None:
+    """The bundled model includes ONNX graphs; a job with a version that has only weights fails with "needs torch"."""
     pushed = Pushed(local.store, "weights", tmp_path)
     pushed.push("1", networks=[{**one, "graph": None} for one in pushed.fields["networks"]])
     photo = SAMPLES / "coffee.png"
@@ -46,7 +48,7 @@ def test_it_serves_as_others_do(local: Local, redis: Redis, model: Model, tmp_pa
         with subprocess.Popen([PYTHON, "-m", "upres.worker"], env=environment) as other_worker:
             try:
                 theirs: list[Progress] = []
-                other = another(photo)  # the first one's result would be shared
+                other = another(photo)  # an identical image would get the stored result of the first job
                 found = pixels(client.upscale(other, 4, on_event=lambda event: keep(event, theirs)).download())
                 assert np.abs(found.astype(int) - by_torch(model, other)).max() <= 1
                 assert steps(theirs) == steps(received)
@@ -70,7 +72,7 @@ def another(photo: Path) -> bytes:
 
 
 def by_torch(model: Model, photo: bytes) -> np.ndarray:
-    """In float32, as the graph computes."""
+    """Enlarge the photo by torch in float32, the precision of the ONNX graph."""
     with DeviceThread() as thread:
         return Engine(model.manifest, TorchCompute(model, "cpu", "float32"), thread).upscale(pixels(photo), 4)
 
