@@ -76,4 +76,4 @@ def test_the_cloudwatch_api_accepts_every_alarm(aws: Aws, alarms: dict[str, Any]
     for name, alarm in alarms.items():
         cloudwatch.put_metric_alarm(AlarmName=name, **alarm)
     made = cloudwatch.describe_alarms()["MetricAlarms"]
-    assert {one["AlarmName"] for one in made} == set(alarms)
+    assert {one["AlarmName"] for one in made} >= set(alarms)  # other tests add theirs
