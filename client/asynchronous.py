@@ -16,6 +16,7 @@ from typing import NamedTuple, Self, Unpack, overload
 
 import httpx
 
+from upres.client.atomic_file import atomic_write
 from upres.client.following import EventFollower, result_of
 from upres.client.protocol import (
     PIECE_BYTES,
@@ -29,7 +30,6 @@ from upres.client.protocol import (
     Pause,
     Steps,
     Which,
-    atomic_write,
     noop,
     unreachable,
 )
@@ -57,6 +57,7 @@ class AsyncClient:
     """The asyncio version of Client: the same methods and parameters, awaited; `events` and `follow` with `async for`.
 
     `on_event` and `on_bytes` are plain functions, not coroutines. Methods raise the same errors as those of Client.
+    Unlike Client it belongs to one event loop: it cannot be pickled, or used after a fork.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from upres import __version__
 from upres.client.batch import Backend
 from upres.client.enlarging import INTERRUPTED, NAME, CommandOptions, estimate, run
 from upres.client.protocol import DEFAULT_URL
@@ -52,7 +53,7 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
 )
 @click.option(
     "--format", "output_format", type=click.Choice(["auto", "png", "jpeg", "webp"]), default="auto", show_default=True,
-    help="Output file format; auto: like the input.",
+    help="Output file format; auto: JPEG and WebP stay, AVIF becomes WebP, all others become PNG.",
 )  # fmt: skip
 @click.option("--model", help="Model name; default: chosen by the server.")
 @click.option("--model-version", help="Version or label of the model; default: stable.")
@@ -68,6 +69,7 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
     help="URL of the upres server.",
 )  # fmt: skip
 @click.option("--api-key", envvar="UPRES_API_KEY", show_envvar=True, help="API key, if the server requires one.")
+@click.version_option(__version__, prog_name="upres")
 @click.pass_obj
 def enlarge(in_process: InProcess, /, **given: Any) -> None:
     """Enlarge photos by super-resolution.

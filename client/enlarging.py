@@ -14,11 +14,12 @@ from string import Formatter
 import click
 import imagesize
 
+from upres.client.atomic_file import delete_unfinished
 from upres.client.batch import UNAVAILABLE, Backend, Batch, is_fatal
 from upres.client.display import Display
 from upres.client.errors import ServerUnreachable
 from upres.client.ledger import Ledger
-from upres.client.protocol import EstimateOptions, JobOptions, delete_unfinished
+from upres.client.protocol import EstimateOptions, JobOptions
 from upres.client.remote import Remote
 from upres.client.sdk import Client
 from upres.client.sources import LIST, Source, expand, is_many

@@ -5,17 +5,18 @@ can use one folder at the same time.
 """
 
 import os
+import re
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
 NAME = ".upres.db"
 BUSY_SECONDS = 30
 MOUNTS = Path("/proc/self/mounts")
-NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.rclone", "fuse.s3fs"}
-"""File system types in /proc/self/mounts that other machines may mount at the same time."""
+LOCAL = {b"bcachefs", b"btrfs", b"ext2", b"ext3", b"ext4", b"f2fs", b"overlay", b"tmpfs", b"xfs", b"zfs"}
+"""File system types in /proc/self/mounts that only one machine mounts at a time."""
 # Paths are stored as bytes, because not every path is valid text. `claims` is temporary: it belongs to this command.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS results (
@@ -32,17 +33,19 @@ Identity = tuple[str, int, int]
 def _journal(folder: Path) -> str:
     """The SQLite journal mode for a database in a folder: WAL, with which a commit does not wait for the disk.
 
-    On a network file system it is DELETE: WAL needs memory shared by all its users, who must be on one machine
-    (sqlite.org/wal.html). Where a file system does not support WAL, SQLite itself keeps the older mode.
+    It is DELETE unless the file system is known to be local: WAL needs memory that all users of the file share, so they
+    must be on one machine (sqlite.org/wal.html).
     """
     try:
-        mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
+        mounts = [line.split() for line in MOUNTS.read_bytes().splitlines()]
     except OSError:  # not Linux
-        return "WAL"
-    above = [(mount[1].encode().decode("unicode_escape"), mount[2]) for mount in mounts]
-    here = [(place, kind) for place, kind in above if folder.is_relative_to(place)]
-    _, kind = max(here, key=lambda mount: len(mount[0]), default=("", ""))
-    return "DELETE" if kind in NETWORK else "WAL"
+        return "DELETE"
+    found, longest = b"", 0
+    for _, escaped, kind, *_ in mounts:
+        place = re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), escaped)
+        if longest <= len(place) and folder.is_relative_to(os.fsdecode(place)):  # later mounts hide earlier ones
+            found, longest = kind, len(place)
+    return "WAL" if found in LOCAL else "DELETE"
 
 
 class Ledger:
@@ -53,8 +56,10 @@ class Ledger:
         self._lock = threading.Lock()
         place = self._folder / NAME if folder else ":memory:"
         self._database = sqlite3.connect(place, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+        with suppress(sqlite3.OperationalError):  # locked: another command is just setting the mode of a new file
+            self._database.execute(f"PRAGMA journal_mode={_journal(self._folder)}")
         # synchronous=NORMAL may lose the last records in a power failure; those images are only enlarged again.
-        self._database.executescript(f"PRAGMA journal_mode={_journal(self._folder)}; PRAGMA synchronous=NORMAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.executescript(_TABLES)
 
     def __enter__(self) -> Self:

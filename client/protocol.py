@@ -1,4 +1,4 @@
-"""The requests of the client and the meaning of the responses; does no I/O itself (sans I/O).
+"""The requests of the client and the meaning of the responses; does no network I/O itself (sans I/O).
 
 An operation is a generator of steps: it yields a request (Call) or a delay (Pause), and receives the response by
 send(). Client (sdk.py) and AsyncClient (asynchronous.py) run the same operations, synchronously and with asyncio.
@@ -9,11 +9,10 @@ import os
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, TypedDict, TypeVar
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -287,29 +286,6 @@ def refused(call: Call, response: httpx.Response) -> RequestRefused | ServerUnre
 
 def noop(*news: object) -> None:
     """Do nothing; the default callback."""
-
-
-_unfinished: set[Path] = set()
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file under a temporary name, and rename it when complete. After an error the old file remains."""
-    part = path.with_name(f".upres-{uuid.uuid4().hex[:12]}.part")
-    _unfinished.add(part)
-    try:
-        with part.open("xb") as file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-        _unfinished.discard(part)
-
-
-def delete_unfinished() -> None:
-    """Delete the temporary files that `atomic_write` has open, before the process exits while threads still write."""
-    for part in list(_unfinished):
-        part.unlink(missing_ok=True)
 
 
 def retry_after(response: httpx.Response) -> float:

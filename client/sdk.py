@@ -7,7 +7,9 @@ upscaled.save("photo_x4.jpg")
 """
 
 import os
+import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -16,6 +18,7 @@ from typing import NamedTuple, Self, Unpack, overload
 
 import httpx
 
+from upres.client.atomic_file import atomic_write
 from upres.client.following import EventFollower, result_of
 from upres.client.protocol import (
     PIECE_BYTES,
@@ -29,7 +32,6 @@ from upres.client.protocol import (
     Pause,
     Steps,
     Which,
-    atomic_write,
     noop,
     unreachable,
 )
@@ -53,6 +55,20 @@ class Upscaled(NamedTuple):
         return self.client.save(self.job_id, path, which)
 
 
+_clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
+
+
+def _reconnect_after_fork() -> None:
+    """Give all clients of a forked process new connections: on a shared one it would read its parent's responses."""
+    for client in list(_clients):
+        if not client._http.is_closed:
+            client._connect()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_reconnect_after_fork)
+
+
 class Client:
     """A client of an upres server, by default the one at UPRES_URL; a context manager, safe for use by several threads.
 
@@ -74,18 +90,15 @@ class Client:
         self._connect()
 
     def _connect(self) -> None:
-        self._own_http = httpx.Client(timeout=self._api.timeout(self._timeout), limits=self._api.limits)
-        self._process = os.getpid()
-
-    @property
-    def _http(self) -> httpx.Client:
-        """The connections of this process: after a fork, two processes must not read from the same one."""
-        if self._process != os.getpid():
-            self._connect()
-        return self._own_http
+        self._http = httpx.Client(timeout=self._api.timeout(self._timeout), limits=self._api.limits)
+        _clients.add(self)
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "_own_http"} | {"_process": None}
+        return {name: value for name, value in vars(self).items() if name != "_http"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._connect()
 
     def __enter__(self) -> Self:
         return self

@@ -43,7 +43,7 @@ def api_keys(context: click.Context) -> None:
 @click.option("--at-once", default=100, show_default=True, help="Jobs that have not ended, at most.")
 @click.option("--megapixels", default=50_000.0, show_default=True, help="Megapixels of results per 24 hours.")
 def create(name: str, per_minute: int, at_once: int, megapixels: float) -> None:
-    """Create a key for the user NAME. It is shown only once; only its digest is stored."""
+    """Create an API key for the owner NAME. It is shown only once; only its digest is stored."""
     from upres.core import api_keys as stored
 
     with connection() as redis:

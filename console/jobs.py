@@ -74,7 +74,7 @@ def show(job_id: str) -> None:
 
 
 @jobs.command()
-@click.argument("job_ids", nargs=-1, metavar="JOB_ID...")
+@click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
 @click.option("--all", "everything", is_flag=True, help="Replay all dead letters.")
 def replay(job_ids: tuple[str, ...], everything: bool) -> None:
     """Submit dead letters again, as new jobs; print their ids."""
@@ -84,7 +84,7 @@ def replay(job_ids: tuple[str, ...], everything: bool) -> None:
 
 
 @jobs.command()
-@click.argument("job_ids", nargs=-1, metavar="JOB_ID...")
+@click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
 @click.option("--all", "everything", is_flag=True, help="Delete all dead letters.")
 def drop(job_ids: tuple[str, ...], everything: bool) -> None:
     """Delete dead letters."""

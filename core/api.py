@@ -78,7 +78,8 @@ class Enlargement(StrictModel):
         None, description="Version or label of the model; default: stable, or canary for its share of the jobs."
     )
     output_format: Annotated[WantedFormat, BeforeValidator(_format)] = Field(
-        "auto", description="File format of the result; auto: the format of the input."
+        "auto",
+        description="File format of the result; auto: JPEG and WebP stay, AVIF becomes WebP, all others become PNG.",
     )
 
 

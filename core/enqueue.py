@@ -71,7 +71,7 @@ def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: Idemp
             untyped: Any = pipeline
             untyped.watch(stream, *([record.key] if record else []))
             if record and (earlier := record.find(pipeline)):
-                return Enqueued(earlier, created=False)
+                return Enqueued(earlier, created=earlier == message.job_id)
             if pipeline.exists(stream):
                 return Enqueued(message.job_id, created=True)
             pipeline.multi()

@@ -52,9 +52,8 @@
 The same codes are used in problem+json answers (RFC 9457) and in `failed` events.
 """
 
-import copyreg
 from collections.abc import Iterator
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 
 class FieldError(TypedDict):
@@ -76,7 +75,12 @@ class UpresError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Restore from pickle without `__init__`, whose parameters differ from `args`; process pools need this."""
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(kind: type[UpresError], args: tuple[Any, ...]) -> UpresError:
+    """Make an exception with these `args`; pickle then sets its attributes."""
+    return kind.__new__(kind, *args)
 
 
 class RequestError(UpresError):
@@ -233,6 +237,11 @@ class TooManyBytes(ImageError):
     status = 413
     title = "The image file is too large"
 
+    @classmethod
+    def for_limit(cls, limit: int) -> Self:
+        """Make the error for an image file that has more than `limit` bytes."""
+        return cls(f"The image file is larger than {limit / 1e6:g} MB; send a smaller file.")
+
 
 class FormatLimit(ImageError):
     code = "format_limit"
@@ -317,16 +326,6 @@ class NotInstalled(UpresError):
     code = "not_installed"
     title = "A part of upres is not installed"
 
-    def __init__(self, error: ModuleNotFoundError, what: str, extra: str) -> None:
-        """Name the missing package of `error`, the part that needs it (`what`), and the extra that installs it.
-
-        Raises `error` itself when the missing module belongs to upres, because that is a bug.
-        """
-        missing = (error.name or "").partition(".")[0]
-        if missing in ("", "upres"):
-            raise error
-        super().__init__(f'{what} needs {missing}: pip install "upres[{extra}]"')
-
 
 class Unconfined(UpresError):
     """The operating system lacks the sandbox that the decoder process needs (seccomp(2) on Linux)."""
@@ -377,6 +376,17 @@ class DeviceLost(WorkerError):
 
     code = "device_lost"
     title = "The device broke down"
+
+
+def not_installed(error: ModuleNotFoundError, what: str, extra: str) -> NotInstalled:
+    """Make the error that names the missing package, the part that needs it (`what`), and the extra that installs it.
+
+    Raises `error` itself when the missing module belongs to upres, because that is a bug.
+    """
+    missing = (error.name or "").partition(".")[0]
+    if missing in ("", "upres"):
+        raise error
+    return NotInstalled(f'{what} needs {missing}: pip install "upres[{extra}]"')
 
 
 def tree(root: type[UpresError] = UpresError) -> Iterator[type[UpresError]]:

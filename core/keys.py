@@ -24,7 +24,7 @@ Redis
     upres:key:{id}:rate            theoretical arrival time of the API key's next request (GCRA), in milliseconds
     upres:key:{id}:jobs            sorted set: the API key's jobs that have not ended, by the time of their expiry
     upres:key:{id}:pixels          hash: pixels of the API key's results within 24 hours, and the limit
-    upres:token-secret             secret that signs the tokens for event streams
+    upres:token-secret             secret that signs the tokens with which clients read one job
     upres:model:{name}             the served model: its labels → versions that workers have checked
     upres:model:{name}:outcomes    hash: number of succeeded and failed jobs of each canary
     upres:rate:{sha256}:{factor}   statistics of job durations of one model version
@@ -63,9 +63,9 @@ WORKERS = "upres:workers"
 LAST_RECOVERY = "upres:looked"
 API_KEYS = "upres:keys"
 MODEL_INDEX = "models/index.json"
-TOKEN_SECRET = "upres:token-secret"  # noqa: S105 - the name of a key in Redis, not a secret
+JOB_SIGNING_KEY = "upres:token-secret"
 WEBHOOKS = "upres:webhooks"
-WEBHOOK_SECRET = "upres:webhook-secret"  # noqa: S105 - the name of a key in Redis, not a secret
+WEBHOOK_SIGNING_KEY = "upres:webhook-secret"
 
 DAY = 24 * 3600
 EVENTS_SECONDS = 7 * DAY

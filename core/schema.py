@@ -70,7 +70,7 @@ class JobMessage(StrictModel):
         description="Version that the requested label or version meant when the job was accepted."
     )
     model_digest: Digest
-    output_format: WantedFormat = Field(description="File format of the result; auto: the format of the input.")
+    output_format: WantedFormat = Field(description="File format of the result; see JobRequest.")
     submitted_at: datetime = Field(description="Time at which the request was accepted, UTC.")
     deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
     owner: str | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")
@@ -127,7 +127,7 @@ class Queued(_Event):
     model_version: str = Field(
         description="Version that the requested label or version meant when the job was accepted."
     )
-    output_format: str = Field(description="Requested file format of the result; auto: the format of the input.")
+    output_format: str = Field(description="Requested file format of the result: auto, png, jpeg or webp.")
     position: int = Field(ge=0, description="Number of jobs before this one in the queue at that time.")
     deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
     owner: str | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")
@@ -213,7 +213,7 @@ class Snapshot(TolerantModel):
     model_version: str = Field(
         description="Version that the requested label or version meant when the job was accepted."
     )
-    output_format: str = Field(description="Requested file format of the result; auto: the format of the input.")
+    output_format: str = Field(description="Requested file format of the result: auto, png, jpeg or webp.")
     submitted_at: datetime = Field(description="Time at which the request was accepted, UTC.")
     updated_at: datetime = Field(description="Time of the last event, UTC.")
     deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")

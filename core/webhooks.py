@@ -83,5 +83,5 @@ def secret(connection: Redis, owner: str | None) -> str:
 
     It is derived from a root secret by HMAC-SHA256 (RFC 2104), so an owner cannot compute another owner's secret.
     """
-    root = shared_secret(connection, keys.WEBHOOK_SECRET)
+    root = shared_secret(connection, keys.WEBHOOK_SIGNING_KEY)
     return "whsec_" + base64.b64encode(hmac.digest(root, (owner or "").encode(), "sha256")).decode()

@@ -5,7 +5,7 @@ import sys
 from ipaddress import ip_address
 
 from upres.core import logs, tracing
-from upres.core.errors import AccessUndecided, NotInstalled, UpresError
+from upres.core.errors import AccessUndecided, UpresError, not_installed
 from upres.core.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75
@@ -45,7 +45,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
         from upres.function.metrics import serve_metrics
         from upres.function.stall_timeout import PatientProtocol
     except ModuleNotFoundError as error:
-        raise NotInstalled(error, "The function", "function") from error
+        raise not_installed(error, "The function", "function") from error
     logs.begin(settings)
     tracing.begin("function")
     app = create_app(settings)

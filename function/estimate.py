@@ -2,12 +2,12 @@
 
 from upres.core import api_keys, formats, rates, registry, served_models, workers
 from upres.core.api import Estimate, EstimateRequest
-from upres.core.errors import UpresError
+from upres.core.errors import TooManyBytes, UpresError
 from upres.core.served_models import ModelRef
 from upres.core.tiling import TILE, passes
 from upres.function.access import Caller
 from upres.function.services import Services
-from upres.function.submit import check_factor, too_many_bytes
+from upres.function.submit import check_factor
 
 ANY_JOB = "0" * 32
 """A job id for `resolve`, which needs one to choose between the stable version and the canary."""
@@ -50,7 +50,7 @@ def _refusal(
     try:
         check_factor(model, ref, factor)
         if request.bytes and request.bytes > limit:
-            raise too_many_bytes(limit)
+            raise TooManyBytes.for_limit(limit)
         formats.check_pixels(request.width, request.height, services.settings.max_input_pixels(factor))
         if request.output_format != "auto":
             formats.check_size(size, request.output_format)

@@ -27,7 +27,7 @@ class Services:
     @cached_property
     def token_secret(self) -> bytes:
         """The secret that signs tokens, the same for all processes of the function."""
-        return api_keys.shared_secret(self.redis, keys.TOKEN_SECRET)
+        return api_keys.shared_secret(self.redis, keys.JOB_SIGNING_KEY)
 
     @cached_property
     def queue(self) -> Queue:

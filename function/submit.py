@@ -143,11 +143,6 @@ def _check_webhook(services: Services, url: str | None) -> None:
         raise _invalid("webhook_url", "invalid_webhook_url", detail, url or "")
 
 
-def too_many_bytes(limit: int) -> TooManyBytes:
-    """Make the error for an image file that has more than `limit` bytes."""
-    return TooManyBytes(f"The image file is larger than {limit / 1e6:g} MB; send a smaller file.")
-
-
 def _status(connection: Redis, job_id: str) -> Status:
     entries = events.read(connection, job_id)
     return events.fold(event for _, event in entries).status if entries else "queued"
@@ -157,7 +152,7 @@ def _decode(text: str, max_bytes: int) -> bytes:
     """Decode base64, optionally in a data: URL, to bytes. Raises InvalidRequest or TooManyBytes."""
     payload = "".join((text.partition(",")[2] if text.startswith("data:") else text).split())
     if len(payload) // 4 * 3 > max_bytes + 2:
-        raise too_many_bytes(max_bytes)
+        raise TooManyBytes.for_limit(max_bytes)
     try:
         data = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 from upres.core import api_keys, keys
 from upres.core.api import UploadLink, UploadRequest
+from upres.core.errors import TooManyBytes
 from upres.core.schema import now
 from upres.function.access import Caller
 from upres.function.services import Services
-from upres.function.submit import too_many_bytes
 
 
 def create(services: Services, request: UploadRequest, caller: Caller) -> UploadLink:
@@ -18,7 +18,7 @@ def create(services: Services, request: UploadRequest, caller: Caller) -> Upload
     """
     limit = services.settings.max_input_bytes
     if request.bytes > limit:
-        raise too_many_bytes(limit)
+        raise TooManyBytes.for_limit(limit)
     if caller.key:
         api_keys.count_request(services.redis, caller.key)
     image_key = keys.upload(secrets.token_hex(16))

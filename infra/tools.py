@@ -12,6 +12,8 @@ import sys
 from ctypes.util import find_library
 from typing import NamedTuple
 
+from infra.chromium import NAMES
+
 
 class Tool(NamedTuple):
     """A program or library (named lib…), its purpose, and its Debian package."""
@@ -27,7 +29,7 @@ class Tool(NamedTuple):
             return True
         if self.name.startswith("lib"):
             return find_library(self.name.removeprefix("lib")) is not None
-        return shutil.which(self.name) is not None
+        return any(map(shutil.which, NAMES if self.name == "chromium" else [self.name]))
 
 
 TEST = (
@@ -66,8 +68,8 @@ def install(packages: list[str]) -> None:
     root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if not shutil.which("apt-get"):
         print(f"Install them with your package manager; Debian's packages are called {', '.join(packages)}.")
-    elif root and subprocess.run([*root, "true"], capture_output=True).returncode:
-        print(f"This brings them: sudo apt-get install {' '.join(packages)}")
+    elif root and not (shutil.which("sudo") and subprocess.run([*root, "true"], capture_output=True).returncode == 0):
+        print(f"Install them with: sudo apt-get install {' '.join(packages)}")
     else:
         print(f"apt-get install {' '.join(packages)} …", flush=True)
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

@@ -77,7 +77,7 @@ def import_file(file: Path, name: str, version: str, licence: str, description: 
 @click.argument("name")
 @click.option("--to", "form", required=True, type=click.Choice(FORMS), help="Format of the export.")
 @click.option("--version", help="Version or label; default: stable.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write; default: ./NAME-VERSION-FORM")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write; default: ./NAME-VERSION-FORMAT")
 @click.option(
     "--python",
     type=click.Path(path_type=Path),
@@ -88,7 +88,7 @@ def export(name: str, form: str, version: str | None, out: Path | None, python: 
     """Export a model to a portable format.
 
     Inputs and outputs are 8-bit images. Each export is run by its own runtime and compared with torch. onnx makes a
-    version that can be pushed, and served by workers without torch (models/requirements-onnx.txt).
+    version that can be pushed, and served by workers without torch (requirements-onnx.txt).
     """
     from upres.models import export as portable
     from upres.models.measure import download

@@ -88,7 +88,7 @@ def show(name: str) -> None:
 def push(folders: tuple[Path, ...]) -> None:
     """Put versions into the registry.
 
-    FOLDER contains a version, or is the name of a bundled model, as faithful. The first version of a model becomes
+    FOLDER contains a version, or is the name of a bundled model, such as faithful. The first version of a model becomes
     stable.
     """
     with store() as opened:

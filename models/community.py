@@ -87,7 +87,7 @@ def describe_receptive_field(network: Network) -> str:
     """Describe the receptive field and the halo of a network in words."""
     if network.receptive_radius is None:
         return f"sees the whole image: untiled while it fits, overlapped by {network.margin} pixels where it does not"
-    return f"sees {network.receptive_radius} pixels far, of which {network.margin} matter"
+    return f"receptive radius {network.receptive_radius} pixels, halo {network.margin} pixels"
 
 
 def _native(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -164,7 +164,7 @@ def _made(student: SuperResolutionNetwork, factor: int) -> NewNetwork:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m upres.models.distill", description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", type=Path, required=True, help="folder of a version of realesrgan-x4plus")
-    parser.add_argument("--start", type=Path, required=True, help="folder of a version to start from, as faithful")
+    parser.add_argument("--start", type=Path, required=True, help="folder of a version to start from, such as faithful")
     parser.add_argument("--pictures", type=Path, help="folder for comparison images during training")
     parser.add_argument("--batch", type=int, default=32, help="patches per step")
     return training.parse(parser)

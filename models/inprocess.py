@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 
+from upres.client.atomic_file import atomic_write
 from upres.client.batch import Callbacks, Output
-from upres.client.protocol import atomic_write
 from upres.core import formats
 from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
 from upres.core.schema import Event, Progress, Result, WantedFormat

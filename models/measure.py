@@ -28,7 +28,7 @@ def verify(store: Store, name: str, version: str) -> str:
     with tempfile.TemporaryDirectory() as nowhere, DeviceThread() as thread:
         model = pull(store, name, version, Path(nowhere))
         golden.check(model, start_engine(model, thread))
-    return f"{len(model.files)} files and {len(model.manifest.golden)} golden images as they should be"
+    return f"{len(model.files)} files and {len(model.manifest.golden)} golden images are correct"
 
 
 def compare(store: Store, name: str) -> list[tuple[str, ...]]:

@@ -113,7 +113,7 @@ def _tensors(start: Path) -> dict[str, Tensor]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m upres.models.train", description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=Path, required=True, help="folder with benchmark sets, as Set5_x4")
+    parser.add_argument("--pairs", type=Path, required=True, help="folder with benchmark sets, such as Set5_x4")
     parser.add_argument("--start", type=Path, help="folder of a version to start from")
     parser.add_argument("--batch", type=int, default=64, help="patches per step")
     return training.parse(parser)

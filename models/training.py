@@ -29,7 +29,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Add the options that all trainings share, and parse the command line."""
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos to train on")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the version into")
-    parser.add_argument("--version", required=True, help="what to call it")
+    parser.add_argument("--version", required=True, help="name of the new version")
     parser.add_argument("--factors", type=_whole, default=[4, 2], help="factors to train, in order; default: 4,2")
     parser.add_argument(
         "--seconds", type=_numbers, default=[1500.0, 600.0], help="seconds for each factor; default: 1500,600"

@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import click
 
-from upres import __version__
 from upres.client.batch import Backend
 from upres.client.cli import EPILOG, enlarge
-from upres.core.errors import NotInstalled
+from upres.core.errors import not_installed
 from upres.core.schema import WantedFormat
 
 
@@ -39,7 +38,7 @@ class Upres(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse `upres PHOTO` as `upres enlarge PHOTO`."""
-        if not args or (args[0] not in self.list_commands(ctx) and args[0] not in ("--help", "--version")):
+        if not args or (args[0] not in self.list_commands(ctx) and args[0] != "--help"):
             args = ["enlarge", *args]
         return super().parse_args(ctx, args)
 
@@ -73,11 +72,10 @@ class Upres(click.Group):
             what, extra = (f"upres {name}", SUBCOMMANDS[name].extra) if name in SUBCOMMANDS else ("--local", "local")
             if extra == "operator" and (error.name or "").partition(".")[0] not in OPERATOR_MODULES:
                 extra = "worker"
-            raise click.ClickException(str(NotInstalled(error, what, extra))) from error
+            raise click.ClickException(str(not_installed(error, what, extra))) from error
 
 
 @click.group(cls=Upres, epilog=EPILOG, context_settings={"max_content_width": 100})
-@click.version_option(__version__, prog_name="upres")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Set the backend of `enlarge --local`. The help comes from Upres.format_help."""

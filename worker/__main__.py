@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from upres.core import logs, tracing
-from upres.core.errors import NotInstalled, UpresError
+from upres.core.errors import UpresError, not_installed
 from upres.core.settings import Settings
 
 
@@ -39,7 +39,7 @@ def _service() -> Callable[[Settings], int]:
     try:
         from upres.worker.service import serve
     except ModuleNotFoundError as error:
-        raise NotInstalled(error, "The worker", "worker") from error
+        raise not_installed(error, "The worker", "worker") from error
     return serve
 
 

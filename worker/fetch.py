@@ -232,7 +232,7 @@ def _body(response: requests.Response, max_bytes: int, guard: _Guard) -> bytes:
     while chunk := response.raw.read(min(CHUNK, max_bytes + 1 - len(data)), decode_content=False):
         data += chunk
         if len(data) > max_bytes:
-            raise TooManyBytes(f"The image file is larger than {max_bytes / 1e6:g} MB; send a smaller file.")
+            raise TooManyBytes.for_limit(max_bytes)
     guard.check_time()  # without a Content-Length, a socket that was shut down looks like the end of the body
     return bytes(data)
 

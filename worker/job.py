@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from redis.exceptions import RedisError
 
-from upres.core import api_keys, coalescing, formats, keys, rates, tracing
+from upres.core import api_keys, coalescing, formats, keys, rates, results, tracing
 from upres.core.errors import (
     DeviceLost,
     FetchError,
@@ -63,7 +63,7 @@ def run(context: WorkerContext, job: JobMessage, lease: Lease) -> None:
         try:
             result = process(context, job, report)
         except JobEnded:
-            JobLog(log, job.job_id).info("ended, or goes on elsewhere", extra={"event": "let_go"})
+            JobLog(log, job.job_id).info("stopped: the job has ended or is not held here", extra={"event": "let_go"})
         except (DeviceLost, RedisError):
             raise
         except Exception as error:
@@ -134,7 +134,7 @@ def _fetch(context: WorkerContext, job: JobMessage) -> bytes:
     except ObjectNotFound as error:
         raise UploadNotFound(f"image_key: there is no upload {job.image_key}; upload the image first.") from error
     if len(data) > limit:
-        raise TooManyBytes(f"The image file is larger than {limit / 1e6:g} MB; send a smaller file.")
+        raise TooManyBytes.for_limit(limit)
     return data
 
 
@@ -174,11 +174,12 @@ def _enlarged_bands(
             on_piece(checkpoints.rows - len(band), 0, band)
         yield band
     first_row = row = checkpoints.rows
+    done, total = engine.progress_at(picture.pixels, factor, first_row)
+    if done:
+        report.resuming(done, total)
     if first_row == picture.size[1] * factor:
         return
     report.upscaling(engine)
-    if first_row:
-        report.resuming(*engine.progress_at(picture.pixels, factor, first_row))
     for band in engine.bands(picture.pixels, factor, report.tile, first_row, on_piece):
         if row == checkpoints.rows and (row or report.expected_seconds > LONG_SECONDS):
             checkpoints.keep(band)
@@ -189,10 +190,11 @@ def _enlarged_bands(
 def _result(context: WorkerContext, job: JobMessage, images: StoredImages, seconds: dict[Stage, float]) -> Result:
     """Return the result that this job publishes, with its own presigned URLs and file name."""
     store, file_name = context.store, f"{_stem(job)}_x{job.upscale_factor}.{formats.EXTENSIONS[images.format]}"
+    enlarged, original = results.links(store, images.enlarged, images.original, file_name)
     return Result(
-        sr_image_url=store.presign(images.enlarged, file_name),
+        sr_image_url=enlarged,
         sr_image_uri=store.uri(images.enlarged),
-        original_image_url=store.presign(images.original, f"bicubic_{file_name}"),
+        original_image_url=original,
         original_image_uri=store.uri(images.original),
         upscale_factor=job.upscale_factor,
         width=images.size[0],

@@ -5,14 +5,14 @@ import type { Job, JobEvent, Result, Stage, Status, Upres, UpresError } from "./
 /**
  * Follow a job while the component is mounted. Without a job nothing happens, and `status` is null.
  *
- * The job may be another object in each render: jobs with the same `events_url` are the same.
+ * The job may be another object in each render: jobs with the same `events_url` are one job.
  */
 export function useUpres(job: Job | null | undefined, options?: UseUpresOptions): FollowedJob;
 
 export interface UseUpresOptions {
-  /** Only its API key is used. Following needs none; cancelling does, unless the server is open to everybody. */
+  /** Only its API key is used. Following needs none; cancelling does, unless the server needs no keys. */
   client?: Upres;
-  /** Called once for each event; may be another function in each render. What it throws goes to `reportError`. */
+  /** Called once for each event; it may be another function in each render. Its errors go to `reportError`. */
   onEvent?: (event: JobEvent, id: string) => void;
 }
 
@@ -26,9 +26,9 @@ export type FollowedJob = Outcome & {
   tilesTotal: number;
   /** Expected seconds to the end. */
   etaSeconds: number | null;
-  /** False while the connection is lost; it comes back by itself. */
+  /** False while the connection is lost; the hook reconnects. */
   connected: boolean;
-  /** Cancel the job. Rejects with an UpresError when that is not possible. */
+  /** Cancel the job. Rejects with an UpresError if that fails. */
   cancel: () => Promise<void>;
 };
 

@@ -6,47 +6,48 @@ export type OutputFormat = "png" | "jpeg" | "webp";
 export type Stage = "fetch" | "decode" | "upscale" | "encode" | "store";
 export type Status = "queued" | "running" | "succeeded" | "failed" | "cancelled";
 
-/** The error of all methods. `message` is for people and says what to do. */
+/** The error of all methods. `message` is for users and says what to do. */
 export class UpresError extends Error {
   constructor(message: string, options?: { code?: string; status?: number; retryable?: boolean });
   /** Stable: one of the server's codes, or "server_unreachable", "http_error", "unreadable", "cancelled". */
   code: string;
-  /** HTTP status; 0 where the error is not an answer. */
+  /** HTTP status; 0 if there was no response. */
   status: number;
-  /** Whether the same may succeed later. */
+  /** Whether a retry may succeed. */
   retryable: boolean;
 }
 
 /** An upres server. */
 export class Upres {
-  /** `base`: the server's address, such as "https://upres.example.org". */
+  /** `base`: the URL of the server, such as "https://upres.example.org". */
   constructor(base: string, options?: UpresOptions);
   /** The API key; empty for none. */
   key: string;
-  /** Submit a File, a Blob, or the address of an image. */
+  /** Submit a File, a Blob, or the URL of an image. Resolves to the job. */
   submit(image: Blob | string | URL, options?: SubmitOptions): Promise<Job>;
   /**
-   * Receive a job's events up to the last → its result. `id` is empty for a PolledState.
+   * Receive a job's events up to the last one. Resolves to its result. `id` is empty for a PolledState.
    *
    * Rejects with an UpresError when the job fails or is cancelled. Rejects also with what onEvent throws, and with the
    * signal's reason; neither ends the job.
    */
   subscribe(job: Job, onEvent?: (event: JobEvent, id: string) => void, options?: SubscribeOptions): Promise<Result>;
-  /** Cancel a job → the job after that; one that has ended stays as it is. */
+  /** Cancel a job. Resolves to its state; a job that has ended keeps its state. */
   cancel(job: Job, options?: CallOptions): Promise<Snapshot>;
-  /** A job now. */
+  /** Resolves to the current state of a job. */
   status(job: Job, options?: CallOptions): Promise<Snapshot>;
-  /** The finished tiles of a running job that was submitted with `preview`, without the first `after` of them. */
+  /** Resolves to the finished tiles, without the first `after`, of a running job that was submitted with `preview`. */
   preview(job: Job, after?: number, options?: CallOptions): Promise<PreviewTile[]>;
-  /** An address of a finished job's image; "original" is its bicubic enlargement. */
+  /** Returns the URL of a finished job's image; "original" is a bicubic enlargement of the input. */
   link(job: Job, which?: "result" | "original"): string;
+  /** Resolves to the models of the server. */
   models(options?: CallOptions): Promise<Model[]>;
-  /** What would become of an image of this size. */
+  /** Resolves to the expected result for an image of this size. */
   estimate(image: EstimateRequest, options?: CallOptions): Promise<Estimate>;
 }
 
 export interface UpresOptions {
-  /** An API key. Do not put one into a page that others can open. */
+  /** An API key. Do not put one into a page that other people can open. */
   key?: string;
 }
 
@@ -62,31 +63,31 @@ export interface SubmitOptions extends CallOptions {
   model?: string;
   /** A version or a label of the model; default: stable. */
   version?: string;
-  /** Default: "auto", as the input. */
+  /** Default: "auto". JPEG and WebP stay, AVIF becomes WebP, all others become PNG. */
   format?: WantedFormat;
   /** Whether finished tiles can be fetched with `preview`. */
   preview?: boolean;
-  /** An address that receives how the job ended. */
+  /** URL that receives a POST with the outcome of the job (Standard Webhooks). */
   webhook?: string;
-  /** Receives how many bytes of a file over 4 MB are uploaded. */
+  /** Called during the upload of a file of more than 4 MB, with bytes. */
   onUpload?: (sent: number, total: number) => void;
-  /** Receives how long the server asks to wait before the next attempt. */
+  /** Called before a retry, with the delay. */
   onWait?: (milliseconds: number) => void;
 }
 
 export interface SubscribeOptions {
   /** Id of an event; only later events are received. */
   after?: string;
-  /** Receives false when the connection is lost, and true when it is there again. */
+  /** Called with false when the connection is lost, and with true when it is open again. */
   onConnection?: (connected: boolean) => void;
-  /** Stops the events; the job goes on. */
+  /** Closes the stream; the job continues. */
   signal?: AbortSignal;
 }
 
-/** A submitted job. It is plain JSON: store it to go on after a reload, or pass it to another page. */
+/** A submitted job. It is a JSON object: store it to continue after a reload, or pass it to another page. */
 export interface Job {
   job_id: string;
-  /** "queued", or how far the job was when a submission was repeated. */
+  /** "queued"; for a repeated submission the current status of its job. */
   status: Status;
   /** Redis pub/sub channel with the job's events. */
   channel: string;
@@ -94,12 +95,12 @@ export interface Job {
   status_url: string;
 }
 
-/** What onEvent receives; `type` says which it is. Not called `Event`, because browsers have a type of that name. */
+/** What onEvent receives, distinguished by `type`. The name `Event` is a type of browsers. */
 export type JobEvent = Queued | Started | Progress | Requeued | Succeeded | Failed | Cancelled | PolledState;
 
 interface EventBase {
   job_id: string;
-  /** When it happened, as ISO 8601 in UTC. */
+  /** Time of the event: ISO 8601, UTC. */
   at: string;
 }
 
@@ -111,11 +112,11 @@ export interface Queued extends EventBase {
   model_version: string;
   /** As requested. */
   output_format: string;
-  /** Jobs ahead of this one at that moment. */
+  /** Number of jobs ahead of this one at the time of the event. */
   position: number;
-  /** When the job fails unless it has ended. */
+  /** Time at which the job fails if it has not ended. */
   deadline: string;
-  /** Id of the API key that it was submitted with. */
+  /** Id of the API key that submitted the job. */
   owner?: string;
 }
 
@@ -124,14 +125,14 @@ export interface Started extends EventBase {
   type: "started";
   /** Name of the worker process. */
   worker: string;
-  /** Name of the processor. */
+  /** Product name of the GPU or CPU. */
   device: string;
   model: string;
   model_version: string;
   model_digest: string;
-  /** 1 for the first; more when an earlier worker died. */
+  /** 1 for the first attempt; it grows when a worker dies. */
   attempt: number;
-  /** Seconds from submission to now. */
+  /** Seconds from submission to this event. */
   waited_seconds: number;
 }
 
@@ -140,17 +141,17 @@ export interface Progress extends EventBase {
   type: "progress";
   stage: Stage;
   tiles_done: number;
-  /** 0 until the size is known. */
+  /** 0 until the size of the image is known. */
   tiles_total: number;
-  /** Share of the whole job, 0 to 100; never falls in an attempt. */
+  /** Progress of the whole job, 0 to 100; it does not decrease within an attempt. */
   percent: number;
-  /** Expected seconds to the end, once known. */
+  /** Expected seconds until the end, if known. */
   eta_seconds?: number;
-  /** Something unusual, in a sentence for people. */
+  /** Something unusual, in a sentence for users. */
   notice?: string;
 }
 
-/** The job waits again, and goes on where its last checkpoint is. */
+/** The job waits again. Its next attempt continues at the last checkpoint. */
 export interface Requeued extends EventBase {
   type: "requeued";
   reason: "worker_lost" | "worker_stopping" | "device_lost" | "identical_job";
@@ -172,7 +173,7 @@ export interface Cancelled extends EventBase {
   type: "cancelled";
 }
 
-/** The state of a job that has no stream yet, asked for every two seconds. It is not an event, and has no id. */
+/** The state of a job without a stream, which is polled every two seconds. It is not an event and has no id. */
 export interface PolledState extends Snapshot {
   type: "queued" | "progress";
   at?: undefined;
@@ -185,7 +186,7 @@ export interface Failure {
   retryable: boolean;
 }
 
-/** A job at one moment. */
+/** The state of a job. */
 export interface Snapshot {
   job_id: string;
   /** The last three are final. */
@@ -197,7 +198,7 @@ export interface Snapshot {
   output_format: string;
   submitted_at: string;
   updated_at: string;
-  /** When the job fails unless it has ended. */
+  /** Time at which the job fails if it has not ended. */
   deadline: string;
   /** Jobs ahead of this one while it is queued. */
   position?: number;
@@ -209,18 +210,18 @@ export interface Snapshot {
   tiles_total: number;
   percent: number;
   eta_seconds?: number;
-  /** Once succeeded. */
+  /** Present if the job has succeeded. */
   result?: Result;
-  /** Once failed. */
+  /** Present if the job has failed. */
   failure?: Failure;
 }
 
-/** Where the images of a finished job lie, and how they were made. */
+/** The images of a finished job, and how they were made. */
 export interface Result {
-  /** Link to the enlarged image, valid for an hour; `link` makes others. */
+  /** URL of the enlarged image, valid for an hour; `link` returns one that works longer. */
   sr_image_url: string;
   sr_image_uri: string;
-  /** Link to the bicubic enlargement, to compare. */
+  /** URL of the bicubic enlargement, for comparison. */
   original_image_url: string;
   original_image_uri: string;
   upscale_factor: number;
@@ -228,7 +229,7 @@ export interface Result {
   width: number;
   height: number;
   format: OutputFormat;
-  /** Under this name the link saves the enlarged image. */
+  /** Name under which a browser saves the enlarged image. */
   file_name: string;
   model: string;
   model_version: string;
@@ -238,7 +239,7 @@ export interface Result {
   seconds: Partial<Record<Stage, number>>;
 }
 
-/** A finished piece of a result, small; in pixels of the preview. */
+/** A finished tile of a running job, reduced in size. All numbers are in pixels of the whole preview. */
 export interface PreviewTile {
   of_width: number;
   of_height: number;
@@ -246,14 +247,14 @@ export interface PreviewTile {
   y: number;
   width: number;
   height: number;
-  /** As a data: URL. */
+  /** JPEG as a data: URL. */
   image: string;
 }
 
 export interface Model {
-  /** For the option `model`. */
+  /** Value for the option `model`. */
   name: string;
-  /** Whether a request that names no model gets it. */
+  /** Whether requests without a model use it. */
   default: boolean;
   description: string;
   /** SPDX identifier. */
@@ -265,10 +266,10 @@ export interface Model {
 }
 
 export interface EstimateRequest {
-  /** Of the image, in pixels. */
+  /** Size of the image in pixels. */
   width: number;
   height: number;
-  /** Size of the file. */
+  /** Size of the file in bytes. */
   bytes?: number;
   upscale_factor?: Factor;
   model?: string;
@@ -279,20 +280,20 @@ export interface EstimateRequest {
 export interface Estimate {
   /** Whether the server would accept a job. */
   accepted: boolean;
-  /** Why not. */
+  /** Error code, if not. */
   code?: string;
-  /** Why not, in a sentence for people. */
+  /** The reason, if not, in a sentence for users. */
   detail?: string;
-  /** Of the result, in pixels. */
+  /** Size of the result in pixels. */
   width: number;
   height: number;
   tiles: number;
   model: string;
   model_version: string;
-  /** Expected seconds from start to end; absent when there were no jobs lately. */
+  /** Expected seconds from start to end; absent if there were no jobs recently. */
   seconds?: number;
-  /** Jobs that wait now. */
+  /** Number of waiting jobs. */
   waiting: number;
-  /** Jobs that the workers run at the same time. */
+  /** Number of jobs that all workers can run at the same time. */
   slots: number;
 }

@@ -25,7 +25,14 @@ MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "fault": ("✗", "b
 
 
 @click.command(help=HELP, epilog=EPILOG)
-@click.option("--server", envvar="UPRES_URL", default=DEFAULT_URL, show_default=True, help="URL of the upres server.")
+@click.option(
+    "--server",
+    envvar="UPRES_URL",
+    default=DEFAULT_URL,
+    show_default=True,
+    show_envvar=True,
+    help="URL of the upres server.",
+)
 def doctor(server: str) -> None:
     """See HELP."""
     logging.getLogger("upres").setLevel(logging.CRITICAL)  # the findings report the same errors

@@ -115,7 +115,7 @@ def _model(store: Store, name: str) -> Finding:
     except (ModelError, UpresError) as error:
         fix = "Push the version again under another name, or go back: upres models rollback " + name
         return fault(what, str(error), fix)
-    return ok(what, f"version {version}, {digest[:12]}, {len(found.files)} files as they should be")
+    return ok(what, f"version {version}, {digest[:12]}, {len(found.files)} files are correct")
 
 
 def _clear(store: Store, key: str) -> None:

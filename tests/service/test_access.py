@@ -233,7 +233,7 @@ def test_a_job_token_allows_reading_the_job_but_not_cancelling_it(guarded: str, 
 def test_thousands_of_wrong_tokens_are_rejected(guarded: str, redis: Redis, key: Key) -> None:
     accepted = post_job(guarded, key[1]).json()
     job_id, token = accepted["job_id"], accepted["events_url"].partition("?token=")[2]
-    secret = redis.get(keys.TOKEN_SECRET)
+    secret = redis.get(keys.JOB_SIGNING_KEY)
     assert isinstance(secret, bytes)
     assert check_token(secret, job_id, token)
     other = make_token(secret, secrets.token_hex(16))

@@ -86,7 +86,7 @@ def test_span_swinir_and_rcan_are_detected_and_measured(tmp_path: Path) -> None:
     ).manifest.networks
     assert (network.architecture, network.factor) == ("spandrel", 2)
     assert network.receptive_radius == 21
-    assert community.describe_receptive_field(network).startswith("sees 21 pixels far")
+    assert community.describe_receptive_field(network).startswith("receptive radius 21 pixels, halo ")
     assert network.sides == Sides()
     [network] = community.convert(saved(swinir(), tmp_path / "swin.pth"), tmp_path / "swin", ABOUT).manifest.networks
     assert network.sides == Sides(smallest=16)

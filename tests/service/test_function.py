@@ -2,6 +2,7 @@
 
 import base64
 import re
+import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -165,8 +166,9 @@ def test_line_breaks_in_base64_do_not_count_for_the_size_limit(post: Post) -> No
     assert problem(post(image_base64=base64.encodebytes(bytes(1_001_000)).decode())).code == "too_many_bytes"
 
 
+@pytest.mark.parametrize("key", [None, "a key"], ids=str)
 def test_a_lost_redis_response_does_not_queue_the_job_twice(
-    local: Local, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    local: Local, redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, key: str | None
 ) -> None:
     """Redis runs the transaction, but the connection breaks before the response arrives."""
     services = Services(local.settings)
@@ -182,8 +184,10 @@ def test_a_lost_redis_response_does_not_queue_the_job_twice(
         return answer
 
     monkeypatch.setattr(Pipeline, "parse_response", lose_the_first)
-    accepted = submit(services, JobRequest(image_url=URL), "")
+    with caplog.at_level("INFO", "upres.function"):
+        accepted = submit(services, JobRequest(image_url=URL), "", key and key + secrets.token_hex(4))
     assert broken
+    assert [record.getMessage() for record in caplog.records] == [f"job {accepted.job_id}: queued"]
     assert redis.lrange("rq:queue:upres", 0, -1).count(accepted.job_id.encode()) == 1
     assert [event.type for _, event in events.read(redis, accepted.job_id)] == ["queued"]
 

@@ -1,4 +1,7 @@
-"""Several workers and one label: who holds a switch, and who does not."""
+"""Tests of LabelWatcher with several workers: when a label that was moved is published for new jobs.
+
+Also a test of `prune`, which deletes old files from the cache of models.
+"""
 
 import secrets
 from collections.abc import Iterator
@@ -24,7 +27,7 @@ from upres.worker.model_cache import ModelCache
 
 
 class Shelf:
-    """Models of one worker, which loads what it is told that it can."""
+    """A stand-in for the ModelCache of one worker. It loads every version except those in `cannot`."""
 
     def __init__(self, cannot: dict[str, Exception] | None = None) -> None:
         self.cannot = cannot or {}
@@ -49,17 +52,19 @@ class Shelf:
 
 
 class One:
-    """One worker of a fleet, without its process."""
+    """One of several workers: a real LabelWatcher with a stand-in for the model cache, and no process."""
 
     def __init__(self, local: Local, redis: Redis, store: Store, name: str, cannot: Any = None) -> None:
         self.shelf = Shelf(cannot)
         self.name, self.model, self.redis = f"w-{secrets.token_hex(3)}", name, redis
-        settings = local.settings.model_copy(update={"model": name, "redis_url": f"{local.settings.redis_url[:-1]}1"})
+        settings = local.settings.model_copy(
+            update={"model": name, "redis_url": local.settings.redis_url.removesuffix("/0") + "/1"}
+        )
         self.watcher = LabelWatcher(settings, store, cast(ModelCache, self.shelf), Memory(choose("cpu")))
         self.state = "ready"
 
     def refresh(self) -> None:
-        """Twice, for it hears of itself as of others: by what it said."""
+        """Do it twice: the watcher reads the digests of its own worker from Redis, as it does for other workers."""
         for _ in range(2):
             self.watcher.refresh(self.model)
             self.tell()
@@ -86,13 +91,13 @@ def relabel(model: Pushed, **changes: str | None) -> None:
     registry.relabel(model.store, model.name, changes)
 
 
-def test_a_switch_waits_for_all_that_serve_the_model(
+def test_a_new_version_is_published_when_all_workers_of_the_model_have_it(
     local: Local, isolated_redis: Redis, store: Store, model: Pushed
 ) -> None:
     first, second, other = (One(local, isolated_redis, store, model.name) for _ in range(3))
     first.refresh()
     second.refresh()
-    other.tell()  # serves something else, and holds nobody up
+    other.tell()  # has no version of this model, so the switch does not wait for it
     relabel(model, stable="2")
     first.refresh()
     assert served(isolated_redis, model) == {"stable": "1"}
@@ -102,7 +107,9 @@ def test_a_switch_waits_for_all_that_serve_the_model(
     assert served(isolated_redis, model) == {"stable": "2"}
 
 
-def test_one_that_stops_holds_nobody_up(local: Local, isolated_redis: Redis, store: Store, model: Pushed) -> None:
+def test_a_stopping_worker_does_not_delay_the_switch_to_a_new_version(
+    local: Local, isolated_redis: Redis, store: Store, model: Pushed
+) -> None:
     first, second = (One(local, isolated_redis, store, model.name) for _ in range(2))
     first.refresh()
     second.refresh()
@@ -113,7 +120,7 @@ def test_one_that_stops_holds_nobody_up(local: Local, isolated_redis: Redis, sto
     assert served(isolated_redis, model) == {"stable": "2"}
 
 
-def test_one_that_cannot_does_not_roll_the_others_back(
+def test_a_starting_worker_that_cannot_load_does_not_change_the_label(
     local: Local, isolated_redis: Redis, store: Store, model: Pushed
 ) -> None:
     first = One(local, isolated_redis, store, model.name)
@@ -122,12 +129,12 @@ def test_one_that_cannot_does_not_roll_the_others_back(
     first.refresh()
     sick = One(local, isolated_redis, store, model.name, {"2": ModelUnavailable("its disk is full")})
     with pytest.raises(ModelUnavailable):
-        sick.watcher.prepare(model.name)  # it does not start
+        sick.watcher.prepare(model.name)  # so this worker does not start
     first.refresh()
     assert served(isolated_redis, model) == {"stable": "2"}
 
 
-def test_one_that_refuses_a_new_version_keeps_it_from_all(
+def test_a_version_that_one_worker_refuses_is_not_published(
     local: Local, isolated_redis: Redis, store: Store, model: Pushed
 ) -> None:
     first, second = (
@@ -146,7 +153,7 @@ def test_one_that_refuses_a_new_version_keeps_it_from_all(
     assert offer.refused == {"2": "no"}
 
 
-def test_one_that_starts_has_ready_what_is_offered_too(
+def test_a_starting_worker_loads_the_published_and_the_new_version(
     local: Local, isolated_redis: Redis, store: Store, model: Pushed
 ) -> None:
     first = One(local, isolated_redis, store, model.name)
@@ -157,7 +164,7 @@ def test_one_that_starts_has_ready_what_is_offered_too(
     late = One(local, isolated_redis, store, model.name)
     late.watcher.prepare(model.name)
     assert sorted(ref.version for ref in late.shelf.loaded.values()) == ["1", "2"]
-    assert late.shelf.kept == set(late.shelf.loaded)  # neither leaves before the switch
+    assert late.shelf.kept == set(late.shelf.loaded)  # neither version is removed from memory before the switch
     held.watcher.close()
     workers.deregister(isolated_redis, held.name)
     for one in (first, late):
@@ -167,7 +174,7 @@ def test_one_that_starts_has_ready_what_is_offered_too(
     assert late.shelf.kept == {ref.digest for ref in late.shelf.loaded.values() if ref.version == "2"}
 
 
-def test_a_rule_that_cannot_be_carried_out_blocks_nothing(
+def test_a_rule_that_cannot_be_applied_does_not_block_other_changes(
     local: Local, isolated_redis: Redis, store: Store, model: Pushed
 ) -> None:
     lossy = [{**one, "quality": {"psnr_loss_db": 0.5}} for one in model.fields["networks"]]
@@ -184,7 +191,9 @@ def test_a_rule_that_cannot_be_carried_out_blocks_nothing(
     assert served(isolated_redis, model) == {"stable": "2", "canary": "3"}
 
 
-def test_a_canary_begins_anew_each_time(local: Local, isolated_redis: Redis, store: Store, model: Pushed) -> None:
+def test_each_canary_run_counts_its_jobs_from_zero(
+    local: Local, isolated_redis: Redis, store: Store, model: Pushed
+) -> None:
     one = One(local, isolated_redis, store, model.name)
     one.refresh()
     for _ in range(2):
@@ -205,7 +214,7 @@ def test_a_canary_begins_anew_each_time(local: Local, isolated_redis: Redis, sto
         assert served(isolated_redis, model) == {"stable": "1"}
 
 
-def test_what_the_store_says_is_not_lost_when_it_is_away(
+def test_an_unreadable_label_file_does_not_change_the_published_labels(
     local: Local, isolated_redis: Redis, store: Store, model: Pushed
 ) -> None:
     one = One(local, isolated_redis, store, model.name)
@@ -216,7 +225,7 @@ def test_what_the_store_says_is_not_lost_when_it_is_away(
     assert served(isolated_redis, model) == {"stable": "1"}
 
 
-def test_old_files_leave_the_cache(tmp_path: Path, model: Pushed) -> None:
+def test_prune_deletes_old_files_and_keeps_recently_used_ones(tmp_path: Path, model: Pushed) -> None:
     import os
     import time
 

@@ -1,4 +1,4 @@
-"""The function as Lambda's runtime calls it: HTTP API events, buffered event streams, and direct invokes."""
+"""Tests of the Lambda handler: HTTP API events, buffered event streams, and direct invocations."""
 
 import base64
 import json
@@ -38,7 +38,7 @@ def handler(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactor
         yield function.invoke
 
 
-def test_a_request_through_the_gateway(handler: Handler) -> None:
+def test_a_job_can_be_submitted_and_read_through_api_gateway(handler: Handler) -> None:
     answer = handler(http("POST", "/v1/jobs", {"image_url": URL, "upscale_factor": "2"}))
     assert answer["statusCode"] == 202
     accepted = JobAccepted.model_validate_json(answer["body"])
@@ -47,7 +47,7 @@ def test_a_request_through_the_gateway(handler: Handler) -> None:
     assert json.loads(status["body"])["upscale_factor"] == 2
 
 
-def test_a_problem_through_the_gateway(handler: Handler) -> None:
+def test_api_gateway_gets_problem_json_for_an_invalid_request(handler: Handler) -> None:
     answer = handler(http("POST", "/v1/jobs", {"image_url": URL, "upscale_factor": 3}))
     assert answer["statusCode"] == 422
     assert answer["headers"]["content-type"] == "application/problem+json"
@@ -55,13 +55,15 @@ def test_a_problem_through_the_gateway(handler: Handler) -> None:
     assert json.loads(answer["body"])["code"] == "unsupported_factor"
 
 
-def test_an_image_through_the_gateway(handler: Handler, png: bytes, local: Local, redis: Redis) -> None:
+def test_an_image_sent_through_api_gateway_is_stored_unchanged(
+    handler: Handler, png: bytes, local: Local, redis: Redis
+) -> None:
     answer = handler(http("POST", "/v1/jobs", {"image_base64": base64.b64encode(png).decode()}))
     job_id = json.loads(answer["body"])["job_id"]
     assert local.store.get(image_key(redis, job_id)) == png
 
 
-def test_a_direct_invoke_gives_the_same_answer(handler: Handler, redis: Redis) -> None:
+def test_direct_invocations_with_one_idempotency_key_return_one_job(handler: Handler, redis: Redis) -> None:
     answer = handler({"image_url": URL, "upscale_factor": "4", "idempotency_key": "direct"})
     accepted = JobAccepted.model_validate(answer)
     assert accepted.status_url == f"/v1/jobs/{accepted.job_id}"
@@ -78,17 +80,17 @@ def test_a_direct_invoke_gives_the_same_answer(handler: Handler, redis: Redis) -
         ({"a": 1}, "unknown_field"),
     ],
 )
-def test_a_bad_direct_invoke_is_a_problem(handler: Handler, event: dict[str, Any], code: str) -> None:
+def test_an_invalid_direct_invocation_returns_a_problem(handler: Handler, event: dict[str, Any], code: str) -> None:
     answer = handler(event)
     assert (answer["code"], answer["status"]) == (code, 422)
 
 
 @pytest.mark.parametrize("event", [None, [], "text", 7])
-def test_an_event_that_is_no_object_is_a_problem(handler: Handler, event: Any) -> None:
+def test_an_event_that_is_not_a_json_object_returns_invalid_json(handler: Handler, event: Any) -> None:
     assert handler(event)["code"] == "invalid_json"
 
 
-def test_a_key_that_is_no_text_is_a_problem(handler: Handler) -> None:
+def test_an_idempotency_key_that_is_not_a_string_returns_a_problem(handler: Handler) -> None:
     assert handler({"image_url": URL, "idempotency_key": 7})["code"] == "invalid_idempotency_key"
 
 
@@ -99,8 +101,8 @@ def read(answer: dict[str, Any]) -> list[sse.ServerSentEvent]:
     return list(sse.decode(answer["body"].split("\n")))
 
 
-def test_events_come_in_pieces_behind_a_gateway(handler: Handler, redis: Redis) -> None:
-    """What an EventSource does: ask, be answered, come back with the last id, until 204."""
+def test_each_event_stream_request_returns_only_events_after_the_last_id(handler: Handler, redis: Redis) -> None:
+    """Do as EventSource does behind a gateway that buffers: request again with the last event id, until status 204."""
     job_id = secrets.token_hex(16)
     events.append(redis, queued(job_id))
     path = f"/v1/jobs/{job_id}/events"
@@ -115,7 +117,9 @@ def test_events_come_in_pieces_behind_a_gateway(handler: Handler, redis: Redis) 
     assert handler(http("GET", path, headers={"last-event-id": last.id}))["statusCode"] == 204
 
 
-def test_a_quiet_stream_is_answered_in_time(environment: dict[str, str], tmp_path: Path, redis: Redis) -> None:
+def test_an_event_stream_request_without_new_events_returns_none(
+    environment: dict[str, str], tmp_path: Path, redis: Redis
+) -> None:
     job_id = secrets.token_hex(16)
     event_id = events.append(redis, queued(job_id))
     assert event_id
@@ -124,7 +128,7 @@ def test_a_quiet_stream_is_answered_in_time(environment: dict[str, str], tmp_pat
         assert read(function.invoke(request)) == []
 
 
-def test_a_request_that_waits_through_the_gateway(handler: Handler, redis: Redis) -> None:
+def test_prefer_wait_returns_202_after_its_time_or_200_when_the_job_ends(handler: Handler, redis: Redis) -> None:
     body = {"image_url": URL}
     late = handler(http("POST", "/v1/jobs", body, {"prefer": "wait=1"}))
     assert (late["statusCode"], late["headers"]["preference-applied"]) == (202, "wait=1")

@@ -1,4 +1,4 @@
-"""Leases and recovery, as Redis sees them: no worker takes part."""
+"""Tests of leases and of the recovery of lost jobs, by calls to `upres.core.leases` on Redis. No worker runs."""
 
 import time
 from typing import Any
@@ -15,18 +15,18 @@ from upres.core.schema import Cancelled, Failed, Progress, Requeued, Succeeded
 from upres.core.script import call
 
 
-def test_a_popped_job_is_taken_once_with_what_it_needs(isolated_redis: Redis) -> None:
+def test_a_popped_job_is_taken_once_and_take_can_be_repeated(isolated_redis: Redis) -> None:
     job_id = submit(isolated_redis)
     assert leases.pop(isolated_redis, 0.1) == job_id
     answer = call(isolated_redis, "take", job_id, "me")
     assert (
         call(isolated_redis, "take", job_id, "me")[0] == answer[0] == b"1"
-    )  # its answer was lost, and it is asked again
+    )  # redis-py repeats a call when the response was lost
     assert leases.take(isolated_redis, job_id) is None
     assert leases.pop(isolated_redis, 0.1) is None
 
 
-def test_a_popped_job_that_nobody_wants_is_the_first_again(isolated_redis: Redis) -> None:
+def test_put_back_returns_a_popped_job_to_the_front_of_the_queue(isolated_redis: Redis) -> None:
     job_id, other = submit(isolated_redis), submit(isolated_redis)
     leases.pop(isolated_redis, 0.1)
     leases.put_back(isolated_redis, job_id)
@@ -35,8 +35,8 @@ def test_a_popped_job_that_nobody_wants_is_the_first_again(isolated_redis: Redis
     assert isolated_redis.llen(keys.POPPED) == 0
 
 
-def test_a_popped_job_that_somebody_saw_and_nobody_wants_waits_once(isolated_redis: Redis) -> None:
-    """Whoever looks for lost jobs gives a popped one a lease, which ends when it is put back."""
+def test_put_back_removes_the_lease_that_recover_gave_to_a_popped_job(isolated_redis: Redis) -> None:
+    """`recover` gives a short lease to each popped job, so that it can requeue the job if no worker takes it."""
     job_id = submit(isolated_redis)
     leases.pop(isolated_redis, 0.1)
     leases.recover(isolated_redis)
@@ -46,7 +46,7 @@ def test_a_popped_job_that_somebody_saw_and_nobody_wants_waits_once(isolated_red
     assert waiting(isolated_redis) == [job_id]
 
 
-def test_what_is_taken_can_be_read(isolated_redis: Redis) -> None:
+def test_a_lease_contains_the_attempt_the_message_and_the_time_left(isolated_redis: Redis) -> None:
     job_id = submit(isolated_redis)
     lease = taken(isolated_redis)
     assert (lease.job_id, lease.attempt) == (job_id, 1)
@@ -54,21 +54,21 @@ def test_what_is_taken_can_be_read(isolated_redis: Redis) -> None:
     assert 3590 < lease.seconds_left <= 3600
 
 
-def test_a_job_whose_worker_lives_is_left_alone(isolated_redis: Redis) -> None:
+def test_recover_ignores_a_job_whose_expired_lease_was_renewed(isolated_redis: Redis) -> None:
     lease = (submit(isolated_redis), taken(isolated_redis))[1]
     run_out(isolated_redis, lease.job_id)
     assert leases.renew(isolated_redis, [lease]) == set()
     assert leases.recover(isolated_redis) == []
 
 
-def test_a_job_that_somebody_has_is_nobody_elses_to_take(isolated_redis: Redis) -> None:
+def test_a_job_with_a_holder_cannot_be_taken_by_another_worker(isolated_redis: Redis) -> None:
     lease = (submit(isolated_redis), taken(isolated_redis))[1]
-    isolated_redis.rpush(keys.POPPED, lease.job_id)  # however it came there
+    isolated_redis.rpush(keys.POPPED, lease.job_id)  # an entry that a job with a holder normally does not have
     assert leases.take(isolated_redis, lease.job_id) is None
     assert leases.renew(isolated_redis, [lease]) == set()
 
 
-def test_dead_letters_are_bounded(isolated_redis: Redis) -> None:
+def test_the_oldest_dead_letters_are_deleted_above_the_maximum(isolated_redis: Redis) -> None:
     isolated_redis.zadd(
         keys.DEAD, {f"old {number}": time.time() * 1000 - 1000 for number in range(keys.MAX_DEAD_LETTERS)}
     )
@@ -86,13 +86,13 @@ def test_dead_letters_are_bounded(isolated_redis: Redis) -> None:
     assert 0 < isolated_redis.ttl(keys.DEAD) <= keys.EVENTS_SECONDS
 
 
-def test_a_job_whose_worker_died_goes_on_elsewhere_and_the_dead_one_is_fenced_off(isolated_redis: Redis) -> None:
+def test_a_lost_job_is_requeued_and_its_previous_holder_is_fenced_off(isolated_redis: Redis) -> None:
     job_id = submit(isolated_redis)
     dead = taken(isolated_redis)
     run_out(isolated_redis, job_id)
     assert leases.recover(isolated_redis) == [(job_id, "requeued")]
     assert leases.recover(isolated_redis) == []
-    is_fenced_off(isolated_redis, dead)  # already before anybody takes it
+    is_fenced_off(isolated_redis, dead)  # even before another worker takes the job
     leases.pop(isolated_redis, 0.1)
     leases.recover(isolated_redis)
     is_fenced_off(isolated_redis, dead)
@@ -105,8 +105,8 @@ def test_a_job_whose_worker_died_goes_on_elsewhere_and_the_dead_one_is_fenced_of
     assert types(isolated_redis, job_id) == ["queued", "requeued", "succeeded"]
 
 
-def test_when_nobody_could_look_the_living_are_given_time(isolated_redis: Redis) -> None:
-    """Redis was away for longer than a lease: no worker died."""
+def test_expired_leases_can_be_renewed_after_a_pause_of_the_recovery(isolated_redis: Redis) -> None:
+    """If Redis is unreachable for longer than a lease, `recover` extends expired leases: the workers may be alive."""
     lease = (submit(isolated_redis), taken(isolated_redis))[1]
     run_out(isolated_redis, lease.job_id)
     isolated_redis.set(keys.LAST_RECOVERY, 1)
@@ -115,7 +115,7 @@ def test_when_nobody_could_look_the_living_are_given_time(isolated_redis: Redis)
     assert leases.recover(isolated_redis) == []
 
 
-def test_the_dead_are_found_even_when_nobody_looked(isolated_redis: Redis) -> None:
+def test_lost_jobs_are_requeued_after_a_pause_of_the_recovery(isolated_redis: Redis) -> None:
     lease = (submit(isolated_redis), taken(isolated_redis))[1]
     run_out(isolated_redis, lease.job_id)
     isolated_redis.set(keys.LAST_RECOVERY, 1)
@@ -127,7 +127,7 @@ def test_the_dead_are_found_even_when_nobody_looked(isolated_redis: Redis) -> No
 
 
 @pytest.mark.parametrize("forged", [b"x", b"\xff\xfe", b'"},', b"%1"])
-def test_a_forged_entry_stops_nobodys_recovery(isolated_redis: Redis, forged: bytes) -> None:
+def test_a_forged_job_id_does_not_prevent_the_recovery_of_other_jobs(isolated_redis: Redis, forged: bytes) -> None:
     isolated_redis.set(b"upres:job:" + forged + b":run", "no hash")
     isolated_redis.set(b"upres:job:" + forged + b":events", "no stream")
     isolated_redis.rpush(keys.POPPED, forged)
@@ -144,17 +144,17 @@ def test_a_forged_entry_stops_nobodys_recovery(isolated_redis: Redis, forged: by
     assert isolated_redis.zrange(keys.DEADLINES, 0, -1) == [job_id.encode()]
 
 
-def test_a_job_that_was_popped_and_never_taken_comes_back_without_a_death(isolated_redis: Redis) -> None:
+def test_a_popped_job_that_was_not_taken_is_requeued_without_a_death(isolated_redis: Redis) -> None:
     job_id = submit(isolated_redis)
     for _ in range(keys.ATTEMPTS + 1):
         leases.pop(isolated_redis, 0.1)
-        assert leases.recover(isolated_redis) == []  # the worker may be about to take it
+        assert leases.recover(isolated_redis) == []  # a worker may still take the job
         run_out(isolated_redis, job_id)
         assert leases.recover(isolated_redis) == [(job_id, "requeued")]
     assert taken(isolated_redis).attempt == 1
 
 
-def test_a_worker_that_took_too_long_to_take_finds_it_gone(isolated_redis: Redis) -> None:
+def test_a_popped_job_cannot_be_taken_after_it_was_requeued(isolated_redis: Redis) -> None:
     job_id = submit(isolated_redis)
     leases.pop(isolated_redis, 0.1)
     leases.recover(isolated_redis)
@@ -164,7 +164,7 @@ def test_a_worker_that_took_too_long_to_take_finds_it_gone(isolated_redis: Redis
     assert taken(isolated_redis).attempt == 1
 
 
-def test_three_dead_workers_make_a_dead_letter_that_can_be_replayed(isolated_redis: Redis) -> None:
+def test_a_job_fails_as_a_dead_letter_after_the_maximum_of_worker_deaths(isolated_redis: Redis) -> None:
     job_id = submit(isolated_redis)
     for attempt in range(1, keys.ATTEMPTS + 1):
         assert taken(isolated_redis).attempt == attempt
@@ -180,7 +180,7 @@ def test_three_dead_workers_make_a_dead_letter_that_can_be_replayed(isolated_red
     assert not isolated_redis.exists(keys.run(job_id))
 
 
-def test_a_job_that_is_given_back_comes_first_and_a_lost_device_counts_as_a_death(isolated_redis: Redis) -> None:
+def test_give_back_puts_a_job_first_and_counts_a_lost_device_as_a_death(isolated_redis: Redis) -> None:
     job_id, other = submit(isolated_redis), submit(isolated_redis)
     leases.give_back(isolated_redis, taken(isolated_redis), "worker_stopping")
     assert waiting(isolated_redis) == [job_id, other]
@@ -193,7 +193,7 @@ def test_a_job_that_is_given_back_comes_first_and_a_lost_device_counts_as_a_deat
 
 
 @pytest.mark.parametrize("where", ["queue", "popped", "leased", "given back"])
-def test_cancelling_takes_a_job_out_of_wherever_it_is(isolated_redis: Redis, where: str) -> None:
+def test_cancelling_a_job_deletes_all_its_data_except_its_events(isolated_redis: Redis, where: str) -> None:
     job_id = submit(isolated_redis)
     if where == "popped":
         leases.pop(isolated_redis, 0.1)
@@ -205,7 +205,7 @@ def test_cancelling_takes_a_job_out_of_wherever_it_is(isolated_redis: Redis, whe
     assert everything(isolated_redis) <= {keys.events(job_id), keys.LAST_RECOVERY, keys.JOB_COUNTS, "rq:queues"}
 
 
-def test_a_deadline_ends_a_job_that_nobody_takes(isolated_redis: Redis) -> None:
+def test_a_queued_job_fails_when_its_deadline_has_passed(isolated_redis: Redis) -> None:
     job_id = submit(isolated_redis)
     isolated_redis.zadd(keys.DEADLINES, {job_id: 1})
     assert leases.recover(isolated_redis) == [(job_id, "failed")]
@@ -213,7 +213,7 @@ def test_a_deadline_ends_a_job_that_nobody_takes(isolated_redis: Redis) -> None:
     assert isolated_redis.llen(keys.WAITING) == 0
 
 
-def test_a_repeated_append_is_written_once(isolated_redis: Redis) -> None:
+def test_an_append_repeated_with_the_same_token_adds_one_event(isolated_redis: Redis) -> None:
     job_id = submit(isolated_redis)
     event = Progress(job_id=job_id, stage="fetch", percent=0).model_dump_json()
     first = call(isolated_redis, "append", job_id, "token", "", "progress", event, "")
@@ -225,7 +225,7 @@ def test_a_repeated_append_is_written_once(isolated_redis: Redis) -> None:
 
 
 def is_fenced_off(redis: Redis, lease: Lease) -> None:
-    """Nothing that the holder says or does has any effect."""
+    """Assert that no operation with this lease has an effect: keys, queue and event types stay the same."""
     before = everything(redis), waiting(redis), types(redis, lease.job_id)
     assert leases.renew(redis, [lease]) == {lease.job_id}
     assert events.append(redis, Succeeded(job_id=lease.job_id, result=RESULT), lease.holder) is None

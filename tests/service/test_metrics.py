@@ -1,4 +1,4 @@
-"""What Prometheus sees of the function."""
+"""Tests of the metrics that the function exports for Prometheus, and of its health endpoint under load."""
 
 import os
 import subprocess
@@ -28,19 +28,21 @@ from upres.embedded.stack import Local
 pytestmark = pytest.mark.without_worker
 
 
-def test_a_port_that_is_taken_is_told(local: Local) -> None:
+def test_a_metrics_port_in_use_is_reported_without_a_traceback(local: Local) -> None:
     with http_server(body(b""), "127.0.0.1") as url:
         port = url.rpartition(":")[2]
-        for module in ("function", "worker"):
+        for arguments in (["upres.function", "--port", str(free_port())], ["upres.worker"]):
             environment = {**os.environ, **local.environment, "UPRES_METRICS_PORT": port}
-            command = [sys.executable, "-m", module, *(["--port", str(free_port())] if module == "function" else [])]
+            command = [sys.executable, "-m", *arguments]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
             assert done.returncode == 1
             assert f"UPRES_METRICS_PORT: {port} cannot be listened on" in done.stderr
             assert "Traceback" not in done.stderr
 
 
-def test_how_jobs_ended_is_counted_wherever_they_do(local: Local, redis: Redis, client: Client, png: bytes) -> None:
+def test_ended_jobs_are_counted_by_outcome_with_and_without_a_worker(
+    local: Local, redis: Redis, client: Client, png: bytes
+) -> None:
     before = scrape(local.url)
     events.append(redis, Cancelled(job_id=submit(redis)))
     late = submit(redis, deadline=now() - timedelta(seconds=1))
@@ -53,7 +55,7 @@ def test_how_jobs_ended_is_counted_wherever_they_do(local: Local, redis: Redis, 
         assert after.get("upres_jobs_total", **labels) - before.get("upres_jobs_total", **labels) == 1
 
 
-def test_the_queue_is_told(local: Local, redis: Redis) -> None:
+def test_queue_metrics_show_the_waiting_jobs_and_the_age_of_the_oldest(local: Local, redis: Redis) -> None:
     old = submit(redis, submitted_at=now())
     received = scrape(local.url)
     assert received.get("upres_redis_up") == 1
@@ -64,7 +66,7 @@ def test_the_queue_is_told(local: Local, redis: Redis) -> None:
     assert scrape(local.url).get("upres_queue_oldest_seconds") == 0
 
 
-def test_requests_and_streams_are_told(local: Local, redis: Redis) -> None:
+def test_requests_are_counted_by_route_and_open_event_streams_are_shown(local: Local, redis: Redis) -> None:
     labels = {"method": "GET", "route": "/v1/jobs/{job_id}", "status": "404"}
     before = scrape(local.url)
     requests.get(f"{local.url}/v1/jobs/{'0' * 32}", timeout=10)
@@ -82,7 +84,7 @@ def test_requests_and_streams_are_told(local: Local, redis: Redis) -> None:
     wait_until(lambda: scrape(local.url).get("upres_sse_subscribers") == before.get("upres_sse_subscribers"))
 
 
-def test_who_asked_to_wait_is_told_apart(local: Local, post: Post) -> None:
+def test_requests_with_a_prefer_header_are_counted_separately(local: Local, post: Post) -> None:
     name, labels = "upres_http_request_seconds_count", {"method": "POST", "status": "202"}
     before = scrape(local.url)
     post(image_url="https://example.invalid/a.png")
@@ -93,7 +95,7 @@ def test_who_asked_to_wait_is_told_apart(local: Local, post: Post) -> None:
     assert after.get("upres_redis_memory_bytes") > 0
 
 
-def test_the_process_answers_while_all_threads_wait(local: Local, tmp_path: Path) -> None:
+def test_healthz_responds_while_sixty_requests_wait_for_redis(local: Local, tmp_path: Path) -> None:
     with FaultProxy(local.redis_port) as proxy:
         for url in function(local, tmp_path, UPRES_REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0"):
             assert requests.get(f"{url}/readyz", timeout=20).ok
@@ -110,14 +112,14 @@ def _ask(asked: threading.Barrier, url: str) -> None:
     requests.get(url, timeout=60)
 
 
-def test_the_functions_own_port_wants_no_key(local: Local, tmp_path: Path) -> None:
+def test_only_the_separate_metrics_port_needs_no_api_key(local: Local, tmp_path: Path) -> None:
     port = free_port()
     for url in function(local, tmp_path, UPRES_ACCESS="keys", UPRES_METRICS_PORT=str(port)):
         assert requests.get(f"{url}/metrics", timeout=10).status_code == 401
         assert scrape(f"http://127.0.0.1:{port}").get("upres_redis_up") == 1
 
 
-def test_without_redis_or_store_the_process_still_tells(local: Local, tmp_path: Path) -> None:
+def test_metrics_are_served_when_redis_and_the_store_are_unreachable(local: Local, tmp_path: Path) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     changed = {"UPRES_REDIS_URL": f"redis://{nowhere}/0", "UPRES_S3_ENDPOINT_URL": f"http://{nowhere}"}
     for url in function(local, tmp_path, **changed):

@@ -1,4 +1,4 @@
-"""`upres models` as operators use it: what it says, and what it does when they are wrong."""
+"""Tests of the command `upres models`: its output, its effects on the registry, and its error messages."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def upres(local: Local, folder: Path, *arguments: str) -> Done:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, cwd=folder)
 
 
-def test_labels_are_changed_all_or_none(local: Local, model: Pushed, tmp_path: Path) -> None:
+def test_label_command_changes_all_given_labels_or_none(local: Local, model: Pushed, tmp_path: Path) -> None:
     for wrong in (
         ["canary=2", "stable=9"],
         ["canary=2", "--rule", "often"],
@@ -55,9 +55,9 @@ def test_labels_are_changed_all_or_none(local: Local, model: Pushed, tmp_path: P
     assert (now.rule, now.canary_percent, now.labels["canary"]) == (None, 8, "2")
 
 
-def test_what_is_in_the_registry_is_verified_and_not_the_cache(local: Local, model: Pushed, tmp_path: Path) -> None:
+def test_verify_command_detects_a_damaged_file_in_the_registry(local: Local, model: Pushed, tmp_path: Path) -> None:
     good = upres(local, tmp_path, "verify", "commanded")
-    assert (good.returncode, good.stdout.count("as they should be")) == (0, 2)
+    assert (good.returncode, good.stdout.count("are correct")) == (0, 2)
     model.put(model.fields["networks"][0]["file"], b"damaged", "2")
     bad = upres(local, tmp_path, "verify", "commanded")
     assert bad.returncode == 1
@@ -66,15 +66,16 @@ def test_what_is_in_the_registry_is_verified_and_not_the_cache(local: Local, mod
     assert upres(local, tmp_path, "verify", "typo").returncode == 1
 
 
-def test_a_version_is_fetched_into_a_folder(local: Local, model: Pushed, tmp_path: Path) -> None:
+def test_pull_command_downloads_a_version_into_a_new_folder(local: Local, model: Pushed, tmp_path: Path) -> None:
     assert upres(local, tmp_path, "pull", "commanded", "--version", "1").returncode == 0
     assert registry.read_folder(tmp_path / "commanded-1")[0].version == "1"
     again = upres(local, tmp_path, "pull", "commanded", "--version", "1")
-    assert "is there already" in again.stderr
-    assert "There is no model 'nowhere'" in upres(local, tmp_path, "pull", "nowhere").stderr
+    assert (again.returncode, "is there already" in again.stderr) == (1, True)
+    unknown = upres(local, tmp_path, "pull", "nowhere")
+    assert (unknown.returncode, "There is no model 'nowhere'" in unknown.stderr) == (1, True)
 
 
-def test_without_a_store_it_says_so(local: Local, tmp_path: Path) -> None:
+def test_an_unreachable_store_is_reported_in_one_line(local: Local, tmp_path: Path) -> None:
     local_away = {**local.environment, "UPRES_S3_ENDPOINT_URL": "http://127.0.0.1:9"}
     command = [str(Path(sys.executable).parent / "upres"), "models"]
     done = subprocess.run(command, env={**os.environ, **local_away}, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Models come, change and go while jobs run: pinned, switched without a pause, refused, rolled back."""
+"""Tests of changes to models while jobs run: loading, moving labels, refused versions, rollback and canaries."""
 
 import json
 import secrets
@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from redis import Redis
 
-from tests.support.images import encoded
-from tests.support.pushing import FOLDER, Pushed
+from tests.support.images import picture
+from tests.support.pushing import FOLDER, Pushed, pushed_copy
 from tests.support.waiting import wait_until
 from tests.support.workers import worker
 from upres.client import Client
@@ -27,16 +26,11 @@ from upres.core.served_models import ModelRef, ServedModel
 from upres.core.storage import Store
 from upres.embedded.stack import Local
 
-NAME = "changing"
-
 
 @pytest.fixture
 def model(store: Store, redis: Redis, tmp_path: Path) -> Iterator[Pushed]:
-    """A model of its own, like the bundled one, in version 1."""
-    pushed = Pushed(store, f"{NAME}-{secrets.token_hex(3)}", tmp_path)
-    pushed.push("1")
-    yield pushed
-    redis.delete(keys.served_model(pushed.name), keys.outcomes(pushed.name))
+    """A copy of the bundled model under a name that only this test uses, pushed as version 1."""
+    yield from pushed_copy(store, redis, tmp_path)
 
 
 def offered(redis: Redis, model: Pushed) -> ServedModel:
@@ -44,15 +38,13 @@ def offered(redis: Redis, model: Pushed) -> ServedModel:
 
 
 def wait_for(redis: Redis, model: Pushed, **labels: str) -> None:
-    """Until new jobs get these versions."""
+    """Wait until exactly these labels and versions are published for new jobs."""
     wait_until(lambda: {label: ref.version for label, ref in offered(redis, model).labels.items()} == labels, 60)
 
 
-def picture(number: int) -> bytes:
-    return encoded(Image.new("RGB", (48, 32), (number % 256, number // 256, 7)), "PNG")
-
-
-def test_a_model_is_loaded_when_it_is_first_asked_for(client: Client, model: Pushed, redis: Redis) -> None:
+def test_a_model_is_loaded_at_its_first_job_which_reports_it_in_a_notice(
+    client: Client, model: Pushed, redis: Redis
+) -> None:
     received: list[Any] = []
     result = client.upscale(picture(1), 2, model=model.name, on_event=received.append).result
     assert (result.model, result.model_version) == (model.name, "1")
@@ -64,8 +56,10 @@ def test_a_model_is_loaded_when_it_is_first_asked_for(client: Client, model: Pus
     assert not [event for event in again if isinstance(event, Progress) and event.notice]
 
 
-def test_a_switch_under_load_fails_nothing(local: Local, model: Pushed, redis: Redis) -> None:
-    """Twenty requests in flight throughout; each is done by the version that was promised when it was accepted."""
+def test_jobs_keep_their_promised_version_while_labels_change_under_load(
+    local: Local, model: Pushed, redis: Redis
+) -> None:
+    """Twenty clients submit jobs without a pause; each job is done by the version that its queued event names."""
     done: Counter[str] = Counter()
     numbers = iter(range(100_000))
     stop = threading.Event()
@@ -79,7 +73,7 @@ def test_a_switch_under_load_fails_nothing(local: Local, model: Pushed, redis: R
                 [promised] = [event.model_version for event in received if isinstance(event, Queued)]
                 [began] = {event.model_version for event in received if isinstance(event, Started)}
                 assert promised == began == version.model_version
-                assert not notices or promised == "1"  # which the first job waited for
+                assert not notices or promised == "1"  # only version 1 may be loaded while a job waits
                 done[promised] += 1
 
     with ThreadPoolExecutor(20) as pool:
@@ -98,13 +92,13 @@ def test_a_switch_under_load_fails_nothing(local: Local, model: Pushed, redis: R
 
 
 def wrong_golden(model: Pushed) -> dict[str, Any]:
-    """Golden images that no network of this model makes."""
+    """Golden images with a wrong expected enlargement, so that no network of this model can pass the check."""
     golden = json.loads((FOLDER / "manifest.json").read_text())["golden"]
     four, two = golden
     return {"golden": [{**two, "enlarged": four["image"]}, four]}
 
 
-def test_a_version_that_fails_its_check_is_refused(client: Client, model: Pushed, redis: Redis) -> None:
+def test_a_version_with_a_wrong_golden_image_is_refused(client: Client, model: Pushed, redis: Redis) -> None:
     client.upscale(picture(3), 2, model=model.name)
     model.push("bad", **wrong_golden(model))
     registry.relabel(model.store, model.name, {"stable": "bad"})
@@ -118,7 +112,7 @@ def test_a_version_that_fails_its_check_is_refused(client: Client, model: Pushed
     wait_until(lambda: not offered(redis, model).refused)
 
 
-def test_a_version_that_is_damaged_or_gone_is_refused(client: Client, model: Pushed, redis: Redis) -> None:
+def test_a_damaged_or_missing_version_is_refused(client: Client, model: Pushed, redis: Redis) -> None:
     client.upscale(picture(6), 2, model=model.name)
     model.push("2", description="damaged")
     other = {**model.fields["networks"][0], "file": "edsr-x4.safetensors", "sha256": "0" * 64}
@@ -132,7 +126,7 @@ def test_a_version_that_is_damaged_or_gone_is_refused(client: Client, model: Pus
     assert client.upscale(picture(7), 2, model=model.name).result.model_version == "1"
 
 
-def test_a_worker_that_starts_with_a_bad_stable_version_serves_the_one_before(
+def test_a_worker_serves_the_previous_version_if_the_stable_one_is_bad(
     local: Local, model: Pushed, redis: Redis
 ) -> None:
     model.push("bad", **wrong_golden(model))
@@ -142,7 +136,7 @@ def test_a_worker_that_starts_with_a_bad_stable_version_serves_the_one_before(
         assert "golden" in offered(redis, model).refused["bad"]
 
 
-def test_versions_and_labels_are_asked_for_by_name(client: Client, model: Pushed) -> None:
+def test_a_job_can_name_a_version_or_a_label_and_unknown_ones_are_refused(client: Client, model: Pushed) -> None:
     model.push("2")
     registry.relabel(model.store, model.name, {"best": "2"})
     for wanted, got in (("1", "1"), ("2", "2"), ("best", "2"), ("stable", "1"), (None, "1")):
@@ -153,7 +147,7 @@ def test_versions_and_labels_are_asked_for_by_name(client: Client, model: Pushed
     assert caught.value.code == "unknown_model"
 
 
-def test_the_canary_gets_its_share_and_a_job_always_the_same(store: Store, redis: Redis) -> None:
+def test_the_canary_gets_its_share_and_each_job_id_gets_a_fixed_version(store: Store, redis: Redis) -> None:
     refs = {label: ModelRef(version=label, digest=label, factors=(4,)) for label in ("stable", "canary")}
     served_models.publish(redis, "share", ServedModel(labels=refs, canary_percent=20))
     ids = [secrets.token_hex(16) for _ in range(2000)]
@@ -171,7 +165,7 @@ def set_rule(model: Pushed, canary: str, **rule: float) -> None:
     registry.relabel(model.store, model.name, {"canary": canary}, 100, Rule.model_validate(rule))
 
 
-def test_a_canary_that_does_well_becomes_stable(client: Client, model: Pushed, redis: Redis) -> None:
+def test_a_canary_becomes_stable_after_enough_successful_jobs(client: Client, model: Pushed, redis: Redis) -> None:
     client.upscale(picture(10), 2, model=model.name)
     model.push("2")
     set_rule(model, "2", jobs=3, most_failed_percent=0)
@@ -182,13 +176,13 @@ def test_a_canary_that_does_well_becomes_stable(client: Client, model: Pushed, r
     assert registry.labels(model.store, model.name).before == ("1",)
 
 
-def test_a_canary_that_fails_is_given_up(client: Client, model: Pushed, redis: Redis) -> None:
+def test_the_label_canary_is_removed_after_too_many_failed_jobs(client: Client, model: Pushed, redis: Redis) -> None:
     client.upscale(picture(11), 2, model=model.name)
     model.push("2")
     set_rule(model, "2", jobs=100, most_failed_percent=1)
     wait_for(redis, model, stable="1", canary="2")
     redis.hset(
         keys.outcomes(model.name), f"{offered(redis, model).canary_run_id}:failed", 2
-    )  # no network of ours fails itself
+    )  # written directly, since no network in these tests makes a job fail
     wait_for(redis, model, stable="1")
     assert registry.labels(model.store, model.name).labels == {"stable": "1"}

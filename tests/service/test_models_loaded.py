@@ -1,16 +1,14 @@
-"""Models where no worker has them, or only as many as fit into its budget."""
+"""Tests of models that no worker has in memory, and of the limit on the memory that models use in a worker."""
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
-from PIL import Image
 from redis import Redis
 
-from tests.support.images import encoded
-from tests.support.pushing import Pushed
+from tests.support.images import picture
+from tests.support.pushing import Pushed, pushed_copy
 from tests.support.waiting import wait_until
 from tests.support.workers import worker
 from upres.client import Client
@@ -26,19 +24,14 @@ pytestmark = pytest.mark.without_worker
 
 @pytest.fixture
 def model(store: Store, redis: Redis, tmp_path: Path) -> Iterator[Pushed]:
-    """A model of its own, like the bundled one, in version 1."""
-    pushed = Pushed(store, f"switch-{secrets.token_hex(3)}", tmp_path)
-    pushed.push("1")
-    yield pushed
-    redis.delete(keys.served_model(pushed.name), keys.outcomes(pushed.name))
+    """A copy of the bundled model under a name that only this test uses, pushed as version 1."""
+    yield from pushed_copy(store, redis, tmp_path)
 
 
-def picture(number: int) -> bytes:
-    return encoded(Image.new("RGB", (48, 32), (number % 256, number // 256, 7)), "PNG")
-
-
-def test_what_was_used_longest_ago_leaves(local: Local, client: Client, redis: Redis, tmp_path: Path) -> None:
-    """Models of ten megabytes in a budget of thirty-five; the default one stays, whoever else is used."""
+def test_the_least_recently_used_model_is_removed_from_memory(
+    local: Local, client: Client, redis: Redis, tmp_path: Path
+) -> None:
+    """Each model takes ten megabytes and the limit is 35, so three fit. The default model is never removed."""
     names = [f"lru-{letter}" for letter in "abc"]
     for name in names:
         (tmp_path / name).mkdir()
@@ -51,23 +44,23 @@ def test_what_was_used_longest_ago_leaves(local: Local, client: Client, redis: R
         wait_until(lambda: [set(one.models) for one in workers.listing(redis)] == [{"faithful 1", f"{a} 1", f"{c} 1"}])
 
 
-def test_labels_of_a_model_that_nobody_has_loaded_are_the_registrys(
+def test_labels_come_from_the_registry_after_the_published_ones_expire(
     client: Client, model: Pushed, redis: Redis
 ) -> None:
-    """What a worker said before it stopped does not rule for ever."""
+    """The published labels expire when no worker extends them, for example because all have stopped."""
     model.push("2")
     old = served_models.read(model.store, model.name, "1")
     served_models.publish(redis, model.name, ServedModel(labels={"stable": old}))
     assert 0 < redis.ttl(keys.served_model(model.name)) <= keys.SERVED_MODEL_SECONDS
     registry.relabel(model.store, model.name, {"stable": "2"})
     assert client.status(client.submit(picture(50), 2, model=model.name).job_id).model_version == "1"
-    redis.delete(keys.served_model(model.name))  # as after a minute
+    redis.delete(keys.served_model(model.name))  # as if SERVED_MODEL_SECONDS had passed
     assert client.status(client.submit(picture(51), 2, model=model.name).job_id).model_version == "2"
     model.store.put(keys.labels(model.name), b'{"labels": {"stable": "2", "canary": "gone"}, "canary_percent": 100}')
     assert client.status(client.submit(picture(52), 2, model=model.name).job_id).model_version == "2"
 
 
-def test_each_model_has_an_address_of_its_own(local: Local, model: Pushed) -> None:
+def test_each_model_has_its_own_url_for_details_and_for_jobs(local: Local, model: Pushed) -> None:
     listed = requests.get(f"{local.url}/v1/models", timeout=20).json()["models"]
     [ours] = [one for one in listed if one["name"] == model.name]
     assert [one["default"] for one in listed if one["name"] == "faithful"] == [True]
@@ -88,7 +81,7 @@ def test_each_model_has_an_address_of_its_own(local: Local, model: Pushed) -> No
     assert (nowhere.status_code, nowhere.json()["code"]) == (422, "unknown_model")
 
 
-def test_a_factor_that_the_version_cannot_make_is_said_at_once(client: Client, model: Pushed) -> None:
+def test_a_factor_that_the_version_does_not_support_is_refused(client: Client, model: Pushed) -> None:
     only_four = {"networks": model.fields["networks"][:1], "golden": []}
     model.push("4", **only_four)
     with pytest.raises(RequestRefused, match=r"enlarges by 4"):

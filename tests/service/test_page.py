@@ -1,4 +1,4 @@
-"""The page as people see and touch it: by finger, pointer, keyboard, ear; what it weighs, and what it lets in."""
+"""The web page in a real browser: pointer, touch and keyboard input, accessibility, size, and security policy."""
 
 import json
 from pathlib import Path
@@ -17,12 +17,13 @@ AXE = ROOT / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 PAGE_BYTES = 60_000
 
 
-def test_before_and_after_by_pointer_and_keyboard(page: Page, draw: Draw) -> None:
+def test_comparison_slider_zoom_and_pan_by_pointer_and_keyboard(page: Page, draw: Draw) -> None:
     choose(page, draw("cat.png"))
     done(page)
     viewer, wipe = page.locator(".viewer"), page.locator(".wipe input")
 
     def cut() -> float:
+        """The position of the slider in the image, in percent of the width."""
         return float(viewer.evaluate("v => parseFloat(v.style.getPropertyValue('--cut'))"))
 
     assert cut() == pytest.approx(50)
@@ -42,7 +43,7 @@ def test_before_and_after_by_pointer_and_keyboard(page: Page, draw: Draw) -> Non
     scale = "v => new DOMMatrix(getComputedStyle(v).transform)"
     layers = page.locator(".layers")
     assert layers.evaluate(f"v => ({scale})(v).a") == pytest.approx(2.25)
-    assert cut() != pytest.approx(20, abs=1)  # the edge stays on the screen, the image moves below it
+    assert cut() != pytest.approx(20, abs=1)  # the slider keeps its place on the screen while the image is zoomed
     before = layers.evaluate(f"v => ({scale})(v).e")
     page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 80)
     page.mouse.down()
@@ -56,7 +57,9 @@ def test_before_and_after_by_pointer_and_keyboard(page: Page, draw: Draw) -> Non
     assert layers.evaluate(f"v => ({scale})(v).a") == 1.5
 
 
-def test_images_that_browsers_do_not_show(visit: Visit, page: Page, photo: Image.Image, tmp_path: Path) -> None:
+def test_tiff_size_is_shown_and_the_original_image_is_clipped(
+    visit: Visit, page: Page, photo: Image.Image, tmp_path: Path
+) -> None:
     photo.save(tmp_path / "scan.tif")
     Image.new("RGBA", (50, 300), (255, 0, 0, 0)).save(tmp_path / "tall.png")
     choose(page, tmp_path / "scan.tif", tmp_path / "tall.png")
@@ -66,10 +69,10 @@ def test_images_that_browsers_do_not_show(visit: Visit, page: Page, photo: Image
     shape = page.locator(".viewer").nth(1).evaluate("v => v.clientWidth / v.clientHeight")
     assert shape == pytest.approx(50 / 300, rel=0.02)
     clip = page.locator(".before").nth(1).evaluate("i => getComputedStyle(i).clipPath")
-    assert "50%" in clip  # what is transparent after shows nothing of before
+    assert "50%" in clip  # the original must not be visible through transparent parts of the result
 
 
-def test_two_fingers_zoom_and_one_pans(browser: Browser, local: Local, draw: Draw) -> None:
+def test_two_fingers_zoom_and_one_finger_pans(browser: Browser, local: Local, draw: Draw) -> None:
     with browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True) as context:
         page = context.new_page()
         page.goto(local.url)
@@ -82,10 +85,11 @@ def test_two_fingers_zoom_and_one_pans(browser: Browser, local: Local, draw: Dra
         fingers = context.new_cdp_session(page)
 
         def touch(kind: str, *points: tuple[float, float]) -> None:
+            """Send a touch event with one finger at each point."""
             touches = [{"x": px, "y": py, "id": index} for index, (px, py) in enumerate(points)]
             fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
 
-        touch("touchStart", (x - 40, y), (x + 40, y))  # beside the edge
+        touch("touchStart", (x - 40, y), (x + 40, y))  # at both sides of the slider, not on it
         for step in range(1, 6):
             touch("touchMove", (x - 40 - 16 * step, y), (x + 40 + 16 * step, y))
         touch("touchEnd")
@@ -104,8 +108,10 @@ def test_two_fingers_zoom_and_one_pans(browser: Browser, local: Local, draw: Dra
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1100])
-def test_nothing_is_out_of_reach(page: Page, draw: Draw, tmp_path: Path, scheme: Any, width: int) -> None:
-    """On a phone and a desk, in both colour schemes: nothing sticks out, and axe finds nothing serious."""
+def test_page_fits_its_width_and_has_no_serious_axe_violations(
+    page: Page, draw: Draw, tmp_path: Path, scheme: Any, width: int
+) -> None:
+    """Phone and desktop width, both colour schemes: no horizontal scrolling, no serious violation found by axe."""
     assert AXE.exists(), "axe-core is missing; `make test` installs it"
     (tmp_path / "notes.txt").write_text("hello")
     page.set_viewport_size({"width": width, "height": 844})
@@ -122,7 +128,7 @@ def test_nothing_is_out_of_reach(page: Page, draw: Draw, tmp_path: Path, scheme:
     assert serious == [], json.dumps(serious, indent=1)
 
 
-def test_the_page_works_by_keyboard_alone(page: Page, draw: Draw) -> None:
+def test_tab_key_reaches_the_controls_of_the_page(page: Page, draw: Draw) -> None:
     choose(page, draw("cat.png"))
     done(page)
     page.locator("body").click(position={"x": 5, "y": 5})
@@ -138,7 +144,7 @@ def test_the_page_works_by_keyboard_alone(page: Page, draw: Draw) -> None:
         assert any(wanted in one for one in reached), (wanted, reached)
 
 
-def test_the_page_is_light_and_needs_nobody_else(visit: Visit, local: Local) -> None:
+def test_page_loads_7_small_files_and_none_from_other_hosts(visit: Visit, local: Local) -> None:
     asked: list[tuple[str, int]] = []
     visit.page.on("response", lambda answer: asked.append((answer.url, len(answer.body()))))
     visit.page.goto(local.url, wait_until="networkidle")
@@ -148,15 +154,15 @@ def test_the_page_is_light_and_needs_nobody_else(visit: Visit, local: Local) -> 
     assert all(url.startswith(local.url) for url, _ in asked)
 
 
-def test_it_is_painted_before_any_answer_of_the_api(visit: Visit, local: Local) -> None:
-    visit.page.route("**/v1/**", lambda route: None)  # an API that never answers
+def test_page_is_painted_before_the_api_responds(visit: Visit, local: Local) -> None:
+    visit.page.route("**/v1/**", lambda route: None)  # the API never responds
     visit.page.goto(local.url, wait_until="load")
     expect(visit.page.locator("#drop")).to_be_visible()
     painted = "new Promise((told) => new PerformanceObserver(told).observe({ type: 'paint', buffered: true }))"
     visit.page.evaluate(f"{painted}.then(() => true)")
 
 
-def test_the_content_security_policy_holds(visit: Visit, local: Local) -> None:
+def test_content_security_policy_blocks_inline_scripts(visit: Visit, local: Local) -> None:
     page = visit.page
     page.goto(local.url)
     policy = requests.get(local.url, timeout=20).headers["Content-Security-Policy"]

@@ -1,4 +1,4 @@
-"""Finished tiles, small, while a job runs."""
+"""Previews of a running job: its finished tiles as small JPEG images, in Redis and through the API."""
 
 import base64
 import io
@@ -25,17 +25,19 @@ from upres.worker.preview import SIDE, Preview
 
 @pytest.fixture
 def lease(isolated_redis: Redis) -> Lease:
+    """The lease of a submitted job; the test holds it, no worker process runs the job."""
     submit(isolated_redis)
     return taken(isolated_redis)
 
 
 def shown(redis: Redis, job_id: str) -> list[PreviewTile]:
+    """The preview tiles of a job that Redis has now."""
     pieces = cast("list[bytes]", redis.lrange(keys.preview(job_id), 0, -1))
     return [PreviewTile.model_validate_json(piece) for piece in pieces]
 
 
 @pytest.mark.parametrize("size", [(5000, 3001), (300, 200), (17, 4001)])
-def test_pieces_fit_together_and_look_like_the_image(
+def test_preview_tiles_cover_the_image_once_and_resemble_it(
     isolated_redis: Redis, lease: Lease, size: tuple[int, int]
 ) -> None:
     with Image.open(SAMPLES / "chelsea.png") as image:
@@ -58,7 +60,7 @@ def test_pieces_fit_together_and_look_like_the_image(
     assert sum(len(piece.image) for piece in pieces) < 500_000
 
 
-def test_a_later_attempt_begins_anew_and_an_overtaken_one_shows_nothing(isolated_redis: Redis, lease: Lease) -> None:
+def test_new_attempt_deletes_old_previews_and_void_token_adds_none(isolated_redis: Redis, lease: Lease) -> None:
     piece = np.zeros((4, 4, 3), np.uint8)
     Preview(isolated_redis, lease, (8, 8)).add(0, 0, piece)
     Preview(isolated_redis, lease, (8, 8)).add(4, 4, piece)
@@ -69,7 +71,7 @@ def test_a_later_attempt_begins_anew_and_an_overtaken_one_shows_nothing(isolated
     assert 0 < int(str(isolated_redis.ttl(keys.preview(lease.job_id)))) <= keys.PREVIEW_SECONDS
 
 
-def test_tiles_are_seen_while_the_job_runs_and_gone_at_its_end(local: Local, client: Client, post: Post) -> None:
+def test_api_returns_preview_tiles_only_while_the_job_runs(local: Local, client: Client, post: Post) -> None:
     with Image.open(SAMPLES / "chelsea.png") as image:
         photo = encoded(image.convert("RGB").resize((300, 200)), "PNG")
     job = post(image_base64=base64.b64encode(photo).decode(), upscale_factor=8, preview=True).json()
@@ -83,14 +85,16 @@ def test_tiles_are_seen_while_the_job_runs_and_gone_at_its_end(local: Local, cli
     assert requests.get(f"{job['status_url']}/preview", timeout=20).json() == {"tiles": []}
 
 
-def test_nobody_pays_for_what_nobody_asked_for(client: Client, redis: Redis, post: Post, png: bytes) -> None:
+def test_no_previews_are_stored_if_the_job_did_not_request_them(
+    client: Client, redis: Redis, post: Post, png: bytes
+) -> None:
     job_id = post(image_base64=base64.b64encode(png).decode()).json()["job_id"]
     for _ in client.events(job_id):
         assert not redis.exists(keys.preview(job_id))
 
 
 @pytest.mark.parametrize("after", ["-1", "x", "1" * 20])
-def test_a_senseless_beginning_is_a_problem(local: Local, post: Post, png: bytes, after: str) -> None:
+def test_preview_request_with_an_invalid_after_gets_422(local: Local, post: Post, png: bytes, after: str) -> None:
     job = post(image_base64=base64.b64encode(png).decode()).json()
     answer = requests.get(f"{job['status_url']}/preview", params={"after": after}, timeout=20)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_after")

@@ -1,4 +1,4 @@
-"""What Prometheus sees of a worker, and what its probes say."""
+"""The Prometheus metrics of a worker and its health and readiness probes."""
 
 import os
 import signal
@@ -31,24 +31,27 @@ pytestmark = pytest.mark.without_worker
 
 @pytest.fixture(scope="module")
 def measured(local: Local) -> Iterator[str]:
-    """The address of a worker with a port for its metrics."""
+    """The URL of a worker's metrics and probes; the worker has three slots."""
     port = free_port()
     with worker(local, UPRES_METRICS_PORT=str(port), UPRES_SLOTS="3"):
         yield f"http://127.0.0.1:{port}"
 
 
-def test_a_worker_tells_what_it_did(measured: str, client: Client, redis: Redis, png: bytes) -> None:
+def test_metrics_count_the_attempts_tiles_and_events_of_jobs(
+    measured: str, client: Client, redis: Redis, png: bytes
+) -> None:
     before = scrape(measured)
     with http_server(body(b"", 404)) as url, pytest.raises(JobFailed):
         client.upscale(f"{url}/cat.png")
     result = client.upscale(png, 2)
-    # It counts an event when Redis has it, and then it may have been seen already.
+    # The worker counts an event after Redis has stored it, so the client may receive the event before it is counted.
     sent = before.get("upres_events_published_total", type="succeeded")
     wait_until(lambda: scrape(measured).get("upres_events_published_total", type="succeeded") > sent)
     after = scrape(measured)
     received = [event for _, event in events.read(redis, result.job_id)]
 
     def more(name: str, **labels: str) -> float:
+        """The increase of a metric between the two scrapes."""
         return after.get(name, **labels) - before.get(name, **labels)
 
     assert more("upres_attempts_total", model="faithful") == 2
@@ -70,7 +73,7 @@ def test_a_worker_tells_what_it_did(measured: str, client: Client, redis: Redis,
     assert after.get("upres_slots_busy") == 0
 
 
-def test_a_worker_tells_what_it_is(measured: str, client: Client, png: bytes) -> None:
+def test_metrics_describe_the_model_the_device_and_the_process(measured: str, client: Client, png: bytes) -> None:
     received = scrape(measured)
     result = client.upscale(png, 2).result
     assert received.labels("upres_model_info") == [
@@ -82,14 +85,14 @@ def test_a_worker_tells_what_it_is(measured: str, client: Client, png: bytes) ->
     assert received.get("process_resident_memory_bytes") > 1e7
 
 
-def test_a_ready_worker_is_well(measured: str) -> None:
+def test_ready_worker_answers_200_to_both_probes(measured: str) -> None:
     for path in ("healthz", "readyz"):
         answer = requests.get(f"{measured}/{path}", timeout=10)
         assert (answer.status_code, answer.json()["status"]) == (200, "ready")
     assert requests.get(f"{measured}/elsewhere", timeout=10).status_code == 404
 
 
-def test_one_that_loads_is_well_and_not_ready(local: Local) -> None:
+def test_loading_worker_is_healthy_but_not_ready(local: Local) -> None:
     port = free_port()
     with starting(local, port, "--loads-for-ever") as url:
         healthy, ready = requests.get(f"{url}/healthz", timeout=10), requests.get(f"{url}/readyz", timeout=10)
@@ -97,7 +100,7 @@ def test_one_that_loads_is_well_and_not_ready(local: Local) -> None:
         assert (ready.status_code, ready.json()["status"]) == (503, "loading")
 
 
-def test_one_that_loads_for_ever_is_stuck(local: Local) -> None:
+def test_worker_that_loads_too_long_is_reported_as_stuck(local: Local) -> None:
     port = free_port()
     with starting(local, port, "--loads-for-ever", "--loading-seconds=0.01") as url:
         wait_until(lambda: requests.get(f"{url}/healthz", timeout=10).status_code == 503)
@@ -106,7 +109,7 @@ def test_one_that_loads_for_ever_is_stuck(local: Local) -> None:
         assert "loading" in received["detail"]
 
 
-def test_whoever_does_not_get_on_is_stuck(local: Local) -> None:
+def test_health_is_stuck_while_a_device_call_does_not_return(local: Local) -> None:
     health = Health()
     heartbeat = Heartbeat(local.settings, InFlightJobs(), lambda: pytest.fail("not started"), lambda: 1e6)
     health.hangs = heartbeat.hangs
@@ -116,17 +119,17 @@ def test_whoever_does_not_get_on_is_stuck(local: Local) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.4, 0.8, 1.0, 1.2])
-def test_one_that_is_told_to_stop_while_it_loads_does_so(local: Local, seconds: float) -> None:
+def test_worker_exits_within_20_seconds_on_sigterm_while_it_starts(local: Local, seconds: float) -> None:
     process = subprocess.Popen([sys.executable, "-m", "upres.worker"], env={**os.environ, **local.environment})
-    time.sleep(seconds)  # wherever it is by then
+    time.sleep(seconds)  # the signal arrives at a different stage of the start for each parameter
     process.terminate()
     code = process.wait(20)
-    assert code == 0 or (code == -signal.SIGTERM and seconds == 0.1)  # Python itself was still starting
+    assert code == 0 or (code == -signal.SIGTERM and seconds == 0.1)  # after 0.1 s Python itself may still be starting
 
 
 @contextmanager
 def starting(local: Local, port: int, *flags: str) -> Iterator[str]:
-    """A worker that answers on its port, and may never take jobs."""
+    """Start a worker with these fault flags, yield its URL before it is ready, and check that it exits with code 0."""
     process = start(local, *flags, UPRES_METRICS_PORT=str(port))
     try:
         wait_until(lambda: accepts(port))

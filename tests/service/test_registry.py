@@ -1,8 +1,9 @@
-"""Models come from the real object store, and nothing is used that does not have its digest."""
+"""The model registry in a real object store: push, pull, labels and index. Files with a wrong digest are refused."""
 
 import errno
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from upres.worker.model import open_folder, pull
 
 
 @pytest.fixture
-def pushed(store: Store, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pushed:
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:60].strip("-")
-    return Pushed(store, name, tmp_path_factory.mktemp("versions"))
+def pushed(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Pushed:
+    """A model under a random name; the test pushes its versions to the store."""
+    return Pushed(store, secrets.token_hex(8), tmp_path_factory.mktemp("versions"))
 
 
-def test_a_model_is_pulled_and_cached_under_its_digests(pushed: Pushed, tmp_path: Path) -> None:
+def test_pulled_files_are_cached_under_their_digests(pushed: Pushed, tmp_path: Path) -> None:
     pushed.push()
     model = pushed.pull(tmp_path)
     path = model.files["edsr-x4.safetensors"]
@@ -32,7 +33,7 @@ def test_a_model_is_pulled_and_cached_under_its_digests(pushed: Pushed, tmp_path
     assert pushed.pull(tmp_path) == model
 
 
-def test_a_damaged_cache_is_mended(pushed: Pushed, tmp_path: Path) -> None:
+def test_a_damaged_cached_file_is_downloaded_again(pushed: Pushed, tmp_path: Path) -> None:
     pushed.push()
     path = pushed.pull(tmp_path).files["edsr-x2.safetensors"]
     good = path.read_bytes()
@@ -40,7 +41,7 @@ def test_a_damaged_cache_is_mended(pushed: Pushed, tmp_path: Path) -> None:
     assert pushed.pull(tmp_path).files["edsr-x2.safetensors"].read_bytes() == good
 
 
-def test_a_wrong_digest_is_refused(pushed: Pushed, tmp_path: Path) -> None:
+def test_a_file_with_a_wrong_digest_is_refused_and_not_cached(pushed: Pushed, tmp_path: Path) -> None:
     pushed.push()
     pushed.put("edsr-x2.safetensors", b"something else")
     with pytest.raises(ModelError, match="SHA-256"):
@@ -48,7 +49,7 @@ def test_a_wrong_digest_is_refused(pushed: Pushed, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(f"{pushed.fields['networks'][1]['sha256']}*"))
 
 
-def test_a_version_that_was_changed_is_not_what_a_job_was_promised(pushed: Pushed, tmp_path: Path) -> None:
+def test_pull_refuses_a_manifest_with_another_digest(pushed: Pushed, tmp_path: Path) -> None:
     pushed.push()
     digest = pushed.pull(tmp_path).digest
     pushed.put("manifest.json", json.dumps(pushed.fields | {"description": "another"}).encode())
@@ -56,26 +57,27 @@ def test_a_version_that_was_changed_is_not_what_a_job_was_promised(pushed: Pushe
         pull(pushed.store, pushed.name, "1", tmp_path, digest)
 
 
-def test_a_missing_model_is_said_to_be_missing(store: Store, tmp_path: Path) -> None:
+def test_an_unknown_model_raises_model_not_found(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match="nowhere"):
         pull(store, "nowhere", "1", tmp_path)
     with pytest.raises(ModelNotFound, match="upres models list"):
         registry.labels(store, "nowhere")
 
 
-def test_a_missing_file_is_named(pushed: Pushed, tmp_path: Path) -> None:
+def test_the_error_names_a_missing_network_file(pushed: Pushed, tmp_path: Path) -> None:
     pushed.push()
     pushed.store.delete([keys.model(pushed.name, "1", "edsr-x4.safetensors")])
     with pytest.raises(ModelError, match=r"lacks edsr-x4\.safetensors"):
         pushed.pull(tmp_path)
 
 
-def test_a_full_disk_is_an_error_that_leaves_nothing(
+def test_a_full_disk_raises_an_error_and_leaves_no_files(
     pushed: Pushed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pushed.push()
 
     def full(self: Any, data: bytes) -> None:
+        """The replaced write method of temporary files; it fails as if the disk were full."""
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
@@ -91,16 +93,14 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(
     [
         ({"schema_version": 3}, "a newer upres"),
         ({"schema_version": 1}, "an older upres"),
-        ({"schema_version": "x"}, "schema_version"),
-        ({"networks": []}, "networks"),
-        ({"surprise": 1}, "surprise"),
-        ({"networks": [{"file": "../../labels.safetensors"}]}, "file"),
-        ({"name": "../x"}, "name"),
+        ({"schema_version": "x"}, "cannot be read: schema_version"),
+        ({"networks": []}, "cannot be read: networks"),
+        ({"surprise": 1}, "cannot be read: surprise"),
+        ({"networks": [{"file": "../../labels.safetensors"}]}, r"cannot be read: networks\.0\.file"),
+        ({"name": "../x"}, "cannot be read: name"),
     ],
 )
-def test_a_manifest_of_another_kind_is_refused(
-    pushed: Pushed, tmp_path: Path, change: dict[str, Any], says: str
-) -> None:
+def test_an_invalid_manifest_is_refused(pushed: Pushed, tmp_path: Path, change: dict[str, Any], says: str) -> None:
     pushed.put("manifest.json", json.dumps(pushed.fields | change).encode())
     with pytest.raises(ModelError, match=says):
         pushed.pull(tmp_path)
@@ -109,7 +109,7 @@ def test_a_manifest_of_another_kind_is_refused(
         pushed.pull(tmp_path)
 
 
-def test_a_folder_is_checked_like_the_store(pushed: Pushed, tmp_path: Path) -> None:
+def test_a_folder_with_damaged_or_missing_files_is_refused(pushed: Pushed, tmp_path: Path) -> None:
     for file in FOLDER.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     assert open_folder(tmp_path).digest == open_folder(FOLDER).digest
@@ -124,20 +124,20 @@ def test_a_folder_is_checked_like_the_store(pushed: Pushed, tmp_path: Path) -> N
         registry.push(pushed.store, tmp_path / "nowhere")
 
 
-def test_a_version_never_changes(pushed: Pushed) -> None:
+def test_push_of_a_changed_version_is_refused(pushed: Pushed) -> None:
     folder = pushed.version()
     registry.push(pushed.store, folder)
-    registry.push(pushed.store, folder)  # the same again does nothing
+    registry.push(pushed.store, folder)  # a second push of the same files changes nothing
     (folder / "manifest.json").write_text(json.dumps(pushed.fields | {"description": "another"}))
     with pytest.raises(ModelError, match="versions never change"):
         registry.push(pushed.store, folder)
 
 
-def test_labels_are_moved_and_moved_back(pushed: Pushed) -> None:
+def test_relabel_promote_and_rollback_move_the_labels(pushed: Pushed) -> None:
     for version in "123":
         pushed.push(version)
     store, name = pushed.store, pushed.name
-    assert registry.labels(store, name) == Labels(labels={"stable": "1"})  # the first one
+    assert registry.labels(store, name) == Labels(labels={"stable": "1"})  # the first pushed version becomes stable
     registry.relabel(store, name, {"stable": "2"})
     registry.relabel(store, name, {"canary": "3"})
     assert registry.labels(store, name).labels == {"stable": "2", "canary": "3"}
@@ -154,7 +154,7 @@ def test_labels_are_moved_and_moved_back(pushed: Pushed) -> None:
     assert registry.index(store).models[name].labels == registry.labels(store, name)
 
 
-def test_labels_of_what_is_not_there_are_refused(pushed: Pushed) -> None:
+def test_relabel_refuses_unknown_versions_and_invalid_labels(pushed: Pushed) -> None:
     pushed.push()
     with pytest.raises(ModelNotFound, match="no version '9'"):
         registry.relabel(pushed.store, pushed.name, {"stable": "9"})
@@ -165,7 +165,7 @@ def test_labels_of_what_is_not_there_are_refused(pushed: Pushed) -> None:
     assert registry.labels(pushed.store, pushed.name).labels == {"stable": "1"}
 
 
-def test_the_index_lists_all_and_can_be_made_again(pushed: Pushed) -> None:
+def test_the_index_lists_versions_and_reindex_restores_it(pushed: Pushed) -> None:
     pushed.push("1")
     pushed.push("2")
     entry = registry.index(pushed.store).models[pushed.name]

@@ -1,4 +1,4 @@
-"""Both clients of the SDK: the same surface, real servers, and answers that no server gives on demand."""
+"""The SDK's synchronous and asynchronous client, with real servers and with planned responses and errors."""
 
 import asyncio
 import inspect
@@ -15,12 +15,14 @@ import pytest
 from PIL import Image
 from redis import Redis
 
+from tests.support.events import RESULT
 from tests.support.images import opened
 from tests.support.leasing import submit
 from tests.support.paths import SAMPLES
 from tests.support.servers import body, function, http_server
 from upres.client import AsyncClient, Client, JobCancelled, JobFailed, JobTimeout, RequestRefused, ServerUnreachable
 from upres.client import protocol as protocol_module
+from upres.client.atomic_file import atomic_write
 from upres.client.errors import StoreUnreachable
 from upres.client.protocol import MAX_PAUSE, ApiOperations, Call, Pause
 from upres.core import api_keys, events
@@ -31,17 +33,18 @@ from upres.embedded.stack import Local
 
 
 def surface(kind: type) -> dict[str, list[str]]:
+    """The public methods of a class: name → parameters."""
     methods = {name: value for name, value in vars(kind).items() if callable(value) and not name.startswith("_")}
     return {name: list(map(str, inspect.signature(value).parameters.values())) for name, value in methods.items()}
 
 
-def test_both_clients_have_the_same_surface() -> None:
+def test_sync_and_async_client_have_the_same_methods_and_parameters() -> None:
     assert surface(Client) == surface(AsyncClient)
     assert str(inspect.signature(Client.__init__)) == str(inspect.signature(AsyncClient.__init__))
     assert len(surface(Client)) >= 12
 
 
-def test_the_async_client_does_all_of_it(local: Local, tmp_path: Path, png: bytes) -> None:
+def test_async_client_submits_waits_downloads_cancels_and_raises(local: Local, tmp_path: Path, png: bytes) -> None:
     async def use() -> None:
         heard: list[Event] = []
         async with AsyncClient(local.url) as client:
@@ -68,7 +71,7 @@ def test_the_async_client_does_all_of_it(local: Local, tmp_path: Path, png: byte
     asyncio.run(use())
 
 
-def test_many_at_once_need_one_client(local: Local, png: bytes, photo: Image.Image) -> None:
+def test_one_async_client_enlarges_20_images_concurrently(local: Local, png: bytes, photo: Image.Image) -> None:
     async def use() -> list[int]:
         files = []
         for number in range(20):
@@ -82,7 +85,7 @@ def test_many_at_once_need_one_client(local: Local, png: bytes, photo: Image.Ima
     assert asyncio.run(use()) == [128] * 20
 
 
-def test_an_answer_is_waited_for(client: Client, png: bytes) -> None:
+def test_submit_with_wait_returns_the_result_only_if_it_is_ready_in_time(client: Client, png: bytes) -> None:
     done = client.submit(png, 2, wait=20)
     assert isinstance(done, Snapshot)
     assert done.result
@@ -92,7 +95,9 @@ def test_an_answer_is_waited_for(client: Client, png: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_patience_ends_and_the_job_goes_on(local: Local, isolated_redis: Redis, tmp_path: Path, kind: str) -> None:
+def test_wait_raises_job_timeout_when_the_timeout_expires(
+    local: Local, isolated_redis: Redis, tmp_path: Path, kind: str
+) -> None:
     job_id = submit(isolated_redis)
     url = local.settings.redis_url.removesuffix("/0") + "/1"
     for server in function(local, tmp_path, UPRES_REDIS_URL=url):
@@ -104,12 +109,16 @@ def test_patience_ends_and_the_job_goes_on(local: Local, isolated_redis: Redis, 
 
 
 async def _wait(server: str, job_id: str) -> None:
+    """Wait for a job with the asynchronous client, with a timeout of 0.5 seconds."""
     async with AsyncClient(server) as client:
         await client.wait(job_id, timeout=0.5)
 
 
 def answers(*planned: "httpx.Response | Exception") -> tuple[list[float], Callable[[], httpx.Response]]:
-    """Runs one request of a ApiOperations against planned answers: the pauses that it asks for, and its answer."""
+    """Prepare one request of ApiOperations that gets planned responses and errors instead of using the network.
+
+    Return the list of its pauses in seconds, filled while it runs, and a function that runs it.
+    """
     pauses: list[float] = []
     peer = ApiOperations("http://example.org", None, retries=4)
 
@@ -133,13 +142,14 @@ def answers(*planned: "httpx.Response | Exception") -> tuple[list[float], Callab
 
 
 def answer(status: int, retry_after: str | None = None) -> httpx.Response:
+    """A response of the API; from status 400 on, its body contains problem details (RFC 9457)."""
     headers = {} if retry_after is None else {"Retry-After": retry_after}
     problem = {"type": "t", "title": "t", "status": status, "detail": "It is so.", "code": "c", "retryable": True}
     request = httpx.Request("GET", "http://example.org/")
     return httpx.Response(status, headers=headers, json=problem if status >= 400 else {}, request=request)
 
 
-def test_what_may_pass_is_tried_again_as_late_as_the_server_asks() -> None:
+def test_temporary_errors_are_retried_after_backoff_or_retry_after() -> None:
     pauses, run = answers(answer(503), httpx.ConnectError("no"), answer(429, "7"), answer(502), answer(200))
     assert run().status_code == 200
     assert pauses[2] == 7
@@ -147,21 +157,21 @@ def test_what_may_pass_is_tried_again_as_late_as_the_server_asks() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410, 413, 422, 500])
-def test_what_will_not_pass_is_not_tried_again(status: int) -> None:
+def test_permanent_error_statuses_are_not_retried(status: int) -> None:
     pauses, run = answers(answer(status, "3"))
     with pytest.raises(RequestRefused, match="It is so"):
         run()
     assert pauses == []
 
 
-def test_who_should_come_back_tomorrow_is_told_so() -> None:
+def test_a_request_is_not_retried_if_retry_after_is_too_long() -> None:
     pauses, run = answers(answer(429, str(int(MAX_PAUSE) + 1)))
     with pytest.raises(RequestRefused):
         run()
     assert pauses == []
 
 
-def test_patience_with_an_outage_is_bounded() -> None:
+def test_server_unreachable_is_raised_after_four_retries() -> None:
     pauses, run = answers(*[httpx.ReadTimeout("slow")] * 5)
     with pytest.raises(ServerUnreachable):
         run()
@@ -169,7 +179,7 @@ def test_patience_with_an_outage_is_bounded() -> None:
     assert sum(pauses) < 10
 
 
-def test_what_stands_between_refuses_one_image_and_the_store_is_another_matter() -> None:
+def test_proxy_error_is_request_refused_and_store_error_store_unreachable() -> None:
     request = httpx.Request("POST", "http://example.org/v1/jobs?token=x")
     html = httpx.Response(413, html="<h1>too large</h1>", request=request)
     received = protocol_module.refused(Call("POST", "http://example.org/"), html)
@@ -180,7 +190,7 @@ def test_what_stands_between_refuses_one_image_and_the_store_is_another_matter()
     assert isinstance(gone, StoreUnreachable)
 
 
-def test_a_download_that_breaks_off_is_begun_again(
+def test_a_download_is_retried_after_connection_errors(
     client: Client, png: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("upres.client.sdk.time.sleep", lambda seconds: None)
@@ -189,6 +199,7 @@ def test_a_download_that_breaks_off_is_begun_again(
 
     @contextmanager
     def breaking(*arguments: Any) -> Iterator[httpx.Response]:
+        """Fail twice with a connection error, then open the real stream."""
         if next(tries, None):
             raise httpx.ReadError("broken off")
         with whole_stream(*arguments) as response:
@@ -199,7 +210,25 @@ def test_a_download_that_breaks_off_is_begun_again(
     assert next(tries, None) is None
 
 
-def test_an_uploaded_image_may_be_submitted_again_with_its_key(
+def test_a_download_that_breaks_in_the_middle_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upres.client.sdk.time.sleep", lambda seconds: None)
+    file, requests = b"image" * 100_000, []
+
+    def breaking(handler: BaseHTTPRequestHandler) -> None:
+        """Send the first half and close the connection; answer the second request completely."""
+        requests.append(handler.path)
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(file)))
+        handler.end_headers()
+        handler.wfile.write(file[: len(file) // 2] if len(requests) == 1 else file)
+
+    with http_server(breaking, "127.0.0.1") as store, Client("http://127.0.0.1:1") as client:
+        client.save(RESULT.model_copy(update={"sr_image_url": f"{store}/image"}), tmp_path / "out.png")
+    assert requests == ["/image"] * 2
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [file]
+
+
+def test_two_uploads_with_one_idempotency_key_give_one_job(
     client: Client, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol_module, "INLINE_BYTES", 100)
@@ -207,7 +236,7 @@ def test_an_uploaded_image_may_be_submitted_again_with_its_key(
     assert len(jobs) == 1
 
 
-def test_retry_after_is_respected_on_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_sleeps_for_retry_after_between_two_http_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("upres.client.sdk.time.sleep", slept.append)
     heard = iter([(429, {"Retry-After": "3"}), (200, {})])
@@ -227,7 +256,7 @@ SNAPSHOT = Snapshot(
 ).model_dump_json().encode()  # fmt: skip
 
 
-def test_the_store_hears_nothing_of_the_api_key(
+def test_requests_to_the_store_have_no_authorization_header(
     local: Local, redis: Redis, tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol_module, "INLINE_BYTES", 100)
@@ -243,12 +272,13 @@ def test_the_store_hears_nothing_of_the_api_key(
     assert all("Authorization" in one.headers for one in asked if one not in stores)
 
 
-def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_atomic_write_keeps_the_old_file_if_writing_fails(tmp_path: Path) -> None:
     target = tmp_path / "out.png"
     target.write_bytes(b"before")
 
     def half() -> Generator[None, None, None]:
-        with protocol_module.atomic_write(target) as file:
+        """Write a part of the file; the test then raises an error at the `yield`."""
+        with atomic_write(target) as file:
             file.write(b"half")
             yield
 
@@ -260,7 +290,7 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_nobody_there_is_said_at_once() -> None:
+def test_server_unreachable_is_raised_if_no_server_listens() -> None:
     async def ask() -> None:
         async with AsyncClient(f"127.0.0.1:{free_port()}", retries=0) as client:
             await client.status("0" * 32)
@@ -270,11 +300,12 @@ def test_nobody_there_is_said_at_once() -> None:
 
 
 def uploads(received: list[Any]) -> Callable[[int, int], None]:
+    """A progress callback that appends each (sent bytes, total bytes) to the list."""
     return lambda sent, total: received.append((sent, total))
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_uploads_tell_how_far_they_are(local: Local, client: Client, png: bytes, kind: str) -> None:
+def test_upload_reports_its_progress_in_bytes(local: Local, client: Client, png: bytes, kind: str) -> None:
     async def upload() -> str:
         async with AsyncClient(local.url) as other:
             return await other.upload(padded, uploads(received))

@@ -1,4 +1,4 @@
-"""EventFollower a job over server-sent events: early, late, again, and while nothing happens."""
+"""Follow the events of a job over server-sent events (SSE): from the start, late, again, and without new events."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ Frames = list[sse.ServerSentEvent]
 
 @pytest.fixture
 def job_id(redis: Redis) -> Iterator[str]:
-    """A job that somebody else tells about: the test."""
+    """A queued job that no worker runs: the test itself appends the events of the job."""
     job_id = secrets.token_hex(16)
     events.append(redis, queued(job_id))
     yield job_id
@@ -32,15 +32,17 @@ def job_id(redis: Redis) -> Iterator[str]:
 
 
 def tell(redis: Redis, *received: Event) -> None:
+    """Append the events to the stream of their job."""
     for event in received:
         assert events.append(redis, event)
 
 
 def types(received: Frames) -> list[str]:
+    """The event types of the received frames."""
     return [json.loads(frame.data)["type"] for frame in received]
 
 
-def test_a_follower_sees_what_was_and_what_comes(local: Local, redis: Redis, job_id: str) -> None:
+def test_follower_gets_past_and_new_events_until_the_terminal_event(local: Local, redis: Redis, job_id: str) -> None:
     with follow(local, job_id) as response:
         live = frames(response)
         assert types([next(live)]) == ["queued"]
@@ -48,10 +50,10 @@ def test_a_follower_sees_what_was_and_what_comes(local: Local, redis: Redis, job
             tell(redis, Progress(job_id=job_id, stage="upscale", tiles_done=n, tiles_total=20, percent=n))
             assert json.loads(next(live).data)["tiles_done"] == n
         tell(redis, Cancelled(job_id=job_id))
-        assert types(list(live)) == ["cancelled"]  # and then the stream closes
+        assert types(list(live)) == ["cancelled"]  # after the terminal event, the stream closes
 
 
-def test_a_late_follower_gets_everything_at_any_index(local: Local, redis: Redis, job_id: str) -> None:
+def test_finished_job_can_be_followed_again_from_any_event_id(local: Local, redis: Redis, job_id: str) -> None:
     received: list[Event] = [started(job_id), *(Progress(job_id=job_id, stage="fetch", percent=n) for n in range(5))]
     tell(redis, *received, Cancelled(job_id=job_id))
     everything = list(frames(follow(local, job_id)))
@@ -61,25 +63,25 @@ def test_a_late_follower_gets_everything_at_any_index(local: Local, redis: Redis
         assert list(frames(follow(local, job_id, query=f"?last_event_id={frame.id}"))) == everything[index + 1 :]
 
 
-def test_after_the_end_there_is_nothing(local: Local, redis: Redis, job_id: str) -> None:
+def test_following_after_the_terminal_event_returns_status_204(local: Local, redis: Redis, job_id: str) -> None:
     tell(redis, Cancelled(job_id=job_id))
     last = list(frames(follow(local, job_id)))[-1].id
-    assert follow(local, job_id, last=last).status_code == 204  # an EventSource stops at that
+    assert follow(local, job_id, last=last).status_code == 204  # after 204, an EventSource does not reconnect
     assert follow(local, job_id, last="9999999999999-0").status_code == 204
 
 
 @pytest.mark.parametrize("last", ["x", "1-2-3", "1", "-1-0", "9" * 30 + "-0"])
-def test_a_senseless_last_event_id_is_a_problem(local: Local, job_id: str, last: str) -> None:
+def test_malformed_last_event_id_returns_status_400(local: Local, job_id: str, last: str) -> None:
     response = follow(local, job_id, last=last)
     assert response.status_code == 400
     assert response.json()["code"] == "invalid_event_id"
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_follower_of_what_will_never_come_is_let_go(
+def test_follower_with_future_event_id_stops_when_job_ends_or_expires(
     local: Local, redis: Redis, job_id: str, ended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The id lies in the future, and the job ends or its stream expires: nothing will follow that id."""
+    """The last event id is in the future. The follower gets only heartbeats, and stops when no event can come."""
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
 
     async def watch() -> list[str]:
@@ -95,7 +97,9 @@ def test_a_follower_of_what_will_never_come_is_let_go(
     assert set(asyncio.run(asyncio.wait_for(watch(), 20))) == {": still here\n\n"}
 
 
-def test_many_followers_see_the_same(local: Local, redis: Redis, job_id: str) -> None:
+def test_many_followers_get_the_same_events_over_one_redis_subscription(
+    local: Local, redis: Redis, job_id: str
+) -> None:
     received: list[Frames] = []
     ready = threading.Barrier(11)
 
@@ -118,10 +122,10 @@ def test_many_followers_see_the_same(local: Local, redis: Redis, job_id: str) ->
     assert len(received[0]) == 52
     assert (
         len([one for one in redis.client_list(_type="pubsub") if one["db"] == str(DATABASE)]) == 1
-    )  # one for all followers
+    )  # all followers share one subscription to Redis
 
 
-def test_heartbeats_keep_a_quiet_stream_alive(local: Local, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream_without_new_events_sends_heartbeats(local: Local, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
 
     async def first_frames() -> list[str]:
@@ -137,10 +141,10 @@ def test_heartbeats_keep_a_quiet_stream_alive(local: Local, job_id: str, monkeyp
     assert all(frame.startswith(":") and frame.endswith("\n\n") for frame in rest)
 
 
-def test_a_wakeup_that_was_lost_is_made_good(
+def test_event_without_a_notification_arrives_with_the_next_heartbeat(
     local: Local, redis: Redis, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Events that nobody published still arrive, with the next heartbeat."""
+    """The event is in the stream of the job, but the Redis message that announces it was never published."""
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
     silent = Cancelled(job_id=job_id).model_dump_json()
 
@@ -157,7 +161,7 @@ def test_a_wakeup_that_was_lost_is_made_good(
     assert '"cancelled"' in asyncio.run(asyncio.wait_for(watch(), 20))[-1]
 
 
-def test_the_decoder_follows_the_specification() -> None:
+def test_sse_decoder_follows_the_specification() -> None:
     lines = [
         ": comment", "retry: 10", "id: 1", "data: a", "", "data:b", "data: c", "", "event: x", "", "id: 2", "data:  d",
         "", "data: cut off",
@@ -165,7 +169,7 @@ def test_the_decoder_follows_the_specification() -> None:
     assert list(sse.decode(lines)) == [("1", "a"), ("1", "b\nc"), ("2", " d")]
 
 
-def test_a_deadline_passes_while_no_worker_is_there(
+def test_follower_gets_deadline_exceeded_even_without_a_worker(
     local: Local, redis: Redis, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)

@@ -1,4 +1,4 @@
-"""One trace from the request through Redis to each stage, and logs that say which."""
+"""Tracing: one OpenTelemetry trace from the HTTP request to each stage of the job, and log lines with its trace id."""
 
 import json
 import os
@@ -33,7 +33,7 @@ TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 @contextmanager
 def collector(spans: list[tuple[str, Span]]) -> Iterator[str]:
-    """What takes OTLP over HTTP; services and their spans."""
+    """Run an OTLP collector over HTTP; it appends (service name, span) for each received span. Yields its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -52,29 +52,38 @@ def collector(spans: list[tuple[str, Span]]) -> Iterator[str]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
 
 
 @contextmanager
 def parts(local: Local, redis: Redis, folder: Path, **changed: str) -> Iterator[str]:
-    """A function and a worker of their own, with logs in the folder; both end by being told to."""
+    """Run a separate function and a separate worker that write their logs to the folder. Yields the function's URL.
+
+    At the end both are stopped gracefully, so they send their last spans to the collector.
+    """
     environment, port = {**local.environment, **changed}, free_port()
-    function = Child("function", [sys.executable, "-m", "upres.function", "--port", str(port)], environment, folder)
-    worker = Child("worker", [sys.executable, "-m", "upres.worker"], environment, folder)
-    function.wait_ready(lambda: accepts(port))
-    worker.wait_ready(lambda: bool(workers.listing(redis)))
-    yield f"http://127.0.0.1:{port}"
-    worker.stop()
-    function.stop()
+    command = [sys.executable, "-m", "upres.function", "--port", str(port)]
+    with (
+        Child("function", command, environment, folder) as function,
+        Child("worker", [sys.executable, "-m", "upres.worker"], environment, folder) as worker,
+    ):
+        function.wait_ready(lambda: accepts(port))
+        worker.wait_ready(lambda: bool(workers.listing(redis)))
+        yield f"http://127.0.0.1:{port}"
 
 
 def lines(folder: Path, name: str, job_id: str) -> list[dict[str, Any]]:
+    """The JSON log lines about this job that the function or the worker wrote."""
     received = [json.loads(line) for line in (folder / f"{name}.log").read_text().splitlines()]
     return [line for line in received if line.get("job_id") == job_id]
 
 
-def test_one_trace_from_the_request_to_each_stage(local: Local, redis: Redis, tmp_path: Path, png: bytes) -> None:
+def test_one_trace_contains_the_request_and_each_stage_of_the_job(
+    local: Local, redis: Redis, tmp_path: Path, png: bytes
+) -> None:
     spans: list[tuple[str, Span]] = []
     with collector(spans) as endpoint, http_server(body(png)) as image:
         settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "60000", "UPRES_LOGS": "json"}
@@ -105,7 +114,7 @@ def test_one_trace_from_the_request_to_each_stage(local: Local, redis: Redis, tm
 
 
 def about(span: Span, spans: list[tuple[str, Span]]) -> str | None:
-    """The job that it, or what is around it or in it, names."""
+    """The job id in the span's attributes, or in those of its parent or its children; None if none has it."""
     family = [one for _, one in spans if one.span_id == span.parent_span_id or one.parent_span_id == span.span_id]
     for one in (span, *family):
         for pair in one.attributes:
@@ -114,7 +123,9 @@ def about(span: Span, spans: list[tuple[str, Span]]) -> str | None:
     return None
 
 
-def test_logs_have_one_line_for_each_change_of_a_job(local: Local, redis: Redis, tmp_path: Path, png: bytes) -> None:
+def test_json_logs_have_one_line_for_each_state_change_of_a_job(
+    local: Local, redis: Redis, tmp_path: Path, png: bytes
+) -> None:
     with parts(local, redis, tmp_path, UPRES_LOGS="json") as url, Client(url) as client:
         done = client.upscale(png, 2)
     queued = lines(tmp_path, "function", done.job_id)
@@ -127,7 +138,7 @@ def test_logs_have_one_line_for_each_change_of_a_job(local: Local, redis: Redis,
     assert not {"trace_id", "taskName"} & set(succeeded)
 
 
-def test_traces_that_nobody_can_make_are_told(local: Local) -> None:
+def test_worker_exits_with_a_hint_if_opentelemetry_is_not_installed(local: Local) -> None:
     command = [*FAULTY, "--without=opentelemetry"]
     environment = {**os.environ, **local.environment, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)

@@ -1,5 +1,6 @@
-"""Images that go straight into the store, and answers that wait for the job."""
+"""Uploads of images directly to the store, and responses that wait for the end of the job (`Prefer: wait`)."""
 
+import base64
 import time
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from upres.function.parse import MAX_WAIT, preferred_wait
 
 
 def link(url: str, size: Any, **headers: str) -> requests.Response:
+    """Request an upload URL for an image of `size` bytes."""
     return requests.post(f"{url}/v1/uploads", json={"bytes": size}, headers=headers, timeout=20)
 
 
-def test_an_image_is_put_and_enlarged(local: Local, client: Client, png: bytes) -> None:
+def test_image_uploaded_with_put_is_enlarged(local: Local, client: Client, png: bytes) -> None:
     answer = link(local.url, len(png))
     assert answer.status_code == 201
     assert requests.put(answer.json()["upload_url"], data=png, timeout=20).ok
@@ -31,7 +33,7 @@ def test_an_image_is_put_and_enlarged(local: Local, client: Client, png: bytes) 
     assert list(client.events(job))[-1].type == "succeeded"
 
 
-def test_the_link_takes_so_many_bytes_and_no_others(local: Local, store: Store, png: bytes) -> None:
+def test_upload_url_accepts_only_the_announced_size_key_and_method(local: Local, store: Store, png: bytes) -> None:
     answer = link(local.url, len(png)).json()
     for data in (png + b"x", png[:-1], b""):
         assert not requests.put(answer["upload_url"], data=data, timeout=20).ok
@@ -54,18 +56,18 @@ def test_the_link_takes_so_many_bytes_and_no_others(local: Local, store: Store, 
         ("x", 400, "invalid_json"),
     ],
 )
-def test_what_is_no_size_is_refused(local: Local, body: Any, status: int, code: str) -> None:
+def test_upload_request_with_invalid_size_is_refused(local: Local, body: Any, status: int, code: str) -> None:
     answer = requests.post(f"{local.url}/v1/uploads", json=body, timeout=20)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-def test_pages_may_put_images_there(local: Local, png: bytes) -> None:
+def test_store_allows_uploads_from_web_pages_by_cors(local: Local, png: bytes) -> None:
     url = link(local.url, len(png)).json()["upload_url"]
     headers = {"Origin": local.url, "Access-Control-Request-Method": "PUT"}
     assert requests.options(url, headers=headers, timeout=20).headers["Access-Control-Allow-Origin"] == "*"
 
 
-def test_uploads_count_as_requests(local: Local, redis: Redis, tmp_path: Any) -> None:
+def test_upload_requests_count_for_the_rate_limit_of_the_api_key(local: Local, redis: Redis, tmp_path: Any) -> None:
     _, text = api_keys.create(redis, "somebody", requests_per_minute=2)
     for url in function(local, tmp_path, UPRES_ACCESS="keys"):
         authorization = {"Authorization": f"Bearer {text}"}
@@ -75,13 +77,19 @@ def test_uploads_count_as_requests(local: Local, redis: Redis, tmp_path: Any) ->
         assert link(url, 5).status_code == 401
 
 
-def test_the_client_uploads_what_is_large(client: Client, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_uploads_an_image_and_enlarges_one_above_the_inline_limit(
+    client: Client, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(client_module, "INLINE_BYTES", 100)
+    requested: list[str] = []
+    monkeypatch.setattr(client._http, "event_hooks", {"request": [lambda request: requested.append(request.method)]})
     received: list[tuple[int, int]] = []
     key = client.upload(png, lambda sent, total: received.append((sent, total)))
     assert key.startswith("uploads/")
     assert received[-1] == (len(png), len(png))
+    requested.clear()
     assert client.upscale(png, 2).result.width == 128
+    assert "PUT" in requested  # it was uploaded, not sent inline
 
 
 @pytest.mark.parametrize(
@@ -91,18 +99,17 @@ def test_the_client_uploads_what_is_large(client: Client, png: bytes, monkeypatc
         ("wait=-1", 0), ("wait=x", 0), ("wait", 0), ("nowait=5", 0), ("wait=5x", 0), ("handling=lenient; wait=3", 3),
     ],
 )  # fmt: skip
-def test_what_is_preferred_is_read(header: str | None, seconds: float) -> None:
+def test_wait_in_prefer_header_is_parsed_and_limited(header: str | None, seconds: float) -> None:
     assert preferred_wait(header) == seconds
 
 
 def waiting(url: str, data: bytes, seconds: float, factor: int = 2) -> requests.Response:
-    import base64
-
+    """Submit a job; the function waits for its end for at most `seconds` before it responds."""
     body = {"image_base64": base64.b64encode(data).decode(), "upscale_factor": factor}
     return requests.post(f"{url}/v1/jobs", json=body, headers={"Prefer": f"wait={seconds:g}"}, timeout=40)
 
 
-def test_an_answer_that_waits_is_the_job(local: Local, png: bytes) -> None:
+def test_response_with_prefer_wait_contains_the_ended_job(local: Local, png: bytes) -> None:
     answer = waiting(local.url, png, 20)
     assert answer.status_code == 200
     assert answer.headers["Preference-Applied"] == "wait=20"
@@ -112,7 +119,7 @@ def test_an_answer_that_waits_is_the_job(local: Local, png: bytes) -> None:
     assert (failed.status_code, failed.json()["failure"]["code"]) == (200, "not_an_image")
 
 
-def test_what_takes_longer_is_accepted(local: Local, client: Client) -> None:
+def test_prefer_wait_returns_status_202_if_the_job_takes_longer(local: Local, client: Client) -> None:
     begin = time.monotonic()
     answer = waiting(local.url, (SAMPLES / "coffee.png").read_bytes(), 1, factor=8)
     assert 0.9 < time.monotonic() - begin < 10
@@ -121,7 +128,7 @@ def test_what_takes_longer_is_accepted(local: Local, client: Client) -> None:
     client.cancel(answer.json()["job_id"])
 
 
-def test_links_are_for_where_clients_reach_the_store(local: Local, tmp_path: Path, png: bytes) -> None:
+def test_presigned_urls_use_the_public_url_of_the_store(local: Local, tmp_path: Path, png: bytes) -> None:
     public = local.environment["UPRES_S3_ENDPOINT_URL"].replace("127.0.0.1", "localhost")
     for url in function(local, tmp_path, UPRES_S3_PUBLIC_URL=public):
         link = requests.post(f"{url}/v1/uploads", json={"bytes": len(png)}, timeout=10).json()

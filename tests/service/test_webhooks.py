@@ -1,4 +1,4 @@
-"""Addresses that are told how a job ended."""
+"""Webhooks: signed requests that tell a client's server how a job ended, their retries, and refused addresses."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ from upres.worker.webhooks import WebhookDispatcher
 
 
 class Receiver:
-    """A server that takes webhooks and answers with the statuses that are planned, then with 204."""
+    """The state of a test server for webhooks: its URL, the next response statuses (then 204), received webhooks."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -42,6 +42,8 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
+    """A running HTTP server that receives webhooks."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
@@ -66,10 +68,13 @@ def receiver() -> Iterator[Receiver]:
 
 
 def secret(local: Local) -> str:
+    """The secret that signs the webhooks of jobs without an API key."""
     return str(requests.get(f"{local.url}/v1/webhook-secret", timeout=20).json()["secret"])
 
 
-def test_an_address_is_told_with_a_signature(local: Local, post: Post, png: bytes, receiver: Receiver) -> None:
+def test_webhook_of_succeeded_job_has_a_valid_signature(
+    local: Local, post: Post, png: bytes, receiver: Receiver
+) -> None:
     job = post(image_base64=base64.b64encode(png).decode(), webhook_url=receiver.url).json()
     headers, body = receiver.heard.get(timeout=30)
     message = Webhook(secret(local)).verify(body, headers)
@@ -81,19 +86,19 @@ def test_an_address_is_told_with_a_signature(local: Local, post: Post, png: byte
         Webhook(secret(local)).verify(body.replace("succeeded", "failed"), headers)
 
 
-def test_failed_and_cancelled_jobs_are_told_as_well(
-    local: Local, client: Client, post: Post, receiver: Receiver
-) -> None:
+def test_failed_and_cancelled_jobs_send_webhooks(local: Local, client: Client, post: Post, receiver: Receiver) -> None:
     post(image_base64=base64.b64encode(b"no image").decode(), webhook_url=receiver.url)
     failed = json.loads(receiver.heard.get(timeout=30)[1])
     assert (failed["type"], failed["data"]["code"]) == ("job.failed", "not_an_image")
-    # 192.0.2.0/24 is nowhere: the job would be refused, unless it is cancelled first.
+    # Enlarging this image by 8 takes longer than the cancel request, so the job is cancelled before it can succeed.
     coffee = base64.b64encode((SAMPLES / "coffee.png").read_bytes()).decode()
     client.cancel(post(image_base64=coffee, upscale_factor=8, webhook_url=receiver.url).json()["job_id"])
     assert json.loads(receiver.heard.get(timeout=30)[1])["type"] == "job.cancelled"
 
 
-def test_whoever_does_not_take_it_is_asked_again(redis: Redis, post: Post, png: bytes, receiver: Receiver) -> None:
+def test_webhook_is_retried_with_the_same_id_after_error_or_redirect(
+    redis: Redis, post: Post, png: bytes, receiver: Receiver
+) -> None:
     receiver.plan = [500, 302]
     job_id = post(image_base64=base64.b64encode(png).decode(), webhook_url=receiver.url).json()["job_id"]
     ids = set()
@@ -109,17 +114,17 @@ def test_whoever_does_not_take_it_is_asked_again(redis: Redis, post: Post, png: 
 
 
 def _pause(redis: Redis, job_id: str) -> float:
-    """In how many seconds it is tried again."""
+    """The seconds until the job's webhook is due again."""
     seconds, microseconds = redis.time()
     return float(str(redis.zscore(keys.WEBHOOKS, job_id))) / 1000 - seconds - microseconds / 1e6
 
 
-def test_attempts_grow_apart_and_end(isolated_redis: Redis) -> None:
+def test_webhook_retries_follow_the_planned_pauses_and_then_stop(isolated_redis: Redis) -> None:
     job_id = submit(isolated_redis, webhook_url="http://example.org/")
     events.append(isolated_redis, Cancelled(job_id=job_id))
     pauses = []
     while due := webhooks.due(isolated_redis):
-        assert webhooks.due(isolated_redis) is None  # nobody else gets it meanwhile
+        assert webhooks.due(isolated_redis) is None  # no other worker gets it during the lease
         pauses.append(webhooks.schedule_retry(isolated_redis, due))
         isolated_redis.zadd(keys.WEBHOOKS, {due.job_id: 0}, xx=True)
     assert len(pauses) == len(webhooks.PAUSES) + 1
@@ -129,7 +134,7 @@ def test_attempts_grow_apart_and_end(isolated_redis: Redis) -> None:
     assert not isolated_redis.exists(f"upres:webhook:{job_id}")
 
 
-def test_one_that_died_at_it_leaves_it_to_the_next(isolated_redis: Redis) -> None:
+def test_webhook_is_due_again_after_its_lease_expires(isolated_redis: Redis) -> None:
     job_id = submit(isolated_redis, webhook_url="http://example.org/")
     events.append(isolated_redis, Cancelled(job_id=job_id))
     first = webhooks.due(isolated_redis)
@@ -141,15 +146,17 @@ def test_one_that_died_at_it_leaves_it_to_the_next(isolated_redis: Redis) -> Non
     assert (second.attempt, second.message_id, second.event) == (2, first.message_id, first.event)
 
 
-def test_owners_have_secrets_of_their_own(isolated_redis: Redis) -> None:
+def test_each_owner_has_a_separate_webhook_secret(isolated_redis: Redis) -> None:
     secrets = [webhooks.secret(isolated_redis, owner) for owner in (None, "a", "b", "a")]
     assert len(set(secrets)) == 3
     assert secrets[1] == secrets[3]
     assert all(one.startswith("whsec_") for one in secrets)
 
 
-def test_who_is_slow_holds_up_no_others(local: Local, post: Post, png: bytes, receiver: Receiver) -> None:
-    """Ten jobs tell an address that never answers, and then one another."""
+def test_slow_receiver_does_not_delay_webhooks_to_other_receivers(
+    local: Local, post: Post, png: bytes, receiver: Receiver
+) -> None:
+    """Ten jobs send webhooks to a server that never responds; the next job sends one to a normal server."""
     with socket.create_server((IMAGE_HOST, 0)) as silent:
         slow = f"http://{IMAGE_HOST}:{silent.getsockname()[1]}/"
         for _ in range(10):
@@ -157,12 +164,14 @@ def test_who_is_slow_holds_up_no_others(local: Local, post: Post, png: bytes, re
         begin = time.monotonic()
         post(image_base64=base64.b64encode(b"no image").decode(), webhook_url=receiver.url)
         receiver.heard.get(timeout=30)
-        assert time.monotonic() - begin < 8  # each attempt at the slow one takes ten seconds
+        assert time.monotonic() - begin < 8  # each attempt to the slow receiver takes ten seconds
     with Redis.from_url(local.settings.redis_url) as redis:
         redis.delete(keys.WEBHOOKS)
 
 
-def test_late_attempts_have_fresh_links(local: Local, client: Client, redis: Redis, png: bytes) -> None:
+def test_late_webhook_attempt_contains_new_presigned_urls(
+    local: Local, client: Client, redis: Redis, png: bytes
+) -> None:
     result = client.upscale(png, 2).result
     stale = result.model_copy(update={"sr_image_url": "http://gone/", "original_image_url": "http://gone/"})
     event = Succeeded(job_id="0" * 32, result=stale)
@@ -172,7 +181,7 @@ def test_late_attempts_have_fresh_links(local: Local, client: Client, redis: Red
     assert requests.get(received["original_image_url"], timeout=20).ok
 
 
-def test_hosts_that_are_not_named_are_refused_at_once(local: Local, tmp_path: Path, png: bytes) -> None:
+def test_job_is_refused_if_webhook_host_is_not_in_fetch_hosts(local: Local, tmp_path: Path, png: bytes) -> None:
     for url in function(local, tmp_path, UPRES_FETCH_HOSTS=".example.org"):
         body = {"image_base64": base64.b64encode(png).decode(), "webhook_url": "https://example.com/hook"}
         answer = requests.post(f"{url}/v1/jobs", json=body, timeout=20)
@@ -180,12 +189,12 @@ def test_hosts_that_are_not_named_are_refused_at_once(local: Local, tmp_path: Pa
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:6379/", "http://169.254.169.254/", "http://[::1]/", "ftp://a/"])
-def test_no_message_goes_where_no_image_may_come_from(url: str) -> None:
+def test_webhooks_are_not_sent_to_forbidden_addresses(url: str) -> None:
     with pytest.raises(UrlRefused):
         deliver(url, b"{}", {}, FetchPolicy())
 
 
 @pytest.mark.parametrize("url", ["", "example.org", "ftp://example.org/", "http://", 5, "http://a/" + "x" * 2048])
-def test_what_is_no_address_is_refused(post: Post, png: bytes, url: Any) -> None:
+def test_invalid_webhook_url_is_refused(post: Post, png: bytes, url: Any) -> None:
     answer = post(image_base64=base64.b64encode(png).decode(), webhook_url=url)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_webhook_url")

@@ -4,6 +4,7 @@ Each flag changes a constant of a module or replaces a part of the worker before
 """
 
 import argparse
+import importlib
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from upres.core import keys
+from upres.core import keys, script
 from upres.worker import heartbeat, job, model_cache, probes, service
 from upres.worker.__main__ import main
 from upres.worker.engine import device, runtimes
@@ -57,6 +58,7 @@ def prepare(flags: argparse.Namespace) -> None:
     for flag, (module, constant) in CONSTANTS.items():
         if (value := getattr(flags, flag)) is not None:
             setattr(module, constant, value)
+    importlib.reload(script)  # the Lua source contains the constants of keys.py as they were at the first import
     if flags.loads_for_ever:
         setattr(service, "prepare", lambda settings: time.sleep(600))
     if flags.without:

@@ -13,6 +13,11 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     return out.getvalue()
 
 
+def picture(number: int) -> bytes:
+    """A PNG file of 48×32 pixels in one colour, which differs for each number below 65,536."""
+    return encoded(Image.new("RGB", (48, 32), (number % 256, number // 256, 7)), "PNG")
+
+
 def opened(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     image.load()

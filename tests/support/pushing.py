@@ -1,9 +1,13 @@
 """Models in the store that tests push, label and damage."""
 
 import json
+import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from redis import Redis
 
 from tests.support.paths import ROOT
 from upres.core import keys, registry
@@ -37,3 +41,11 @@ class Pushed:
 
     def pull(self, cache: Path, version: str = "1") -> Model:
         return pull(self.store, self.name, version, cache)
+
+
+def pushed_copy(store: Store, redis: Redis, folder: Path) -> Iterator[Pushed]:
+    """Yield a copy of the bundled model under a new name, pushed as version 1; then delete what Redis has of it."""
+    pushed = Pushed(store, f"copy-{secrets.token_hex(3)}", folder)
+    pushed.push("1")
+    yield pushed
+    redis.delete(keys.served_model(pushed.name), keys.outcomes(pushed.name))

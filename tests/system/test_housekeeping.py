@@ -3,12 +3,13 @@
 import inspect
 import io
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-import psutil
+import pytest
 from PIL import Image
 from redis import Redis
 
@@ -16,12 +17,20 @@ from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 from upres.client import Client
 from upres.core import keys
+from upres.core.queue import connect
 from upres.embedded.stack import Local
 
 JOBS = 2000
 LASTING = {
     name.encode()
-    for name in ("rq:queues", keys.WORKERS, keys.API_KEYS, keys.TOKEN_SECRET, keys.WEBHOOK_SECRET, keys.JOB_COUNTS)
+    for name in (
+        "rq:queues",
+        keys.WORKERS,
+        keys.API_KEYS,
+        keys.JOB_SIGNING_KEY,
+        keys.WEBHOOK_SIGNING_KEY,
+        keys.JOB_COUNTS,
+    )
 }
 """Redis keys without expiry; their size does not depend on the number of jobs."""
 
@@ -34,9 +43,16 @@ def dot(number: int) -> bytes:
     return out.getvalue()
 
 
-def test_redis_keys_and_worker_memory_stay_bounded_after_2000_jobs(local: Local, redis: Redis) -> None:
-    process, before = psutil.Process(worker_pid(local)), set(redis.scan_iter(count=1000))
-    with Client(local.url) as client, ThreadPoolExecutor(8) as pool:
+@pytest.fixture
+def fresh() -> Iterator[Local]:
+    """An upres without the keys of other tests in its Redis."""
+    with Local() as local:
+        yield local
+
+
+def test_redis_keys_and_worker_memory_stay_bounded_after_2000_jobs(fresh: Local) -> None:
+    process = fresh.children["worker"].process
+    with connect(fresh.settings) as redis, Client(fresh.url) as client, ThreadPoolExecutor(8) as pool:
 
         def submit(numbers: range) -> list[str]:
             return list(pool.map(lambda number: client.submit(dot(number), 2).job_id, numbers))
@@ -46,37 +62,33 @@ def test_redis_keys_and_worker_memory_stay_bounded_after_2000_jobs(local: Local,
         files, threads, memory = process.num_fds(), process.num_threads(), process.memory_info().rss
         ids += submit(range(200, JOBS))
         wait_until(lambda: done(redis), 90)
-    assert process.num_fds() <= files + 10
-    assert process.num_threads() <= threads + 10
-    assert process.memory_info().rss <= memory + (64 << 20)
-    streams = {keys.events(job_id).encode() for job_id in ids}
-    offers = set(redis.scan_iter(match=keys.served_model("*")))  # one key per model
-    left = [key for key in redis.scan_iter(count=1000) if key not in LASTING | offers | before]
-    assert [key for key in left if redis.ttl(key) == -1] == []  # every other key expires
-    letters = {keys.record(job_id.decode()).encode() for job_id in cast("list[bytes]", redis.zrange(keys.DEAD, 0, -1))}
-    left = [key for key in left if key not in letters | {keys.DEAD.encode()}]
-    known = (
-        b"upres:key:",
-        b"upres:job:",
-        b"upres:work:",
-        b"upres:worker:",
-        b"upres:idempotency:",
-        b"upres:tile:",
-        b"upres:rate:",
-        b"upres:looked",
-    )
-    assert [key for key in left if key not in streams and not key.startswith(known)] == []
-    assert [key for key in left if key.endswith((b":run", b":parked"))] == []
+        assert process.num_fds() <= files + 10
+        assert process.num_threads() <= threads + 10
+        assert process.memory_info().rss <= memory + (64 << 20)
+        streams = {keys.events(job_id).encode() for job_id in ids}
+        offers = set(redis.scan_iter(match=keys.served_model("*")))  # one key per model
+        left = [key for key in redis.scan_iter(count=1000) if key not in LASTING | offers]
+        assert [key for key in left if redis.ttl(key) == -1] == []  # every other key expires
+        letters = {
+            keys.record(job_id.decode()).encode() for job_id in cast("list[bytes]", redis.zrange(keys.DEAD, 0, -1))
+        }
+        left = [key for key in left if key not in letters | {keys.DEAD.encode()}]
+        known = (
+            b"upres:key:",
+            b"upres:job:",
+            b"upres:work:",
+            b"upres:worker:",
+            b"upres:idempotency:",
+            b"upres:tile:",
+            b"upres:rate:",
+            b"upres:looked",
+        )
+        assert [key for key in left if key not in streams and not key.startswith(known)] == []
+        assert [key for key in left if key.endswith((b":run", b":parked"))] == []
 
 
 def done(redis: Redis) -> bool:
     return not (redis.llen(keys.WAITING) or redis.llen(keys.POPPED) or redis.zcard(keys.DEADLINES))
-
-
-def worker_pid(local: Local) -> int:
-    children = psutil.Process().children(recursive=True)
-    [worker] = [child for child in children if child.cmdline()[1:] == ["-m", "upres.worker"]]
-    return worker.pid
 
 
 def test_the_bucket_expires_every_object_except_models() -> None:

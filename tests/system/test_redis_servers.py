@@ -37,7 +37,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Local]:
         pytest.skip(f"no Redis server: {request.param}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(REDIS_SERVER, program)
-        with Local(environment=images.ENVIRONMENT) as running:
+        with Local(environment={**images.ENVIRONMENT, "UPRES_SLOTS": "1"}) as running:
             with connect(running.settings) as connection:
                 found = connection.info("server")
             print(request.param, found.get("server_name", "redis"), found.get("valkey_version", found["redis_version"]))
@@ -67,6 +67,8 @@ def test_a_running_and_a_waiting_job_are_cancelled(stack: Local) -> None:
         for event in client.events(running):
             if isinstance(event, Progress) and event.tiles_done:
                 assert client.cancel(running).status == "cancelled"
+                before = client.status(waiting).status
+        assert before == "queued"
         assert client.cancel(waiting).status == "cancelled"
         assert event.type == "cancelled"
 

@@ -121,12 +121,23 @@ def test_the_source_distribution_builds_a_wheel_with_the_same_files(source: Path
     assert names(again) == names(wheel)
 
 
-def test_every_image_tag_in_the_repository_equals_the_package_version() -> None:
+REPEATED = re.compile(r'(?:upres-(?:function|worker|operator):|newTag: |upres-|"version": ")(\d+\.\d+\.\d+)')
+"""A version in the tag of a container image, in the name of a wheel, or of the npm package."""
+
+
+def test_every_version_in_the_repository_equals_the_package_version() -> None:
     assert importlib.metadata.version("upres") == upres.__version__
-    for path in (*ROOT.glob("infra/**/*"), *ROOT.glob("docs/*.md"), ROOT / "client/npm/package.json"):
-        if path.is_file() and path.suffix in (".yml", ".yaml", ".Dockerfile", ".md", ".json"):
-            for tag in re.findall(r"upres-(?:function|worker|operator):(\d+\.\d+\.\d+)", path.read_text()):
-                assert tag == upres.__version__, path
+    documents = [
+        *ROOT.glob("infra/**/*"),
+        *ROOT.glob("docs/*.md"),
+        ROOT / "README.md",
+        ROOT / "client/npm/package.json",
+    ]
+    texts = (".yml", ".yaml", ".Dockerfile", ".md", ".json")
+    found = {path: REPEATED.findall(path.read_text()) for path in documents if path.is_file() and path.suffix in texts}
+    assert {version for versions in found.values() for version in versions} == {upres.__version__}
+    repeating = {path.name for path, versions in found.items() if versions}
+    assert {"compose.yml", "worker.Dockerfile", "kustomization.yaml", "README.md", "package.json"} <= repeating
 
 
 def test_without_extras_the_client_works_and_other_commands_name_the_extra(wheel: Path, tmp_path: Path) -> None:
@@ -156,6 +167,11 @@ def test_without_extras_the_client_works_and_other_commands_name_the_extra(wheel
         assert f'pip install "upres[{extra}]"' in lacking.stderr
         assert "Traceback" not in lacking.stderr
         assert lacking.stderr.count("\n") == 1
+    check_types(base)
+
+
+def check_types(base: Environment) -> None:
+    """Check that a user's script sees the types of the SDK, under mypy --strict."""
     (base.elsewhere / "script.py").write_text(
         "from upres import Client\nwith Client('http://127.0.0.1:1') as client:\n"
         "    reveal_type(client.upscale('x.png', factor=2).save('y.png'))\n"

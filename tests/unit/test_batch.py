@@ -287,17 +287,21 @@ def test_concurrent_batches_can_share_an_output_folder(tmp_path: Path, out: Path
 
 
 @pytest.mark.parametrize(
-    ("kind", "mode"), [("ext4", "wal"), ("nfs4", "delete"), ("fuse.sshfs", "delete"), (None, "wal")], ids=str
+    ("kind", "mode"),
+    [("ext4", "wal"), ("nfs4", "delete"), ("fuse.sshfs", "delete"), ("fuse.glusterfs", "delete"), (None, "delete")],
+    ids=str,
 )
-def test_the_ledger_uses_wal_mode_except_on_network_file_systems(
+def test_the_ledger_uses_wal_mode_only_on_local_file_systems(
     out: Path, monkeypatch: pytest.MonkeyPatch, kind: str | None, mode: str
 ) -> None:
-    """The mount point nearest to the folder decides; Linux writes a space in its path as \\040."""
-    folder = out / "my results"
+    """The last mount at the nearest mount point decides; Linux writes a space in its path as \\040."""
+    folder = out / "my Büro"
     folder.mkdir()
     mounts = out / "mounts"
     if kind:
-        mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\nhere {str(folder).replace(' ', chr(92) + '040')} {kind} rw 0 0\n")
+        place = str(folder).replace(" ", r"\040")
+        lines = ["/dev/sda1 / ext4 rw 0 0", f"auto {place} autofs rw 0 0", f"here {place} {kind} rw 0 0"]
+        mounts.write_bytes("\n".join(lines).encode() + b"\nother /m\xff nfs rw 0 0\n")
     monkeypatch.setattr(ledger_module, "MOUNTS", mounts)
     with Ledger(folder):
         connection = sqlite3.connect(folder / NAME)

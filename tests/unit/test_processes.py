@@ -16,10 +16,10 @@ from tests.support.events import RESULT
 from tests.support.paths import SAMPLES
 from tests.support.waiting import wait_until
 from upres.client import Client, JobFailed, RequestRefused, Upscaled
+from upres.client.atomic_file import atomic_write
 from upres.client.batch import Callbacks, Output
 from upres.client.enlarging import CommandOptions, run
 from upres.client.ledger import NAME
-from upres.client.protocol import atomic_write
 from upres.core import errors
 from upres.core.api import Problem
 from upres.core.errors import UpresError
@@ -86,6 +86,16 @@ def test_a_forked_process_opens_its_own_connections(connections: Connections) ->
     assert len({first, *of_children}) == 3
 
 
+def test_a_client_that_was_closed_before_a_fork_stays_closed(connections: Connections) -> None:
+    client = Client(connections.url)
+    client.close()
+    child = multiprocessing.get_context("fork").Process(target=ask, args=(client,))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 1
+    assert connections.ports == []
+
+
 def test_a_client_and_its_results_can_be_pickled(connections: Connections) -> None:
     with Client(connections.url, "a key") as client:
         copy = pickle.loads(pickle.dumps(Upscaled(client, "0" * 32, RESULT)))
@@ -93,13 +103,8 @@ def test_a_client_and_its_results_can_be_pickled(connections: Connections) -> No
         ask(client)
         ask(copy.client)
         copy.client.close()
+        assert not client._http.is_closed
     assert len(set(connections.ports)) == 2
-
-
-def kinds(base: type[UpresError]) -> Iterator[type[UpresError]]:
-    yield base
-    for kind in base.__subclasses__():
-        yield from kinds(kind)
 
 
 def examples() -> list[UpresError]:
@@ -107,11 +112,11 @@ def examples() -> list[UpresError]:
         JobFailed("undecodable_image", "Broken.", retryable=False),
         RequestRefused(PROBLEM, retry_after=7),
         errors.RateLimited("Slower.", retry_after=7),
-        errors.NotInstalled(ModuleNotFoundError("No module named 'torch'", name="torch"), "The worker", "worker"),
+        errors.not_installed(ModuleNotFoundError("No module named 'torch'", name="torch"), "The worker", "worker"),
         errors.InvalidRequest([{"field": "factor", "code": "bad", "given": "3", "detail": "Use 2."}]),
     ]
-    plain = [kind for kind in kinds(UpresError) if "__init__" not in vars(kind)]
-    return special + [kind("A sentence.") for kind in plain if not isinstance(kind("A sentence."), JobFailed)]
+    plain = [kind for kind in errors.tree() if "__init__" not in vars(kind)]
+    return special + [kind("A sentence.") for kind in plain]
 
 
 @pytest.mark.parametrize("error", examples(), ids=lambda error: type(error).__name__)

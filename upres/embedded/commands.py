@@ -25,7 +25,12 @@ Exit codes: 0 stopped · 1 a part ended by itself · else the exit code of COMMA
 
 
 @click.command(epilog=EPILOG)
-@click.option("--port", default=PORT, show_default=True, help="Port of the function, if it is free; else any.")
+@click.option(
+    "--port",
+    default=PORT,
+    show_default=True,
+    help="Port of the function, if it is free; otherwise another one.",
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 def up(port: int, command: tuple[str, ...]) -> None:
     """Run all of upres on this machine: Redis, S3, function and worker.
@@ -69,7 +74,7 @@ def _serve(local: "Local", port: int) -> NoReturn:
     print(f"upres is ready at {local.url}   (Ctrl-C stops it)")
     if port and not local.url.endswith(f":{port}"):
         print(f"  port {port} is taken by another program")
-    print("\n  with these, other programs find its parts:")
+    print("\n  environment variables for other programs:")
     for name, value in local.environment.items():
         print(f"  export {name}={value}")
     print(f"\n  logs in {local.folder}", flush=True)
@@ -78,7 +83,7 @@ def _serve(local: "Local", port: int) -> NoReturn:
             local.check()
             time.sleep(0.5)
     except KeyboardInterrupt:
-        print("\nStopping; the job in hand is finished first, for at most 10 seconds.", flush=True)
+        print("\nStopping. A running job may finish first, for at most 10 seconds.", flush=True)
         raise
 
 

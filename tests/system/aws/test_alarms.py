@@ -75,5 +75,5 @@ def test_the_cloudwatch_api_accepts_every_alarm(aws: Aws, alarms: dict[str, Any]
     cloudwatch = aws.client("cloudwatch")
     for name, alarm in alarms.items():
         cloudwatch.put_metric_alarm(AlarmName=name, **alarm)
-    made = cloudwatch.describe_alarms()["MetricAlarms"]
-    assert {one["AlarmName"] for one in made} >= set(alarms)  # other tests add theirs
+    made = cloudwatch.describe_alarms(AlarmNames=list(alarms))["MetricAlarms"]
+    assert {one["AlarmName"] for one in made} == set(alarms)

@@ -1,4 +1,4 @@
-"""Where nobody said who may: this machine may, and nobody and no page from elsewhere."""
+"""Access to the function when UPRES_ACCESS is not set: only this machine, and no web page of another site."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.without_worker
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_it_does_not_listen_outside_untold(local: Local, host: str) -> None:
+def test_function_without_access_setting_refuses_to_listen_on_other_hosts(local: Local, host: str) -> None:
     command = [sys.executable, "-m", "upres.function", "--host", host, "--port", str(free_port())]
     done = subprocess.run(command, env={**os.environ, **local.environment}, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
@@ -26,8 +26,11 @@ def test_it_does_not_listen_outside_untold(local: Local, host: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_untold_it_serves_no_pages_from_elsewhere(local: Local, tmp_path: Path) -> None:
-    """Neither those that say so, nor those whose name was made to lead here."""
+def test_function_without_access_setting_refuses_pages_of_other_sites(local: Local, tmp_path: Path) -> None:
+    """It refuses foreign Origin headers, foreign Host headers (DNS rebinding) and requests that a proxy forwarded.
+
+    It accepts pages of this machine and the origins that UPRES_CORS_ORIGINS names; its "*" has no effect here.
+    """
     for url in function(local, tmp_path, UPRES_CORS_ORIGINS="*,https://mine.example"):
         port = url.rpartition(":")[2]
         for refused in (
@@ -53,8 +56,8 @@ def test_untold_it_serves_no_pages_from_elsewhere(local: Local, tmp_path: Path) 
             assert post_job(url, None, **fine).status_code == 202, fine
 
 
-def test_untold_it_serves_nobody_from_outside(local: Local, tmp_path: Path) -> None:
-    """Even where something else than `python -m upres.function` listens: uvicorn itself, say."""
+def test_function_without_access_setting_refuses_non_loopback_addresses(local: Local, tmp_path: Path) -> None:
+    """Also if uvicorn runs the app directly, so that the check in `python -m upres.function` does not apply."""
     addresses = [one.address for all in net_if_addrs().values() for one in all if one.family == socket.AF_INET]
     host, port = next(one for one in addresses if not one.startswith("127.")), free_port()
     command = [sys.executable, "-m", "uvicorn", "--factory", "upres.function.app:create_app", "--host", "0.0.0.0"]
