@@ -32,7 +32,7 @@ MAX_WORKERS = 3
 STOP_SECONDS = 60
 
 
-class Told(NamedTuple):
+class Results(NamedTuple):
     """The results of the run."""
 
     jobs: int
@@ -105,7 +105,7 @@ class Scaler:
         return len(self._there)
 
 
-def scale(rounds: int, seed: int, say: bool = False) -> Told:
+def scale(rounds: int, seed: int, say: bool = False) -> Results:
     """Run `rounds` rounds and return the results."""
     rng = random.Random(seed)
     with ExitStack() as stack:
@@ -119,21 +119,24 @@ def scale(rounds: int, seed: int, say: bool = False) -> Told:
             scaler.add(rng.randint(1, MAX_WORKERS - scaler.count))
             scaler.remove(rng.randint(1, scaler.count - 1))
             if say:
-                print(f"round {number + 1}: {len(feeder.jobs)} jobs, {scaler.in_hand} in hand of who left", flush=True)
+                print(
+                    f"round {number + 1}: {len(feeder.jobs)} jobs, {scaler.in_hand} ran on stopped workers",
+                    flush=True,
+                )
         feeder.close()
         wait_until(lambda: redis.llen("rq:queue:upres") == 0, 120)
         scaler.remove(scaler.count)
         return _judge(redis, feeder.jobs, scaler.in_hand)
 
 
-def _judge(redis: Redis, jobs: list[str], in_hand: int) -> Told:
+def _judge(redis: Redis, jobs: list[str], in_hand: int) -> Results:
     received = {job_id: [event for _, event in events.read(redis, job_id)] for job_id in jobs}
 
     def interrupted(job_id: str) -> bool:
         starts = [event for event in received[job_id] if isinstance(event, Started)]
         return len(starts) != 1 or any(isinstance(event, Requeued) for event in received[job_id])
 
-    return Told(
+    return Results(
         jobs=len(jobs),
         in_hand=in_hand,
         interrupted=tuple(filter(interrupted, jobs)),
@@ -149,7 +152,7 @@ def main() -> int:
     options = parser.parse_args()
     print(f"seed {options.seed}")
     received = scale(options.rounds, options.seed, say=True)
-    print(f"{received.jobs} jobs; {received.in_hand} were in hand of workers that were told to stop")
+    print(f"{received.jobs} jobs; {received.in_hand} were running on workers that received SIGTERM")
     print(f"{len(received.interrupted)} interrupted, {len(received.unfinished)} not done")
     return 1 if received.interrupted or received.unfinished else 0
 

@@ -90,8 +90,8 @@ def days(stages: Stages, price: float) -> dict[str, Outcome]:
     )
     print(json.dumps({"name": "jobs-per-worker for photos", "value": fitting}))
     for name, day in results.items():
-        told_of = {key: round(value, 3) for key, value in day._asdict().items() if key != "record"}
-        print(json.dumps({"name": name, **told_of, "cost": round(day.worker_hours * price, 2)}), flush=True)
+        figures = {key: round(value, 3) for key, value in day._asdict().items() if key != "record"}
+        print(json.dumps({"name": name, **figures, "cost": round(day.worker_hours * price, 2)}), flush=True)
         peak = day.workers_most * 24.0
         emit(f"worker hours, {name}", day.worker_hours, "h", "the most that were wanted, all day", peak)
     return results

@@ -122,14 +122,14 @@ class TargetTracking:
         self._idle_for = resources["EaseAlarm"]["Properties"]["EvaluationPeriods"]
         [jobs] = [one for one in resources["LastAlarm"]["Properties"]["Metrics"] if one["Id"] == "waiting"]
         self._quiet = jobs["MetricStat"]["Period"]
-        self._told: deque[Look] = deque(maxlen=self._idle_for + AWS_LATE)
+        self._history: deque[Look] = deque(maxlen=self._idle_for + AWS_LATE)
         self._acted = self._stepped = self._eased = -math.inf
         self._busy, self._ended = 0.0, 0
 
     def wanted(self, look: Look) -> int:
         """See Rule."""
         now, waiting, running, ended, current = look
-        self._told.append(look)
+        self._history.append(look)
         if waiting + running + ended - self._ended:
             self._busy, self._ended = now, ended
         if current == 0:
@@ -142,7 +142,7 @@ class TargetTracking:
         return self._up(now, current) or self._down(now, current) or current
 
     def _up(self, now: float, current: int) -> int | None:
-        known = list(self._told)[:-AWS_LATE]
+        known = list(self._history)[:-AWS_LATE]
         values = [(one.waiting + one.running) / max(1, one.current) for one in known][-ALARMS_OUT:]
         if len(values) < ALARMS_OUT or min(values) <= self.target or now - self._acted < self._out:
             return None
@@ -150,7 +150,7 @@ class TargetTracking:
         return min(self.most, math.ceil(current * values[-1] / self.target))
 
     def _down(self, now: float, current: int) -> int | None:
-        known = list(self._told)[:-AWS_LATE][-self._idle_for :]
+        known = list(self._history)[:-AWS_LATE][-self._idle_for :]
         if len(known) < self._idle_for or not all(map(self._is_idle, known)) or now - self._eased < self._pause:
             return None
         self._eased = now

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from upres.core.schema import TERMINAL, Event, Progress, Queued, Requeued, Started
 
-Told = Mapping[str, Sequence[Event]]
+EventsByJob = Mapping[str, Sequence[Event]]
 """Job id → the events of the job, in order."""
 
 
@@ -18,7 +18,7 @@ class Kill(NamedTuple):
     at: datetime
 
 
-def broken(received: Told) -> list[str]:
+def broken_invariants(received: EventsByJob) -> list[str]:
     """Describe each broken invariant in a sentence; an empty list means that all invariants hold."""
     return [fault for job_id, events in received.items() for fault in _faults(job_id, events)]
 
@@ -39,7 +39,7 @@ def _faults(job_id: str, events: Sequence[Event]) -> Iterable[str]:
         yield f"{job_id} has an event twice"
 
 
-def run_twice(received: Told, kills: Sequence[Kill]) -> list[str]:
+def run_twice(received: EventsByJob, kills: Sequence[Kill]) -> list[str]:
     """Jobs that were started again although their worker was not killed and did not requeue them."""
     return [job_id for job_id, events in received.items() if _started_over(events, kills)]
 
@@ -63,7 +63,7 @@ def killed(started: Started, kills: Sequence[Kill]) -> Kill | None:
     return next((kill for kill in kills if f"-{kill.pid}-" in started.worker and kill.at > started.at), None)
 
 
-def overtaken(received: Told) -> int:
+def jobs_with_falling_percent(received: EventsByJob) -> int:
     """Count jobs whose percent decreases within an attempt: an earlier attempt still wrote events then."""
     return sum(1 for events in received.values() if _falls(events))
 
@@ -80,7 +80,7 @@ def _falls(events: Sequence[Event]) -> bool:
     return False
 
 
-def recoveries(received: Told, kills: Sequence[Kill]) -> list[float]:
+def recoveries(received: EventsByJob, kills: Sequence[Kill]) -> list[float]:
     """For each job of a killed worker: the seconds from the kill to the next start or the end of the job, sorted."""
     seconds = []
     for events in received.values():

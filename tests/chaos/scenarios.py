@@ -13,7 +13,7 @@ from redis import Redis
 
 from tests.chaos import images
 from tests.chaos.fleet import Fleet
-from tests.chaos.invariants import Kill, broken, overtaken, recoveries, run_twice
+from tests.chaos.invariants import Kill, broken_invariants, jobs_with_falling_percent, recoveries, run_twice
 from tests.chaos.proxy import FaultProxy
 from tests.support.waiting import wait_until
 from upres.client import Client
@@ -66,7 +66,7 @@ def submitting(url: str, jobs: int, seed: int, seconds: float) -> Iterator[list[
         future.result()
 
 
-def all_told(redis: Redis, ids: list[str], seconds: float) -> dict[str, list[Event]]:
+def events_after_the_end(redis: Redis, ids: list[str], seconds: float) -> dict[str, list[Event]]:
     """Wait until all jobs have ended or the timeout has passed, then return the events of every job."""
     deadline = time.monotonic() + seconds
     while True:
@@ -78,9 +78,9 @@ def all_told(redis: Redis, ids: list[str], seconds: float) -> dict[str, list[Eve
 
 def check(outcome: Outcome, received: dict[str, list[Event]], redis: Redis, kills: Sequence[Kill] = ()) -> None:
     """Check the invariants of every scenario and add what is broken to `outcome.faults`."""
-    outcome.faults += broken(received)
-    if late := overtaken(received):
-        outcome.faults.append(f"{late} jobs were told of by an attempt that was overtaken")
+    outcome.faults += broken_invariants(received)
+    if late := jobs_with_falling_percent(received):
+        outcome.faults.append(f"{late} jobs have events of an attempt after the next one began")
     places = {name: redis.zcard(name) for name in (keys.LEASES, keys.DEADLINES)}
     places |= {name: redis.llen(name) for name in (keys.WAITING, keys.POPPED)}
     if any(places.values()):
@@ -110,7 +110,7 @@ def killed_workers(local: Local, log: Any, seed: int, jobs: int, kills: int, sec
                 time.sleep(rng.uniform(0.5, 1.5) * seconds / len(plan))
                 fault(fleet, rng)
             wait_until(lambda: len(ids) == jobs, SETTLE_SECONDS)
-            received = all_told(redis, ids, SETTLE_SECONDS)
+            received = events_after_the_end(redis, ids, SETTLE_SECONDS)
         fleet.drain(10)
         outcome.faults += [f"a worker ended with {code}" for code in fleet.unexpected()]
     check(outcome, received, redis, fleet.kills)
@@ -152,7 +152,7 @@ def broken_redis(local: Local, proxy: FaultProxy, log: Any, seed: int, jobs: int
             for name in plan:
                 time.sleep(rng.uniform(0.5, 1.5))
                 faults[name]()
-        received = all_told(direct, accepted, 60)
+        received = events_after_the_end(direct, accepted, 60)
         outcome.faults += [f"a worker ended with {code}" for code in fleet.unexpected()]
     check(outcome, received, direct)
     outcome.injected = {name: plan.count(name) for name in faults}
@@ -235,7 +235,7 @@ def same_key(local: Local, log: Any, seed: int) -> Outcome:
     with Fleet(local, 1, log), ThreadPoolExecutor(25) as pool, Client(local.url) as client:
         ids = set(pool.map(lambda _: client.submit(data, 2, idempotency_key=f"chaos-{seed}").job_id, range(100)))
         received = {job_id: list(client.events(job_id)) for job_id in ids}
-    outcome.faults += broken(received)
+    outcome.faults += broken_invariants(received)
     starts = sum(event.type == "started" for one in received.values() for event in one)
     outcome.seen = {"jobs": str(len(ids)), "runs": str(starts)}
     if (len(ids), starts) != (1, 1):

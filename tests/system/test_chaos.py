@@ -6,7 +6,7 @@ import pytest
 
 from tests.chaos import scenarios
 from tests.chaos.__main__ import cut_off
-from tests.chaos.invariants import Kill, broken, overtaken, run_twice
+from tests.chaos.invariants import Kill, broken_invariants, jobs_with_falling_percent, run_twice
 from tests.support import seeds
 from tests.support.events import queued
 from upres.core.schema import Event, Failed, Progress, Requeued, Started, now
@@ -61,16 +61,16 @@ def half(percent: float) -> Event:
     ],
 )
 def test_the_invariants_report_an_invalid_order_of_events(events: list[Event], says: str) -> None:
-    assert any(says in fault for fault in broken({ID: events}))
+    assert any(says in fault for fault in broken_invariants({ID: events}))
 
 
 def test_the_invariants_report_jobs_run_twice_and_progress_that_goes_back() -> None:
     once: list[Event] = [queued(ID), START, half(5), FAILED]
-    assert broken({ID: once}) == []
+    assert broken_invariants({ID: once}) == []
     again = START.model_copy(update={"attempt": 2})
     requeued = Requeued(job_id=ID, reason="worker_lost")
     assert run_twice({ID: [queued(ID), START, again, FAILED]}, []) == [ID]
     assert run_twice({ID: [queued(ID), START, requeued, again, FAILED]}, []) == [ID]
     assert run_twice({ID: [queued(ID), START, requeued, again, FAILED]}, [Kill(7, now())]) == []
-    assert overtaken({ID: [queued(ID), START, half(50), half(5), FAILED]}) == 1
-    assert overtaken({ID: [queued(ID), START, half(50), requeued, again, half(5), FAILED]}) == 0
+    assert jobs_with_falling_percent({ID: [queued(ID), START, half(50), half(5), FAILED]}) == 1
+    assert jobs_with_falling_percent({ID: [queued(ID), START, half(50), requeued, again, half(5), FAILED]}) == 0

@@ -15,9 +15,8 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from tests.support.images import encoded, opened
+from tests.support.images import encoded, numbered_photo, opened
 from tests.support.leasing import ended
-from tests.support.paths import SAMPLES
 from tests.support.servers import http_server
 from tests.support.waiting import wait_until
 from tests.support.workers import SHORT_LEASES, worker
@@ -67,18 +66,10 @@ def parts(redis: Redis, job_id: str) -> str:
     return (cast("bytes | None", redis.hget(keys.run(job_id), "parts")) or b"").decode()
 
 
-def photo(corner: int) -> bytes:
-    """Return 330×170 pixels of a photo, unique by `corner`; a worker needs some seconds at factor 4 in small tiles."""
-    with Image.open(SAMPLES / "coffee.png") as image:
-        cut = image.convert("RGB").crop((0, 0, 330, 170))
-    cut.putpixel((0, 0), (corner, 0, 0))
-    return encoded(cut, "PNG")
-
-
 def test_another_worker_resumes_a_killed_workers_job_at_its_checkpoint(
     local: Local, client: Client, redis: Redis
 ) -> None:
-    image = photo(1)
+    image = numbered_photo(1)
     with worker(local, *SHORT_LEASES, SMALL_TILES, KEPT) as first:
         job_id = client.submit(image, 4).job_id
         wait_until(lambda: parts(redis, job_id))
@@ -94,14 +85,14 @@ def test_another_worker_resumes_a_killed_workers_job_at_its_checkpoint(
     assert resumed.tiles_done > 1
     large = np.asarray(opened(client.download(job_id)))
     with worker(local):
-        whole = client.upscale(photo(2), 4).download()
+        whole = client.upscale(numbered_photo(2), 4).download()
     assert np.abs(large.astype(int) - np.asarray(opened(whole)))[16:].max() <= 1
     assert not list(Path(local.folder, "s3").glob(f"*/checkpoints/{job_id}/*/*"))
 
 
 def test_a_job_with_a_damaged_checkpoint_succeeds_on_another_worker(local: Local, client: Client, redis: Redis) -> None:
     with worker(local, *SHORT_LEASES, SMALL_TILES, KEPT) as first:
-        job_id = client.submit(photo(3), 4).job_id
+        job_id = client.submit(numbered_photo(3), 4).job_id
         wait_until(lambda: "," in parts(redis, job_id))
         first.kill()
     [*kept] = Path(local.folder, "s3").glob(f"*/checkpoints/{job_id}/*/*.png")
@@ -114,7 +105,7 @@ def test_a_job_with_a_damaged_checkpoint_succeeds_on_another_worker(local: Local
 
 def test_a_stopping_worker_requeues_jobs_that_exceed_the_stop_time(local: Local, client: Client) -> None:
     with worker(local, SMALL_TILES, UPRES_STOP_SECONDS="0.5") as stopped:
-        job_id = client.submit(photo(4), 8).job_id
+        job_id = client.submit(numbered_photo(4), 8).job_id
         until_tile(client, job_id, 1)
         stopped.send_signal(signal.SIGTERM)
         assert stopped.wait(10) == STOPPED
@@ -126,13 +117,13 @@ def test_a_stopping_worker_requeues_jobs_that_exceed_the_stop_time(local: Local,
 
 def test_one_signal_lets_jobs_finish_and_a_second_requeues_them_at_once(local: Local, client: Client) -> None:
     with worker(local, SMALL_TILES) as patient:
-        job_id = client.submit(photo(5), 4).job_id
+        job_id = client.submit(numbered_photo(5), 4).job_id
         until_tile(client, job_id, 1)
         patient.send_signal(signal.SIGTERM)
         assert patient.wait(60) == STOPPED
         assert received(client, job_id)[-1].type == "succeeded"
     with worker(local, SMALL_TILES) as hurried:
-        job_id = client.submit(photo(6), 8).job_id
+        job_id = client.submit(numbered_photo(6), 8).job_id
         until_tile(client, job_id, 1)
         hurried.send_signal(signal.SIGTERM)
         hurried.send_signal(signal.SIGINT)
@@ -143,11 +134,11 @@ def test_one_signal_lets_jobs_finish_and_a_second_requeues_them_at_once(local: L
 
 def test_a_stopping_worker_shows_its_state_and_takes_no_new_jobs(local: Local, client: Client, redis: Redis) -> None:
     with worker(local, SMALL_TILES, UPRES_SLOTS="2") as stopping:
-        first = client.submit(photo(7), 4).job_id
+        first = client.submit(numbered_photo(7), 4).job_id
         until_tile(client, first, 1)
         stopping.send_signal(signal.SIGTERM)
         wait_until(lambda: [one.state for one in workers.listing(redis) if first in one.jobs] == ["stopping"])
-        later = client.submit(photo(8), 2).job_id
+        later = client.submit(numbered_photo(8), 2).job_id
         assert stopping.wait(60) == STOPPED
     assert client.status(first).status == "succeeded"
     assert client.status(later).status == "queued"
@@ -158,7 +149,7 @@ def test_a_job_on_a_hanging_device_fails_at_its_deadline_and_worker_exits(
     local: Local, client: Client, redis: Redis
 ) -> None:
     with worker(local, "--device=hangs", UPRES_SLOTS="2") as hanging:
-        job_id = client.submit(photo(9), 4, deadline_seconds=2).job_id
+        job_id = client.submit(numbered_photo(9), 4, deadline_seconds=2).job_id
         failed = ended(redis, job_id)
         assert failed.code == "deadline_exceeded"
         assert hanging.wait(20) == RESTART
@@ -166,7 +157,7 @@ def test_a_job_on_a_hanging_device_fails_at_its_deadline_and_worker_exits(
 
 def test_a_paused_worker_cannot_change_a_job_that_another_worker_took(local: Local, client: Client) -> None:
     with worker(local, *SHORT_LEASES, SMALL_TILES) as paused:
-        job_id = client.submit(photo(10), 8).job_id
+        job_id = client.submit(numbered_photo(10), 8).job_id
         until_tile(client, job_id, 2)
         paused.send_signal(signal.SIGSTOP)
         with worker(local, *SHORT_LEASES):
@@ -211,7 +202,7 @@ def test_jobs_that_last_much_longer_than_a_lease_run_exactly_once(local: Local, 
 
 
 def test_identical_jobs_at_the_same_time_share_one_enlargement(local: Local, client: Client) -> None:
-    image = photo(11)
+    image = numbered_photo(11)
     with worker(local, SMALL_TILES, UPRES_SLOTS="4"), ThreadPoolExecutor(10) as pool:
         ids = list(pool.map(lambda number: client.submit(image, 4).job_id, range(10)))
         every = [received(client, job_id) for job_id in ids]
@@ -226,11 +217,11 @@ def test_identical_jobs_at_the_same_time_share_one_enlargement(local: Local, cli
 
 def test_a_deleted_result_is_computed_again(local: Local, client: Client) -> None:
     with worker(local):
-        first = client.upscale(photo(12), 2)
-        again = client.upscale(photo(12), 2)
+        first = client.upscale(numbered_photo(12), 2)
+        again = client.upscale(numbered_photo(12), 2)
         assert again.result.sr_image_uri == first.result.sr_image_uri
         local.store.delete([local.store.key(first.result.sr_image_uri)])
-        fresh = client.upscale(photo(12), 2)
+        fresh = client.upscale(numbered_photo(12), 2)
     assert fresh.job_id in fresh.result.sr_image_uri
     assert opened(fresh.download()).size == (660, 340)
     assert set(again.result.seconds) == {"fetch", "decode"}
@@ -238,9 +229,9 @@ def test_a_deleted_result_is_computed_again(local: Local, client: Client) -> Non
 
 def test_a_parked_job_starts_when_the_identical_job_is_cancelled(local: Local, client: Client) -> None:
     with worker(local, SMALL_TILES, UPRES_SLOTS="2"):
-        first = client.submit(photo(13), 8).job_id
+        first = client.submit(numbered_photo(13), 8).job_id
         until_tile(client, first, 1)
-        second = client.submit(photo(13), 8).job_id
+        second = client.submit(numbered_photo(13), 8).job_id
         wait_until(lambda: "requeued" in [event.type for event in so_far(local, second)])
         client.cancel(first)
         until_tile(client, second, 1)
@@ -262,7 +253,7 @@ def test_a_job_fails_with_a_retryable_error_when_the_store_cannot_write(local: L
         process = next(child for child in psutil.Process().children(recursive=True) if "rclone" in child.name())
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (150_000, -1))
         try:
-            seen = received(client, client.submit(photo(14), 4).job_id)
+            seen = received(client, client.submit(numbered_photo(14), 4).job_id)
         finally:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (-1, -1))
     assert isinstance(seen[-1], Failed)
@@ -270,7 +261,7 @@ def test_a_job_fails_with_a_retryable_error_when_the_store_cannot_write(local: L
 
 
 def test_a_hundred_requests_with_one_idempotency_key_create_one_job(local: Local, client: Client) -> None:
-    image, barrier = photo(15), threading.Barrier(20)
+    image, barrier = numbered_photo(15), threading.Barrier(20)
 
     def submit(number: int) -> str:
         if number < 20:

@@ -7,11 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tests.chaos import images
-from tests.support.images import encoded, opened
-from tests.support.paths import SAMPLES
+from tests.support.images import numbered_photo, opened
 from tests.support.streams import follow, frames
 from tests.support.workers import SHORT_LEASES, worker
 from upres.client import Client
@@ -44,17 +42,9 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Local]:
             yield running
 
 
-def photo(corner: int) -> bytes:
-    """Return 330×170 pixels of a photo, unique by `corner`; a worker needs some seconds for it in small tiles."""
-    with Image.open(SAMPLES / "coffee.png") as image:
-        cut = image.convert("RGB").crop((0, 0, 330, 170))
-    cut.putpixel((0, 0), (corner, 0, 0))
-    return encoded(cut, "PNG")
-
-
 def test_a_job_runs_and_its_events_are_replayed(stack: Local) -> None:
     with Client(stack.url) as client:
-        done = client.upscale(photo(1), 2)
+        done = client.upscale(numbered_photo(1), 2)
         assert opened(done.download()).size == (660, 340)
         everything = list(frames(follow(stack, done.job_id)))
         assert [json.loads(one.data)["type"] for one in everything][0 :: len(everything) - 1] == ["queued", "succeeded"]
@@ -63,7 +53,7 @@ def test_a_job_runs_and_its_events_are_replayed(stack: Local) -> None:
 
 def test_a_running_and_a_waiting_job_are_cancelled(stack: Local) -> None:
     with Client(stack.url) as client:
-        running, waiting = (client.submit(photo(corner), 8).job_id for corner in (2, 3))
+        running, waiting = (client.submit(numbered_photo(corner), 8).job_id for corner in (2, 3))
         for event in client.events(running):
             if isinstance(event, Progress) and event.tiles_done:
                 assert client.cancel(running).status == "cancelled"
@@ -76,7 +66,7 @@ def test_a_running_and_a_waiting_job_are_cancelled(stack: Local) -> None:
 def test_another_worker_finishes_the_job_of_a_killed_worker(stack: Local) -> None:
     stack.kill("worker")
     with Client(stack.url) as client, worker(stack, *SHORT_LEASES, "--tile=96") as first:
-        job_id = client.submit(photo(4), 4).job_id
+        job_id = client.submit(numbered_photo(4), 4).job_id
         for event in client.events(job_id):
             if isinstance(event, Progress) and event.tiles_done:
                 break
