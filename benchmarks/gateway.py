@@ -46,7 +46,7 @@ class Subscribers:
         self._tasks += [asyncio.create_task(self._one(job_ids[index % len(job_ids)])) for index in range(count)]
         deadline = time.monotonic() + 60
         while self.following < len(self._tasks):
-            assert time.monotonic() < deadline, f"only {self.following} of {len(self._tasks)} are there"
+            assert time.monotonic() < deadline, f"only {self.following} of {len(self._tasks)} subscribers connected"
             await asyncio.sleep(0.05)
 
     async def leave(self) -> None:
@@ -96,7 +96,7 @@ async def relay(url: str, redis: Redis, jobs: int, a_second: float) -> tuple[lis
         await asyncio.to_thread(events.append, redis, Progress(job_id=job_id, stage="upscale", percent=percent))
     await asyncio.sleep(1)
     await subscribers.leave()
-    assert len(subscribers.heard) == len(sent_at) * SUBSCRIBERS // jobs, "somebody missed something"
+    assert len(subscribers.heard) == len(sent_at) * SUBSCRIBERS // jobs, "a subscriber did not receive all events"
     return [(at - sent_at[percent]) * 1000 for percent, at in subscribers.heard], connections
 
 

@@ -36,6 +36,7 @@ def main() -> int:
     if not arguments.photo.is_file():
         parser.error(f"there is no file {arguments.photo}")
     begin = time.monotonic()
+    _say("Starting Redis, an S3 server, the function and a worker …")
     try:
         with Local() as local:
             _say(f"Redis, S3, function and worker run ({time.monotonic() - begin:.1f} s); {local.url} answers")

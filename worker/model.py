@@ -79,6 +79,7 @@ def _file(store: Store, manifest: Manifest, file: File, cache: Path) -> Path:
         if registry.digest(path.read_bytes()) == file.sha256:
             mark_used(path)
             return path
+    log.info("model %s %s: downloading %s", manifest.name, manifest.version, file.file)
     try:
         data = store.get(keys.model(manifest.name, manifest.version, file.file))
     except ObjectNotFound as error:

@@ -70,8 +70,8 @@ def _days(by_rule: Mapping[str, Outcome]) -> Any:
         row[0].set_ylabel(pattern)
         row[0].set_yscale("symlog", linthresh=10)
         row[0].set_ylim(bottom=0)
-    axes[0][0].set_title("jobs that wait")
-    axes[0][1].set_title("workers that take jobs")
+    axes[0][0].set_title("waiting jobs")
+    axes[0][1].set_title("ready workers")
     axes[0][1].legend()
     for axis in axes[-1]:
         axis.set_xlabel("hour of the day")
@@ -86,12 +86,12 @@ def _fleets(by_fleet: Mapping[int, Mapping[float, float]]) -> Any:
     counts = list(by_fleet)
     for limit, colour in zip(next(iter(by_fleet.values())), ("#e0803a", "#5b7cfa"), strict=True):
         shares = [100 * busy[limit] for busy in by_fleet.values()]
-        axis.plot(counts, shares, "o-", color=colour, label=f"95 % wait less than {limit:g} s")
+        axis.plot(counts, shares, "o-", color=colour, label=f"95 % of the jobs wait less than {limit:g} s")
     axis.set_xscale("log")
     axis.set_ylim(0, 100)
     axis.set_xticks(counts, [f"{count:,}" for count in counts])
     axis.set_xlabel("workers")
-    axis.set_ylabel("busy, at most, %")
+    axis.set_ylabel("highest utilisation, %")
     axis.legend(loc="lower right")
     return figure
 

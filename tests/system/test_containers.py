@@ -6,8 +6,10 @@ replaced by those of this machine.
 """
 
 import base64
+import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,20 @@ def test_the_services_of_compose_enlarge_an_image_and_export_metrics(composed: C
     worker.process.send_signal(signal.SIGTERM)
     wait_until(lambda: worker.poll() is not None)
     assert worker.poll() == 0
+
+
+def test_every_module_that_a_configuration_runs_is_in_the_package(tmp_path: Path) -> None:
+    started: set[str] = set()
+    listed = subprocess.check_output(["git", "ls-files", "infra", "serverless.yml"], cwd=ROOT, text=True)
+    for name in listed.splitlines():
+        if not name.endswith((".py", ".svg")):
+            started |= set(re.findall(r"""-m["']?,? ["']?([a-z][\w.]+)""", (ROOT / name).read_text()))
+    modules = {name for name in started if not name.startswith("infra.")}  # these run in a checkout
+    assert modules >= {"upres", "upres.function", "upres.worker"}
+    for module in modules:
+        # In another folder than the checkout, as in an image: there is no module `function`, only `upres.function`.
+        ran = subprocess.run([sys.executable, "-m", module, "--help"], cwd=tmp_path, capture_output=True, text=True)
+        assert "usage" in ran.stdout.lower(), (module, ran.stderr)
 
 
 def test_the_script_at_the_top_of_compose_creates_all_passwords(tmp_path: Path) -> None:

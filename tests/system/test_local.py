@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.support.waiting import wait_until
+from upres.embedded import stack
 from upres.embedded.child import Child, ChildDied, accepts, free_port
 
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
@@ -139,3 +140,12 @@ def test_free_port_returns_a_port_that_no_process_listens_on() -> None:
     port = free_port()
     assert not accepts(port)
     assert free_port(port) == port
+
+
+def test_a_disk_without_room_is_named_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "MIN_FREE_MEGABYTES", 10**9)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with pytest.raises(ChildDied, match=f"MB are free for data in {tmp_path}; .* Set TMPDIR"), stack.Local():
+        pass
+    assert not list(tmp_path.iterdir())

@@ -44,7 +44,7 @@ def test_all_blocks_of_commands_are_found_and_only_known_ones_are_not_run() -> N
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Iterator[Path]:
-    """A copy of the files that git does not ignore, with a link to this .venv and redis-server on the PATH."""
+    """A copy of the files that git does not ignore, with the contents of this .venv and redis-server on the PATH."""
     folder = tmp_path / "upres"
     for name in subprocess.check_output(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True
@@ -52,7 +52,12 @@ def clone(tmp_path: Path) -> Iterator[Path]:
         if (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    (folder / ".venv").mkdir()
+    for path in Path(sys.prefix).iterdir():
+        if path.name != "installed":
+            (folder / ".venv" / path.name).symlink_to(path)
+    made_for = f"{sys.version_info.major}.{sys.version_info.minor} {folder}\n"
+    (folder / ".venv/installed").write_text(made_for)  # else make sees that the checkout was copied, and sets up anew
     (tmp_path / "bin").mkdir()
     for name, program in (("redis-server", redis_server()), ("redis-cli", tool("redis-cli"))):
         (tmp_path / "bin" / name).symlink_to(program)

@@ -46,10 +46,14 @@ def up(port: int, command: tuple[str, ...]) -> None:
         signal.signal(number, _exit)
     # A shell starts background processes with SIGINT ignored, and Python does not change that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if command and not shutil.which(command[0]):
+        click.echo(f"{command[0]}: there is no such command", err=True)
+        sys.exit(127)
+    click.echo("Starting Redis, an S3 server, the function and a worker …", err=True)
     try:
         with Local(port) as local:
             sys.exit(_run(local, list(command)) if command else _serve(local, port))
-    except (ChildDied, UpresError) as error:
+    except (ChildDied, UpresError, OSError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         sys.exit(130)
@@ -59,9 +63,6 @@ def _run(local: "Local", command: list[str]) -> int:
     """Run a command with the stack, and return its exit code. Raises ChildDied when a part of the stack ends before."""
     from upres.embedded.child import POLL_SECONDS, LinkedProcess
 
-    if not shutil.which(command[0]):
-        print(f"{command[0]}: there is no such command", file=sys.stderr)
-        return 127
     with LinkedProcess(command, local.environment) as leashed:
         while (code := leashed.poll()) is None:
             local.check()

@@ -26,6 +26,8 @@ from upres.embedded.child import Child, ChildDied, accepts, free_port
 from upres.models import bundled
 
 BUCKET = "upres"
+MIN_FREE_MEGABYTES = 100
+"""Free space for the data of the local Redis and S3 server, below which nothing is started."""
 REDIS_SERVER = "UPRES_REDIS_SERVER"
 """Variable that names a Redis server to use instead of the bundled one: a program on PATH, or a path."""
 # A web page has another origin than the S3 server, and uploads images to it with presigned URLs (CORS).
@@ -51,6 +53,7 @@ class Local:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="upres-")))
+            _check_space(self.folder)
             stack.callback(self._stop_all)
             self._start_all()
             self._stack = stack.pop_all()
@@ -154,6 +157,16 @@ class Local:
 
 def _names(connection: Redis) -> set[str]:
     return {worker.name for worker in workers.listing(connection)}
+
+
+def _check_space(folder: Path) -> None:
+    """Raise ChildDied when the disk of the folder is nearly full; the servers would only say «Internal Error»."""
+    free = shutil.disk_usage(folder).free // 1_000_000
+    if free < MIN_FREE_MEGABYTES:
+        raise ChildDied(
+            f"Only {free} MB are free for data in {folder.parent}; upres needs {MIN_FREE_MEGABYTES} MB. "
+            "Set TMPDIR to a folder on another disk."
+        )
 
 
 def redis_server() -> str:
