@@ -16,7 +16,7 @@ from typing import NamedTuple, Self, Unpack, overload
 
 import httpx
 
-from upres.client.atomic_file import atomic_write
+from upres.client.atomic_file import MayReplace, always, atomic_write
 from upres.client.following import EventFollower, result_of
 from upres.client.protocol import (
     PIECE_BYTES,
@@ -172,13 +172,20 @@ class AsyncClient:
         """See Client.download."""
         return await self._run(self._api.download(job, which))
 
-    async def save(self, job: str | Result, path: str | PathLike[str], which: Which = "result") -> Path:
+    async def save(
+        self,
+        job: str | Result,
+        path: str | PathLike[str],
+        which: Which = "result",
+        *,
+        may_replace: MayReplace = always,
+    ) -> Path:
         """See Client.save."""
         for pause in self._api.pauses():
             await asyncio.sleep(pause)
             call = await self._run(self._api.link(job, which))
             try:
-                with atomic_write(Path(path)) as file:
+                with atomic_write(Path(path), may_replace) as file:
                     async with self._stream(call) as response:
                         async for piece in response.aiter_bytes(PIECE_BYTES):
                             file.write(piece)

@@ -1,22 +1,19 @@
 """Enlarges any number of images with a fixed number of threads: skips finished images, retries temporary errors."""
 
-import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
-from upres.client.errors import OutputTaken, RequestRefused, ServerUnreachable
-from upres.client.ledger import Identity, Ledger
+from upres.client.errors import JobCancelled, OutputUnwritable, RequestRefused, ServerUnreachable
+from upres.client.output_paths import Output, OutputPaths, Reservation
 from upres.client.protocol import MAX_PAUSE, OnBytes
 from upres.client.sources import Source
 from upres.core.errors import UpresError
-from upres.core.formats import EXTENSIONS
-from upres.core.schema import Event, OutputFormat, Result
+from upres.core.schema import Event, Result
 
 UNAVAILABLE, TOO_MANY = 503, 429
 ATTEMPTS = 3
@@ -27,15 +24,6 @@ LEAVE_SECONDS = 3.0
 """After Ctrl-C, the time in seconds that threads have to finish writing files."""
 WAIT_SECONDS = 0.2
 """Timeout of each join, in seconds: Ctrl-C is noticed between joins."""
-EXPECTED_FORMATS: dict[str, OutputFormat] = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "webp"}
-"""Input suffix → output format that the server chooses for `auto`; PNG for all other suffixes."""
-
-
-class Output(NamedTuple):
-    """A finished result that is not yet saved: `save` downloads or writes it to a path."""
-
-    result: Result
-    save: Callable[[Path], object]
 
 
 class Callbacks(NamedTuple):
@@ -80,30 +68,31 @@ class BatchListener(Protocol):
         ...
 
 
+class Task(NamedTuple):
+    """A source with its number in the run, which begins with 1."""
+
+    source: Source
+    number: int
+
+
 @dataclass
 class Batch:
-    """A run over many images: threads, retries, output paths and counts."""
+    """A run over many images: threads, retries and counts."""
 
     backend: Backend
-    ledger: Ledger
+    paths: OutputPaths
     listener: BatchListener
-    out: Path
-    name: str
-    """Pattern of the output names; may contain {stem}, {factor} and {model}."""
-    options: dict[str, str]
-    """Options that change the result, with at least factor, model and output_format; part of the key of a result."""
-    force: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     lost: Exception | None = None
     """The error that stopped the batch; None when it was not stopped."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _waiting: Iterator[Source] = field(default_factory=lambda: iter(()))
+    _waiting: Iterator[Task] = field(default_factory=lambda: iter(()))
     _interrupted: bool = False
 
     def run(self, sources: Iterable[Source], at_once: int) -> None:
         """Enlarge all sources with `at_once` threads. On Ctrl-C cancels running jobs and raises KeyboardInterrupt."""
-        self._waiting = iter(sources)
+        self._waiting = (Task(source, number) for number, source in enumerate(sources, 1))
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(at_once)]
         for thread in threads:
             thread.start()
@@ -123,59 +112,59 @@ class Batch:
     def _work(self) -> None:
         """Run by each thread until no source is left. An error outside of an image, as in the display, stops all."""
         try:
-            while not self._stop.is_set() and (source := self._next()):
-                outcome = self._outcome(source)
-                if self._interrupted and outcome.status == "failed":
-                    return  # the failure is the cancellation after Ctrl-C
+            while not self._stop.is_set() and (task := self._next()):
+                outcome = self._outcome(task)
+                if self._is_consequence(outcome):
+                    return
                 with self._lock:
                     self.counts[outcome.status] += 1
                 self.listener.end(outcome)
         except Exception as error:
             self._give_up(error)
 
-    def _next(self) -> Source | None:
+    def _next(self) -> Task | None:
         with self._lock:
             return next(self._waiting, None)
 
-    def _outcome(self, source: Source) -> Outcome:
+    def _outcome(self, task: Task) -> Outcome:
         try:
-            return self._enlarge(source)
-        except Exception as error:  # one image must not stop the others, unless the server is unavailable
+            return self._enlarge(task)
+        except Exception as error:  # one image must not stop the others, unless these would fail too
             if is_fatal(error):
                 self._give_up(error)
-            return Outcome(source, "failed", error=error)
+            return Outcome(task.source, "failed", error=error)
 
-    def _enlarge(self, source: Source) -> Outcome:
+    def _is_consequence(self, outcome: Outcome) -> bool:
+        """Whether an image failed only because the batch ends: it was interrupted, or no result can be saved."""
+        if isinstance(outcome.error, OutputUnwritable):
+            return True
+        cancelled = isinstance(outcome.error, JobCancelled) and isinstance(self.lost, OutputUnwritable)
+        return cancelled or (self._interrupted and outcome.status == "failed")
+
+    def _enlarge(self, task: Task) -> Outcome:
+        source, number = task
         if source.trouble:
             raise source.trouble
-        identity, options = source.identity, ",".join(f"{name}={self.options[name]}" for name in sorted(self.options))
-        finished = None if self.force else self.ledger.finished(identity, options)
-        if finished:
+        if finished := self.paths.finished(source):
             return Outcome(source, "skipped", finished)
-        likely = self._target(source, self._likely_extension(source))
-        if self._claim(likely, identity) == identity[0]:
-            return Outcome(source, "skipped", likely)  # the same image was given twice
-        save = partial(self._save, source, likely, identity, options)
-        return self._patiently(source, save)
+        reserved = self.paths.reserve(source, number)
+        if reserved.repeated:
+            return Outcome(source, "skipped", reserved.path)  # the same image was given twice
+        try:
+            return self._patiently(task, reserved)
+        except Exception:
+            self.paths.release(reserved)
+            raise
 
-    def _save(self, source: Source, likely: Path, identity: Identity, options: str, made: Output) -> Outcome:
-        """Save a result. It is recorded first, so that other commands know the source of the file once it exists."""
-        output = self._target(source, EXTENSIONS[made.result.format])
-        if output != likely:
-            self._claim(output, identity)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        self.ledger.record(identity, options, output, done=False)
-        made.save(output)
-        self.ledger.record(identity, options, output, done=True)
-        return Outcome(source, "enlarged", output, made.result)
-
-    def _patiently(self, source: Source, save: Callable[[Output], Outcome]) -> Outcome:
+    def _patiently(self, task: Task, reserved: Reservation) -> Outcome:
         """Enlarge and save one image; retry up to ATTEMPTS times when the error is retryable."""
+        source, number = task
         callbacks = self.listener.begin(source)
         attempt = 0
         while True:
             try:
-                return save(self.backend.enlarge(source.image, callbacks))
+                made = self.backend.enlarge(source.image, callbacks)
+                return Outcome(source, "enlarged", self.paths.save(source, number, reserved, made), made.result)
             except UpresError as error:
                 if is_fatal(error) or not error.retryable:
                     raise
@@ -186,40 +175,15 @@ class Batch:
                 if attempt == ATTEMPTS or self._stop.wait(retry_after or PAUSE_SECONDS * attempt):
                     raise
 
-    def _target(self, source: Source, extension: str) -> Path:
-        """The output path of a source."""
-        model = Path(self.options["model"]).name  # with --local it may be the path of a folder
-        fields = {"stem": Path(source.file_name).stem, "factor": self.options["factor"], "model": model}
-        return self.out / source.below / f"{self.name.format(**fields)}.{extension}"
-
-    def _likely_extension(self, source: Source) -> str:
-        """The expected file extension of the result; with `auto` a guess from the input's suffix."""
-        wanted = self.options["output_format"]
-        likely = EXPECTED_FORMATS.get(Path(source.file_name).suffix.lower(), "png") if wanted == "auto" else wanted
-        return EXTENSIONS[cast(OutputFormat, likely)]
-
-    def _claim(self, output: Path, identity: Identity) -> str | None:
-        """Reserve an output path; returns the source if this command reserved it before. Raises OutputTaken."""
-        source = identity[0]
-        if os.path.realpath(output) == source:
-            raise OutputTaken(f"{output} is the photo itself; choose another --name or --out.")
-        if not self.force and output.exists():
-            before = self.ledger.made_of(output)
-            if before is None:
-                raise OutputTaken(f"{output} exists already; --force replaces it, --name or --out makes another.")
-            if before != source and ("://" in before or os.path.exists(before)):  # a missing source has no claim
-                raise OutputTaken(f"{output} is the result of {before}; --force replaces it.")
-        other = self.ledger.claim(output, source)
-        if other not in (None, source):
-            raise OutputTaken(f"{output} is the result of {other}; choose another --name or --out.")
-        return other
-
     def _give_up(self, error: Exception) -> None:
-        self.lost = self.lost or error
+        with self._lock:
+            first, self.lost = self.lost is None, self.lost or error
         self._stop.set()
+        if first and isinstance(error, OutputUnwritable):
+            self.backend.cancel()  # results of running jobs could not be saved either
 
 
 def is_fatal(error: Exception) -> bool:
-    """Whether all other images would fail too: the server is unreachable, unavailable, or asks for a long wait."""
+    """Whether all other images would fail too: no result can be saved, or the server is away or asks to wait long."""
     away = isinstance(error, RequestRefused) and (error.status == UNAVAILABLE or error.retry_after > MAX_PAUSE)
-    return away or isinstance(error, ServerUnreachable)
+    return away or isinstance(error, ServerUnreachable | OutputUnwritable)

@@ -1,6 +1,5 @@
 """The command `upres PHOTO…`; upres/cli.py combines it with the commands of the other folders."""
 
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,10 @@ import click
 
 from upres import __version__
 from upres.client.batch import Backend
-from upres.client.enlarging import INTERRUPTED, NAME, CommandOptions, estimate, run
+from upres.client.enlarging import CommandOptions, estimate, run
+from upres.client.output_paths import NAME
 from upres.client.protocol import DEFAULT_URL
+from upres.client.signals import stopped_by_signals
 from upres.client.text import sentence
 from upres.core.errors import UpresError
 from upres.core.schema import WantedFormat
@@ -38,7 +39,7 @@ again: it skips the finished images and continues.
 
 \b
 Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
-            3 server not reachable · 130 interrupted
+            3 server not reachable · 130 interrupted (Ctrl-C) · 143 by SIGTERM
 """
 
 
@@ -49,7 +50,11 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Output folder; default: here.")
 @click.option(
-    "--name", default=NAME, show_default=True, metavar="PATTERN", help="Pattern of output names; may contain {model}."
+    "--name",
+    default=NAME,
+    show_default=True,
+    metavar="PATTERN",
+    help="Pattern of output names; fields: {stem}, {suffix}, {parent}, {n}, {factor}, {model}.",
 )
 @click.option(
     "--format", "output_format", type=click.Choice(["auto", "png", "jpeg", "webp"]), default="auto", show_default=True,
@@ -78,18 +83,10 @@ def enlarge(in_process: InProcess, /, **given: Any) -> None:
     JPEG, WebP, AVIF, TIFF, BMP and GIF. Output formats: PNG, JPEG and WebP.
     """
     options = CommandOptions(**given)
-    for stream in (sys.stdin, sys.stdout):  # file names are bytes, and not always valid text
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
-    try:
-        code = (
-            estimate(options)
-            if options.estimate
-            else run(options, _local(in_process, options) if options.local else None)
-        )
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    sys.exit(code)
+    with stopped_by_signals():
+        if options.estimate:
+            sys.exit(estimate(options))
+        sys.exit(run(options, _local(in_process, options) if options.local else None))
 
 
 def _local(in_process: InProcess, options: CommandOptions) -> Backend:

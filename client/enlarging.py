@@ -9,19 +9,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from string import Formatter
 
 import click
 import imagesize
+from rich.console import Console
 
 from upres.client.atomic_file import delete_unfinished
 from upres.client.batch import UNAVAILABLE, Backend, Batch, is_fatal
 from upres.client.display import Display
 from upres.client.errors import ServerUnreachable
 from upres.client.ledger import Ledger
+from upres.client.output_paths import OutputPaths, check_folder, check_pattern
 from upres.client.protocol import EstimateOptions, JobOptions
 from upres.client.remote import Remote
 from upres.client.sdk import Client
+from upres.client.signals import end_by_signal
 from upres.client.sources import LIST, Source, expand, is_many
 from upres.client.text import sentence, shown
 from upres.core.api import Estimate
@@ -34,9 +36,7 @@ CANCEL_SECONDS = 2.0
 """Timeout in seconds of requests that cancel jobs after Ctrl-C."""
 MAX_LOCAL = 2
 """Images at once with --local: one on the device while another is read or written. More would only use memory."""
-FAILED, UNREACHABLE, INTERRUPTED = 1, 3, 130
-NAME = "{stem}_x{factor}"
-FIELDS = {"stem", "factor", "model"}
+FAILED, UNREACHABLE = 1, 3
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,9 @@ class CommandOptions:
     def __post_init__(self) -> None:
         """Check the options. Raises click.UsageError when they contradict each other."""
         try:
-            fields = {name for _, name, _, _ in Formatter().parse(self.name) if name is not None}
-        except ValueError as error:
+            check_pattern(self.name)
+        except (ValueError, LookupError, AttributeError) as error:
             raise click.UsageError(f"--name: {error}.") from None
-        if "stem" not in fields or not fields <= FIELDS or "/" in self.name:
-            raise click.UsageError("--name: a file name with {stem}, and perhaps {factor} and {model}, in it.")
         if self.local and self.estimate:
             raise click.UsageError("--estimate asks a server; it does not go with --local.")
         if self.out is None and not self.estimate and any(map(is_many, self.photos)):
@@ -92,13 +90,21 @@ class CommandOptions:
     def sources(self, ledger: Ledger | None = None) -> Iterator[Source]:
         """Yield the images; skips results of earlier runs that lie in the same folders as the photos."""
         out = os.path.realpath(self.out) if self.out else None
-        for source in expand(self.photos, sys.stdin, out):
+        for found in expand(self.photos, sys.stdin, out):
+            source = found if self.out else found._replace(below=Path())
             if source.image in self.photos or not (ledger and ledger.made_of(Path(source.image))):
                 yield source
 
     def count(self, ledger: Ledger) -> int | None:
         """The number of images; None with a list on stdin, which can be read only once."""
-        return None if LIST in self.photos else sum(1 for _ in self.sources(ledger))
+        if LIST in self.photos:
+            return None
+        begin, count = time.monotonic(), 0
+        with Console(stderr=True).status("looking for images") as status:
+            for count, _ in enumerate(self.sources(ledger), 1):
+                if time.monotonic() > begin + 1:
+                    status.update(f"looking for images: {count}")
+        return count
 
 
 def run(wanted: CommandOptions, backend: Backend | None) -> int:
@@ -107,21 +113,22 @@ def run(wanted: CommandOptions, backend: Backend | None) -> int:
     with ExitStack() as stack:
         try:
             backend = backend or _remote(wanted, stack)
-            if wanted.out:
-                wanted.out.mkdir(parents=True, exist_ok=True)
+            check_folder(wanted.out or Path())
             ledger = stack.enter_context(Ledger(wanted.out))
         except (UpresError, OSError, sqlite3.Error) as error:
             return _complain(error)
         total = wanted.count(ledger)
         display = stack.enter_context(Display(total, wanted.as_json))
-        batch = Batch(backend, ledger, display, wanted.out or Path(), wanted.name, wanted.result_options, wanted.force)
+        paths = OutputPaths(ledger, wanted.out or Path(), wanted.name, wanted.result_options, wanted.force)
+        batch = Batch(backend, paths, display)
         try:
             batch.run(wanted.sources(ledger), min(wanted.at_once, MAX_LOCAL) if wanted.local else wanted.at_once)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             display.close()
             _summarise(wanted, batch, time.monotonic() - begin, "interrupted")
             delete_unfinished()
-            os._exit(INTERRUPTED)  # at once: threads still use what a normal exit would close
+            ledger.release_all()
+            end_by_signal(interrupt)  # at once: threads still use what a normal exit would close
     if isinstance(batch.lost, BrokenPipeError):  # the reader of stdout is gone: discard what is left to write
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if total != 1 or wanted.as_json:

@@ -7,7 +7,8 @@ UpresError (core.errors)
 ├── JobFailed             the job ended without a result; `code` is the reason
 ├── JobCancelled          the job was cancelled
 ├── JobTimeout            the job did not end within the given `timeout`; it continues on the server
-└── OutputTaken           the output path of a result is in use by another file (only the command `upres`)
+├── OutputTaken           the output path of a result is in use by another file (only the command `upres`)
+└── OutputUnwritable      no result can be saved: the disk is full, or read-only (only the command `upres`)
 """
 
 from upres.core.api import Problem
@@ -58,3 +59,7 @@ class JobTimeout(UpresError):
 
 class OutputTaken(UpresError):
     code = "output_taken"
+
+
+class OutputUnwritable(UpresError):
+    code = "output_unwritable"

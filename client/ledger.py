@@ -1,29 +1,35 @@
 """The manifest of an output folder: the source of each result. It prevents repeated work and overwritten results.
 
-It is a SQLite file: memory use does not grow with the number of images, a crash does not damage it, and two commands
-can use one folder at the same time.
+It is a SQLite file: memory use does not grow with the number of images, a crash does not damage it, and several
+commands can use one folder at the same time.
 """
 
 import os
 import re
 import sqlite3
 import threading
-from contextlib import closing, suppress
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
+
+from upres.client.atomic_file import delete_abandoned
+from upres.client.file_lock import delete_if_unused, lock
 
 NAME = ".upres.db"
 BUSY_SECONDS = 30
 MOUNTS = Path("/proc/self/mounts")
 LOCAL = {b"bcachefs", b"btrfs", b"ext2", b"ext3", b"ext4", b"f2fs", b"overlay", b"tmpfs", b"xfs", b"zfs"}
 """File system types in /proc/self/mounts that only one machine mounts at a time."""
-# Paths are stored as bytes, because not every path is valid text. `claims` is temporary: it belongs to this command.
+# Paths are stored as bytes, because not every path is valid text. `bytes` is the source's size, `size` the result's.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS results (
-    output BLOB PRIMARY KEY, source BLOB, bytes INTEGER, mtime_ns INTEGER, options TEXT, done INTEGER
+    output BLOB PRIMARY KEY, source BLOB, bytes INTEGER, mtime_ns INTEGER, options TEXT, done INTEGER, size INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_source ON results (source, options);
-CREATE TEMPORARY TABLE claims (output BLOB PRIMARY KEY, source BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS claims (output BLOB PRIMARY KEY, source BLOB, run TEXT, inode TEXT) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_inode ON claims (inode);
 """
 
 Identity = tuple[str, int, int]
@@ -48,12 +54,26 @@ def _journal(folder: Path) -> str:
     return "WAL" if found in LOCAL else "DELETE"
 
 
+def _inode(found: os.stat_result) -> str:
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def _lock_name(run: str) -> str:
+    """The name of the file that a command keeps locked while it runs."""
+    return f".upres-{run}.lock"
+
+
 class Ledger:
-    """The record of results in one folder; with None, in memory for this command. Raises OSError or sqlite3.Error."""
+    """The record of results in one folder; with None, in memory for this command. Raises OSError or sqlite3.Error.
+
+    Output paths are claimed before an image is enlarged, and other commands with the same folder see the claims. They
+    end with the command: each has a locked file, and claims of a command whose lock is gone are deleted.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = (folder or Path()).resolve()
         self._lock = threading.Lock()
+        self._run = uuid.uuid4().hex[:12]
         place = self._folder / NAME if folder else ":memory:"
         self._database = sqlite3.connect(place, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
         with suppress(sqlite3.OperationalError):  # locked: another command is just setting the mode of a new file
@@ -61,42 +81,103 @@ class Ledger:
         # synchronous=NORMAL may lose the last records in a power failure; those images are only enlarged again.
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.executescript(_TABLES)
+        with suppress(sqlite3.OperationalError):  # the column is there, except in ledgers of the first commits
+            self._database.execute("ALTER TABLE results ADD COLUMN size INTEGER")
+        self._alive = (self._folder / _lock_name(self._run)).open("xb") if folder else None
+        self._forget_ended_runs(all_of_them=self._alive is None or not lock(self._alive))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.release_all()
         self._database.close()
 
     def finished(self, identity: Identity, options: str) -> Path | None:
-        """The existing result of an unchanged image with these options; None when it has to be enlarged."""
+        """The result of an unchanged image with these options, if it has its recorded size; else None."""
         source, size, mtime_ns = identity
-        query = "SELECT output FROM results WHERE source = ? AND options = ? AND bytes = ? AND mtime_ns = ? AND done"
+        query = (
+            "SELECT output, size FROM results WHERE source = ? AND options = ? AND bytes = ? AND mtime_ns = ? AND done"
+        )
         row = self._first(query, os.fsencode(source), options, size, mtime_ns)
         path = self._folder / os.fsdecode(row[0]) if row else None
-        return path if path and path.exists() else None
+        with suppress(OSError):
+            if row and path and path.stat().st_size == row[1]:
+                return path
+        return None
 
     def claim(self, output: Path, source: str) -> str | None:
-        """Reserve an output path for a source in this command; None when reserved now, else the earlier claimant."""
+        """Reserve an output path for a source until the command ends; None when reserved now, else the claimant."""
         place = self._place(output)
+        with self._lock, self._transaction():
+            row = self._database.execute("SELECT source FROM claims WHERE output = ?", (place,)).fetchone()
+            if row is None:
+                self._database.execute(
+                    "INSERT INTO claims VALUES (?, ?, ?, NULL)", (place, os.fsencode(source), self._run)
+                )
+        return None if row is None else os.fsdecode(row[0])
+
+    def wrote(self, output: Path) -> None:
+        """Note which file has the claimed path now; see `writer_of`."""
+        row = (_inode(output.stat()), self._place(output), self._run)
         with self._lock:
-            done = self._database.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (place, os.fsencode(source)))
-        if done.rowcount:
-            return None
-        row = self._first("SELECT source FROM claims WHERE output = ?", place)
+            self._database.execute("UPDATE claims SET inode = ? WHERE output = ? AND run = ?", row)
+
+    def writer_of(self, existing: os.stat_result) -> str | None:
+        """The source of a file that a running command wrote, under whatever name; else None."""
+        row = self._first("SELECT source FROM claims WHERE inode = ?", _inode(existing))
         return os.fsdecode(row[0]) if row else None
+
+    def release(self, output: Path) -> None:
+        """Give up the claim of this command to a path."""
+        query = "DELETE FROM claims WHERE output = ? AND run = ?"
+        with self._lock:
+            self._database.execute(query, (self._place(output), self._run))
+
+    def release_all(self) -> None:
+        """Give up all claims of this command. A full disk or a lost folder does not matter: the lock ends anyway."""
+        with self._lock, suppress(sqlite3.Error):
+            self._database.execute("DELETE FROM claims WHERE run = ?", (self._run,))
+        if self._alive:
+            self._alive.close()
+            delete_if_unused(self._folder / _lock_name(self._run))
 
     def made_of(self, output: Path) -> str | None:
         """The source of the result at this path, finished or being written; None when upres did not write it."""
         row = self._first("SELECT source FROM results WHERE output = ?", self._place(output))
         return os.fsdecode(row[0]) if row else None
 
-    def record(self, identity: Identity, options: str, output: Path, done: bool) -> None:
-        """Record that a result is being written to a path (`done` False) or is complete; replaces the older record."""
-        source, size, mtime_ns = identity
-        row = (self._place(output), os.fsencode(source), size, mtime_ns, options, done)
+    def record(self, identity: Identity, options: str, output: Path, size: int | None) -> None:
+        """Record that a result is being written (`size` None), or is complete with `size` bytes; replaces the older."""
+        source, source_bytes, mtime_ns = identity
+        row = (self._place(output), os.fsencode(source), source_bytes, mtime_ns, options, size is not None, size)
         with self._lock:
-            self._database.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._database.execute(
+                "INSERT OR REPLACE INTO results (output, source, bytes, mtime_ns, options, done, size) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+
+    def _forget_ended_runs(self, all_of_them: bool) -> None:
+        """Delete the claims of commands that have ended, and hidden files that they left in the folders of these.
+
+        Without locks nobody knows which commands have ended. Then claims are not shared, and writing a file decides.
+        """
+        for (run,) in self._database.execute("SELECT DISTINCT run FROM claims").fetchall():
+            if not delete_if_unused(self._folder / _lock_name(run)) and not all_of_them:
+                continue
+            claimed = self._database.execute("SELECT output FROM claims WHERE run = ?", (run,)).fetchall()
+            for folder in {(self._folder / os.fsdecode(output)).parent for (output,) in claimed}:
+                delete_abandoned(folder)
+            self._database.execute("DELETE FROM claims WHERE run = ?", (run,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            self._database.execute("COMMIT")
 
     def _place(self, output: Path) -> bytes:
         """The path relative to the folder, so that records stay valid when the folder is moved or renamed."""

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from upres.client.batch import Callbacks, Output
+from upres.client.batch import Callbacks
 from upres.client.following import result_of
+from upres.client.output_paths import Output
 from upres.client.protocol import JobOptions
 from upres.client.sdk import Client
 from upres.core.errors import UpresError
@@ -38,7 +39,7 @@ class Remote:
                 self._jobs.add(job.job_id)
         ended = job if isinstance(job, Snapshot) else self._follow(job.job_id, callbacks.on_event)
         result = result_of(job.job_id, ended)
-        return Output(result, lambda path: self._client.save(result, path))
+        return Output(result, lambda path, may_replace: self._client.save(result, path, may_replace=may_replace))
 
     def cancel(self) -> None:
         """See Backend."""

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self, Unpack, overload
 
 import httpx
 
-from upres.client.atomic_file import atomic_write
+from upres.client.atomic_file import MayReplace, always, atomic_write
 from upres.client.following import EventFollower, result_of
 from upres.client.protocol import (
     PIECE_BYTES,
@@ -217,13 +217,24 @@ class Client:
         """Download an image file of a finished job. Given a Result, its presigned URL is used, valid for an hour."""
         return self._run(self._api.download(job, which))
 
-    def save(self, job: str | Result, path: str | PathLike[str], which: Which = "result") -> Path:
-        """Write an image file of a finished job to a path, in pieces, whole or not at all; returns the path."""
+    def save(
+        self,
+        job: str | Result,
+        path: str | PathLike[str],
+        which: Which = "result",
+        *,
+        may_replace: MayReplace = always,
+    ) -> Path:
+        """Write an image file of a finished job to a path, in pieces, whole or not at all; returns the path.
+
+        The file is on the disk when the method returns. An existing file is replaced, or, if `may_replace` returns
+        False for it, kept, and FileExistsError is raised. A pipe or device (/dev/stdout) is written into.
+        """
         for pause in self._api.pauses():
             time.sleep(pause)
             call = self._run(self._api.link(job, which))
             try:
-                with atomic_write(Path(path)) as file, self._stream(call) as response:
+                with atomic_write(Path(path), may_replace) as file, self._stream(call) as response:
                     for piece in response.iter_bytes(PIECE_BYTES):
                         file.write(piece)
                 return Path(path)

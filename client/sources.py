@@ -1,8 +1,10 @@
 """Finds the images named on the command line: files, folders, patterns, URLs, and lists of them; one at a time."""
 
+import fnmatch
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -47,24 +49,21 @@ class Source(NamedTuple):
         return os.path.realpath(self.image), stat.st_size, stat.st_mtime_ns
 
 
-def expand(names: Iterable[str], lines: IO[str], without: str | None = None) -> Iterator[Source]:
+def expand(names: Sequence[str], lines: IO[str], without: str | None = None) -> Iterator[Source]:
     """Yield the images given by `names`. The name `-` stands for the names in `lines`.
 
     The folder `without` (a real path, the output folder) is skipped inside of named folders. An unreadable folder
-    yields a source with `trouble`.
+    yields a source with `trouble`. Files keep their folders below the one that all named files have in common; names
+    in `lines` keep theirs below the current folder, because the list may have no end.
     """
+    common = _common_folder(name for name in names if not is_many(name) and "://" not in name)
     for name in names:
         if name == LIST:
-            yield from expand((line.rstrip("\r\n") for line in lines if line.strip() not in ("", LIST)), lines, without)
-        elif "://" in name:
-            yield Source(name)
-        elif os.path.isdir(name):
-            real = os.path.realpath(name)
-            yield from _walk(name, Path(), (real,), without if without != real else None)
-        elif glob.has_magic(name) and not os.path.exists(name):
-            yield from _matching(name, without)
+            for line in lines:
+                if line.strip() not in ("", LIST):
+                    yield from _expand_one(line.rstrip("\r\n"), os.getcwd(), without)
         else:
-            yield Source(name)
+            yield from _expand_one(name, common, without)
 
 
 def is_many(name: str) -> bool:
@@ -72,36 +71,108 @@ def is_many(name: str) -> bool:
     return name == LIST or os.path.isdir(name) or (glob.has_magic(name) and not os.path.exists(name))
 
 
-def _walk(folder: str, below: Path, above: tuple[str, ...], without: str | None) -> Iterator[Source]:
-    """Yield images in a folder, then those in its subfolders, sorted by name; skips hidden files and link cycles."""
+def _expand_one(name: str, common: str, without: str | None) -> Iterator[Source]:
+    if "://" in name:
+        yield Source(name)
+    elif os.path.isdir(name):
+        real = os.path.realpath(name)
+        yield from _Walk(without if without != real else None).folder(name, Path())
+    elif is_many(name):
+        yield from _matching(name, without)
+    else:
+        yield Source(name, _below(name, common))
+
+
+def _common_folder(names: Iterable[str]) -> str:
+    """The folder that contains all files."""
+    folders = {os.path.dirname(os.path.abspath(name)) for name in names}
     try:
-        with os.scandir(folder) as entries:
-            found = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-    except OSError as error:
-        yield Source(folder, below.parent, error)
-        return
-    paths = [os.path.join(folder, name) for name in found]
-    folders = [path for path in paths if os.path.isdir(path)]
-    for path in paths:
-        if os.path.splitext(path)[1].lower() in SUFFIXES and os.path.isfile(path):
-            yield Source(path, below)
-    for path in folders:
-        real = os.path.realpath(path)
-        if real != without and real not in above:
-            yield from _walk(path, below / os.path.basename(path), (*above, real), without)
+        return os.path.commonpath(folders) if folders else os.getcwd()
+    except ValueError:  # on several drives of Windows
+        return os.getcwd()
+
+
+def _below(name: str, common: str) -> Path:
+    """The folder of a file, relative to `common`; for a file elsewhere, to the root."""
+    folder = Path(os.path.abspath(name)).parent
+    return folder.relative_to(common if folder.is_relative_to(common) else folder.anchor)
+
+
+class _Walk:
+    """Goes through folders, each of them once, however many links lead to it; skips the folder `without`."""
+
+    def __init__(self, without: str | None) -> None:
+        self._seen = {without}
+
+    def enter(self, folder: str) -> bool:
+        """Whether a folder is visited for the first time, under whatever name."""
+        real = os.path.realpath(folder)
+        new = real not in self._seen
+        self._seen.add(real)
+        return new
+
+    def folder(self, folder: str, below: Path) -> Iterator[Source]:
+        """Yield images in a folder, then those in its subfolders, linked ones last, by name; skips hidden files."""
+        self.enter(folder)
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+        except OSError as error:
+            yield Source(folder, below.parent, error)
+            return
+        paths = [os.path.join(folder, name) for name in found]
+        folders = [path for path in paths if os.path.isdir(path)]
+        for path in paths:
+            if os.path.splitext(path)[1].lower() in SUFFIXES and os.path.isfile(path):
+                yield Source(path, below)
+        for path in sorted(folders, key=os.path.islink):
+            if self.enter(path):
+                yield from self.folder(path, below / os.path.basename(path))
 
 
 def _matching(pattern: str, without: str | None) -> Iterator[Source]:
     """Yield files that match a pattern; `below` is relative to the folder before the first wildcard."""
-    fixed, fits = Path(*_until_magic(Path(pattern).parts[:-1])), False
+    path = Path(pattern, "*") if Path(pattern).name == "**" else Path(pattern)
+    fixed = Path(*_until_magic(path.parts[:-1]))
     inside = f"{without}{os.sep}" if without and without != os.path.realpath(fixed) else None
-    for path in glob.iglob(pattern, recursive=True):
-        if os.path.isfile(path):
-            fits = True
-            if not (inside and os.path.realpath(path).startswith(inside)):
-                yield Source(path, Path(path).parent.relative_to(fixed))
+    fits = False
+    for found in _matches(fixed, path.parts[len(fixed.parts) :], set()):
+        fits = True
+        if not (inside and os.path.realpath(found).startswith(inside)):
+            yield Source(str(found), found.parent.relative_to(fixed))
     if not fits:
         yield Source(pattern)  # no such file: opening it will fail, and the error names the pattern
+
+
+def _matches(folder: Path, parts: tuple[str, ...], seen: set[tuple[str, int]]) -> Iterator[Path]:
+    """Yield files below a folder that match parts of a pattern; `**` stands for any number of folders.
+
+    A folder is searched once for the same parts, however many links lead to it; the module glob follows links that
+    lead upwards again and again.
+    """
+    key = os.path.realpath(folder), len(parts)
+    if key in seen:
+        return
+    seen.add(key)
+    first, rest = parts[0], parts[1:]
+    if first == "**":
+        yield from _matches(folder, rest, seen)
+        for name in sorted(_names(folder), key=lambda name: (os.path.islink(folder / name), name)):
+            if (folder / name).is_dir():
+                yield from _matches(folder / name, parts, seen)
+        return
+    for name in fnmatch.filter(_names(folder, first), first) if glob.has_magic(first) else [first]:
+        if not rest and (folder / name).is_file():
+            yield folder / name
+        elif rest and (folder / name).is_dir():
+            yield from _matches(folder / name, rest, seen)
+
+
+def _names(folder: Path, pattern: str = "") -> list[str]:
+    """The names in a folder, sorted; hidden ones only for a pattern that begins with a dot. None without permission."""
+    with suppress(OSError):
+        return sorted(name for name in os.listdir(folder) if pattern.startswith(".") or not name.startswith("."))
+    return []
 
 
 def _until_magic(parts: Iterable[str]) -> Iterator[str]:

@@ -1,8 +1,30 @@
 """Text for the terminal: control characters are replaced, errors become sentences."""
 
+import codecs
+import io
+import sys
 from typing import IO
 
 from upres.core.errors import UpresError
+
+
+def accept_any_file_name() -> None:
+    """Let stdin and stdout carry every file name: names are bytes, and stdout may have an encoding that lacks some.
+
+    Bytes that are not valid text are passed on as they are. A character that stdout's encoding lacks becomes `?`.
+    """
+    codecs.register_error("upres", _encode)
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "upres")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
+
+
+def _encode(error: UnicodeError) -> tuple[bytes, int]:
+    """The error handler of stdout; see codecs.register_error."""
+    assert isinstance(error, UnicodeEncodeError)
+    escaped = range(0xDC80, 0xDD00)  # the code points of surrogateescape (PEP 383)
+    failed = error.object[error.start : error.end]
+    return b"".join(bytes([ord(c) & 0xFF]) if ord(c) in escaped else b"?" for c in failed), error.end
 
 
 def printable(text: str) -> str:

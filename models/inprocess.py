@@ -6,8 +6,9 @@ from pathlib import Path
 
 import httpx
 
-from upres.client.atomic_file import atomic_write
-from upres.client.batch import Callbacks, Output
+from upres.client.atomic_file import MayReplace, atomic_write
+from upres.client.batch import Callbacks
+from upres.client.output_paths import Output
 from upres.core import formats
 from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
 from upres.core.schema import Event, Progress, Result, WantedFormat
@@ -50,8 +51,8 @@ class InProcess:
             encoder.write(band)
         file = encoder.finish()
 
-        def save(path: Path) -> None:
-            with atomic_write(path) as target:
+        def save(path: Path, may_replace: MayReplace) -> None:
+            with atomic_write(path, may_replace) as target:
                 target.write(file)
 
         return Output(result.model_copy(update={"seconds": {"upscale": round(time.perf_counter() - begin, 4)}}), save)

@@ -1,12 +1,13 @@
 """The command `upres` with its subcommands, which other packages define, and the extras that they need."""
 
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
 from upres.client.batch import Backend
 from upres.client.cli import EPILOG, enlarge
+from upres.client.text import accept_any_file_name
 from upres.core.errors import not_installed
 from upres.core.schema import WantedFormat
 
@@ -35,6 +36,11 @@ engine, which the extra `worker` installs."""
 
 class Upres(click.Group):
     """The group of all subcommands. Arguments that do not begin with a subcommand are for `enlarge`."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line, with streams that accept every file name."""
+        accept_any_file_name()
+        return super().main(*args, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse `upres PHOTO` as `upres enlarge PHOTO`."""

@@ -68,7 +68,10 @@ def test_errors_are_reported_and_other_photos_are_still_enlarged(
     assert (tmp_path / "ein Photo_x4.png").exists()
 
 
-def test_ctrl_c_cancels_the_job_and_exits_with_130(local: Local, redis: Redis, client: Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_cancels_the_job_and_then_ends_the_command(
+    local: Local, redis: Redis, client: Client, tmp_path: Path, number: signal.Signals
+) -> None:
     pubsub = cast(Any, redis).pubsub(ignore_subscribe_messages=True)
     pubsub.psubscribe(keys.channel("*"))
     environment = {**os.environ, "UPRES_URL": local.url}
@@ -80,8 +83,8 @@ def test_ctrl_c_cancels_the_job_and_exits_with_130(local: Local, redis: Redis, c
             if isinstance(event := EVENT.validate_json(message["data"]), Progress) and event.tiles_done
         )
         pubsub.close()
-        running.send_signal(signal.SIGINT)
-        assert running.wait(10) == 130
+        running.send_signal(number)
+        assert running.wait(10) == -number  # it dies by the signal, so that a shell loop around it ends too
     assert client.status(event.job_id).status == "cancelled"
 
 
@@ -96,9 +99,10 @@ def test_a_result_does_not_overwrite_the_result_of_another_photo(
     (tmp_path / "b").mkdir()
     other = tmp_path / "b" / photo_file.name
     other.write_bytes(photo_file.read_bytes())
-    done = upres(local, photo_file, other, "--out", tmp_path / "out")
+    assert upres(local, photo_file, "--out", tmp_path / "out").returncode == 0
+    done = upres(local, other, "--out", tmp_path / "out")
     assert done.returncode == 1
-    assert "is the result of" in done.stderr
+    assert f"is the result of {photo_file}; put {{parent}} into --name" in done.stderr
     assert len(list((tmp_path / "out").glob("*.png"))) == 1
 
 

@@ -64,7 +64,7 @@ def test_after_ctrl_c_the_same_command_enlarges_only_the_rest(local: Local, fold
         wait_until(lambda: list(big.rglob("*.png")))
         begun.send_signal(signal.SIGINT)
         _, received = begun.communicate(timeout=20)
-    assert begun.returncode == 130
+    assert begun.returncode == -signal.SIGINT
     assert "the same command goes on from here" in received
     finished = {path: path.stat().st_mtime_ns for path in big.rglob("*_x4.*")}
     assert not list(big.rglob("*.part"))
@@ -155,3 +155,53 @@ def test_a_folder_as_input_requires_the_out_option(folder: Path) -> None:
     wrong = upres(None, folder)
     assert wrong.returncode == 2
     assert "give --out DIR" in wrong.stderr
+
+
+def test_two_commands_at_once_lose_no_result(local: Local, tmp_path: Path, photo: Image.Image) -> None:
+    """Twelve names are in both folders; each result is one command's, and the other command reports its failure."""
+    environment = {**os.environ, "UPRES_URL": local.url}
+    commands = []
+    for color, where in enumerate(("one", "two")):
+        (tmp_path / where).mkdir()
+        for number in range(12):
+            photo.putpixel((1, 1), (color, number, 9))
+            photo.save(tmp_path / where / f"{number}.png")
+        command = [tool("upres"), str(tmp_path / where), "--out", str(tmp_path / "big"), "--factor", "2", "--json"]
+        commands.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+    outputs: list[str] = []
+    codes: set[str] = set()
+    for running in commands:
+        printed, _ = running.communicate(timeout=100)
+        records = [json.loads(line) for line in printed.splitlines()[:-1]]
+        outputs += [record["output"] for record in records if record["status"] == "enlarged"]
+        codes |= {record["error"]["code"] for record in records if record["status"] == "failed"}
+        assert running.returncode == (1 if any(record["status"] == "failed" for record in records) else 0)
+        assert len(records) == 12
+    assert sorted(outputs) == sorted(str(tmp_path / "big" / f"{number}_x2.png") for number in range(12))
+    assert codes == {"output_taken"}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_file_names_that_stdout_cannot_encode_do_not_end_the_batch(
+    local: Local, tmp_path: Path, photo: Image.Image, encoding: str
+) -> None:
+    names = ["plain.png", "Дом.png", os.fsdecode(b"caf\xe9.png")]
+    for number, name in enumerate(names):
+        photo.putpixel((1, 1), (number, 3, 9))
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(encoded(photo, "PNG"))
+    environment = {**os.environ, "UPRES_URL": local.url, "PYTHONIOENCODING": encoding, "COLUMNS": "100"}
+
+    def run(*arguments: object) -> "subprocess.CompletedProcess[bytes]":
+        command = [tool("upres"), *map(str, arguments)]
+        return subprocess.run(command, env=environment, capture_output=True, timeout=100)
+
+    done = run(tmp_path / "in", "--out", tmp_path / "big", "--factor", 2)
+    assert done.returncode == 0, done.stderr
+    lines = {line.rsplit(b"/", 1)[1] for line in done.stdout.splitlines()}
+    cyrillic = "Дом" if encoding == "utf-8" else "???"
+    assert lines == {b"plain_x2.png", f"{cyrillic}_x2.png".encode(), b"caf\xe9_x2.png"}
+    assert run("--estimate", *(tmp_path / "in" / name for name in names)).returncode == 0
+    shown = run("--help")
+    assert shown.returncode == 0
+    assert b"Usage: upres" in shown.stdout

@@ -3,7 +3,6 @@
 import io
 import multiprocessing
 import os
-import sqlite3
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -11,14 +10,14 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from upres.client import batch as batch_module
-from upres.client import ledger as ledger_module
-from upres.client.batch import Batch, Callbacks, Outcome, Output
+from upres.client.atomic_file import MayReplace, atomic_write
+from upres.client.batch import Batch, Callbacks, Outcome
 from upres.client.errors import JobFailed, RequestRefused, ServerUnreachable
-from upres.client.ledger import NAME, Ledger
+from upres.client.ledger import Ledger
+from upres.client.output_paths import NAME as NAME_PATTERN
+from upres.client.output_paths import Output, OutputPaths
 from upres.client.sources import Source, expand
 from upres.core.api import Problem
 from upres.core.schema import Result
@@ -28,6 +27,11 @@ RESULT = Result(
     format="png", file_name="", model="m", model_version="1", model_digest="d", device="here", seconds={},
 )  # fmt: skip
 OPTIONS = {"factor": "4", "model": "default", "model_version": "", "output_format": "png"}
+
+
+def save(path: Path, may_replace: MayReplace) -> None:
+    with atomic_write(path, may_replace) as file:
+        file.write(b"enlarged")
 
 
 class Fake:
@@ -40,7 +44,7 @@ class Fake:
         self.seen.append(Path(image).name)
         if planned := self.errors.get(Path(image).name):
             raise planned.pop(0)
-        return Output(RESULT, lambda path: path.write_bytes(b"enlarged"))
+        return Output(RESULT, save)
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -62,7 +66,7 @@ def run(
 ) -> tuple[Batch, Log]:
     log = Log()
     with Ledger(out) as ledger:
-        batch = Batch(fake, ledger, log, out, "{stem}_x{factor}", {**OPTIONS, **options}, force)
+        batch = Batch(fake, OutputPaths(ledger, out, NAME_PATTERN, {**OPTIONS, **options}, force), log)
         batch.run(sources, at_once)
     return batch, log
 
@@ -104,7 +108,7 @@ def test_arguments_can_be_folders_glob_patterns_lists_and_urls(tmp_path: Path, m
     assert meant("in") == ["a.png", "b.JPG", "deep/er/c.webp"]
     assert meant("in/notes.txt") == ["notes.txt"]
     assert sorted(meant("in/**/*.[pw]*")) == ["a.png", "deep/er/c.webp"]
-    assert meant("-", lines="in/a.png\n\n-\nhttps://example.org/x%20y.png?z=1\n") == ["a.png", "x y.png"]
+    assert meant("-", lines="in/a.png\n\n-\nhttps://example.org/x%20y.png?z=1\n") == ["in/a.png", "x y.png"]
     assert meant("https://example.org/") == ["image"]
     Path("[odd].png").write_bytes(b"image")
     assert meant("[odd].png") == ["[odd].png"]
@@ -160,7 +164,8 @@ def test_a_photo_is_not_overwritten_by_its_result(tmp_path: Path) -> None:
     sources = files(tmp_path, "a.png")
     log = Log()
     with Ledger(tmp_path) as ledger:
-        batch = Batch(Fake(), ledger, log, tmp_path, "{stem}", {**OPTIONS, "model": "../../evil/m"}, True)
+        options = {**OPTIONS, "model": "../../evil/m"}
+        batch = Batch(Fake(), OutputPaths(ledger, tmp_path, "{stem}", options, True), log)
         batch.run(sources, 1)
     assert "is the photo itself" in str(log.outcomes[0].error)
     assert (tmp_path / "a.png").read_bytes() == b"image"
@@ -191,7 +196,7 @@ def test_errors_not_caused_by_an_image_are_reported_as_batch_lost(tmp_path: Path
     sources = files(tmp_path / "in", *(f"{number}.png" for number in range(20)))
     with Ledger(out) as ledger:
         for log, given, kind in ((Broken(), iter(sources), BrokenPipeError), (Log(), names(), UnicodeDecodeError)):
-            batch = Batch(Fake(), ledger, log, out, "{stem}_x{factor}", OPTIONS)
+            batch = Batch(Fake(), OutputPaths(ledger, out, NAME_PATTERN, OPTIONS, False), log)
             batch.run(given, 3)
             assert isinstance(batch.lost, kind)
 
@@ -240,13 +245,14 @@ def peak(image: str, count: int, folder: Path) -> int:
 
     class Thrifty(Fake):
         def enlarge(self, image: str, callbacks: Callbacks) -> Output:
-            return Output(RESULT, lambda path: None)
+            return Output(RESULT, lambda path, may_replace: path.touch())
 
     folder.mkdir()
     sources = (Source(image, Path(str(number % 50), str(number))) for number in range(count))
     tracemalloc.start()
     with Ledger(folder) as ledger:
-        batch = Batch(Thrifty(), ledger, Quiet(), folder, "{stem}", {**OPTIONS, "folder": str(folder)}, True)
+        options = {**OPTIONS, "folder": str(folder)}
+        batch = Batch(Thrifty(), OutputPaths(ledger, folder, "{stem}", options, True), Quiet())
         batch.run(sources, 4)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -264,16 +270,6 @@ def test_memory_use_does_not_grow_with_the_number_of_images(tmp_path: Path, out:
         assert min(many) < few + 300_000
 
 
-@given(names=st.lists(st.text("ab/", min_size=1, max_size=6), max_size=20))
-def test_an_output_path_can_be_claimed_by_one_source_only(names: list[str]) -> None:
-    with Ledger(None) as ledger:
-        owners: dict[str, str] = {}
-        for index, name in enumerate(names):
-            place = os.path.normpath(os.path.abspath(name)).replace("//", "/")
-            assert ledger.claim(Path(name), str(index)) == owners.get(place)
-            owners.setdefault(place, str(index))
-
-
 def test_concurrent_batches_can_share_an_output_folder(tmp_path: Path, out: Path) -> None:
     sources = files(tmp_path / "in", *(f"{number}.png" for number in range(60)))
     done: list[Batch] = []
@@ -284,26 +280,3 @@ def test_concurrent_batches_can_share_an_output_folder(tmp_path: Path, out: Path
         thread.join()
     assert len(done) == 8
     assert all(batch.counts["failed"] == 0 and sum(batch.counts.values()) == 60 for batch in done)
-
-
-@pytest.mark.parametrize(
-    ("kind", "mode"),
-    [("ext4", "wal"), ("nfs4", "delete"), ("fuse.sshfs", "delete"), ("fuse.glusterfs", "delete"), (None, "delete")],
-    ids=str,
-)
-def test_the_ledger_uses_wal_mode_only_on_local_file_systems(
-    out: Path, monkeypatch: pytest.MonkeyPatch, kind: str | None, mode: str
-) -> None:
-    """The last mount at the nearest mount point decides; Linux writes a space in its path as \\040."""
-    folder = out / "my Büro"
-    folder.mkdir()
-    mounts = out / "mounts"
-    if kind:
-        place = str(folder).replace(" ", r"\040")
-        lines = ["/dev/sda1 / ext4 rw 0 0", f"auto {place} autofs rw 0 0", f"here {place} {kind} rw 0 0"]
-        mounts.write_bytes("\n".join(lines).encode() + b"\nother /m\xff nfs rw 0 0\n")
-    monkeypatch.setattr(ledger_module, "MOUNTS", mounts)
-    with Ledger(folder):
-        connection = sqlite3.connect(folder / NAME)
-        assert connection.execute("PRAGMA journal_mode").fetchone() == (mode,)
-        connection.close()

@@ -16,10 +16,11 @@ from tests.support.events import RESULT
 from tests.support.paths import SAMPLES
 from tests.support.waiting import wait_until
 from upres.client import Client, JobFailed, RequestRefused, Upscaled
-from upres.client.atomic_file import atomic_write
-from upres.client.batch import Callbacks, Output
+from upres.client.atomic_file import MayReplace, atomic_write
+from upres.client.batch import Callbacks
 from upres.client.enlarging import CommandOptions, run
 from upres.client.ledger import NAME
+from upres.client.output_paths import Output
 from upres.core import errors
 from upres.core.api import Problem
 from upres.core.errors import UpresError
@@ -142,8 +143,8 @@ class Stalling:
     """A backend that writes half of a result and then waits, so that no image is completely saved."""
 
     def enlarge(self, image: str, callbacks: Callbacks) -> Output:
-        def save(path: Path) -> None:
-            with atomic_write(path) as file:
+        def save(path: Path, may_replace: MayReplace) -> None:
+            with atomic_write(path, may_replace) as file:
                 file.write(b"half")
                 file.flush()
                 threading.Event().wait(60)
@@ -172,5 +173,5 @@ def test_ctrl_c_while_a_download_stalls_leaves_no_temporary_file(tmp_path: Path)
     assert command.pid
     os.kill(command.pid, signal.SIGINT)
     command.join(30)
-    assert command.exitcode == 130
+    assert command.exitcode == -signal.SIGINT
     assert not [path.name for path in tmp_path.iterdir() if not path.name.startswith(NAME)]
