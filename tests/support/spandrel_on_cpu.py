@@ -4,13 +4,18 @@ spandrel imports torchvision. The torchvision wheel on PyPI needs the CUDA build
 operators are missing at import. This module is not needed if torchvision comes from the same index as torch.
 """
 
+from importlib.metadata import version
+
 import torch
 
 BOXES = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def declare() -> None:
-    """Declare the missing operators; call this once, before spandrel is imported."""
-    if not torch.cuda.is_available():
+    """Declare the missing operators; call this once, before spandrel is imported.
+
+    Where torchvision has them, a second declaration would end the process.
+    """
+    if version("torch").endswith("+cpu") and not version("torchvision").endswith("+cpu"):
         for name in ("nms", "qnms"):
             torch.library.define(f"torchvision::{name}", BOXES)
