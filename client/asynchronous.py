@@ -9,31 +9,23 @@ async with AsyncClient("http://127.0.0.1:8000") as client:
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple, Self, Unpack, overload
+from weakref import WeakKeyDictionary
 
 import httpx
 
 from upres.client.atomic_file import MayReplace, always, atomic_write
+from upres.client.calls import NO_DEADLINE, PIECE_BYTES, Answer, Call, Deadline, OnBytes, Pause, Steps
+from upres.client.environment import Verify, setup_error
 from upres.client.following import EventFollower, result_of
-from upres.client.protocol import (
-    PIECE_BYTES,
-    Answer,
-    ApiOperations,
-    Call,
-    EstimateOptions,
-    Image,
-    JobOptions,
-    OnBytes,
-    Pause,
-    Steps,
-    Which,
-    noop,
-    unreachable,
-)
+from upres.client.protocol import ApiOperations, EstimateOptions, Image, JobOptions, Which, noop
+from upres.client.responses import NO_ANSWER, ImageCheck, unreachable
+from upres.client.sdk import CANCEL_SECONDS
 from upres.core.api import Estimate, JobAccepted
+from upres.core.errors import UpresError
 from upres.core.schema import Event, Result, Snapshot
 
 
@@ -53,19 +45,47 @@ class AsyncUpscaled(NamedTuple):
         return await self.client.save(self.job_id, path, which)
 
 
+_Connections = WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient]
+
+
 class AsyncClient:
     """The asyncio version of Client: the same methods and parameters, awaited; `events` and `follow` with `async for`.
 
     `on_event` and `on_bytes` are plain functions, not coroutines. Methods raise the same errors as those of Client.
-    Unlike Client it belongs to one event loop: it cannot be pickled, or used after a fork.
+    Each event loop gets connections of its own, so a client may be used by several, also after a fork or pickling.
+    `close` closes those of the current loop.
     """
 
     def __init__(
-        self, url: str | None = None, api_key: str | None = None, *, timeout: float = 45, retries: int = 4
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = 45,
+        retries: int = 4,
+        verify: Verify = True,
     ) -> None:
-        self._api = ApiOperations(url, api_key, retries)
-        self._http = httpx.AsyncClient(timeout=self._api.timeout(timeout), limits=self._api.limits)
+        self._api = ApiOperations(url, api_key, retries, timeout, verify)
         self.url = self._api.url
+        self._connections = _Connections()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_api": self._api, "url": self.url}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, _connections=_Connections())
+
+    @property
+    def _http(self) -> httpx.AsyncClient:
+        """The connections of the current event loop. Raises ClientSetupError."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._connections:
+            options = self._api.connection_options()
+            try:
+                self._connections[loop] = httpx.AsyncClient(**options)
+            except (ValueError, ImportError, httpx.InvalidURL) as error:
+                raise setup_error(error) from error
+        return self._connections[loop]
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,7 +95,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """See Client.close."""
-        await self._http.aclose()
+        if http := self._connections.pop(asyncio.get_running_loop(), None):
+            await http.aclose()
 
     async def upscale(
         self,
@@ -85,12 +106,20 @@ class AsyncClient:
         on_event: Callable[[Event], None] = noop,
         on_bytes: OnBytes = noop,
         timeout: float | None = None,
+        keep_job: bool = False,
         **options: Unpack[JobOptions],
     ) -> AsyncUpscaled:
-        """See Client.upscale."""
-        job = await self.submit(image, factor, on_bytes=on_bytes, **options)
-        async for event in self.events(job.job_id, timeout=timeout):
-            on_event(event)
+        """See Client.upscale. Cancelling the task cancels the job, unless `keep_job` is true."""
+        deadline = Deadline(timeout)
+        job = await self._run(self._api.submit(image, factor, options, None, 0, on_bytes), deadline)
+        try:
+            async for _, event in self._follow(job.job_id, None, deadline):
+                on_event(event)
+        except asyncio.CancelledError:
+            if not keep_job:
+                with suppress(UpresError, asyncio.TimeoutError):
+                    await asyncio.wait_for(self.cancel(job.job_id), CANCEL_SECONDS)
+            raise
         return AsyncUpscaled(self, job.job_id, result_of(job.job_id, event))
 
     @overload
@@ -138,17 +167,24 @@ class AsyncClient:
         self, job_id: str, after: str | None = None, *, timeout: float | None = None
     ) -> AsyncIterator[tuple[str, Event]]:
         """See Client.follow."""
-        following = EventFollower(job_id, after, timeout)
-        while not following.over:
-            call = self._api.events(job_id, following.after)
+        async for entry in self._follow(job_id, after, Deadline(timeout, f"Job {job_id}")):
+            yield entry
+
+    async def _follow(self, job_id: str, after: str | None, deadline: Deadline) -> AsyncIterator[tuple[str, Event]]:
+        following = EventFollower(job_id, after, deadline)
+        while True:
+            call, failure = self._api.events(job_id, following.after), None
             try:
                 async with self._stream(call, following.quiet_seconds) as response:
-                    following.begin(response)
-                    async for line in response.aiter_lines():
-                        if entry := following.feed(line):
+                    following.begin(call, response)
+                    async for piece in response.aiter_bytes():
+                        for entry in following.feed(piece):
                             yield entry
-            except httpx.TransportError as error:
-                await asyncio.sleep(following.pause(error))
+            except NO_ANSWER as error:
+                failure = error
+            if following.over:
+                return
+            await asyncio.sleep(following.pause(call, failure))
 
     async def wait(self, job_id: str, *, timeout: float | None = None) -> Result:
         """See Client.wait."""
@@ -187,10 +223,12 @@ class AsyncClient:
             try:
                 with atomic_write(Path(path), may_replace) as file:
                     async with self._stream(call) as response:
+                        check = ImageCheck(call, response)
                         async for piece in response.aiter_bytes(PIECE_BYTES):
-                            file.write(piece)
+                            file.write(check.feed(piece))
+                        check.end()
                 return Path(path)
-            except httpx.TransportError as error:
+            except NO_ANSWER as error:
                 failure = unreachable(call, error)
         raise failure
 
@@ -202,38 +240,40 @@ class AsyncClient:
         """See Client.estimate."""
         return await self._run(self._api.estimate(width, height, factor, options))
 
-    async def _run(self, steps: Steps[Answer]) -> Answer:
-        """Run the steps of an operation; returns its result."""
+    async def _run(self, steps: Steps[Answer], deadline: Deadline = NO_DEADLINE) -> Answer:
+        """Run the steps of an operation; returns its result. Raises JobTimeout."""
         try:
             step = next(steps)
             while True:
                 try:
                     if isinstance(step, Pause):
-                        await asyncio.sleep(step.seconds)
+                        await asyncio.sleep(deadline.limit(step.seconds))
                         step = next(steps)
                     else:
-                        step = steps.send(await self._http.send(self._request(step)))
-                except httpx.TransportError as error:
+                        step = steps.send(await self._http.send(self._request(step, deadline)))
+                except NO_ANSWER as error:
                     step = steps.throw(error)
         except StopIteration as stop:
             answer: Answer = stop.value
             return answer
 
-    def _request(self, call: Call) -> httpx.Request:
-        content = call.content.pieces_async() if call.content else None
-        return self._http.build_request(call.method, call.url, content=content, **self._api.parts(call))
+    def _request(self, call: Call, deadline: Deadline) -> httpx.Request:
+        content = call.content.pieces_async(deadline) if call.content else None
+        request = self._http.build_request(call.method, call.url, content=content, **self._api.parts(call))
+        limits = request.extensions["timeout"]
+        request.extensions["timeout"] = {name: deadline.limit(seconds) for name, seconds in limits.items()}
+        return request
 
     @asynccontextmanager
     async def _stream(self, call: Call, quiet_seconds: float | None = None) -> AsyncIterator[httpx.Response]:
-        """A response whose body is read in pieces. Raises RequestRefused, ServerUnreachable or httpx.TransportError."""
-        request = self._request(call)
+        """A response whose body is read in pieces; an error response is read whole. Raises httpx.RequestError."""
+        request = self._request(call, NO_DEADLINE)
         if quiet_seconds is not None:
             request.extensions["timeout"]["read"] = quiet_seconds
         response = await self._http.send(request, stream=True)
         try:
             if response.is_error:
                 await response.aread()
-                raise self._api.stream_error(call, response)
             yield response
         finally:
             await response.aclose()

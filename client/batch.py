@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from upres.client.calls import OnBytes
 from upres.client.errors import JobCancelled, OutputUnwritable, RequestRefused, ServerUnreachable
 from upres.client.output_paths import Output, OutputPaths, Reservation
-from upres.client.protocol import MAX_PAUSE, OnBytes
+from upres.client.protocol import MAX_PAUSE
 from upres.client.sources import Source
 from upres.core.errors import UpresError
 from upres.core.schema import Event, Result

@@ -10,8 +10,8 @@ import click
 from upres import __version__
 from upres.client.batch import Backend
 from upres.client.enlarging import CommandOptions, estimate, run
+from upres.client.environment import DEFAULT_URL
 from upres.client.output_paths import NAME
-from upres.client.protocol import DEFAULT_URL
 from upres.client.signals import stopped_by_signals
 from upres.client.text import sentence
 from upres.core.errors import UpresError
@@ -74,6 +74,11 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
     help="URL of the upres server.",
 )  # fmt: skip
 @click.option("--api-key", envvar="UPRES_API_KEY", show_envvar=True, help="API key, if the server requires one.")
+@click.option(
+    "--cacert",
+    type=click.Path(exists=True, dir_okay=False),
+    help="File of CA certificates that the server's is checked with.",
+)
 @click.version_option(__version__, prog_name="upres")
 @click.pass_obj
 def enlarge(in_process: InProcess, /, **given: Any) -> None:

@@ -17,7 +17,6 @@ from rich.console import Console
 from upres.client.atomic_file import delete_unfinished
 from upres.client.batch import UNAVAILABLE, Backend, Batch, is_fatal
 from upres.client.display import Display
-from upres.client.errors import ServerUnreachable
 from upres.client.ledger import Ledger
 from upres.client.output_paths import OutputPaths, check_folder, check_pattern
 from upres.client.protocol import EstimateOptions, JobOptions
@@ -57,6 +56,7 @@ class CommandOptions:
     local: bool
     server: str
     api_key: str | None
+    cacert: str | None = None
 
     def __post_init__(self) -> None:
         """Check the options. Raises click.UsageError when they contradict each other."""
@@ -152,21 +152,24 @@ def estimate(wanted: CommandOptions) -> int:
                         return _complain(error)
                     print(shown(f"{source.name}: {sentence(error)}", sys.stderr), file=sys.stderr)
                     failed = True
-        except ServerUnreachable as error:
+        except UpresError as error:
             return _complain(error)
     return FAILED if failed else 0
 
 
 def _client(wanted: CommandOptions) -> Client:
-    """A client whose server answers. Raises ServerUnreachable."""
-    client = Client(wanted.server, wanted.api_key, retries=RETRIES)
+    """A client whose server answers. Raises ServerUnreachable or ClientSetupError."""
+    client = Client(wanted.server, wanted.api_key, retries=RETRIES, verify=wanted.cacert or True)
     client.check()
     return client
 
 
 def _remote(wanted: CommandOptions, stack: ExitStack) -> Remote:
     client = stack.enter_context(_client(wanted))
-    cancel_client = stack.enter_context(Client(wanted.server, wanted.api_key, retries=0, timeout=CANCEL_SECONDS))
+    cancel_client = Client(
+        wanted.server, wanted.api_key, retries=0, timeout=CANCEL_SECONDS, verify=wanted.cacert or True
+    )
+    stack.enter_context(cancel_client)
     return Remote(client, cancel_client, int(wanted.factor), wanted.options)
 
 

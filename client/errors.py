@@ -3,6 +3,7 @@
 UpresError (core.errors)
 ├── ServerUnreachable     no upres server answers at the URL
 ├── StoreUnreachable      the object store does not answer, or answers with an error
+├── ClientSetupError      the URL, the API key, a proxy or a certificate is wrong on this machine
 ├── RequestRefused        the server answered with an error; `code`, `status` and `errors` are the response's
 ├── JobFailed             the job ended without a result; `code` is the reason
 ├── JobCancelled          the job was cancelled
@@ -25,6 +26,10 @@ class StoreUnreachable(UpresError):
     code = "store_unreachable"
     status = 503
     retryable = True
+
+
+class ClientSetupError(UpresError):
+    code = "client_setup"
 
 
 class RequestRefused(UpresError):

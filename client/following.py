@@ -1,19 +1,26 @@
 """Follows the events of a job over several connections; does no I/O."""
 
+import json
 import random
 import time
+from collections.abc import Iterator
 
 import httpx
+from pydantic import ValidationError
 
-from upres.client.errors import JobCancelled, JobFailed, JobTimeout, ServerUnreachable
-from upres.client.protocol import RECONNECT_SECONDS
+from upres.client.calls import Call, Deadline
+from upres.client.errors import JobCancelled, JobFailed, ServerUnreachable
+from upres.client.protocol import MAX_BACKOFF, RECONNECT_SECONDS
+from upres.client.responses import check_stream, stranger, unreachable
 from upres.client.sse import Decoder
 from upres.core.schema import EVENT, TERMINAL, Cancelled, Event, Failed, Result, Snapshot, Succeeded
 
 QUIET_SECONDS = 45.0
 """Read timeout in seconds: three times the server's heartbeat of 15 s (20 s behind a gateway that buffers)."""
 GONE_SECONDS = 60
-"""Seconds without a connection after which the server is considered unreachable."""
+"""Seconds without a line from the server after which it is considered unreachable."""
+KNOWN = {"queued", "started", "progress", "requeued", *TERMINAL}
+"""The types of events that this release knows."""
 NOTHING_MORE = 204
 """HTTP status 204: the client has seen the terminal event already."""
 
@@ -24,45 +31,84 @@ class EventFollower:
     `after` is the id of the last event, None before the first; `over` is True after the terminal event.
     """
 
-    def __init__(self, job_id: str, after: str | None, timeout: float | None) -> None:
+    def __init__(self, job_id: str, after: str | None, deadline: Deadline) -> None:
         self.after, self.over = after, False
         self._job_id = job_id
-        self._until = time.monotonic() + timeout if timeout is not None else None
-        self._reached = time.monotonic()
+        self._deadline = deadline
+        self._heard = time.monotonic()
+        self._connections = 0
         self._decoder = Decoder()
 
     @property
     def quiet_seconds(self) -> float:
         """The read timeout in seconds, at most the time left. Raises JobTimeout when no time is left."""
-        if self._until is None:
-            return QUIET_SECONDS
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise JobTimeout(f"Job {self._job_id} has not ended in time; it goes on.")
-        return min(QUIET_SECONDS, left)
+        return self._deadline.limit(QUIET_SECONDS)
 
-    def begin(self, response: httpx.Response) -> None:
-        """Called with each new response; status 204 means that no more events will come."""
+    def begin(self, call: Call, response: httpx.Response) -> None:
+        """Called with each new response; status 204 means that no more events will come.
+
+        Raises an error for a response that is not from upres; when events came before, a transport error, because a
+        proxy may show another page while the server is replaced.
+        """
         self._decoder = Decoder()
+        try:
+            check_stream(call, response)
+            if response.status_code == NOTHING_MORE and self.after is None:
+                raise stranger(call, response)
+        except ServerUnreachable as error:
+            if self.after is None:
+                raise
+            raise httpx.RemoteProtocolError(str(error)) from error
         self.over = response.status_code == NOTHING_MORE
-        self._reached = time.monotonic()
 
-    def feed(self, line: str) -> tuple[str, Event] | None:
-        """Decode one line; returns (id, event) when the line completes an event. Raises JobTimeout."""
-        self._reached = time.monotonic()
-        if decoded := self._decoder.feed(line):
-            event = EVENT.validate_json(decoded.data)
-            self.after, self.over = decoded.id, event.type in TERMINAL
-            return decoded.id, event
+    def feed(self, piece: bytes) -> Iterator[tuple[str, Event]]:
+        """Decode a piece of the stream; yields (id, event) for each event that it completes. Raises JobTimeout."""
+        understood = self._decoder.understood
+        for decoded in self._decoder.feed(piece):
+            event = _event(decoded.data)
+            if event is None:
+                continue  # of a newer server
+            self.after, self.over, self._connections = decoded.id, event.type in TERMINAL, 0
+            yield decoded.id, event
+        if self._decoder.understood > understood:
+            self._heard = time.monotonic()
         if not self.over:
-            _ = self.quiet_seconds
-        return None
+            _ = self._deadline.left
 
-    def pause(self, error: httpx.TransportError) -> float:
-        """Seconds to wait before reconnecting. Raises ServerUnreachable after GONE_SECONDS without connection."""
-        if time.monotonic() - self._reached > GONE_SECONDS:
-            raise ServerUnreachable(f"The server does not answer any more; job {self._job_id} goes on.") from error
-        return min(RECONNECT_SECONDS * random.uniform(0.5, 1.5), self.quiet_seconds)
+    def pause(self, call: Call, error: Exception | None) -> float:
+        """Seconds to wait before reconnecting: exponential backoff with jitter, which only an event resets.
+
+        Raises ServerUnreachable after GONE_SECONDS without a line, or at once when no attempt can succeed.
+        """
+        failure = unreachable(call, error) if error else None
+        if failure and not failure.retryable:
+            raise failure
+        if time.monotonic() - self._heard > GONE_SECONDS:
+            why = str(error) if error else "its answers have no events"
+            raise ServerUnreachable(
+                f"The server sends no events any more ({why}); job {self._job_id} goes on."
+            ) from error
+        self._connections += 1
+        backoff = min(MAX_BACKOFF, RECONNECT_SECONDS * 2 ** min(self._connections - 1, 10))
+        return self._deadline.limit(backoff * random.uniform(0.5, 1))
+
+
+def _event(data: str) -> Event | None:
+    """The event in the data of a server-sent event; None for a type that this release does not know.
+
+    Raises ServerUnreachable when it is no event of upres.
+    """
+    try:
+        return EVENT.validate_json(data)
+    except ValidationError:
+        pass
+    try:
+        kind = json.loads(data)["type"]
+    except (ValueError, TypeError, LookupError):
+        kind = None
+    if not isinstance(kind, str) or kind in KNOWN:
+        raise ServerUnreachable(f"The server sent an event that is not from upres: {data[:100]!r}.")
+    return None
 
 
 def result_of(job_id: str, ended: Event | Snapshot) -> Result:
@@ -76,4 +122,4 @@ def result_of(job_id: str, ended: Event | Snapshot) -> Result:
             raise JobFailed(failure.code, failure.message, failure.retryable)
         case Cancelled() | Snapshot(status="cancelled"):
             raise JobCancelled(f"Job {job_id} was cancelled.")
-    raise AssertionError("a job's events end with a terminal one")
+    raise ServerUnreachable(f"The server sent no outcome of job {job_id}, though its events have ended.")

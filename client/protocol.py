@@ -5,45 +5,49 @@ send(). Client (sdk.py) and AsyncClient (asynchronous.py) run the same operation
 """
 
 import base64
-import os
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from upres.client.errors import RequestRefused, ServerUnreachable, StoreUnreachable
-from upres.core.api import Estimate, JobAccepted, Problem, UploadLink
+from upres.client import environment
+from upres.client.calls import Body, Call, OnBytes, Pause, Steps
+from upres.client.environment import Verify
+from upres.client.responses import (
+    NO_ANSWER,
+    RETRY_STATUSES,
+    ImageCheck,
+    Model,
+    parsed,
+    refused,
+    retry_after,
+    store_call,
+    unreachable,
+)
+from upres.core.api import Estimate, JobAccepted, UploadLink
 from upres.core.errors import UpresError
 from upres.core.schema import Result, Snapshot, WantedFormat
 
-Model = TypeVar("Model", bound=BaseModel)
-Answer = TypeVar("Answer")
 Image = str | PathLike[str] | bytes
-OnBytes = Callable[[int, int], None]
-"""Upload callback: called with (bytes sent, bytes in total) after each piece."""
-
-DEFAULT_URL = "http://127.0.0.1:8000"
 Which = Literal["result", "original"]
 CONNECT_SECONDS = 5
 """Connect timeout in seconds: an unreachable server is noticed sooner than a slow response."""
 INLINE_BYTES = 4_000_000
 """Larger files, in bytes, are uploaded by presigned URL. Lambda limits bodies to 6 MB; base64 adds a third."""
-PIECE_BYTES = 1 << 16
-"""Size in bytes of the pieces of uploads and downloads."""
+READ_SHARE = 0.8
+"""Share of the response timeout for which a submission asks the server to wait."""
 RECONNECT_SECONDS = 0.5
 """Delay before the first retry or reconnect, in seconds."""
 MAX_BACKOFF = 8.0
 """Longest delay of the exponential backoff, in seconds."""
 MAX_PAUSE = 60.0
 """Longest Retry-After, in seconds, that is waited for. For a longer one the error is raised at once."""
-RETRY_STATUSES = {429, 502, 503, 504}
-"""HTTP statuses after which the same request is retried: it may succeed soon."""
 
 
 class JobOptions(TypedDict, total=False):
@@ -67,46 +71,10 @@ class EstimateOptions(TypedDict, total=False):
     output_format: WantedFormat
 
 
-class Body:
-    """The body of an upload, in pieces of PIECE_BYTES, for the synchronous and the asyncio client."""
+class _Health(BaseModel):
+    """The answer of /healthz."""
 
-    def __init__(self, data: bytes, on_bytes: OnBytes) -> None:
-        self._data, self._on_bytes = data, on_bytes
-
-    def pieces(self) -> Iterator[bytes]:
-        """Yield all pieces in order; call `on_bytes` after each of them."""
-        for start in range(0, len(self._data), PIECE_BYTES):
-            piece = self._data[start : start + PIECE_BYTES]
-            yield piece
-            self._on_bytes(start + len(piece), len(self._data))
-
-    async def pieces_async(self) -> AsyncIterator[bytes]:
-        """The same as `pieces`, as an asynchronous iterator."""
-        for piece in self.pieces():
-            yield piece
-
-
-@dataclass(frozen=True)
-class Call:
-    """One HTTP request that an operation asks its client to send."""
-
-    method: str
-    url: str
-    json: object = None
-    content: Body | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    to_store: bool = False
-    """Whether the request goes to the object store. It then carries no API key: the store must not see it."""
-
-
-class Pause(NamedTuple):
-    """A step that asks the client to wait before the next step."""
-
-    seconds: float
-
-
-Steps = Generator[Call | Pause, Any, Answer]
-"""An operation. It yields Call and Pause steps, receives a response for each Call and None after each Pause."""
+    status: Literal["ok"]
 
 
 class ApiOperations:
@@ -117,17 +85,21 @@ class ApiOperations:
 
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
 
-    def __init__(self, url: str | None, api_key: str | None, retries: int) -> None:
-        url = url or os.environ.get("UPRES_URL") or DEFAULT_URL
-        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
-        key = api_key or os.environ.get("UPRES_API_KEY")
+    def __init__(self, url: str | None, api_key: str | None, retries: int, timeout: float, verify: Verify) -> None:
+        self.url = environment.server_url(url)
+        key = environment.api_key(api_key)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._retries = retries
+        self._seconds = timeout
+        self._verify = verify
 
-    @staticmethod
-    def timeout(seconds: float) -> httpx.Timeout:
-        """Timeouts of a request, in seconds; the connect timeout is at most CONNECT_SECONDS."""
-        return httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+    def connection_options(self) -> dict[str, Any]:
+        """The keyword arguments for a client of httpx. Raises ClientSetupError."""
+        return {
+            "timeout": httpx.Timeout(self._seconds, connect=min(self._seconds, CONNECT_SECONDS)),
+            "limits": self.limits,
+            "verify": environment.ssl_context(self._verify),
+        }
 
     def parts(self, call: Call) -> dict[str, Any]:
         """The keyword arguments of httpx for a request; adds the API key unless the request goes to the store."""
@@ -139,13 +111,6 @@ class ApiOperations:
         yield 0.0
         for attempt in range(self._retries):
             yield min(MAX_BACKOFF, RECONNECT_SECONDS * 2**attempt) * random.uniform(0.5, 1)
-
-    @staticmethod
-    def stream_error(call: Call, response: httpx.Response) -> Exception:
-        """The exception for an error response to a stream request; a transport error if a retry may help."""
-        if response.status_code in RETRY_STATUSES:
-            return httpx.RemoteProtocolError(f"{response.status_code} {response.reason_phrase}")
-        return refused(call, response)
 
     def submit(
         self,
@@ -160,18 +125,20 @@ class ApiOperations:
         # A retry cannot create a second job: the request carries an Idempotency-Key.
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         if wait:
-            headers["Prefer"] = f"wait={wait:.0f}"
+            # The answer must come before this client stops waiting for it.
+            headers["Prefer"] = f"wait={min(wait, self._seconds * READ_SHARE):.0f}"
         body = {**(yield from self._image_fields(image, on_bytes)), "upscale_factor": factor, **options}
-        response = yield from self._ask(Call("POST", f"{self.url}/v1/jobs", json=body, headers=headers))
+        call = Call("POST", f"{self.url}/v1/jobs", json=body, headers=headers)
+        response = yield from self._ask(call, httpx.codes.OK, httpx.codes.ACCEPTED)
         kind: type[JobAccepted | Snapshot] = Snapshot if response.status_code == httpx.codes.OK else JobAccepted
-        return kind.model_validate_json(response.content)
+        return parsed(kind, call, response)
 
     def upload(self, data: bytes, on_bytes: OnBytes) -> Steps[str]:
         """Upload a file by presigned URL; returns its `image_key`."""
         link = yield from self._read(UploadLink, "POST", "/v1/uploads", {"bytes": len(data)})
         headers = {"Content-Length": str(len(data))}
-        put = Call("PUT", link.upload_url, content=Body(data, on_bytes), headers=headers, to_store=True)
-        yield from self._ask(put)
+        put = replace(store_call("PUT", link.upload_url), content=Body(data, on_bytes), headers=headers)
+        yield from self._ask(put, httpx.codes.OK, httpx.codes.CREATED, httpx.codes.NO_CONTENT)
         return link.image_key
 
     def estimate(self, width: int, height: int, factor: int, options: EstimateOptions) -> Steps[Estimate]:
@@ -189,25 +156,33 @@ class ApiOperations:
 
     def download(self, job: str | Result, which: Which) -> Steps[bytes]:
         """Download the result (or the bicubic enlargement, `original`) of a finished job."""
-        response = yield from self._ask((yield from self.link(job, which)))
-        return response.content
+        call = yield from self.link(job, which)
+        response = yield from self._ask(call, httpx.codes.OK)
+        check = ImageCheck(call, response)
+        data = check.feed(response.content) if response.content else b""
+        check.end()
+        return data
 
     def link(self, job: str | Result, which: Which) -> Steps[Call]:
         """The GET request to the store for an image of a job; its presigned URL is taken from the Result if given."""
         if isinstance(job, Result):
             address = job.sr_image_url if which == "result" else job.original_image_url
         else:
-            response = yield from self._ask(Call("GET", f"{self.url}/v1/jobs/{job}/{which}"))
-            address = response.headers["Location"]
-        return Call("GET", address, to_store=True)
+            call = Call("GET", f"{self.url}/v1/jobs/{job}/{which}")
+            response = yield from self._ask(call, httpx.codes.FOUND)
+            address = response.headers.get("Location", "")
+        return store_call("GET", address)
 
     def check(self) -> Steps[None]:
-        """Check that the server answers. Raises ServerUnreachable when it does not."""
+        """Check that the server answers, and is upres. Raises ServerUnreachable when it does not."""
         call = Call("GET", f"{self.url}/healthz")
         try:
-            yield call
-        except httpx.TransportError as error:
+            response: httpx.Response = yield call
+        except NO_ANSWER as error:
             raise unreachable(call, error) from error
+        if response.status_code != httpx.codes.OK:
+            raise refused(call, response)
+        parsed(_Health, call, response)
 
     def events(self, job_id: str, after: str | None) -> Call:
         """The request for the event stream of a job, resuming after the event id `after`."""
@@ -224,74 +199,37 @@ class ApiOperations:
         return {"image_base64": base64.b64encode(data).decode(), **name}
 
     def _read(self, model: type[Model], method: str, path: str, json: object = None) -> Steps[Model]:
-        response = yield from self._ask(Call(method, self.url + path, json))
-        return model.model_validate_json(response.content)
+        call = Call(method, self.url + path, json)
+        response = yield from self._ask(call, httpx.codes.OK, httpx.codes.CREATED)
+        return parsed(model, call, response)
 
-    def _ask(self, call: Call) -> Steps[httpx.Response]:
-        """Send a request; retry it with backoff, or after Retry-After. Raises the error when no attempt succeeds."""
+    def _ask(self, call: Call, *expected: int) -> Steps[httpx.Response]:
+        """Send a request; retry it with backoff, or after Retry-After. Raises the error when no attempt succeeds.
+
+        A status other than those expected is not an answer of upres.
+        """
         asked = 0.0
         for pause in self.pauses():
             if pause:
                 yield Pause(max(pause, asked))
             try:
                 response: httpx.Response = yield call
-            except httpx.TransportError as error:
+            except NO_ANSWER as error:
                 failure: UpresError = unreachable(call, error)
-                asked = 0.0
+                asked, is_passing = 0.0, failure.retryable
             else:
-                if response.status_code < httpx.codes.BAD_REQUEST:
+                if response.status_code in expected:
                     return response
                 failure = refused(call, response)
                 asked = retry_after(response)
-                if response.status_code not in RETRY_STATUSES or asked > MAX_PAUSE:
-                    raise failure
+                is_passing = response.status_code in RETRY_STATUSES and asked <= MAX_PAUSE
+            if not is_passing:
+                raise failure
         raise failure
-
-
-def unreachable(call: Call, error: Exception) -> ServerUnreachable | StoreUnreachable:
-    """The exception for a request that got no response."""
-    made: ServerUnreachable | StoreUnreachable
-    if call.to_store:
-        made = StoreUnreachable(f"The object store does not answer ({error}).")
-    else:
-        where = httpx.URL(call.url)
-        made = ServerUnreachable(f"{where.scheme}://{where.netloc.decode()} does not answer; is upres running there?")
-    made.__cause__ = error
-    return made
-
-
-def refused(call: Call, response: httpx.Response) -> RequestRefused | ServerUnreachable | StoreUnreachable:
-    """The exception for an error response. Without problem details (RFC 9457) it is not from upres."""
-    answer = f"{response.status_code} {response.reason_phrase}"
-    if call.to_store:
-        return StoreUnreachable(f"The object store answered {answer}.")
-    try:
-        return RequestRefused(Problem.model_validate_json(response.content), retry_after(response))
-    except ValidationError:
-        where = response.url.copy_with(query=None)  # the query may contain a token
-    if response.status_code == httpx.codes.NOT_FOUND or response.is_server_error:
-        return ServerUnreachable(f"{where} answered {answer}, not as upres does.")
-    detail = f"{where} answered {answer}; that is not upres, but something on the way to it."
-    return RequestRefused(
-        Problem(
-            type="about:blank",
-            title=answer,
-            status=response.status_code,
-            detail=detail,
-            code="refused",
-            retryable=False,
-        )
-    )
 
 
 def noop(*news: object) -> None:
     """Do nothing; the default callback."""
-
-
-def retry_after(response: httpx.Response) -> float:
-    """Seconds of Retry-After (RFC 9110, 10.2.3); 0 when it is missing or a date, which upres never sends."""
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdecimal() else 0.0
 
 
 def _file(path: Path) -> tuple[bytes, dict[str, str]]:

@@ -2,8 +2,8 @@
 
 from upres.client import Client
 
-upscaled = Client("http://127.0.0.1:8000").upscale("photo.jpg", factor=4)
-upscaled.save("photo_x4.jpg")
+with Client("http://127.0.0.1:8000") as client:
+    client.upscale("photo.jpg", factor=4).save("photo_x4.jpg")
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple, Self, Unpack, overload
@@ -19,23 +19,13 @@ from typing import NamedTuple, Self, Unpack, overload
 import httpx
 
 from upres.client.atomic_file import MayReplace, always, atomic_write
+from upres.client.calls import NO_DEADLINE, PIECE_BYTES, Answer, Call, Deadline, OnBytes, Pause, Steps
+from upres.client.environment import Verify, setup_error
 from upres.client.following import EventFollower, result_of
-from upres.client.protocol import (
-    PIECE_BYTES,
-    Answer,
-    ApiOperations,
-    Call,
-    EstimateOptions,
-    Image,
-    JobOptions,
-    OnBytes,
-    Pause,
-    Steps,
-    Which,
-    noop,
-    unreachable,
-)
+from upres.client.protocol import ApiOperations, EstimateOptions, Image, JobOptions, Which, noop
+from upres.client.responses import NO_ANSWER, ImageCheck, unreachable
 from upres.core.api import Estimate, JobAccepted
+from upres.core.errors import UpresError
 from upres.core.schema import Event, Result, Snapshot
 
 
@@ -55,6 +45,9 @@ class Upscaled(NamedTuple):
         return self.client.save(self.job_id, path, which)
 
 
+CANCEL_SECONDS = 5
+"""Timeout in seconds of the cancellation when a caller gives up."""
+
 _clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
 
 
@@ -73,24 +66,35 @@ class Client:
     """A client of an upres server, by default the one at UPRES_URL; a context manager, safe for use by several threads.
 
     An API key is given by `api_key` or in UPRES_API_KEY. `timeout` is the response timeout in seconds. Requests that
-    fail for a temporary reason are retried `retries` times, with backoff, or after the time in Retry-After.
+    fail for a temporary reason are retried `retries` times, with backoff, or after the time in Retry-After. `verify` is
+    a file of CA certificates, an SSL context, or False. Proxies come from the environment (HTTPS_PROXY, NO_PROXY, …).
 
-    Methods raise ServerUnreachable or StoreUnreachable when the server or the object store does not answer, and
+    Raises ClientSetupError when one of these is wrong on this machine. Methods raise ServerUnreachable or
+    StoreUnreachable when the server or the object store does not answer, or something else answers in its place, and
     RequestRefused when the server answers with an error (with its stable `code`).
 
     After a fork, and when it was pickled, a client opens connections of its own.
     """
 
     def __init__(
-        self, url: str | None = None, api_key: str | None = None, *, timeout: float = 45, retries: int = 4
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = 45,
+        retries: int = 4,
+        verify: Verify = True,
     ) -> None:
-        self._api = ApiOperations(url, api_key, retries)
-        self._timeout = timeout
+        self._api = ApiOperations(url, api_key, retries, timeout, verify)
         self.url = self._api.url
         self._connect()
 
     def _connect(self) -> None:
-        self._http = httpx.Client(timeout=self._api.timeout(self._timeout), limits=self._api.limits)
+        options = self._api.connection_options()
+        try:
+            self._http = httpx.Client(**options)
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            raise setup_error(error) from error
         _clients.add(self)
 
     def __getstate__(self) -> dict[str, object]:
@@ -118,16 +122,25 @@ class Client:
         on_event: Callable[[Event], None] = noop,
         on_bytes: OnBytes = noop,
         timeout: float | None = None,
+        keep_job: bool = False,
         **options: Unpack[JobOptions],
     ) -> Upscaled:
         """Submit an image (path, bytes or http(s) URL), wait until the job ends, and return it.
 
         `on_event` is called with every event, `on_bytes` with the progress of an upload. Raises JobFailed or
-        JobCancelled when the job has no result, and JobTimeout when it does not end within `timeout` seconds.
+        JobCancelled when the job has no result, and JobTimeout when it does not end within `timeout` seconds, which
+        include the upload; it goes on then. Ctrl-C cancels the job, unless `keep_job` is true.
         """
-        job = self.submit(image, factor, on_bytes=on_bytes, **options)
-        for event in self.events(job.job_id, timeout=timeout):
-            on_event(event)
+        deadline = Deadline(timeout)
+        job = self._run(self._api.submit(image, factor, options, None, 0, on_bytes), deadline)
+        try:
+            for _, event in self._follow(job.job_id, None, deadline):
+                on_event(event)
+        except KeyboardInterrupt:
+            if not keep_job:
+                with suppress(UpresError):
+                    self._run(self._api.cancel(job.job_id), Deadline(CANCEL_SECONDS))
+            raise
         return Upscaled(self, job.job_id, result_of(job.job_id, event))
 
     @overload
@@ -183,17 +196,22 @@ class Client:
         Ends after the terminal event. Reconnects and resumes when the connection is lost. Raises ServerUnreachable when
         reconnecting fails for a minute, and JobTimeout when the job does not end within `timeout` seconds.
         """
-        following = EventFollower(job_id, after, timeout)
-        while not following.over:
-            call = self._api.events(job_id, following.after)
+        return self._follow(job_id, after, Deadline(timeout, f"Job {job_id}"))
+
+    def _follow(self, job_id: str, after: str | None, deadline: Deadline) -> Iterator[tuple[str, Event]]:
+        following = EventFollower(job_id, after, deadline)
+        while True:
+            call, failure = self._api.events(job_id, following.after), None
             try:
                 with self._stream(call, following.quiet_seconds) as response:
-                    following.begin(response)
-                    for line in response.iter_lines():
-                        if entry := following.feed(line):
-                            yield entry
-            except httpx.TransportError as error:
-                time.sleep(following.pause(error))
+                    following.begin(call, response)
+                    for piece in response.iter_bytes():
+                        yield from following.feed(piece)
+            except NO_ANSWER as error:
+                failure = error
+            if following.over:
+                return
+            time.sleep(following.pause(call, failure))
 
     def wait(self, job_id: str, *, timeout: float | None = None) -> Result:
         """Wait until the job ends; returns its result. Raises JobFailed, JobCancelled or JobTimeout."""
@@ -235,10 +253,12 @@ class Client:
             call = self._run(self._api.link(job, which))
             try:
                 with atomic_write(Path(path), may_replace) as file, self._stream(call) as response:
+                    check = ImageCheck(call, response)
                     for piece in response.iter_bytes(PIECE_BYTES):
-                        file.write(piece)
+                        file.write(check.feed(piece))
+                    check.end()
                 return Path(path)
-            except httpx.TransportError as error:
+            except NO_ANSWER as error:
                 failure = unreachable(call, error)
         raise failure
 
@@ -253,38 +273,40 @@ class Client:
         """Estimate the result and the seconds for an image of width × height pixels."""
         return self._run(self._api.estimate(width, height, factor, options))
 
-    def _run(self, steps: Steps[Answer]) -> Answer:
-        """Run the steps of an operation; returns its result."""
+    def _run(self, steps: Steps[Answer], deadline: Deadline = NO_DEADLINE) -> Answer:
+        """Run the steps of an operation; returns its result. Raises JobTimeout."""
         try:
             step = next(steps)
             while True:
                 try:
                     if isinstance(step, Pause):
-                        time.sleep(step.seconds)
+                        time.sleep(deadline.limit(step.seconds))
                         step = next(steps)
                     else:
-                        step = steps.send(self._http.send(self._request(step)))
-                except httpx.TransportError as error:
+                        step = steps.send(self._http.send(self._request(step, deadline)))
+                except NO_ANSWER as error:
                     step = steps.throw(error)
         except StopIteration as stop:
             answer: Answer = stop.value
             return answer
 
-    def _request(self, call: Call) -> httpx.Request:
-        content = call.content.pieces() if call.content else None
-        return self._http.build_request(call.method, call.url, content=content, **self._api.parts(call))
+    def _request(self, call: Call, deadline: Deadline) -> httpx.Request:
+        content = call.content.pieces(deadline) if call.content else None
+        request = self._http.build_request(call.method, call.url, content=content, **self._api.parts(call))
+        limits = request.extensions["timeout"]
+        request.extensions["timeout"] = {name: deadline.limit(seconds) for name, seconds in limits.items()}
+        return request
 
     @contextmanager
     def _stream(self, call: Call, quiet_seconds: float | None = None) -> Iterator[httpx.Response]:
-        """A response whose body is read in pieces. Raises RequestRefused, ServerUnreachable or httpx.TransportError."""
-        request = self._request(call)
+        """A response whose body is read in pieces; an error response is read whole. Raises httpx.RequestError."""
+        request = self._request(call, NO_DEADLINE)
         if quiet_seconds is not None:
             request.extensions["timeout"]["read"] = quiet_seconds
         response = self._http.send(request, stream=True)
         try:
             if response.is_error:
                 response.read()
-                raise self._api.stream_error(call, response)
             yield response
         finally:
             response.close()

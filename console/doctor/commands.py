@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from upres.client.protocol import DEFAULT_URL
+from upres.client.environment import DEFAULT_URL
 from upres.client.text import printable
 from upres.console.doctor.finding import Finding, fault, is_healthy
 from upres.core.errors import SettingsError

@@ -76,7 +76,10 @@ def test_a_signal_cancels_the_job_and_then_ends_the_command(
     pubsub.psubscribe(keys.channel("*"))
     environment = {**os.environ, "UPRES_URL": local.url}
     command = [tool("upres"), str(SAMPLES / "coffee.png"), "--factor", "8", "--out", str(tmp_path)]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as running:
+    earlier = signal.signal(number, signal.SIG_DFL)  # under nohup, children would inherit an ignored SIGHUP
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    signal.signal(number, earlier)
+    with running:
         event = next(
             event
             for message in pubsub.listen()

@@ -98,7 +98,7 @@ def read(answer: dict[str, Any]) -> list[sse.ServerSentEvent]:
     assert answer["statusCode"] == 200
     assert answer["headers"]["content-type"].startswith("text/event-stream")
     assert answer["body"].startswith("retry: ")
-    return list(sse.decode(answer["body"].split("\n")))
+    return list(sse.decode([answer["body"].encode()]))
 
 
 def test_each_event_stream_request_returns_only_events_after_the_last_id(handler: Handler, redis: Redis) -> None:

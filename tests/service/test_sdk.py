@@ -23,8 +23,10 @@ from tests.support.servers import body, function, http_server
 from upres.client import AsyncClient, Client, JobCancelled, JobFailed, JobTimeout, RequestRefused, ServerUnreachable
 from upres.client import protocol as protocol_module
 from upres.client.atomic_file import atomic_write
+from upres.client.calls import Call, Pause
 from upres.client.errors import StoreUnreachable
-from upres.client.protocol import MAX_PAUSE, ApiOperations, Call, Pause
+from upres.client.protocol import MAX_PAUSE, ApiOperations
+from upres.client.responses import refused
 from upres.core import api_keys, events
 from upres.core.api import JobAccepted
 from upres.core.schema import Cancelled, Event, Snapshot
@@ -120,10 +122,10 @@ def answers(*planned: "httpx.Response | Exception") -> tuple[list[float], Callab
     Return the list of its pauses in seconds, filled while it runs, and a function that runs it.
     """
     pauses: list[float] = []
-    peer = ApiOperations("http://example.org", None, retries=4)
+    peer = ApiOperations("http://example.org", None, retries=4, timeout=45, verify=True)
 
     def run() -> httpx.Response:
-        steps = peer._ask(Call("GET", "http://example.org/"))
+        steps = peer._ask(Call("GET", "http://example.org/"), 200)
         plan = iter(planned)
         try:
             step = next(steps)
@@ -182,11 +184,11 @@ def test_server_unreachable_is_raised_after_four_retries() -> None:
 def test_proxy_error_is_request_refused_and_store_error_store_unreachable() -> None:
     request = httpx.Request("POST", "http://example.org/v1/jobs?token=x")
     html = httpx.Response(413, html="<h1>too large</h1>", request=request)
-    received = protocol_module.refused(Call("POST", "http://example.org/"), html)
+    received = refused(Call("POST", "http://example.org/"), html)
     assert isinstance(received, RequestRefused)
     assert not received.retryable
     assert "token" not in str(received)
-    gone = protocol_module.refused(Call("GET", "http://store/", to_store=True), httpx.Response(404, request=request))
+    gone = refused(Call("GET", "http://store/", to_store=True), httpx.Response(404, request=request))
     assert isinstance(gone, StoreUnreachable)
 
 
@@ -212,7 +214,7 @@ def test_a_download_is_retried_after_connection_errors(
 
 def test_a_download_that_breaks_in_the_middle_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("upres.client.sdk.time.sleep", lambda seconds: None)
-    file, requests = b"image" * 100_000, []
+    file, requests = b"\x89PNG\r\n" * 100_000, []
 
     def breaking(handler: BaseHTTPRequestHandler) -> None:
         """Send the first half and close the connection; answer the second request completely."""

@@ -166,7 +166,16 @@ def test_sse_decoder_follows_the_specification() -> None:
         ": comment", "retry: 10", "id: 1", "data: a", "", "data:b", "data: c", "", "event: x", "", "id: 2", "data:  d",
         "", "data: cut off",
     ]  # fmt: skip
-    assert list(sse.decode(lines)) == [("1", "a"), ("1", "b\nc"), ("2", " d")]
+    expected = [("1", "a"), ("1", "b\nc"), ("2", " d")]
+    for end in ("\n", "\r\n", "\r"):
+        stream = end.join(lines).encode()
+        assert list(sse.decode([stream])) == expected
+        assert list(sse.decode(stream[index : index + 1] for index in range(len(stream)))) == expected
+
+
+def test_sse_decoder_divides_lines_at_line_ends_only() -> None:
+    text = "a\x85b\u2028c\u2029d\x0b\x0c\x1ce"
+    assert list(sse.decode([f"id: 1\ndata: {text}\n\n".encode()])) == [("1", text)]
 
 
 def test_follower_gets_deadline_exceeded_even_without_a_worker(

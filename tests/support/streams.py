@@ -15,4 +15,4 @@ def follow(local: Local, job_id: str, last: str | None = None, query: str = "") 
 
 def frames(response: requests.Response) -> Iterator[sse.ServerSentEvent]:
     assert response.headers["Content-Type"].startswith("text/event-stream")
-    return sse.decode(line.decode() for line in response.iter_lines())
+    return sse.decode(response.iter_content(None))

@@ -98,7 +98,7 @@ def test_a_client_that_was_closed_before_a_fork_stays_closed(connections: Connec
 
 
 def test_a_client_and_its_results_can_be_pickled(connections: Connections) -> None:
-    with Client(connections.url, "a key") as client:
+    with Client(connections.url, "a-key") as client:
         copy = pickle.loads(pickle.dumps(Upscaled(client, "0" * 32, RESULT)))
         assert (copy.job_id, copy.result, copy.client.url) == ("0" * 32, RESULT, client.url)
         ask(client)
