@@ -276,6 +276,7 @@ function unreadable() {
 /** PUT a file. Only XMLHttpRequest reports the progress of an upload. */
 function put(url, blob, onUpload, signal) {
   return new Promise((resolve, reject) => {
+    signal?.throwIfAborted(); // between two requests nothing else notices it
     const request = new XMLHttpRequest();
     const fail = () => reject(new UpresError("The upload broke off. Check the connection and try again."));
     request.open("PUT", url);
@@ -290,6 +291,7 @@ function put(url, blob, onUpload, signal) {
 
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
     const stop = () => (clearTimeout(timer), reject(signal.reason));
     const timer = setTimeout(() => (signal?.removeEventListener("abort", stop), resolve()), milliseconds);
     signal?.addEventListener("abort", stop, { once: true });

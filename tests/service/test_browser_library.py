@@ -57,3 +57,33 @@ def test_a_page_from_another_origin_can_use_the_library(visit: Visit, local: Loc
     assert (received["thrown"], received["nothing"], received["given"]) == ("mine", "unreadable", "AbortError")
     assert received["linked"] == "image/png"
     visit.wrong = [text for text in visit.wrong if "status of 4" not in text]
+
+
+ABORTED = """async (url) => {
+  const { Upres } = await import(`${url}/web/upres.js`);
+  const sent = [];
+  const open = XMLHttpRequest.prototype.open;
+  XMLHttpRequest.prototype.open = function (...given) { sent.push(given[0]); return open.apply(this, given); };
+  const outcome = async (status, answer, image) => {
+    const controller = new AbortController();
+    window.fetch = async () => {
+      controller.abort(); // after the answer has come, and before it is read
+      return new Response(JSON.stringify(answer), { status });
+    };
+    const begin = performance.now();
+    const submitted = new Upres().submit(image, { factor: 2, signal: controller.signal });
+    const error = await submitted.catch((error) => error.name);
+    return [error, performance.now() - begin < 400];
+  };
+  const link = { image_key: "k", upload_url: `${url}/put` };
+  const upload = await outcome(201, link, new Blob([new Uint8Array(4_000_001)]));
+  const retry = await outcome(503, {}, new Blob([new Uint8Array(5)]));
+  return { upload, retry, sent };
+}"""
+
+
+def test_an_abort_between_two_requests_stops_the_upload_and_the_pause(visit: Visit, local: Local) -> None:
+    """As in React's StrictMode: an effect is cleaned up while the first request is on its way."""
+    visit.page.goto(local.url)
+    received = visit.page.evaluate(ABORTED, local.url)
+    assert received == {"upload": ["AbortError", True], "retry": ["AbortError", True], "sent": []}
