@@ -100,7 +100,7 @@ class Slot(threading.Thread):
         self._pop_connection = connect_with_timeout(settings, REDIS_TIMEOUT_SECONDS)
         self._connection = connect(settings)
         self._in_flight = in_flight
-        self._context = context
+        self._worker_context = context
 
     def run(self) -> None:
         """Take jobs and run them. Errors of Redis are logged and retried with backoff."""
@@ -135,7 +135,7 @@ class Slot(threading.Thread):
             if lease.seconds_left <= 0:
                 leases.expire(self._connection, lease.job_id)
             else:
-                pipeline.run(self._context, read_message(lease.job_id, lease.record), lease)
+                pipeline.run(self._worker_context, read_message(lease.job_id, lease.record), lease)
         except JobRefused as error:
             JobLog(log, lease.job_id).error("%s", error)
             publish_failure(self._connection, lease, error, dead=True)
