@@ -18,12 +18,11 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from upres.client.atomic_file import MayReplace, always, atomic_write
-from upres.client.calls import NO_DEADLINE, PIECE_BYTES, Answer, Call, Deadline, OnBytes, Pause, Steps
+from upres.client.calls import CANCEL_SECONDS, NO_DEADLINE, PIECE_BYTES, Answer, Call, Deadline, OnBytes, Pause, Steps
 from upres.client.environment import Verify, setup_error
 from upres.client.following import EventFollower, result_of
 from upres.client.protocol import ApiOperations, EstimateOptions, Image, JobOptions, Which, noop
 from upres.client.responses import NO_ANSWER, ImageCheck, unreachable
-from upres.client.sdk import CANCEL_SECONDS
 from upres.core.api import Estimate, JobAccepted
 from upres.core.errors import UpresError
 from upres.core.schema import Event, Result, Snapshot
@@ -260,8 +259,7 @@ class AsyncClient:
     def _request(self, call: Call, deadline: Deadline) -> httpx.Request:
         content = call.content.pieces_async(deadline) if call.content else None
         request = self._http.build_request(call.method, call.url, content=content, **self._api.parts(call))
-        limits = request.extensions["timeout"]
-        request.extensions["timeout"] = {name: deadline.limit(seconds) for name, seconds in limits.items()}
+        request.extensions["timeout"] = deadline.limit_all(request.extensions["timeout"])
         return request
 
     @asynccontextmanager

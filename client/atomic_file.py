@@ -27,6 +27,9 @@ NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, err
 NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EBADF}
 """Error numbers of fsync() on file systems that do not have it, or not for folders."""
 
+OPEN_FILES = {("dev", "stdout"), ("dev", "stderr"), ("dev", "fd")}
+"""The first two parts of paths that name files that are open in this process."""
+
 MayReplace = Callable[[os.stat_result], bool]
 """Called with the file that has the name already; returns whether it may be replaced."""
 
@@ -89,8 +92,9 @@ def _is_written_into(path: Path) -> bool:
         return False
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    # A file below /dev or /proc is one that is open, such as /dev/stdout: its name must not get another file.
-    return not stat.S_ISREG(mode) or path.absolute().parts[1:2] in (("dev",), ("proc",))
+    # /dev/stdout and the like are files that are open: their names must not get other files.
+    parts = path.absolute().parts
+    return not stat.S_ISREG(mode) or parts[1:2] == ("proc",) or parts[1:3] in OPEN_FILES
 
 
 @contextmanager

@@ -75,6 +75,10 @@ class Deadline:
             raise JobTimeout(f"{self._job} has not ended in time; if it was accepted, it goes on.")
         return left
 
+    def limit_all(self, seconds: Mapping[str, float]) -> dict[str, float]:
+        """The timeouts of a request of httpx, each limited. Raises JobTimeout."""
+        return {name: self.limit(value) for name, value in seconds.items()}
+
     def limit(self, seconds: float) -> float:
         """The seconds, but at most those left. Raises JobTimeout."""
         left = self.left
@@ -82,3 +86,5 @@ class Deadline:
 
 
 NO_DEADLINE = Deadline(None)
+CANCEL_SECONDS = 5
+"""Seconds for the cancellation of a job when its caller gives up."""

@@ -34,8 +34,8 @@ Examples:
 
 \b
 The folder of --out contains a manifest (.upres.db) of finished images.
-After Ctrl-C, a crash, or when more images were added, run the same command
-again: it skips the finished images and continues.
+After Ctrl-C, a crash or a power failure, or when images were added, run the
+same command again: it skips the finished images and continues.
 
 \b
 Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage

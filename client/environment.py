@@ -22,7 +22,7 @@ Verify = str | bool | ssl.SSLContext
 
 def server_url(given: str | None) -> str:
     """The address of the server, by default that in UPRES_URL, without a slash at the end. Raises ClientSetupError."""
-    name = "The address of the server" if given else "UPRES_URL"
+    name = "UPRES_URL" if given in (None, "", os.environ.get("UPRES_URL")) else "The address of the server"
     text = (given or os.environ.get("UPRES_URL") or DEFAULT_URL).strip()
     url = text if "://" in text else f"http://{text}"
     try:
@@ -42,7 +42,7 @@ def api_key(given: str | None) -> str | None:
     """The API key, by default that in UPRES_API_KEY; None without one. Raises ClientSetupError."""
     key = (given or os.environ.get("UPRES_API_KEY") or "").strip()
     if wrong := sorted(set(key) - KEY_CHARACTERS):
-        name = "The API key" if given else "UPRES_API_KEY"
+        name = "UPRES_API_KEY" if given in (None, "", os.environ.get("UPRES_API_KEY")) else "The API key"
         shown = ", ".join(repr(one) for one in wrong[:3])
         raise ClientSetupError(f"{name} contains {shown}, which no key has; copy it again, without quotes.")
     return key or None
@@ -51,7 +51,9 @@ def api_key(given: str | None) -> str | None:
 def ssl_context(verify: Verify) -> ssl.SSLContext | bool:
     """The SSL context for `verify`. Raises ClientSetupError."""
     if not isinstance(verify, str):
-        _check_certificate_variables()
+        path = os.environ.get("SSL_CERT_FILE")
+        if verify is True and path and not os.path.exists(path):
+            raise ClientSetupError(f"SSL_CERT_FILE names {path}, which does not exist.")
         return verify
     try:
         return ssl.create_default_context(cafile=verify)
@@ -93,13 +95,6 @@ def proxy_of(url: httpx.URL) -> str | None:
 
 
 _EAI_NODATA = getattr(socket, "EAI_NODATA", socket.EAI_NONAME)
-
-
-def _check_certificate_variables() -> None:
-    """Raise ClientSetupError when SSL_CERT_FILE or SSL_CERT_DIR names what is not there; OpenSSL ignores that."""
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        if (path := os.environ.get(name)) and not os.path.exists(path):
-            raise ClientSetupError(f"{name} names {path}, which does not exist.")
 
 
 def _proxy_variables() -> list[str]:

@@ -9,8 +9,7 @@ import re
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -109,7 +108,8 @@ class Ledger:
     def claim(self, output: Path, source: str) -> str | None:
         """Reserve an output path for a source until the command ends; None when reserved now, else the claimant."""
         place = self._place(output)
-        with self._lock, self._transaction():
+        with self._lock, self._database:
+            self._database.execute("BEGIN IMMEDIATE")
             row = self._database.execute("SELECT source FROM claims WHERE output = ?", (place,)).fetchone()
             if row is None:
                 self._database.execute(
@@ -170,14 +170,6 @@ class Ledger:
             for folder in {(self._folder / os.fsdecode(output)).parent for (output,) in claimed}:
                 delete_abandoned(folder)
             self._database.execute("DELETE FROM claims WHERE run = ?", (run,))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        finally:
-            self._database.execute("COMMIT")
 
     def _place(self, output: Path) -> bytes:
         """The path relative to the folder, so that records stay valid when the folder is moved or renamed."""

@@ -3,6 +3,7 @@
 import errno
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 from upres.client.atomic_file import MayReplace
 from upres.client.errors import OutputTaken, OutputUnwritable
-from upres.client.ledger import Ledger
+from upres.client.ledger import Identity, Ledger
 from upres.client.sources import Source
 from upres.core.formats import EXTENSIONS
 from upres.core.schema import OutputFormat, Result
@@ -46,8 +47,8 @@ class Reservation(NamedTuple):
     """An output path that is reserved for a source in this run."""
 
     path: Path
-    source: str
-    """The real path or URL of the source."""
+    identity: Identity
+    """The identity of the source before it was read: a photo that changes while its job runs is made again later."""
     existing: FileId | None
     """The file that had the path when it was reserved, and may be replaced; None when there was none."""
     repeated: bool = False
@@ -63,13 +64,11 @@ class OutputPaths:
 
     def finished(self, source: Source) -> Path | None:
         """The result of an earlier run, if it is still valid. Raises OSError when the source cannot be read."""
-        identity = source.identity
-        with _disk_errors(self._out):
-            return None if self._force else self._ledger.finished(identity, self._key)
+        return self._finished(source.identity)
 
     def reserve(self, source: Source, number: int) -> Reservation:
         """Reserve the likely path of a result. Raises OutputTaken, OutputUnwritable, or OSError for the source."""
-        return self._reserve(source, self._path(source, number, self._likely_extension(source)))
+        return self._reserve(source.identity, self._path(source, number, self._likely_extension(source)))
 
     def release(self, reservation: Reservation) -> None:
         """Give up a path whose image could not be enlarged, so that another source may have it."""
@@ -79,26 +78,39 @@ class OutputPaths:
     def save(self, source: Source, number: int, reserved: Reservation, made: Output) -> Path:
         """Save a result under its path, which is another one than reserved if the format is another than expected.
 
-        It is recorded first, so that other commands know the source of the file once it exists. Raises OutputTaken, or
-        OutputUnwritable when no other result could be saved either.
+        Raises OutputTaken, or OutputUnwritable when no other result could be saved either.
         """
         path = self._path(source, number, EXTENSIONS[made.result.format])
-        if path != reserved.path:
+        if path == reserved.path:
+            return self._write(reserved, made)
+        self.release(reserved)
+        reserved = self._reserve(reserved.identity, path)
+        try:
+            return self._write(reserved, made)
+        except Exception:
             self.release(reserved)
-            reserved = self._reserve(source, path)
+            raise
+
+    def _write(self, reserved: Reservation, made: Output) -> Path:
+        """Write a result. It is recorded first, so that other commands know the source of the file once it exists."""
+        path, identity = reserved.path, reserved.identity
         with _disk_errors(self._out):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._ledger.record(source.identity, self._key, path, None)
+            self._ledger.record(identity, self._key, path, None)
             try:
                 made.save(path, lambda existing: self._may_replace(reserved, existing))
             except FileExistsError:
                 raise OutputTaken(f"{path} was written by another program in the meantime; it is kept.") from None
             self._ledger.wrote(path)
-            self._ledger.record(source.identity, self._key, path, path.stat().st_size)
+            self._ledger.record(identity, self._key, path, path.stat().st_size)
         return path
 
-    def _reserve(self, source: Source, path: Path) -> Reservation:
-        real = source.identity[0]
+    def _finished(self, identity: Identity) -> Path | None:
+        with _disk_errors(self._out):
+            return None if self._force else self._ledger.finished(identity, self._key)
+
+    def _reserve(self, identity: Identity, path: Path) -> Reservation:
+        real = identity[0]
         if os.path.realpath(path) == real:
             raise OutputTaken(f"{path} is the photo itself; choose another --name or --out.")
         with _disk_errors(self._out):
@@ -112,8 +124,8 @@ class OutputPaths:
                 except OutputTaken:
                     self._ledger.release(path)
                     raise
-            repeated = other is not None or bool(existing and self.finished(source))
-        return Reservation(path, real, existing, repeated)
+            repeated = other is not None or bool(existing and self._finished(identity))
+        return Reservation(path, identity, existing, repeated)
 
     def _check_owner(self, path: Path, real: str) -> None:
         """Raise OutputTaken unless the existing file is the result of this source, or of one that is gone."""
@@ -130,7 +142,7 @@ class OutputPaths:
         distinguish upper and lower case, two names may be one file.
         """
         if (writer := self._ledger.writer_of(existing)) is not None:
-            return writer == reserved.source
+            return writer == reserved.identity[0]
         return self._force or _id(existing) == reserved.existing
 
     def _path(self, source: Source, number: int, extension: str) -> Path:
@@ -163,14 +175,12 @@ def check_pattern(pattern: str) -> None:
 
 def check_folder(folder: Path) -> None:
     """Check that files can be written to a folder, which is made if it is missing. Raises OutputUnwritable."""
-    probe = folder / f".upres-{os.getpid()}.part"
-    with _disk_errors(folder):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"x")
-            probe.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputUnwritable(f"{folder}: {error.strerror or error}.") from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        raise OutputUnwritable(f"{folder}: {error.strerror or error}.") from error
 
 
 @contextmanager
@@ -179,10 +189,8 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        denied = error.errno in (errno.EACCES, errno.EPERM)
-        if error.errno in DISK_ERRORS and not (
-            denied and os.access(folder, os.W_OK)
-        ):  # else only a subfolder is closed
+        only_a_subfolder = error.errno in (errno.EACCES, errno.EPERM) and os.access(folder, os.W_OK)
+        if error.errno in DISK_ERRORS and not only_a_subfolder:
             raise OutputUnwritable(f"Nothing more can be saved in {folder}: {DISK_ERRORS[error.errno]}.") from error
         raise
     except sqlite3.Error as error:

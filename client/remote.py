@@ -21,7 +21,7 @@ LATE_SECONDS = 4
 
 
 class Remote:
-    """Jobs on a server with the same factor and options. `hasty` is a client with short timeouts, for cancelling."""
+    """Jobs on a server with the same factor and options. `cancel_client` has short timeouts."""
 
     def __init__(self, client: Client, cancel_client: Client, factor: int, options: JobOptions) -> None:
         self._client, self._cancel_client, self._factor, self._options = client, cancel_client, factor, options

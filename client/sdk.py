@@ -7,9 +7,7 @@ with Client("http://127.0.0.1:8000") as client:
 """
 
 import os
-import sys
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
@@ -19,7 +17,7 @@ from typing import NamedTuple, Self, Unpack, overload
 import httpx
 
 from upres.client.atomic_file import MayReplace, always, atomic_write
-from upres.client.calls import NO_DEADLINE, PIECE_BYTES, Answer, Call, Deadline, OnBytes, Pause, Steps
+from upres.client.calls import CANCEL_SECONDS, NO_DEADLINE, PIECE_BYTES, Answer, Call, Deadline, OnBytes, Pause, Steps
 from upres.client.environment import Verify, setup_error
 from upres.client.following import EventFollower, result_of
 from upres.client.protocol import ApiOperations, EstimateOptions, Image, JobOptions, Which, noop
@@ -43,23 +41,6 @@ class Upscaled(NamedTuple):
     def save(self, path: str | PathLike[str], which: Which = "result") -> Path:
         """Write that image file to a path; returns the path. See Client.save."""
         return self.client.save(self.job_id, path, which)
-
-
-CANCEL_SECONDS = 5
-"""Timeout in seconds of the cancellation when a caller gives up."""
-
-_clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
-
-
-def _reconnect_after_fork() -> None:
-    """Give all clients of a forked process new connections: on a shared one it would read its parent's responses."""
-    for client in list(_clients):
-        if not client._http.is_closed:
-            client._connect()
-
-
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_reconnect_after_fork)
 
 
 class Client:
@@ -92,13 +73,19 @@ class Client:
     def _connect(self) -> None:
         options = self._api.connection_options()
         try:
-            self._http = httpx.Client(**options)
+            self._connections, self._pid = httpx.Client(**options), os.getpid()
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             raise setup_error(error) from error
-        _clients.add(self)
+
+    @property
+    def _http(self) -> httpx.Client:
+        """The connections of this process. On its parent's, a forked process would read its parent's responses."""
+        if self._pid != os.getpid() and not self._connections.is_closed:
+            self._connect()
+        return self._connections
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "_http"}
+        return {"_api": self._api, "url": self.url}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
@@ -293,8 +280,7 @@ class Client:
     def _request(self, call: Call, deadline: Deadline) -> httpx.Request:
         content = call.content.pieces(deadline) if call.content else None
         request = self._http.build_request(call.method, call.url, content=content, **self._api.parts(call))
-        limits = request.extensions["timeout"]
-        request.extensions["timeout"] = {name: deadline.limit(seconds) for name, seconds in limits.items()}
+        request.extensions["timeout"] = deadline.limit_all(request.extensions["timeout"])
         return request
 
     @contextmanager

@@ -75,8 +75,7 @@ def _expand_one(name: str, common: str, without: str | None) -> Iterator[Source]
     if "://" in name:
         yield Source(name)
     elif os.path.isdir(name):
-        real = os.path.realpath(name)
-        yield from _Walk(without if without != real else None).folder(name, Path())
+        yield from _Walk(name, without).folder(name, Path())
     elif is_many(name):
         yield from _matching(name, without)
     else:
@@ -99,10 +98,10 @@ def _below(name: str, common: str) -> Path:
 
 
 class _Walk:
-    """Goes through folders, each of them once, however many links lead to it; skips the folder `without`."""
+    """Goes through a folder and those in it, each once, however many links lead to it; skips the folder `without`."""
 
-    def __init__(self, without: str | None) -> None:
-        self._seen = {without}
+    def __init__(self, root: str, without: str | None) -> None:
+        self._seen = {os.path.realpath(root), without}
 
     def enter(self, folder: str) -> bool:
         """Whether a folder is visited for the first time, under whatever name."""
@@ -113,7 +112,6 @@ class _Walk:
 
     def folder(self, folder: str, below: Path) -> Iterator[Source]:
         """Yield images in a folder, then those in its subfolders, linked ones last, by name; skips hidden files."""
-        self.enter(folder)
         try:
             with os.scandir(folder) as entries:
                 found = sorted(entry.name for entry in entries if not entry.name.startswith("."))
@@ -169,7 +167,7 @@ def _matches(folder: Path, parts: tuple[str, ...], seen: set[tuple[str, int]]) -
 
 
 def _names(folder: Path, pattern: str = "") -> list[str]:
-    """The names in a folder, sorted; hidden ones only for a pattern that begins with a dot. None without permission."""
+    """The sorted names in a folder, none if it cannot be read; hidden ones only for a pattern with a dot in front."""
     with suppress(OSError):
         return sorted(name for name in os.listdir(folder) if pattern.startswith(".") or not name.startswith("."))
     return []

@@ -5,8 +5,8 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036 (this is the check itself)
     sys.exit("upres needs Python 3.11 or newer, and this one is older. Name a newer one: make PYTHON=python3.13")
 try:
-    import ensurepip  # noqa: F401
-    import venv  # noqa: F401
+    __import__("ensurepip")
+    __import__("venv")
 except ImportError:
     version = ".".join(map(str, sys.version_info[:2]))
     sys.exit("This Python has no module venv. On Debian and Ubuntu: sudo apt-get install python" + version + "-venv")

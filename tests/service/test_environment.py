@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import pickle
+import re
 import socket
 import ssl
 import subprocess
@@ -18,6 +19,7 @@ from tests.support.command import upres
 from tests.support.paths import SAMPLES
 from tests.support.servers import body, http_server
 from upres.client import AsyncClient, Client, JobTimeout, ServerUnreachable
+from upres.client.calls import Call
 from upres.client.errors import ClientSetupError
 from upres.client.protocol import INLINE_BYTES
 from upres.core.schema import Progress
@@ -67,6 +69,7 @@ def test_a_wrong_variable_is_named_at_once(
     done = upres(None, "a.png")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+    assert re.match(says, done.stderr)
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -176,7 +179,8 @@ def test_a_wait_is_shorter_than_the_response_timeout(local: Local) -> None:
     client = Client(local.url, timeout=5, retries=0)
     steps = client._api.submit(b"image", 2, {}, None, 25, lambda sent, total: None)
     call = next(steps)
-    assert call.headers["Prefer"] == "wait=4"  # type: ignore[union-attr]
+    assert isinstance(call, Call)
+    assert call.headers["Prefer"] == "wait=4"
     client.close()
 
 

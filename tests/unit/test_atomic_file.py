@@ -6,8 +6,11 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -65,11 +68,11 @@ def test_a_file_that_appears_during_the_write_is_kept(
     assert names(tmp_path) == ["a"]
 
 
-def refuse(number: int) -> "type[os.stat_result]":
+def refuse(number: int) -> Callable[..., None]:
     def call(*arguments: object, **options: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    return call  # type: ignore[return-value]
+    return call
 
 
 def test_of_many_writers_of_one_name_exactly_one_succeeds(tmp_path: Path) -> None:
@@ -122,6 +125,15 @@ def test_standard_output_is_written_into_also_when_it_is_a_file(tmp_path: Path) 
         subprocess.run([sys.executable, "-c", f"{code}; f.__exit__(None, None, None)"], stdout=out, check=True)
         assert os.fstat(out.fileno()).st_nlink == 1
     assert (tmp_path / "out").read_bytes() == b"x"
+
+
+def test_a_file_in_shared_memory_is_written_as_any_other() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder, "a")
+        path.write_bytes(b"foreign")
+        with pytest.raises(FileExistsError):
+            write(path, may_replace=never)
+        assert path.read_bytes() == b"foreign"
 
 
 def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
@@ -178,10 +190,10 @@ def test_a_hidden_file_that_is_deleted_before_it_is_locked_is_made_again(
 ) -> None:
     real_lock, first = file_lock.lock, [True]
 
-    def lock(file: object) -> bool:
+    def lock(file: IO[bytes]) -> bool:
         if first.pop() if first else False:
             assert all(map(delete_if_unused, tmp_path.glob(".upres-*.part")))
-        return real_lock(file)  # type: ignore[arg-type]
+        return real_lock(file)
 
     monkeypatch.setattr(atomic_file, "lock", lock)
     write(tmp_path / "a")

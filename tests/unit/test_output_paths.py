@@ -39,6 +39,13 @@ def save(paths: OutputPaths, source: Source, made: Output | None = None) -> Path
     return paths.save(source, 1, paths.reserve(source, 1), made or enlarged())
 
 
+def raising(error: Exception) -> Callable[..., None]:
+    def call(*arguments: object) -> None:
+        raise error
+
+    return call
+
+
 def paths_of(ledger: Ledger, out: Path, name: str = NAME, force: bool = False) -> OutputPaths:
     return OutputPaths(ledger, out, name, OPTIONS, force)
 
@@ -72,6 +79,32 @@ def test_a_result_that_another_program_replaces_while_the_job_runs_is_kept(tmp_p
     with Ledger(out) as ledger, pytest.raises(OutputTaken):
         save(paths_of(ledger, out), source, enlarged(lambda path: path.write_bytes(b"retouched")))
     assert (out / "a_x4.png").read_bytes() == b"retouched"
+
+
+def test_a_photo_that_changes_while_its_job_runs_is_enlarged_again(tmp_path: Path, out: Path) -> None:
+    class Changing(Fake):
+        def enlarge(self, image: str, callbacks: Callbacks) -> Output:
+            made = super().enlarge(image, callbacks)
+            Path(image).write_bytes(b"another image")
+            return made
+
+    sources = files(tmp_path / "in", "a.png")
+    for expected in ("enlarged", "enlarged", "skipped"):
+        with Ledger(out) as ledger:
+            batch = Batch(Changing() if not list(out.glob("*.png")) else Fake(), paths_of(ledger, out), Log())
+            batch.run(sources, 1)
+        assert batch.counts == {expected: 1}
+
+
+def test_a_result_of_another_format_that_cannot_be_saved_holds_no_claim(tmp_path: Path, out: Path) -> None:
+    one, two = [*files(tmp_path / "a", "1.tif"), *files(tmp_path / "b", "1.jpg")]
+    with Ledger(out) as ledger:
+        paths = OutputPaths(ledger, out, NAME, {**OPTIONS, "output_format": "auto"}, force=False)
+        jpeg = Output(RESULT.model_copy(update={"format": "jpeg"}), raising(ValueError("broken off")))
+        with pytest.raises(ValueError, match="broken off"):
+            paths.save(one, 1, paths.reserve(one, 1), jpeg)
+        assert paths.reserve(two, 2).path == out / "1_x4.jpg"
+        assert not paths.reserve(two, 2).path.exists()
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -178,23 +211,18 @@ def test_a_full_or_read_only_disk_ends_the_batch_and_cancels_running_jobs(
     assert log.outcomes == []
 
 
-def test_a_ledger_that_cannot_be_written_ends_the_batch(tmp_path: Path, out: Path) -> None:
+def test_a_ledger_that_cannot_be_written_ends_the_batch(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sources = files(tmp_path / "in", "a.png", "b.png")
     with Ledger(out) as ledger:
         full = sqlite3.OperationalError("database or disk is full")
-        ledger.claim = raising(full)  # type: ignore[method-assign]
+        monkeypatch.setattr(ledger, "claim", raising(full))
         fake = Fake()
         batch = Batch(fake, paths_of(ledger, out), Log())
         batch.run(sources, 1)
     assert fake.seen == []
     assert "database or disk is full" in str(batch.lost)
-
-
-def raising(error: Exception) -> Callable[..., None]:
-    def call(*arguments: object) -> None:
-        raise error
-
-    return call
 
 
 def test_an_output_folder_that_cannot_be_written_is_named_before_the_first_job(tmp_path: Path) -> None:
