@@ -77,7 +77,7 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
 @click.option(
     "--cacert",
     type=click.Path(exists=True, dir_okay=False),
-    help="File of CA certificates that the server's is checked with.",
+    help="CA certificates (PEM file) to trust instead of the system's.",
 )
 @click.version_option(__version__, prog_name="upres")
 @click.pass_obj

@@ -70,7 +70,8 @@ class Ledger:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = (folder or Path()).resolve()
+        self._given = folder or Path()
+        self._folder = self._given.resolve()
         self._lock = threading.Lock()
         self._run = uuid.uuid4().hex[:12]
         place = self._folder / NAME if folder else ":memory:"
@@ -99,7 +100,7 @@ class Ledger:
             "SELECT output, size FROM results WHERE source = ? AND options = ? AND bytes = ? AND mtime_ns = ? AND done"
         )
         row = self._first(query, os.fsencode(source), options, size, mtime_ns)
-        path = self._folder / os.fsdecode(row[0]) if row else None
+        path = self._given / os.fsdecode(row[0]) if row else None  # as the user wrote the folder
         with suppress(OSError):
             if row and path and path.stat().st_size == row[1]:
                 return path

@@ -157,6 +157,13 @@ def test_a_folder_as_input_requires_the_out_option(folder: Path) -> None:
     assert "give --out DIR" in wrong.stderr
 
 
+def test_skipped_results_are_named_as_when_they_were_made(local: Local, folder: Path, tmp_path: Path) -> None:
+    made, skipped = (upres(local, "in", "--factor", 2, "--out", "big", cwd=tmp_path) for _ in range(2))
+    assert "3 skipped" in skipped.stderr
+    assert set(skipped.stdout.splitlines()) == set(made.stdout.splitlines())
+    assert "big/a_x2.png" in skipped.stdout
+
+
 def test_two_commands_at_once_lose_no_result(local: Local, tmp_path: Path, photo: Image.Image) -> None:
     """Twelve names are in both folders; each result is one command's, and the other command reports its failure."""
     environment = {**os.environ, "UPRES_URL": local.url}
