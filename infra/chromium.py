@@ -14,7 +14,7 @@ def launch_options() -> dict[str, Any]:
     """Arguments of Playwright's `launch`. Raises FileNotFoundError where there is no Chromium."""
     bundled = BUNDLED / "chromium"
     if bundled.exists():
-        libraries = {"LD_LIBRARY_PATH": str(BUNDLED / "lib"), "FONTCONFIG_PATH": str(BUNDLED)}
+        libraries = {"LD_LIBRARY_PATH": str(BUNDLED / "lib"), "FONTCONFIG_FILE": str(BUNDLED / "own-fonts.conf")}
         return {"executable_path": str(bundled), "args": OPTIONS, "env": {**os.environ, **libraries}}
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if not program:
