@@ -2,6 +2,6 @@
 
 import { copyFileSync } from "node:fs";
 
-for (const path of ["../web/upres.js", "../../LICENSE"]) {
+for (const path of ["../web/upres.js", "../web/requests.js", "../../LICENSE"]) {
   copyFileSync(new URL(path, import.meta.url), new URL(path.split("/").pop(), import.meta.url));
 }

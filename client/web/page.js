@@ -1,10 +1,8 @@
-/** The page: takes images by file dialog, drop, paste or URL, and remembers unfinished jobs. */
+/** The page: takes images by file dialog, drop, paste or URL, and remembers its jobs. */
 
 import { Card } from "./card.js";
+import { storeJobs, storedJobs } from "./stored_jobs.js";
 import { Upres } from "./upres.js";
-
-const KEPT = "upres.jobs";
-const MOST_KEPT = 12;
 
 const upres = new Upres(location.origin);
 const form = document.querySelector("#new");
@@ -12,6 +10,7 @@ const files = document.querySelector("#files");
 const trouble = document.querySelector("#trouble");
 const cards = [];
 const gone = new Set();
+let stored = true;
 
 function add(entry) {
   const hooks = {
@@ -84,21 +83,7 @@ function useKey() {
 function keep() {
   const mine = cards.filter((card) => card.entry.job).map(({ entry: { file, ...rest } }) => rest);
   const known = new Set([...gone, ...mine.map((entry) => entry.job.job_id)]);
-  const all = [...kept().filter((entry) => !known.has(entry.job.job_id)), ...mine];
-  const ended = all.filter((entry) => entry.ended).slice(-MOST_KEPT);
-  try {
-    localStorage.setItem(KEPT, JSON.stringify(all.filter((entry) => !entry.ended || ended.includes(entry))));
-  } catch { // the storage is full or forbidden: a reload loses the jobs
-    localStorage.removeItem(KEPT);
-  }
-}
-
-function kept() {
-  try {
-    return JSON.parse(localStorage.getItem(KEPT)).filter((entry) => entry.job.events_url);
-  } catch {
-    return [];
-  }
+  stored = storeJobs([...storedJobs().filter((entry) => !known.has(entry.job.job_id)), ...mine]);
 }
 
 async function listModels() {
@@ -151,9 +136,9 @@ document.addEventListener("drop", ({ dataTransfer }) => {
   if (links.length && !dataTransfer.files.length) submit(links);
   else submitAll(dataTransfer.files);
 });
-addEventListener("beforeunload", (event) => { // files that are not uploaded yet would be lost
-  if (cards.some((card) => card.sending)) event.preventDefault();
+addEventListener("beforeunload", (event) => { // what is not uploaded, or cannot be stored, would be lost
+  if (cards.some((card) => card.sending || !(stored || card.entry.ended))) event.preventDefault();
 });
 
-kept().map(add).forEach((card) => card.run());
+storedJobs().map(add).forEach((card) => card.run());
 listModels();

@@ -1,5 +1,5 @@
 /**
- * upres in the browser: one module, no dependencies, for any page (docs/web.md).
+ * upres in the browser, for any page, without dependencies (docs/web.md).
  *
  *   import { Upres } from "https://upres.example.org/web/upres.js";
  *   const upres = new Upres();                       // the server that this file came from
@@ -8,23 +8,19 @@
  *   image.src = result.sr_image_url;
  *
  * A job is a JSON object: keep it in localStorage, and `subscribe` continues after a reload. Methods reject with an
- * UpresError, which has the server's stable `code` and a message for users.
+ * UpresError, which has the server's stable `code` and a message for users. In workers and in Node.js 20 it works too;
+ * where there is no EventSource, jobs are polled.
  */
+
+import { fromJson, pause, put, request, RETRY_MS, strange, UpresError } from "./requests.js";
+
+export { UpresError };
 
 const INLINE_BYTES = 4_000_000; // Lambda accepts bodies of up to 6 MB, and base64 makes a file a third larger
 const STREAMS = 3; // with HTTP/1.1 a browser opens six connections to a host, for all tabs; other jobs are polled
 const POLL_MS = 2000;
-const MAX_WAIT_MS = 60_000;
-const RETRY_MS = [500, 1000, 2000, 4000, 8000];
-const RETRY_STATUSES = new Set([429, 502, 503, 504]);
+const STEADY_MS = 10_000; // a stream that lasted so long was no error of the server
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
-
-export class UpresError extends Error {
-  constructor(message, { code = "server_unreachable", status = 0, retryable = true } = {}) {
-    super(message);
-    Object.assign(this, { name: "UpresError", code, status, retryable });
-  }
-}
 
 export class Upres {
   #base;
@@ -32,7 +28,8 @@ export class Upres {
 
   /** `base`: URL of the server, by default the one that served this file. `key`: an API key, if it needs one. */
   constructor(base = ownServer(), { key = "" } = {}) {
-    this.#base = base.replace(/\/+$/, "");
+    if (!/^(https?:\/\/[^/]|\/|$)/.test(base)) throw new TypeError(`"${base}" is not the address of a server: begin it with https://`);
+    this.#base = String(base).replace(/\/+$/, "");
     this.key = key;
   }
 
@@ -51,7 +48,7 @@ export class Upres {
     if (webhook) fields.webhook_url = webhook;
     Object.assign(fields, await this.#imageFields(image, options));
     const headers = { "Idempotency-Key": [...crypto.getRandomValues(new Uint32Array(4))].join("-") };
-    return this.#call("POST", "/v1/jobs", { body: fields, headers, onWait, signal });
+    return this.#call("POST", "/v1/jobs", isJob, { body: fields, headers, onWait, signal });
   }
 
   /**
@@ -59,21 +56,24 @@ export class Upres {
    *
    * onEvent(event, id) is called with each event. After a lost connection it reconnects and misses no event;
    * onConnection(true or false) is called at each change. While all streams are in use the job is polled: onEvent is
-   * then called with its state and an empty id. Rejects with the job's error code when it fails or is cancelled, and
+   * then called with its state and an empty id. Without EventSource it is polled to its end. Rejects with the job's error code when it fails or is cancelled, and
    * with what onEvent throws. `signal` closes the stream; the job continues.
    */
   async subscribe(job, onEvent = () => {}, { after = "", onConnection = () => {}, signal } = {}) {
     const seen = { id: after };
     for (let failures = 0, over = false; ; ) {
       signal?.throwIfAborted();
+      const [begin, last] = [Date.now(), seen.id];
       const release = over ? () => {} : await this.#slot(); // an ended job's stream closes at once
       const ended = release
         ? await this.#stream(job, onEvent, onConnection, seen, signal).finally(release)
         : await this.#poll(job, onEvent, signal);
+      if (seen.id !== last || Date.now() - begin > STEADY_MS) failures = 0;
       if (ended === "over") over = true;
       else if (ended === "away") {
         onConnection(false);
-        await pause(RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)], signal);
+        const wait = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];
+        await pause(wait * (0.5 + Math.random()), signal); // not all pages at the same moment
       } else {
         failures = 0;
         if (ended) return resultOf(ended);
@@ -83,17 +83,18 @@ export class Upres {
 
   /** Cancel a job. Returns its state; a job that has ended keeps its state. */
   cancel(job, { signal } = {}) {
-    return this.#call("DELETE", job.status_url, { signal });
+    return this.#call("DELETE", job.status_url, isState, { signal });
   }
 
   /** Return the current state of a job. */
   status(job, { signal } = {}) {
-    return this.#call("GET", this.#readable(job.status_url, job), { signal });
+    return this.#call("GET", this.#readable(job.status_url, job), isState, { signal });
   }
 
   /** Return the finished tiles, without the first `after`, of a running job that was submitted with `preview`. */
   async preview(job, after = 0, { signal } = {}) {
-    return (await this.#call("GET", this.#readable(`${job.status_url}/preview`, job, { after }), { signal })).tiles;
+    const url = this.#readable(`${job.status_url}/preview`, job, { after });
+    return (await this.#call("GET", url, ({ tiles }) => Array.isArray(tiles), { signal })).tiles;
   }
 
   /** Return the URL of a finished job's image ("result", or "original": bicubic), valid until it is deleted. */
@@ -103,22 +104,31 @@ export class Upres {
 
   /** Return the models of the server. */
   async models({ signal } = {}) {
-    return (await this.#call("GET", "/v1/models", { signal })).models;
+    return (await this.#call("GET", "/v1/models", ({ models }) => Array.isArray(models), { signal })).models;
   }
 
   /** Estimate the result for an image of a size: { width, height, upscale_factor, … }. */
   estimate(image, { signal } = {}) {
-    return this.#call("POST", "/v1/estimate", { body: image, signal });
+    return this.#call("POST", "/v1/estimate", ({ width }) => Number.isInteger(width), { body: image, signal });
   }
 
-  /** Take one of the STREAMS slots, which all tabs share. Returns a function that releases it; null if none is free. */
+  /**
+   * Take one of the STREAMS slots. All tabs share them, where the browser has Web Locks and allows them here. Returns a
+   * function that releases it; null if none is free, or no streams can be opened.
+   */
   async #slot() {
+    if (typeof EventSource === "undefined") return null;
     for (let number = 0; number < STREAMS; number++) {
-      const release = navigator.locks ? await lock(`upres.stream.${number}`) : this.#streams.has(number) ? null
-        : (this.#streams.add(number), () => this.#streams.delete(number)); // no locks without https
+      const release = await lock(`upres.stream.${number}`).catch(() => this.#ownSlot(number));
       if (release) return release;
     }
     return null;
+  }
+
+  #ownSlot(number) {
+    if (this.#streams.has(number)) return null;
+    this.#streams.add(number);
+    return () => this.#streams.delete(number);
   }
 
   /** With an API key leave out the job's token, because the key is valid for longer. */
@@ -131,12 +141,12 @@ export class Upres {
     if (!(image instanceof Blob)) throw unreadable();
     const name = image.name ? { image_name: image.name } : {};
     if (image.size <= INLINE_BYTES) return { image_base64: await base64(image), ...name };
-    const link = await this.#call("POST", "/v1/uploads", { body: { bytes: image.size }, signal });
+    const link = await this.#call("POST", "/v1/uploads", isUpload, { body: { bytes: image.size }, signal });
     await put(link.upload_url, image, onUpload, signal);
     return { image_key: link.image_key, ...name };
   }
 
-  /** Open a stream until the job ends. Returns its last event; "away" when the browser does not reconnect. */
+  /** Read a stream until the job ends. Returns its last event; "away" if the connection was lost or refused. */
   async #stream(job, onEvent, onConnection, seen, signal) {
     signal?.throwIfAborted(); // it may have been aborted while this waited for a slot
     const source = new EventSource(readable(job.events_url, job, seen.id ? { last_event_id: seen.id } : {}));
@@ -150,7 +160,8 @@ export class Upres {
       signal?.addEventListener("abort", stop);
       source.onopen = () => onConnection(true);
       source.onmessage = ({ data, lastEventId }) => {
-        const event = JSON.parse(data);
+        const event = fromJson(data);
+        if (typeof event.type !== "string") return end(reject, strange({ status: 200 }));
         seen.id = lastEventId;
         try {
           onEvent(event, lastEventId);
@@ -160,7 +171,7 @@ export class Upres {
         if (ENDED.has(event.type)) end(resolve, event);
       };
       source.onerror = () => {
-        if (source.readyState !== EventSource.CLOSED) return onConnection(false); // the browser reconnects
+        if (source.readyState !== EventSource.CLOSED) return end(resolve, "away"); // its own retries may be too fast
         // The response was no stream: all events were received already, the job is unknown, or the server failed.
         this.status(job, { signal }).then(
           (now) => end(resolve, ENDED.has(now.status) ? now : "away"),
@@ -177,35 +188,15 @@ export class Upres {
       if (!error.retryable) throw error;
     });
     if (!now) return "away";
-    if (ENDED.has(now.status)) return "over"; // a stream sends the events that were missed
-    onEvent({ ...now, type: now.status === "queued" ? "queued" : "progress" }, "");
-    return null;
+    const ended = ENDED.has(now.status);
+    if (ended && typeof EventSource !== "undefined") return "over"; // a stream sends the events that were missed
+    onEvent({ ...now, type: now.status === "running" ? "progress" : now.status }, "");
+    return ended ? now : null;
   }
 
-  async #call(method, path, { body, headers = {}, onWait = () => {}, signal } = {}) {
-    const request = { method, signal, headers: { ...headers } };
-    if (body) Object.assign(request, { body: JSON.stringify(body) });
-    if (body) request.headers["Content-Type"] = "application/json";
-    if (this.key) request.headers.Authorization = `Bearer ${this.key}`;
+  #call(method, path, isExpected, options) {
     const url = path.startsWith("/") ? this.#base + path : path;
-    for (let attempt = 0; ; attempt++) {
-      const last = method === "GET" || attempt === RETRY_MS.length;
-      let response;
-      try {
-        response = await fetch(url, request);
-      } catch (error) {
-        if (signal?.aborted) throw error;
-        if (last) throw new UpresError("The server does not answer. Check the connection and try again.");
-        await pause(RETRY_MS[attempt], signal);
-        continue;
-      }
-      if (response.ok) return response.json().catch(() => { throw strange(response); });
-      const asked = retryAfter(response);
-      if (last || !RETRY_STATUSES.has(response.status) || asked > MAX_WAIT_MS) throw await problem(response);
-      const wait = Math.max(RETRY_MS[attempt], asked);
-      onWait(wait);
-      await pause(wait, signal);
-    }
+    return request(method, url, isExpected, { key: this.key, ...options });
   }
 }
 
@@ -216,11 +207,11 @@ function ownServer() {
   return server;
 }
 
-/** Take a lock that all tabs share. Returns a function that releases it; null if it is taken. */
+/** Take a lock that all tabs share. Returns a function that releases it; null if it is taken. Rejects without locks. */
 function lock(name) {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => { // no locks without https, in Node.js, and in frames of other sites
     const held = (granted) => (granted ? new Promise(resolve) : resolve(null));
-    navigator.locks.request(name, { ifAvailable: true }, held).catch(() => resolve(null)); // not allowed in this frame
+    navigator.locks.request(name, { ifAvailable: true }, held).catch(reject);
   });
 }
 
@@ -233,67 +224,29 @@ function readable(address, job, query = {}) {
   return url.href;
 }
 
+const isJob = ({ events_url, status_url }) => isUrl(events_url) && isUrl(status_url);
+const isState = ({ status }) => typeof status === "string";
+const isUpload = ({ upload_url, image_key }) => isUrl(upload_url) && typeof image_key === "string";
+const isUrl = (text) => /^https?:\/\/[^/]/.test(text);
+
 /** Return the result in a last event or a last state; throw the error if the job has none. */
 function resultOf(ended) {
   if (ended.result) return ended.result;
   const { code, message, retryable } = ended.failure ?? ended;
   if (code) throw new UpresError(message, { code, retryable });
+  if ((ended.status ?? ended.type) !== "cancelled") throw strange({ status: 200 });
   throw new UpresError("The job was cancelled.", { code: "cancelled", retryable: false });
 }
 
-async function problem(response) {
-  const body = await response.json().catch(() => null);
-  const { status } = response;
-  if (body?.code) return new UpresError(body.detail, { code: body.code, status, retryable: body.retryable });
-  return strange(response);
-}
-
-/** The error for a response of a proxy or another server, not of upres. */
-function strange({ status }) {
-  const text = `The server answered ${status}, and not as upres does. Try again later.`;
-  return new UpresError(text, { code: "http_error", status, retryable: RETRY_STATUSES.has(status) });
-}
-
-/** Milliseconds of the Retry-After header (RFC 9110, 10.2.3). */
-function retryAfter(response) {
-  const value = response.headers.get("Retry-After") ?? "";
-  return Number(value) * 1000 || Date.parse(value) - Date.now() || 0;
-}
-
-function base64(blob) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
-    reader.onerror = () => reject(unreadable());
-    reader.readAsDataURL(blob);
-  });
+async function base64(blob) {
+  const bytes = new Uint8Array(await blob.arrayBuffer().catch(() => { throw unreadable(); }));
+  const pieces = [];
+  for (let at = 0; at < bytes.length; at += 32_768) { // as many arguments as every engine allows
+    pieces.push(String.fromCharCode(...bytes.subarray(at, at + 32_768)));
+  }
+  return btoa(pieces.join(""));
 }
 
 function unreadable() {
   return new UpresError("The file cannot be read; choose it again.", { code: "unreadable", retryable: false });
-}
-
-/** PUT a file. Only XMLHttpRequest reports the progress of an upload. */
-function put(url, blob, onUpload, signal) {
-  return new Promise((resolve, reject) => {
-    signal?.throwIfAborted(); // between two requests nothing else notices it
-    const request = new XMLHttpRequest();
-    const fail = () => reject(new UpresError("The upload broke off. Check the connection and try again."));
-    request.open("PUT", url);
-    request.upload.onprogress = ({ loaded, total }) => onUpload(loaded, total);
-    request.onload = () => (request.status < 300 ? resolve() : fail());
-    request.onerror = fail;
-    request.onabort = () => reject(signal.reason);
-    signal?.addEventListener("abort", () => request.abort(), { once: true });
-    request.send(blob);
-  });
-}
-
-function pause(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    signal?.throwIfAborted();
-    const stop = () => (clearTimeout(timer), reject(signal.reason));
-    const timer = setTimeout(() => (signal?.removeEventListener("abort", stop), resolve()), milliseconds);
-    signal?.addEventListener("abort", stop, { once: true });
-  });
 }

@@ -204,3 +204,49 @@ def test_the_page_asks_for_an_api_key_and_then_runs_the_job(
         expect(page.locator(".tiles")).to_have_attribute("data-tiles", re.compile(r"\d+"), timeout=SECONDS * 1000)
         done(page)
     visit.wrong = [text for text in visit.wrong if "401" not in text]
+
+
+STORAGE_BLOCKED = """
+const refuse = () => { throw new DOMException("Access is denied for this document.", "SecurityError"); };
+Object.defineProperty(window, "localStorage", { get: refuse });
+navigator.locks.request = async () => refuse();
+"""
+"""What Chromium does when its user blocks all cookies, or in a frame of another site."""
+
+
+def test_images_are_enlarged_while_the_browser_blocks_storage(visit: Visit, local: Local, draw: Draw) -> None:
+    page = visit.page
+    page.add_init_script(STORAGE_BLOCKED)
+    page.goto(local.url)
+    choose(page, *(draw(f"{number}.png", (60 + number, 50)) for number in range(4)), factor=2)
+    for index in range(4):
+        done(page, index)
+    expect(page.locator(".trouble:visible")).to_have_count(0)
+
+
+STORAGE_NEARLY_FULL = """
+localStorage.setItem("other", "");
+let room = 5 * 2 ** 20;
+for (let step = room / 2; step >= 64; step /= 2) {
+  try { localStorage.setItem("other", "x".repeat(room)); room += step; } catch { room -= step; }
+}
+localStorage.setItem("other", "x".repeat(room - 60_000));
+"""
+"""Fills the storage of the site except for 60,000 characters: enough for nine jobs, but not for their thumbnails."""
+
+
+def test_jobs_are_kept_when_there_is_no_room_for_thumbnails(page: Page, draw: Draw) -> None:
+    page.evaluate(STORAGE_NEARLY_FULL)
+    names = [f"{number}.png" for number in range(9)]
+    choose(page, *(draw(name, (460 + number, 400)) for number, name in enumerate(names)), factor=2)
+    for index in range(9):
+        done(page, index)
+    page.reload()
+    expect(page.locator(".card")).to_have_count(9)
+    assert sorted(page.locator("h2").all_inner_texts()) == names
+    done(page)
+    kept = page.evaluate(
+        "JSON.parse(localStorage.getItem('upres.jobs')).map((entry) => [entry.name, Boolean(entry.thumb)])"
+    )
+    assert {has_thumb for _, has_thumb in kept} == {False, True}
+    assert kept[0][1] is False  # the oldest thumbnails are given up first

@@ -1,8 +1,16 @@
 """Tests of the JavaScript library upres.js in a page from another origin."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from tests.support.browser import Visit
+from tests.support.foreign import ANSWERS, STRANGERS, Foreign, raw
 from tests.support.servers import body, function, http_server
 from upres.embedded.stack import Local
 
@@ -87,3 +95,77 @@ def test_an_abort_between_two_requests_stops_the_upload_and_the_pause(visit: Vis
     visit.page.goto(local.url)
     received = visit.page.evaluate(ABORTED, local.url)
     assert received == {"upload": ["AbortError", True], "retry": ["AbortError", True], "sent": []}
+
+
+EACH_CALL = """async ([url, count]) => {
+  const { Upres, UpresError } = await import(`${url}/web/upres.js`);
+  const outcomes = {};
+  const attempt = async (number) => {
+    const base = `${location.origin}/${number}`;
+    const upres = new Upres(base);
+    const [status_url, events_url] = [`${base}/v1/jobs/x`, `${base}/v1/jobs/x/events?token=t`];
+    const job = { job_id: "x", status_url, events_url };
+    const calls = {
+      submit: () => upres.submit(new Blob(["x"]), { factor: 2 }),
+      upload: () => upres.submit(new Blob([new Uint8Array(4_000_001)]), { factor: 2 }),
+      status: () => upres.status(job),
+      cancel: () => upres.cancel(job),
+      preview: () => upres.preview(job),
+      models: () => upres.models(),
+      estimate: () => upres.estimate({ width: 1, height: 1 }),
+      subscribe: () => upres.subscribe(job, () => {}, { signal: AbortSignal.timeout(600) }),
+    };
+    await Promise.all(Object.entries(calls).map(async ([name, call]) => {
+      const outcome = await call().then(() => "success", (error) => (
+        error instanceof UpresError ? "error" : error.name === "TimeoutError" ? "no answer" : String(error)));
+      (outcomes[`${number}`] ??= {})[name] = outcome;
+    }));
+  };
+  await Promise.all([...Array(count).keys()].map(attempt));
+  return outcomes;
+}"""
+MOST_REQUESTS = 7 * 6 + 12
+"""Per server: seven calls, each with five retries, and a subscription with growing pauses for 0.6 s."""
+
+
+@pytest.fixture
+def strangers(visit: Visit, local: Local) -> Iterator[Foreign]:
+    """A foreign server whose page uses upres.js, with pauses a tenth as long, and no locks between its clients."""
+    script = requests.get(f"{local.url}/web/requests.js", timeout=20).text
+    quick = re.sub(r"RETRY_MS = .*;", "RETRY_MS = [50, 100, 200, 400, 800];", script)
+    assert quick != script
+    headers = {"Access-Control-Allow-Origin": "*"}
+    answer = {"body": quick, "content_type": "text/javascript", "headers": headers}
+    visit.page.route("**/web/requests.js", lambda route: route.fulfill(**answer))
+    visit.page.add_init_script("Object.defineProperty(navigator, 'locks', { value: undefined })")
+    with Foreign() as server:
+        server.answer = raw(200, b"<!doctype html><title>elsewhere</title>", Content_Type="text/html")
+        visit.page.goto(server.url)
+        yield server
+    visit.wrong = []  # the browser's messages about the answers
+
+
+def outcomes(visit: Visit, local: Local, server: Foreign, answers: list[bytes]) -> list[dict[str, str]]:
+    """The outcome of each call to a server that gives one of the answers, for each of them."""
+    server.answers = {str(number): answer for number, answer in enumerate(answers)}
+    server.requests.clear()
+    found = visit.page.evaluate(EACH_CALL, [local.url, len(answers)])
+    redirects = {str(number): 21 if b"\r\nLocation" in answer else 1 for number, answer in enumerate(answers)}
+    for number in server.answers:
+        assert server.requests[number] <= MOST_REQUESTS * redirects[number], answers[int(number)]
+    return [found[number] for number in server.answers]
+
+
+def test_no_call_takes_a_foreign_answer_for_success(visit: Visit, local: Local, strangers: Foreign) -> None:
+    for answer, found in zip(STRANGERS, outcomes(visit, local, strangers, list(STRANGERS.values())), strict=True):
+        assert set(found.values()) <= {"error", "no answer"}, (answer, found)
+        assert {name for name, outcome in found.items() if outcome == "no answer"} <= {"subscribe"}, (answer, found)
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(answers=st.lists(ANSWERS, min_size=15, max_size=15))
+def test_any_answer_ends_in_a_result_or_an_upres_error(
+    visit: Visit, local: Local, strangers: Foreign, answers: list[bytes]
+) -> None:
+    for answer, found in zip(answers, outcomes(visit, local, strangers, answers), strict=True):
+        assert set(found.values()) <= {"success", "error", "no answer"}, (answer, found)

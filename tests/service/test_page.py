@@ -144,12 +144,12 @@ def test_tab_key_reaches_the_controls_of_the_page(page: Page, draw: Draw) -> Non
         assert any(wanted in one for one in reached), (wanted, reached)
 
 
-def test_page_loads_7_small_files_and_none_from_other_hosts(visit: Visit, local: Local) -> None:
+def test_page_loads_9_small_files_and_none_from_other_hosts(visit: Visit, local: Local) -> None:
     asked: list[tuple[str, int]] = []
     visit.page.on("response", lambda answer: asked.append((answer.url, len(answer.body()))))
     visit.page.goto(local.url, wait_until="networkidle")
     own = [size for url, size in asked if "/v1/" not in url]
-    assert len(own) == 7
+    assert len(own) == 9
     assert sum(own) <= PAGE_BYTES
     assert all(url.startswith(local.url) for url, _ in asked)
 

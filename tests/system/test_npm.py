@@ -29,6 +29,7 @@ pytestmark = pytest.mark.timeout(600)
 NPM = ROOT / "client" / "npm"
 USES = Path(__file__).parent / "npm"
 """Folder of programs that use the package."""
+LIBRARY = ("requests.js", "upres.js")
 TOOLS = ("typescript@5.9.3", "esbuild@0.28.2", "react@19.3.1", "react-dom@19.3.1", "@types/react@19.3.0")
 RESOLUTIONS = {"nodenext": ("--module", "nodenext"), "bundler": ("--module", "esnext", "--moduleResolution", "bundler")}
 
@@ -167,13 +168,14 @@ def test_the_tarball_contains_exactly_the_files_of_the_library(tarball: Path) ->
     with tarfile.open(tarball) as packed:
         held = {member.name: packed.extractfile(member) for member in packed.getmembers()}
         files = {name: file.read() for name, file in held.items() if file}
-    names = ("LICENSE", "README.md", "package.json", "react.d.ts", "react.js", "upres.d.ts", "upres.js")
-    assert sorted(files) == [f"package/{name}" for name in names]
-    assert files["package/upres.js"] == (ROOT / "client/web/upres.js").read_bytes()
+    own = ("LICENSE", "README.md", "package.json", "react.d.ts", "react.js", "upres.d.ts")
+    assert sorted(files) == sorted(f"package/{name}" for name in (*own, *LIBRARY))
+    for name in LIBRARY:
+        assert files[f"package/{name}"] == (ROOT / "client/web" / name).read_bytes()
     manifest = json.loads(files["package/package.json"])
     assert (manifest["name"], manifest["version"], manifest["license"]) == ("upres", upres.__version__, "MIT")
     assert "dependencies" not in manifest
-    assert not {"upres.js", "LICENSE"} & {path.name for path in tarball.parent.iterdir()}
+    assert not {*LIBRARY, "LICENSE"} & {path.name for path in tarball.parent.iterdir()}
 
 
 def test_node_imports_the_library_without_react_and_the_hook_with_react(plain: Path, typed: Path) -> None:
@@ -221,14 +223,71 @@ def test_the_examples_in_the_documentation_pass_the_type_check(typed: Path, page
         assert done.returncode == 0, done.stdout
 
 
+IN_NODE = """
+import { readFileSync } from "node:fs";
+import { Upres } from "upres";
+import { Upres as Uploading } from "./node_modules/upres/uploading.js";
+delete globalThis.EventSource; // newer versions of Node.js may have it
+const [address, photo] = process.argv.slice(1);
+const bytes = readFileSync(photo);
+const upres = new Upres(address);
+const types = [];
+const job = await upres.submit(new Blob([bytes]), { factor: 2 });
+const { width } = await upres.subscribe(job, (event, id) => types.push(event.type + id));
+let sent = 0;
+const large = new Blob([bytes, new Uint8Array(40_000)]);
+const onUpload = (now) => (sent = now);
+const other = await upres.subscribe(await new Uploading(address).submit(large, { factor: 2, onUpload }));
+let missing, relative;
+try { new Upres(); } catch (error) { missing = error.message; }
+try { new Upres("upres.example.org"); } catch (error) { relative = error.message; }
+const key = await new Upres(address, { key: "“upres_x”" }).models().catch((error) => [error.code, error.message]);
+const same = sent === large.size;
+console.log(JSON.stringify({ width, last: types.at(-1), other: other.width, same, missing, relative, key }));
+"""
+MISSING = 'Give the address of the server: new Upres("https://upres.example.org")'
+
+
+def test_node_without_eventsource_submits_uploads_and_polls(server: str, plain: Path, png: bytes) -> None:
+    """Files above 4 MB are uploaded to the store; the test lowers this limit to 4 kB."""
+    (plain / "cat.png").write_bytes(png)
+    library = plain / "node_modules" / "upres"
+    (library / "uploading.js").write_text((library / "upres.js").read_text().replace("4_000_000", "4_000"))
+    answer = json.loads(output(plain, "node", "--input-type=module", "--eval", IN_NODE, server, "cat.png"))
+    assert (answer["width"], answer["last"], answer["other"], answer["same"]) == (128, "succeeded", 128, True)
+    assert answer["missing"] == MISSING
+    assert answer["relative"] == '"upres.example.org" is not the address of a server: begin it with https://'
+    assert answer["key"][0] == "unauthorized"
+    assert "quotation mark" in answer["key"][1]
+
+
+def test_a_bundle_for_a_classic_script_asks_for_the_address_and_works_with_it(
+    visit: Visit, server: str, typed: Path, png: bytes
+) -> None:
+    (typed / "entry.js").write_text('export * from "upres";')
+    options = ("--bundle", "--format=iife", "--global-name=library", "--log-level=error", "--outfile=classic.js")
+    output(typed, "node_modules/.bin/esbuild", "entry.js", *options)
+    page = b'<!doctype html><title>classic</title><script src="/classic.js"></script>'
+    script = """async ([server, bytes]) => {
+        let missing;
+        try { new library.Upres(); } catch (error) { missing = error.message; }
+        const upres = new library.Upres(server);
+        const job = await upres.submit(new Blob([new Uint8Array(bytes)]), { factor: 2 });
+        return [missing, (await upres.subscribe(job)).width];
+    }"""
+    with http_server(served({"/": page, "/classic.js": (typed / "classic.js").read_bytes()})) as address:
+        visit.page.goto(address)
+        assert visit.page.evaluate(script, [server, list(png)]) == [MISSING, 128]
+
+
 def test_a_page_without_a_build_step_uses_the_library(visit: Visit, server: str, plain: Path, png: bytes) -> None:
-    library = "/node_modules/upres/upres.js"
-    files = {"/": (USES / "plain.html").read_bytes(), library: (plain / library[1:]).read_bytes()}
+    files = {f"/node_modules/upres/{name}": (plain / "node_modules/upres" / name).read_bytes() for name in LIBRARY}
+    files["/"] = (USES / "plain.html").read_bytes()
     with http_server(served(files)) as address:
         visit.page.goto(address)
         visit.page.wait_for_function("typeof window.use === 'function'")
         answer = visit.page.evaluate("([server, bytes]) => use(server, bytes)", [server, list(png)])
-    assert answer["missing"] == 'Give the address of the server: new Upres("https://upres.example.org")'
+    assert answer["missing"] == MISSING
     assert (answer["width"], answer["code"]) == (128, "invalid_image_url")
     assert (answer["first"], answer["stopped"], answer["events"]) == ("AbortError", "AbortError", ["queued"])
     assert (answer["streams"], answer["open"]) == (2, 0)

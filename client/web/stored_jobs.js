@@ -1,0 +1,42 @@
+/** The jobs that a page shows again after a reload, in localStorage: with thumbnails, as far as there is room. */
+
+const KEY = "upres.jobs";
+const MOST_ENDED = 200;
+const MOST_THUMBNAILS = 60; // of at most 480 x 480 pixels: about half of the 5 MB that a site may store
+
+/** Return the stored jobs, oldest first; none if the browser does not allow the page to store anything. */
+export function storedJobs() {
+  try {
+    return JSON.parse(localStorage.getItem(KEY)).filter((entry) => entry.job.events_url);
+  } catch {
+    return [];
+  }
+}
+
+/**
+ * Store jobs, oldest first. Where room is short the oldest thumbnails are left out, and then the oldest jobs.
+ * Returns whether all unfinished jobs are stored.
+ */
+export function storeJobs(jobs) {
+  const ended = new Set(jobs.filter((entry) => entry.ended).slice(-MOST_ENDED));
+  const wanted = jobs.filter((entry) => !entry.ended || ended.has(entry));
+  for (let thumbnails = MOST_THUMBNAILS; thumbnails >= 1; thumbnails /= 2) {
+    if (store(wanted, thumbnails)) return true;
+  }
+  for (let count = wanted.length; count >= 1; count /= 2) {
+    const newest = wanted.slice(-count);
+    if (store(newest, 0)) return wanted.every((entry) => entry.ended || newest.includes(entry));
+  }
+  return false;
+}
+
+function store(jobs, thumbnails) {
+  const bare = jobs.length - thumbnails;
+  const entries = jobs.map(({ thumb, ...entry }, index) => (index < bare ? entry : { ...entry, thumb }));
+  try {
+    localStorage.setItem(KEY, JSON.stringify(entries));
+    return true;
+  } catch { // it is full, or forbidden
+    return false;
+  }
+}
