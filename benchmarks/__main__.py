@@ -12,6 +12,7 @@ BENCHMARKS = (
     "service",
     "gateway",
     "batch",
+    "durable",
     "models",
     "observing",
     "scaling",

@@ -36,12 +36,12 @@ WORKERS, OTHERS = {0}, {1}
 PHOTO = Path(__file__).parent.parent / "samples" / "chelsea.png"
 
 
-def photos(seed: int, side: int = SIDE) -> Iterator[bytes]:
-    """IMAGES different photos of side × side pixels, as PNG files."""
+def photos(seed: int, count: int = IMAGES, side: int = SIDE) -> Iterator[bytes]:
+    """`count` different photos of side × side pixels, as PNG files."""
     rng = np.random.default_rng(seed)
     with Image.open(PHOTO) as image:
         whole = image.convert("RGB")
-        for _ in range(IMAGES):
+        for _ in range(count):
             left, top = (int(rng.integers(0, length - side)) for length in whole.size)
             piece = np.asarray(whole.crop((left, top, left + side, top + side))).copy()
             piece[0, 0] = rng.integers(0, 256, 3)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from upres.client.batch import Callbacks, Outcome
 from upres.client.sources import Source
-from upres.client.text import printable, sentence, shown
+from upres.client.text import printable, sentence, shown, write_line
 from upres.core.errors import UpresError
 from upres.core.schema import Event, Queued, Requeued, Started, Succeeded
 from upres.core.schema import Progress as ProgressEvent
@@ -88,9 +88,9 @@ class Display:
 
     def _tell(self, outcome: Outcome) -> None:
         if self._as_json:
-            print(json.dumps(_record(outcome)), flush=True)
+            write_line(json.dumps(_record(outcome)))
         elif outcome.output:
-            print(shown(str(outcome.output), sys.stdout), flush=True)
+            write_line(shown(str(outcome.output), sys.stdout))
         if outcome.error:
             text = f"{outcome.source.name}: {sentence(outcome.error)}"
             self._bars.console.print(printable(text), style="red", markup=False, highlight=False, soft_wrap=True)

@@ -24,7 +24,7 @@ from upres.client.remote import Remote
 from upres.client.sdk import Client
 from upres.client.signals import end_by_signal
 from upres.client.sources import LIST, Source, expand, is_many
-from upres.client.text import sentence, shown
+from upres.client.text import sentence, shown, write_line
 from upres.core.api import Estimate
 from upres.core.errors import NotAnImage, UnsupportedImage, UpresError
 from upres.core.schema import WantedFormat
@@ -129,10 +129,11 @@ def run(wanted: CommandOptions, backend: Backend | None) -> int:
             delete_unfinished()
             ledger.release_all()
             end_by_signal(interrupt)  # at once: threads still use what a normal exit would close
-    if isinstance(batch.lost, BrokenPipeError):  # the reader of stdout is gone: discard what is left to write
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if total != 1 or wanted.as_json:
-        _summarise(wanted, batch, time.monotonic() - begin)
+        try:
+            _summarise(wanted, batch, time.monotonic() - begin)
+        except OSError as error:
+            return _complain(batch.lost or error)
     if batch.lost:
         return _complain(batch.lost)
     return FAILED if batch.counts["failed"] else 0
@@ -192,7 +193,7 @@ def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimat
 
 def _tell(wanted: CommandOptions, source: Source, found: Estimate) -> None:
     if wanted.as_json:
-        print(json.dumps({"source": source.image, **found.model_dump(mode="json", exclude_none=True)}))
+        write_line(json.dumps({"source": source.image, **found.model_dump(mode="json", exclude_none=True)}))
         return
     tiles = "1 tile" if found.tiles == 1 else f"{found.tiles} tiles"
     seconds = "duration not known yet" if found.seconds is None else f"about {found.seconds:.1f} s"
@@ -200,13 +201,13 @@ def _tell(wanted: CommandOptions, source: Source, found: Estimate) -> None:
     there = "" if found.slots else "; no worker is running now"
     what = f"{tiles}, {seconds}{waiting}{there}" if found.accepted else f"refused: {found.detail} ({found.code})"
     text = f"{source.name}: {found.width}×{found.height} by {found.model} {found.model_version}, {what}"
-    print(shown(text, sys.stdout))
+    write_line(shown(text, sys.stdout))
 
 
 def _summarise(wanted: CommandOptions, batch: Batch, seconds: float, *first: str) -> None:
     counts = {status: batch.counts[status] for status in ("enlarged", "skipped", "failed")}
     if wanted.as_json:
-        print(json.dumps({"summary": {**counts, "seconds": round(seconds, 3), "interrupted": bool(first)}}), flush=True)
+        write_line(json.dumps({"summary": {**counts, "seconds": round(seconds, 3), "interrupted": bool(first)}}))
         return
     parts = [f"{count} {status}" for status, count in counts.items() if count or status == "enlarged"]
     pace = f" ({counts['enlarged'] / seconds:.1f} a second)" if counts["enlarged"] > 1 else ""

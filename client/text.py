@@ -2,10 +2,30 @@
 
 import codecs
 import io
+import os
 import sys
 from typing import IO
 
 from upres.core.errors import UpresError
+
+
+def open_closed_streams() -> None:
+    """Open stdin, stdout and stderr on the null device where the caller has closed them (`>&-` in a shell).
+
+    Otherwise Python has None in their place, and the next file or socket gets their descriptor.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
+def write_line(text: str) -> None:
+    """Write a line to stdout at once. Raises OSError with a sentence for users; later lines are discarded then."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else what is buffered fails again at the end
+        raise OSError(error.errno, f"The results cannot be listed on stdout: {error.strerror}") from error
 
 
 def accept_any_file_name() -> None:

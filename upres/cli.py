@@ -1,5 +1,7 @@
 """The command `upres` with its subcommands, which other packages define, and the extras that they need."""
 
+import errno
+import os
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -7,7 +9,7 @@ import click
 
 from upres.client.batch import Backend
 from upres.client.cli import EPILOG, enlarge
-from upres.client.text import accept_any_file_name
+from upres.client.text import accept_any_file_name, open_closed_streams
 from upres.core.errors import not_installed
 from upres.core.schema import WantedFormat
 
@@ -29,6 +31,8 @@ SUBCOMMANDS = {
     "workers": Subcommand("upres.console.workers", "show", "operator"),
     "doctor": Subcommand("upres.console.doctor.commands", "doctor", "operator"),
 }
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""Error numbers of a stdout that is a file on a full or broken disk."""
 OPERATOR_MODULES = ("redis", "rq", "boto3", "botocore")
 """Modules that the extra `operator` installs. If an operator's command lacks any other module, it is a library of the
 engine, which the extra `worker` installs."""
@@ -38,7 +42,8 @@ class Upres(click.Group):
     """The group of all subcommands. Arguments that do not begin with a subcommand are for `enlarge`."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run the command line, with streams that accept every file name."""
+        """Run the command line, with streams that are open and accept every file name."""
+        open_closed_streams()
         accept_any_file_name()
         return super().main(*args, **extra)
 
@@ -70,9 +75,13 @@ class Upres(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command. Raises click.ClickException, which says what to install, when a Python package is missing."""
+        """Run a command. Raises click.ClickException when a Python package is missing, or stdout cannot be written."""
         try:
             return super().invoke(ctx)
+        except OSError as error:
+            if error.filename is None and error.errno in UNWRITABLE:
+                raise click.ClickException(f"The output cannot be written: {os.strerror(error.errno)}.") from error
+            raise
         except ModuleNotFoundError as error:
             name = ctx.invoked_subcommand or ""
             what, extra = (f"upres {name}", SUBCOMMANDS[name].extra) if name in SUBCOMMANDS else ("--local", "local")

@@ -19,6 +19,7 @@ export { UpresError };
 const INLINE_BYTES = 4_000_000; // Lambda accepts bodies of up to 6 MB, and base64 makes a file a third larger
 const STREAMS = 3; // with HTTP/1.1 a browser opens six connections to a host, for all tabs; other jobs are polled
 const POLL_MS = 2000;
+const HIDDEN_MS = 20_000; // after that long the connection of a hidden page may be lost without an error
 const STEADY_MS = 10_000; // a stream that lasted so long was no error of the server
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 
@@ -69,6 +70,7 @@ export class Upres {
         ? await this.#stream(job, onEvent, onConnection, seen, signal).finally(release)
         : await this.#poll(job, onEvent, signal);
       if (seen.id !== last || Date.now() - begin > STEADY_MS) failures = 0;
+      if (ended === "again") continue;
       if (ended === "over") over = true;
       else if (ended === "away") {
         onConnection(false);
@@ -146,17 +148,28 @@ export class Upres {
     return { image_key: link.image_key, ...name };
   }
 
-  /** Read a stream until the job ends. Returns its last event; "away" if the connection was lost or refused. */
+  /**
+   * Read a stream until the job ends. Returns its last event; "away" if the connection was lost or refused; "again" if
+   * the page was hidden for long: phones, and computers that sleep, drop the connections of such pages silently.
+   */
   async #stream(job, onEvent, onConnection, seen, signal) {
     signal?.throwIfAborted(); // it may have been aborted while this waited for a slot
     const source = new EventSource(readable(job.events_url, job, seen.id ? { last_event_id: seen.id } : {}));
     return new Promise((resolve, reject) => {
+      const page = globalThis.document; // workers have none
       const stop = () => end(reject, signal.reason);
+      let hidden = Infinity;
+      const wake = () => {
+        if (!page.hidden && Date.now() - hidden > HIDDEN_MS) return end(resolve, "again");
+        hidden = page.hidden ? Date.now() : Infinity;
+      };
       const end = (settle, value) => {
         source.close();
+        page?.removeEventListener("visibilitychange", wake);
         signal?.removeEventListener("abort", stop);
         settle(value);
       };
+      page?.addEventListener("visibilitychange", wake);
       signal?.addEventListener("abort", stop);
       source.onopen = () => onConnection(true);
       source.onmessage = ({ data, lastEventId }) => {

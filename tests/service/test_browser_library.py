@@ -1,7 +1,9 @@
 """Tests of the JavaScript library upres.js in a page from another origin."""
 
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,47 @@ def test_an_abort_between_two_requests_stops_the_upload_and_the_pause(visit: Vis
     visit.page.goto(local.url)
     received = visit.page.evaluate(ABORTED, local.url)
     assert received == {"upload": ["AbortError", True], "retry": ["AbortError", True], "sent": []}
+
+
+HIDDEN_FOR_LONG = """async ([url, events_url]) => {
+  const { Upres } = await import(`${url}/web/upres.js`);
+  const types = [];
+  const job = { job_id: "x", status_url: events_url, events_url };
+  const ended = new Upres().subscribe(job, (event) => types.push(event.type)).catch((error) => error.code);
+  while (!types.length) await new Promise((resolve) => setTimeout(resolve, 10));
+  const now = Date.now;
+  for (const [hidden, later] of [[true, 0], [false, 5_000], [true, 10_000], [false, 40_000]]) {
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+    Date.now = () => now() + later;
+    document.dispatchEvent(new Event("visibilitychange"));
+  }
+  return [await ended, types];
+}"""
+
+
+def test_a_page_that_was_hidden_for_long_opens_a_new_stream(visit: Visit, local: Local) -> None:
+    """A phone drops the connections of hidden pages, and the browser notices no error: here the server stays silent."""
+    asked: list[str] = []
+    over = threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Access-Control-Allow-Origin", "*")
+        handler.end_headers()
+        kind = "queued" if len(asked) == 1 else "cancelled"
+        handler.wfile.write(f'id: {len(asked)}-0\ndata: {{"type": "{kind}"}}\n\n'.encode())
+        over.wait(30 if len(asked) == 1 else 0)
+
+    visit.page.goto(local.url)
+    with http_server(answer) as url:
+        assert visit.page.evaluate(HIDDEN_FOR_LONG, [local.url, f"{url}/events"]) == [
+            "cancelled",
+            ["queued", "cancelled"],
+        ]
+        over.set()
+    assert asked == ["/events", "/events?last_event_id=1-0"]
 
 
 EACH_CALL = """async ([url, count]) => {

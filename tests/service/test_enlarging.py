@@ -151,6 +151,31 @@ def test_a_closed_output_pipe_ends_the_command_without_a_traceback(local: Local,
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("option", [[], ["--json"], ["--estimate"]])
+def test_a_full_disk_under_stdout_is_told_in_one_sentence(
+    local: Local, folder: Path, tmp_path: Path, option: list[str]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [tool("upres"), str(folder), "--out", str(tmp_path / "big"), "--factor", "2", *option],
+            env={**os.environ, "UPRES_URL": local.url},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert "stdout: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_stdout_discards_the_list_of_results(local: Local, folder: Path, tmp_path: Path) -> None:
+    """As in `upres … >&-`, or under a service manager that opens no streams."""
+    command = f"{tool('upres')} {folder} --out {tmp_path / 'big'} --factor 2 <&- >&- 2>&-"
+    assert subprocess.run(command, shell=True, env={**os.environ, "UPRES_URL": local.url}, timeout=60).returncode == 0
+    assert len(list((tmp_path / "big").rglob("*.png"))) == len(list(folder.rglob("*.png")))
+
+
 def test_a_folder_as_input_requires_the_out_option(folder: Path) -> None:
     wrong = upres(None, folder)
     assert wrong.returncode == 2

@@ -42,7 +42,7 @@ def choose(wanted: Literal["auto"] | Kind) -> Device:
         raise SettingsError(f"UPRES_DEVICE: {kind} is not available here; usable: auto, {', '.join(available)}")
     if kind == "cuda":
         return _cuda()
-    name = f"{_processor()}, {psutil.cpu_count()} threads" if kind == "cpu" else f"{_processor()} GPU"
+    name = f"{processor()}, {psutil.cpu_count()} threads" if kind == "cpu" else f"{processor()} GPU"
     free, total = _memory(kind)
     return Device(kind, name, total, free)
 
@@ -124,7 +124,7 @@ def _cuda() -> Device:
     return Device("cuda", name, *(int(one) << 20 for one in mebibytes))
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return the processor's product name. On Linux it is in /proc/cpuinfo; elsewhere `platform` knows it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
