@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
@@ -23,6 +23,8 @@ Examples:
   upres jobs dead            list dead letters and their errors
   upres jobs show JOB_ID     print all events of a job
   upres jobs replay --all    submit all dead letters again
+  upres jobs purge --older 2h
+                             cancel jobs that have waited for two hours
 
 \b
 Exit codes: 0 success · 1 error · 2 wrong usage
@@ -93,6 +95,49 @@ def drop(job_ids: tuple[str, ...], everything: bool) -> None:
     _each(job_ids, everything, deadletters.drop)
 
 
+class Age(click.ParamType[float]):
+    """A duration such as 90s, 30m, 2h or 1d; converted to seconds."""
+
+    name = "age"
+    seconds: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See click.ParamType."""
+        if isinstance(value, float):
+            return value
+        number, unit = value[:-1], value[-1:].lower()
+        if unit not in self.seconds or not number.isascii() or not number.isdecimal():
+            self.fail(f"{value!r} is no age; give a number and a unit, such as 90s, 30m, 2h or 1d.", param, ctx)
+        return float(int(number) * self.seconds[unit])
+
+
+@jobs.command()
+@click.option("--key", "owner", metavar="KEY_ID", help="Only jobs of this API key (see upres keys).")
+@click.option("--older", "age", type=Age(), default=0.0, help="Only jobs accepted longer ago: 90s, 30m, 2h, 1d.")
+@click.option("--running", is_flag=True, help="Also jobs that workers are doing now.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def purge(owner: str | None, age: float, running: bool, yes: bool) -> None:
+    """Cancel all waiting jobs, or some of them.
+
+    Each ends as `cancelled`, and whoever follows it hears of that. Use this instead of `rq empty`.
+    """
+    from upres.core import purge as purging
+
+    with connection() as redis:
+        chosen = purging.choose(redis, owner, age, running)
+        if not chosen:
+            print("There are no such jobs.")
+            return
+        if not yes:
+            click.confirm(f"Cancel {len(chosen)} jobs?", abort=True)
+        with click.progressbar(length=len(chosen), label="cancelling", file=sys.stderr) as bar:
+            cancelled = 0
+            for count in purging.cancel(redis, chosen):
+                cancelled += count
+                bar.update(min(purging.AT_ONCE, len(chosen) - bar.pos))
+    print(f"{cancelled} jobs cancelled")
+
+
 def _each(job_ids: Iterable[str], everything: bool, do: "Callable[[Redis, str], object]") -> None:
     """Call `do` for each dead letter. Prints errors to stderr; exits with 1 when at least one occurred."""
     from upres.core import deadletters
@@ -120,4 +165,6 @@ def _overview(redis: "Redis") -> None:
     print(f"waiting  {now.waiting}{since}")
     print(f"running  {now.running}")
     print(f"dead     {now.dead}")
+    if now.nowhere:
+        print(f"nowhere  {now.nowhere}: another program took them from the queue; a worker puts them back")
     print(f"workers  {now.workers}, with {now.slots} slots (upres workers)")

@@ -17,6 +17,8 @@ class Backlog(NamedTuple):
     waiting: int
     running: int
     dead: int
+    nowhere: int
+    """Jobs that another program has removed from the queue; a worker finds them within keys.AUDIT_SECONDS."""
     oldest_seconds: float
     """Seconds since the oldest waiting job was accepted; 0 when no job waits."""
     workers: int
@@ -27,18 +29,22 @@ class Backlog(NamedTuple):
 
 def read(connection: Redis) -> Backlog:
     """Read the backlog in at most four round trips, however long the queue is. Raises redis-py's errors."""
-    with connection.pipeline(transaction=False) as pipeline:
+    with connection.pipeline() as pipeline:  # a transaction, so that no job moves between two of these numbers
         pipeline.llen(keys.WAITING)
         pipeline.zcard(keys.LEASES)
         pipeline.zcard(keys.DEAD)
+        pipeline.llen(keys.POPPED)
+        pipeline.scard(keys.PARKED)
+        pipeline.zcard(keys.DEADLINES)
         pipeline.lrange(keys.WAITING, 0, LOOKED_AT - 1)
         pipeline.time()
-        waiting, running, dead, next_ids, (seconds, microseconds) = pipeline.execute()
+        waiting, running, dead, popped, parked, unfinished, next_ids, (seconds, microseconds) = pipeline.execute()
     ready = [worker for worker in workers.listing(connection) if worker.state == "ready"]
     return Backlog(
         waiting=waiting,
         running=running,
         dead=dead,
+        nowhere=max(0, unfinished - waiting - running - popped - parked),
         oldest_seconds=_oldest(connection, next_ids, seconds + microseconds / 1e6),
         workers=len(ready),
         slots=sum(worker.slots for worker in ready),

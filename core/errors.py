@@ -365,6 +365,13 @@ class WorkerLost(WorkerError):
     title = "The workers that tried the job died"
 
 
+class JobLost(WorkerError):
+    """Another program deleted the job from the queue and its record."""
+
+    code = "job_lost"
+    retryable = True
+
+
 class DeviceOutOfMemory(WorkerError):
     code = "device_out_of_memory"
     status = 503

@@ -63,6 +63,7 @@ local function release_work(id, type, data, dead)
     end
     for index = #parked, 1, -1 do
         local waiting = parked[index]
+        redis.call('SREM', PARKED, waiting)
         if dead then
             append(waiting, id, 'failed', message(waiting, data:sub(#message(id, '') + 1)), true)
         else
@@ -106,6 +107,7 @@ local function finish(id, type, data, dead)
     if model and data then count_end(model, type, data) end
     redis.call('ZREM', LEASES, id)
     redis.call('ZREM', DEADLINES, id)
+    redis.call('SREM', PARKED, id)
     redis.call('DEL', run_of(id), preview_of(id))
     if dead then dead_letter(id) else redis.call('DEL', record_of(id)) end
 end
@@ -129,14 +131,34 @@ local function release_lease(id)
     redis.call('HDEL', run_of(id), 'holder')
 end
 
+-- A full memory refuses LPUSH, but not what release_lease does: the command that may be refused comes first, so that a
+-- refused operation has changed nothing. The same order holds in `take` and `put_back`. HGET raises for forged data.
 local function to_queue(id)
-    release_lease(id)
+    redis.call('HGET', run_of(id), 'holder')
     redis.call('LPUSH', QUEUE, id)
+    release_lease(id)
 end
 
--- Count the death of a worker that held the job. The job is requeued; after ATTEMPTS deaths it fails as a dead letter.
+local function is_popped(id)
+    for _, popped in ipairs(redis.call('LRANGE', POPPED, 0, -1)) do
+        if popped == id then return true end
+    end
+    return false
+end
+
+-- Put a popped job that was not taken at the front of the queue.
+local function put_back(id)
+    if not is_popped(id) then return false end
+    to_queue(id) -- this also removes the lease that `recover` gave it
+    redis.call('LREM', POPPED, 1, id)
+    return true
+end
+
+-- Count the death of a worker that held the job. The job is requeued; after ATTEMPTS deaths it fails as a dead letter,
+-- if it was alone in the last of these workers: another job may have killed the others.
 local function count_death(id, once, requeued, failed)
-    if redis.call('HINCRBY', run_of(id), 'deaths', 1) >= ATTEMPTS then
+    local alone, holder = unpack(redis.call('HMGET', run_of(id), 'alone', 'holder'))
+    if redis.call('HINCRBY', run_of(id), 'deaths', 1) >= ATTEMPTS and alone and alone == holder then
         append(id, once, 'failed', message(id, failed), true)
         return 'failed'
     end
@@ -167,20 +189,17 @@ function operations.begin(id, seconds, model, owner, webhook)
     redis.call('EXPIRE', run_of(id), EVENTS_SECONDS)
 end
 
--- Put a popped job that was not taken at the front of the queue.
-function operations.put_back(id)
-    if redis.call('LREM', POPPED, 1, id) > 0 then to_queue(id) end -- this also removes the lease that `recover` gave it
-end
+function operations.put_back(id) put_back(id) end
 
--- Take a popped job, and return {attempt, milliseconds to the deadline, RQ's record as fields and values}; nil when the
--- job has ended or has another holder.
+-- Take a popped job, and return {attempt, milliseconds to the deadline, RQ's record as fields and values, number of workers
+-- that died with it}; nil when the job has ended or has another holder.
 function operations.take(id, holder)
     local run = run_of(id)
-    local popped = redis.call('LREM', POPPED, 1, id)
     local current = redis.call('HGET', run, 'holder')
     if current ~= holder then
-        if popped == 0 or current then return nil end
+        if current or not is_popped(id) then return nil end
         if has_ended(id) then
+            redis.call('LREM', POPPED, 1, id)
             finish(id)
             return nil
         end
@@ -190,9 +209,11 @@ function operations.take(id, holder)
     end
     local now = milliseconds()
     redis.call('ZADD', LEASES, now + LEASE_SECONDS * 1000, id)
+    redis.call('LREM', POPPED, 1, id)
     local deadline = redis.call('ZSCORE', DEADLINES, id)
     local left = deadline and deadline - now or EVENTS_SECONDS * 1000
-    return {redis.call('HGET', run, 'attempt'), left, redis.call('HGETALL', record_of(id))}
+    local deaths = redis.call('HGET', run, 'deaths') or 0
+    return {redis.call('HGET', run, 'attempt'), left, redis.call('HGETALL', record_of(id)), tonumber(deaths)}
 end
 
 -- Renew leases, given as pairs of job and holder. Return the ids of the jobs that this holder does not hold any more.
@@ -217,70 +238,22 @@ function operations.give_back(id, once, holder, requeued, failed)
     return 'requeued'
 end
 
--- When no worker has run `recover` for QUIET_SECONDS, no worker could renew its leases either: Redis was unreachable,
--- or all workers were stopped. Extend the leases that expire soon, so that living workers have time to renew them.
-local function give_time(now)
-    local last = redis.call('GET', LAST_RECOVERY)
-    redis.call('SET', LAST_RECOVERY, now, 'EX', EVENTS_SECONDS)
-    if last and now - last < QUIET_SECONDS * 1000 then return end
-    for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now + QUIET_SECONDS * 1000)) do
-        redis.call('ZADD', LEASES, now + QUIET_SECONDS * 1000, id)
+-- Put a job back into the queue, because this worker cannot do it for now, or has no use of Redis or of the object store.
+-- After RETURNS of these the job fails.
+function operations.hand_back(id, once, holder, requeued, failed)
+    if not is_holder(id, holder) then return nil end
+    if redis.call('HINCRBY', run_of(id), 'returns', 1) > RETURNS then
+        append(id, once, 'failed', message(id, failed))
+        return 'failed'
     end
+    append(id, once, 'requeued', message(id, requeued))
+    to_queue(id)
+    return 'requeued'
 end
 
-local function recover(id, once, requeued, failed)
-    if redis.call('LREM', POPPED, 1, id) > 0 then -- no worker had taken it, so this is no death
-        to_queue(id)
-        return 'requeued'
-    end
-    if has_ended(id) then
-        finish(id)
-        return nil
-    end
-    return count_death(id, once, requeued, failed)
-end
-
-local function expire(id, once, late)
-    redis.call('ZREM', DEADLINES, id)
-    return append(id, once, 'failed', message(id, late)) and 'failed'
-end
-
--- Call `handle` for at most 100 ids of the sorted set `place` that are due. An id whose data is forged raises an error;
--- remove it, so that it does not block the others.
-local function sweep(place, now, handle, found)
-    for index, id in ipairs(redis.call('ZRANGEBYSCORE', place, '-inf', now, 'LIMIT', 0, 100)) do
-        local well, outcome = pcall(handle, id, index)
-        if not well then
-            redis.call('ZREM', place, id)
-            redis.call('LREM', POPPED, 0, id)
-        elseif outcome then
-            table.insert(found, id)
-            table.insert(found, outcome)
-        end
-    end
-    return found
-end
-
--- Recover jobs whose lease has expired, and fail jobs past their deadline. Return a flat list of id, outcome, …
-function operations.recover(once, requeued, failed, late)
-    local now = milliseconds()
-    give_time(now)
-    for _, id in ipairs(redis.call('LRANGE', POPPED, 0, -1)) do
-        redis.call('ZADD', LEASES, 'NX', now + POPPED_SECONDS * 1000, id)
-    end
-    local found = sweep(LEASES, now, function(id, index)
-        return recover(id, once .. index, requeued, failed)
-    end, {})
-    return sweep(DEADLINES, now, function(id, index)
-        return expire(id, once .. '-' .. index, late)
-    end, found)
-end
-
--- Fail the job if its deadline has passed. Return nil when it has not passed, or when the job has ended.
-function operations.expire(id, once, late)
-    local deadline = redis.call('ZSCORE', DEADLINES, id)
-    if not deadline or tonumber(deadline) > milliseconds() then return nil end
-    return expire(id, once, late)
+-- Note that no other job is in the hands of this job's worker from now on.
+function operations.is_alone(id, holder)
+    if is_holder(id, holder) then redis.call('HSET', run_of(id), 'alone', holder) end
 end
 
 -- Claim a piece of work for a job. Return {'run'}: the job has to do it; {'done', event}: another job has done it;
@@ -297,6 +270,8 @@ function operations.claim(work, id, once, holder, requeued, gone)
     if other and other ~= id then
         append(id, once, 'requeued', message(id, requeued))
         release_lease(id)
+        redis.call('SADD', PARKED, id)
+        redis.call('EXPIRE', PARKED, EVENTS_SECONDS)
         redis.call('RPUSH', work .. ':parked', id)
         redis.call('EXPIRE', work .. ':parked', EVENTS_SECONDS)
         return {'parked'}

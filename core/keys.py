@@ -10,12 +10,14 @@ Redis
     upres:leases                   sorted set: jobs that workers hold, by the expiry time of their lease
     upres:deadlines                sorted set: jobs that have not ended, by their deadline
     upres:dead                     sorted set: dead letters, by the time of their failure; their records are kept
+    upres:parked                   set: ids of the jobs in the lists of jobs that wait for the same result
+    upres:audited                  exists for some seconds after a worker has looked for jobs that are nowhere
     upres:looked                   time of the last `recover` by any worker, in milliseconds
     upres:ended                    hash: number of jobs that have ended, by model, outcome and error code
     upres:workers                  sorted set: names of workers, by the time of their last heartbeat
     upres:worker:{name}            record of a worker, as of its last heartbeat
     upres:job:{id}:events          stream: all events of one job; the job's state is computed from them
-    upres:job:{id}:run             hash: attempt, holder, deaths, work, checkpoints; deleted when the job ends
+    upres:job:{id}:run             hash: attempt, holder, deaths, returns, work, checkpoints; deleted when the job ends
     upres:job:{id}                 pub/sub channel: the JSON of each event
     upres:work:{sha256}            hash: the job that does this work, then its result
     upres:work:{sha256}:parked     list: jobs that wait for the same result
@@ -58,6 +60,8 @@ POPPED = "upres:popped"
 LEASES = "upres:leases"
 DEADLINES = "upres:deadlines"
 DEAD = "upres:dead"
+PARKED = "upres:parked"
+AUDITED = "upres:audited"
 JOB_COUNTS = "upres:ended"
 WORKERS = "upres:workers"
 LAST_RECOVERY = "upres:looked"
@@ -98,13 +102,21 @@ HEARTBEAT_SECONDS = 2
 QUIET_SECONDS = 5
 """If no worker has run `recover` for this many seconds, Redis was unreachable and no worker could renew its leases;
 then all leases are extended first."""
+AUDIT_SECONDS = 10
+"""Interval in seconds at which one of the workers looks for jobs that are nowhere, because another program has removed
+them from the queue."""
 POPPED_SECONDS = 5
 """A popped job that is not taken within this many seconds goes back into the queue. A living worker takes it within
 milliseconds."""
 WORKER_SECONDS = LEASE_SECONDS
 """TTL of a worker's record, which each heartbeat renews; after it the worker is not listed any more."""
 ATTEMPTS = 3
-"""A job fails after this many of its workers have died, so that a job that kills workers does not kill all of them."""
+"""A job fails after this many of its workers have died, if it was alone in the last one: so a job that kills workers
+does not kill all of them, and the jobs beside it do not fail."""
+SUSPECT_DEATHS = ATTEMPTS - 1
+"""A job that this many workers have died with is done alone: a worker that takes it ends its other jobs first."""
+RETURNS = 5
+"""A job fails when workers have handed it back more often, because they could not use the store or load the model."""
 MAX_DEAD_LETTERS = 10_000
 """Maximum number of dead letters that are kept; the oldest are deleted first."""
 PREVIEW_SECONDS = 600

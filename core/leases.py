@@ -14,27 +14,31 @@ from redis import Redis
 from redis.client import Pipeline
 
 from upres.core import keys
-from upres.core.errors import DeadlineExceeded, UpresError, WorkerLost
+from upres.core.errors import DeadlineExceeded, JobLost, UpresError, WorkerLost
 from upres.core.logs import JobLog
 from upres.core.schema import Event, Failed, Requeued
 from upres.core.script import call
 
 log = logging.getLogger("upres.leases")
 
-Reason = Literal["worker_lost", "worker_stopping", "device_lost", "identical_job"]
+Reason = Literal["worker_lost", "worker_stopping", "worker_unwell", "device_lost", "identical_job"]
 
-
+GONE = "Another program deleted the job from the queue before it ran; send the image again."
 LATE = "The job was not finished before its deadline; try it again, or give it more time."
 
 
 class Lease(NamedTuple):
-    """A job that this worker holds: its fencing token, attempt (from 1), seconds to its deadline, and RQ's record."""
+    """A job that this worker holds: its fencing token, attempt (from 1), seconds to its deadline, and RQ's record.
+
+    `deaths` is the number of workers that died while they held it.
+    """
 
     job_id: str
     holder: str
     attempt: int
     seconds_left: float
     record: dict[bytes, bytes]
+    deaths: int = 0
 
 
 class Recovered(NamedTuple):
@@ -69,7 +73,7 @@ def take(connection: Redis, job_id: str) -> Lease | None:
     if not answer:
         return None
     fields = iter(answer[2])
-    return Lease(job_id, holder, int(answer[0]), answer[1] / 1000, dict(zip(fields, fields, strict=True)))
+    return Lease(job_id, holder, int(answer[0]), answer[1] / 1000, dict(zip(fields, fields, strict=True)), answer[3])
 
 
 def renew(connection: Redis, leases: Iterable[Lease]) -> set[str]:
@@ -88,12 +92,30 @@ def give_back(connection: "Redis | Pipeline", lease: Lease, reason: Reason) -> N
     call(connection, "give_back", lease.job_id, once, lease.holder, requeued(reason), failed)
 
 
+def hand_back(connection: Redis, lease: Lease, error: UpresError) -> str | None:
+    """Put a job back at the front of the queue, because of a fault that is this worker's and not the job's.
+
+    After keys.RETURNS of these the job fails with the error. Returns `requeued` or `failed`; None when this worker does
+    not hold the job any more.
+    """
+    messages = (requeued("worker_unwell"), _without_id(failure("", error)))
+    answer = call(connection, "hand_back", lease.job_id, secrets.token_hex(8), lease.holder, *messages)
+    return answer.decode() if answer else None
+
+
+def is_alone(connection: Redis, lease: Lease) -> None:
+    """Note that this worker process has no other job from now on: if it dies, this job is the cause."""
+    call(connection, "is_alone", lease.job_id, lease.holder)
+
+
 def recover(connection: Redis) -> list[Recovered]:
     """Requeue jobs whose lease has expired; fail them after keys.ATTEMPTS deaths. Fail jobs past their deadline.
 
-    At most 100 of each per call. Every worker calls this at each heartbeat; each job is recovered by one of them.
+    Every keys.AUDIT_SECONDS jobs are found that another program has removed from the queue (`rq empty`): they go back
+    into it, or fail if RQ's record of them is gone. At most 100 of each per call. Every worker calls this at each
+    heartbeat; each job is recovered by one of them.
     """
-    messages = (requeued("worker_lost"), _worker_lost(), _deadline_exceeded())
+    messages = (requeued("worker_lost"), _worker_lost(), _deadline_exceeded(), _without_id(failure("", JobLost(GONE))))
     found = iter(call(connection, "recover", secrets.token_hex(8), *messages))
     return [
         Recovered(job_id.decode(errors="replace"), outcome.decode())

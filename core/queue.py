@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError
-from redis.retry import Retry
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from upres.core import keys
-from upres.core.errors import JobRefused, SettingsError
+from upres.core.errors import JobRefused
+from upres.core.redis_retry import AsyncRetry, Retry
 from upres.core.schema import JobMessage
 from upres.core.settings import Settings
 
@@ -27,23 +26,22 @@ MESSAGE_BYTES = 64 * 1024
 def connect(settings: Settings) -> Redis:
     """Connect for a worker: every command is retried for about 30 seconds.
 
-    So a job survives a restart of Redis and a network that loses packets. Raises SettingsError for a bad address.
+    So a job survives a restart of Redis, a failover, and a network that loses packets.
     """
     return Redis.from_url(
-        _url(settings),
+        settings.redis_url,
         socket_connect_timeout=2,
         socket_timeout=5,
         retry=Retry(ExponentialWithJitterBackoff(cap=2, base=0.1), 20),
-        retry_on_error=[ReadOnlyError],  # after a failover the old primary is read-only; reconnect to the new one
     )
 
 
 def connect_with_timeout(settings: Settings, seconds: float = 3) -> Redis:
-    """Connect for answering requests: a command times out after `seconds`. Raises SettingsError for a bad address."""
-    # One retry repairs a connection that Redis closed while it was idle. More retries, or one after a timeout, would
-    # delay a 503.
+    """Connect for answering requests: a command times out after `seconds`."""
+    # One retry repairs a connection that Redis closed while it was idle, or that leads to a former primary. More
+    # retries, or one after a timeout, would delay a 503.
     return Redis.from_url(
-        _url(settings),
+        settings.redis_url,
         socket_connect_timeout=1,
         socket_timeout=seconds,
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
@@ -53,19 +51,18 @@ def connect_with_timeout(settings: Settings, seconds: float = 3) -> Redis:
 def connect_async(settings: Settings, max_connections: int, seconds: float | None = 5) -> "AsyncRedis":
     """Open a pool of connections for event streams; a caller waits when all `max_connections` are in use.
 
-    Nothing is retried. A command times out after `seconds`; None: never. Raises SettingsError for a bad address.
+    As in connect_with_timeout a lost connection is repaired once. A command times out after `seconds`; None: never.
     """
     from redis.asyncio import BlockingConnectionPool
     from redis.asyncio import Redis as AsyncRedis
-    from redis.asyncio.retry import Retry as AsyncRetry
 
     pool = BlockingConnectionPool.from_url(
-        _url(settings),
+        settings.redis_url,
         max_connections=max_connections,
         timeout=None,
         socket_connect_timeout=1,
         socket_timeout=seconds,
-        retry=AsyncRetry(NoBackoff(), 0),
+        retry=AsyncRetry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
     )
     return AsyncRedis.from_pool(pool)
 
@@ -98,9 +95,3 @@ def _unpacked(data: bytes) -> bytes:
     if len(unpacked) > MESSAGE_BYTES:
         raise ValueError(f"more than {MESSAGE_BYTES} bytes")
     return unpacked
-
-
-def _url(settings: Settings) -> str:
-    if not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
-        raise SettingsError("UPRES_REDIS_URL: must start with redis://, rediss:// or unix://")
-    return settings.redis_url

@@ -164,8 +164,9 @@ class Requeued(_Event):
     """The job waits again. The next attempt continues from the last checkpoint, if the job has one."""
 
     type: Literal["requeued"] = Field("requeued", description="Kind of event.")
-    reason: Literal["worker_lost", "worker_stopping", "device_lost", "identical_job"] = Field(
-        description="Why the job waits again; identical_job: for the result of another job with the same image."
+    reason: Literal["worker_lost", "worker_stopping", "worker_unwell", "device_lost", "identical_job"] = Field(
+        description="Why the job waits again; identical_job: for the result of another job with the same image; "
+        "worker_unwell: the worker cannot use the object store, Redis or the model for now."
     )
 
 

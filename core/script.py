@@ -16,6 +16,9 @@ _CONSTANTS: dict[str, str | int] = {
     "LEASES": keys.LEASES,
     "DEADLINES": keys.DEADLINES,
     "DEAD": keys.DEAD,
+    "PARKED": keys.PARKED,
+    "AUDITED": keys.AUDITED,
+    "AUDIT_SECONDS": keys.AUDIT_SECONDS,
     "JOB_COUNTS": keys.JOB_COUNTS,
     "WORKERS": keys.WORKERS,
     "LAST_RECOVERY": keys.LAST_RECOVERY,
@@ -27,6 +30,7 @@ _CONSTANTS: dict[str, str | int] = {
     "POPPED_SECONDS": keys.POPPED_SECONDS,
     "DAY_SECONDS": keys.DAY,
     "ATTEMPTS": keys.ATTEMPTS,
+    "RETURNS": keys.RETURNS,
     "MAX_DEAD_LETTERS": keys.MAX_DEAD_LETTERS,
     "WEBHOOKS": keys.WEBHOOKS,
     "WEBHOOK_SECONDS": keys.WEBHOOK_SECONDS,
@@ -39,7 +43,7 @@ def _literal(value: str | int) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
-_PARTS = ("jobs.lua", "webhooks.lua", "workers.lua", "limits.lua")
+_PARTS = ("jobs.lua", "recovery.lua", "webhooks.lua", "workers.lua", "limits.lua")
 _SOURCE = "\n".join(
     [
         *(f"local {name} = {_literal(value)}" for name, value in _CONSTANTS.items()),

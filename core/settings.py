@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from upres.core.errors import SettingsError
+from upres.core.redis_url import checked
 from upres.core.schema import ModelName
 
 PREFIX = "UPRES_"
@@ -36,7 +37,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    redis_url: str = Field(
+    redis_url: Annotated[str, AfterValidator(checked)] = Field(
         "redis://127.0.0.1:6379/0", description="Address of Redis: redis://, rediss:// (TLS) or unix://."
     )
     s3_endpoint_url: str | None = Field(
@@ -134,5 +135,7 @@ class Settings(BaseModel):
         try:
             return cls(**given)
         except ValidationError as error:
-            lines = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+            lines = [
+                f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+            ]
             raise SettingsError("; ".join(lines)) from None

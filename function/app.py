@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from upres.core import events, tracing, webhooks
+from upres.core import events, keys, tracing, webhooks
 from upres.core.errors import BodyTooLarge, QueueUnavailable, Unauthorized
 from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
@@ -207,7 +207,7 @@ async def healthz(request: Request) -> Response:
 def readyz(request: Request) -> Response:
     """GET /readyz → 200 when Redis and the object store answer, else a 503 that names the one that does not."""
     services = _services(request)
-    services.redis.ping()
+    services.redis.set(keys.idempotency("readyz"), 1, ex=10)  # a PING is answered also by a Redis that refuses writes
     services.store.ping()
     return JSONResponse({"status": "ok", "redis": "ok", "store": "ok"})
 
@@ -243,7 +243,9 @@ def _job(request: Request, by_token: bool = True) -> tuple[Services, str, str | 
     token = request.query_params.get("token") if by_token else None
     if token is None:
         return services, job_id, caller(services, request).owner
-    if not check_token(services.token_secret, job_id, token):
+    if not check_token(services.token_secret, job_id, token) and not check_token(
+        services.renewed_token_secret(), job_id, token
+    ):
         raise Unauthorized("The token in this address is invalid or has expired; use an API key instead of the token.")
     return services, job_id, jobs.ANY_OWNER
 

@@ -7,7 +7,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from upres.worker.context import WorkerContext
-from upres.worker.slots import InFlightJobs
+from upres.worker.in_flight import InFlightJobs
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 """Upper bounds of the histogram of batch sizes, in tiles."""

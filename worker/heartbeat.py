@@ -17,8 +17,9 @@ from upres.core.logs import JobLog
 from upres.core.queue import connect_with_timeout
 from upres.core.settings import Settings
 from upres.core.workers import Worker
+from upres.worker.in_flight import InFlightJob, InFlightJobs
+from upres.worker.outage_log import OutageLog
 from upres.worker.report import publish_failure
-from upres.worker.slots import InFlightJob, InFlightJobs
 
 log = logging.getLogger("upres.worker")
 
@@ -30,7 +31,8 @@ a store request and all retries of commands together take less."""
 DEVICE_SECONDS = 120
 """A call of the device that takes longer, in seconds, hangs: no batch of tiles takes this long."""
 SILENT_SECONDS = 60
-"""The heartbeat hangs when its last beat began more seconds ago: a beat takes less, even if Redis does not answer."""
+"""The heartbeat hangs when its last beat began more seconds ago: a beat takes less, even if Redis does not answer. When
+all beats have failed for so long, a restart may help: it asks for the address of Redis again."""
 
 
 class Heartbeat(threading.Thread):
@@ -41,7 +43,12 @@ class Heartbeat(threading.Thread):
     """
 
     def __init__(
-        self, settings: Settings, in_flight: InFlightJobs, describe: Callable[[], Worker], in_call: Callable[[], float]
+        self,
+        settings: Settings,
+        in_flight: InFlightJobs,
+        describe: Callable[[], Worker],
+        in_call: Callable[[], float],
+        outage: OutageLog,
     ) -> None:
         super().__init__(name="heartbeat", daemon=True)
         self._in_call = in_call
@@ -49,7 +56,8 @@ class Heartbeat(threading.Thread):
         self._in_flight = in_flight
         self._describe = describe
         self._closed = threading.Event()
-        self._last_beat = time.monotonic()
+        self._outage = outage
+        self._last_beat = self._last_success = time.monotonic()
         self.stuck = False
 
     def run(self) -> None:
@@ -59,9 +67,11 @@ class Heartbeat(threading.Thread):
             begin = self._last_beat = time.monotonic()
             try:
                 self.beat()
+                self._last_success = time.monotonic()
+                self._outage.over()
                 wait = max(0.0, keys.HEARTBEAT_SECONDS - (time.monotonic() - begin))
             except RedisError as error:
-                log.warning("a heartbeat failed (%s)", error)
+                self._outage.failed(error)
                 wait = 0.5
             except Exception:
                 log.exception("a heartbeat failed")
@@ -90,8 +100,12 @@ class Heartbeat(threading.Thread):
             return "a call of the device does not return"
         if self.stuck:
             return "a job hangs"
-        silent = time.monotonic() - self._last_beat
-        return f"no beat for {silent:.0f} s" if self.is_alive() and silent > SILENT_SECONDS else None
+        if not self.is_alive():
+            return None
+        silent, failing = (time.monotonic() - since for since in (self._last_beat, self._last_success))
+        if silent > SILENT_SECONDS:
+            return f"no beat for {silent:.0f} s"
+        return f"Redis has accepted no beat for {failing:.0f} s" if failing > SILENT_SECONDS else None
 
     def publish(self) -> None:
         """Write the worker's record to Redis. Raises redis-py's errors."""

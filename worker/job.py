@@ -15,7 +15,9 @@ from upres.core.errors import (
     DeviceLost,
     FetchError,
     ImageError,
+    ModelUnavailable,
     RequestError,
+    StoreUnavailable,
     TooManyBytes,
     Unavailable,
     UploadNotFound,
@@ -37,6 +39,9 @@ from upres.worker.report import JobEnded, Report, publish, publish_failure
 
 log = logging.getLogger("upres.worker")
 
+WORKER_FAULTS = (StoreUnavailable, ModelUnavailable)
+"""Errors that are faults of this worker or of what it uses, and not of the job: the job is tried again."""
+
 
 class StoredImages(NamedTuple):
     """The two images of a result in the object store: the enlargement, and a bicubic one for comparison."""
@@ -52,11 +57,11 @@ class StoredImages(NamedTuple):
     """Name of the device that computed the enlargement."""
 
 
-def run(context: WorkerContext, job: JobMessage, lease: Lease) -> None:
-    """Run one job and publish how it ended.
+def run(context: WorkerContext, job: JobMessage, lease: Lease) -> bool:
+    """Run one job and publish how it ended; returns whether it succeeded.
 
-    Raises redis-py's errors when an event could not be published, and DeviceLost when this process cannot use its
-    device any more. In both cases the job has not ended, and needs another attempt.
+    Raises redis-py's errors when an event could not be published, DeviceLost when this process cannot use its device
+    any more, and WORKER_FAULTS. In these cases the job has not ended, and needs another attempt.
     """
     with _span(job):
         report = Report(job, context.connection, context.device.name, lease)
@@ -64,12 +69,14 @@ def run(context: WorkerContext, job: JobMessage, lease: Lease) -> None:
             result = process(context, job, report)
         except JobEnded:
             JobLog(log, job.job_id).info("stopped: the job has ended or is not held here", extra={"event": "let_go"})
-        except (DeviceLost, RedisError):
+        except (DeviceLost, RedisError, *WORKER_FAULTS):
             raise
         except Exception as error:
             _fail(context, job, lease, error)
         else:
             _succeed(context, job, lease, result)
+            return True
+        return False
 
 
 def process(context: WorkerContext, job: JobMessage, report: Report) -> Result:

@@ -1,7 +1,8 @@
 """The HTTP endpoints of a worker for its operator: /healthz, /readyz and /metrics, on UPRES_METRICS_PORT.
 
 /healthz is the liveness probe: 503 when the worker hangs and has to be restarted, else 200, also while it loads a
-model. /readyz is the readiness probe: 200 while the worker takes jobs, else 503. /metrics is for Prometheus.
+model. /readyz is the readiness probe: 200 while the worker takes jobs, else 503; a worker that cannot use its object
+store is `unwell`. /metrics is for Prometheus.
 """
 
 import json
@@ -23,10 +24,15 @@ LOADING_SECONDS = 900
 
 
 class Health:
-    """The state of a worker. `hangs` is a function that says what hangs, in a few words, or returns None."""
+    """The state of a worker.
+
+    `hangs` is a function that says what hangs, in a few words, or returns None; `fault` one that says why a worker that
+    is ready takes no jobs for now.
+    """
 
     def __init__(self) -> None:
         self.hangs: Callable[[], str | None] = lambda: None
+        self.fault: Callable[[], str | None] = lambda: None
         self._state: State = "loading"
         self._since = time.monotonic()
 
@@ -40,8 +46,10 @@ class Health:
         trouble = self.hangs()
         if self._state == "loading" and seconds > LOADING_SECONDS:
             trouble = f"loading has taken longer than {LOADING_SECONDS} seconds"
-        report = {"status": "stuck" if trouble else self._state, "seconds": round(seconds, 1)}
-        return {**report, "detail": trouble} if trouble else report
+        fault = self.fault() if self._state == "ready" else None
+        status = "stuck" if trouble else "unwell" if fault else self._state
+        report = {"status": status, "seconds": round(seconds, 1)}
+        return {**report, "detail": trouble or fault} if trouble or fault else report
 
 
 class Probes:

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import uuid
 from contextlib import suppress
@@ -23,6 +24,7 @@ from upres.core.settings import Settings
 from upres.core.storage import Store
 from upres.core.workers import Worker
 from upres.worker import metrics
+from upres.worker.circuit_breaker import CircuitBreaker
 from upres.worker.collector import WorkerCollector
 from upres.worker.context import WorkerContext
 from upres.worker.engine.device import Memory, choose
@@ -30,11 +32,13 @@ from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.heartbeat import Heartbeat
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.imaging.encode import Encoders
+from upres.worker.in_flight import InFlightJobs
 from upres.worker.label_watcher import LabelWatcher
 from upres.worker.model import prune
 from upres.worker.model_cache import ModelCache
+from upres.worker.outage_log import OutageLog
 from upres.worker.probes import Health, Probes
-from upres.worker.slots import InFlightJobs, Slot
+from upres.worker.slots import SharedBySlots, Slot
 from upres.worker.webhooks import WebhookDispatcher
 
 log = logging.getLogger("upres.worker")
@@ -66,13 +70,16 @@ class WorkerThreads:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.in_flight = InFlightJobs()
         names = [f"{self.name}-{number}" for number in range(settings.slots)]
-        self.slots = [Slot(name, settings, self.in_flight, context) for name in names]
+        breaker, outage = CircuitBreaker(), OutageLog("Redis")
+        shared = SharedBySlots(self.in_flight, breaker, outage, threading.Lock())
+        self.slots = [Slot(name, settings, shared, context) for name in names]
         describe = partial(_describe, self.name, context, self.in_flight)
-        self.heartbeat = Heartbeat(settings, self.in_flight, describe, context.thread.seconds_in_call)
-        self.webhooks = WebhookDispatcher(settings, context.store)
+        self.heartbeat = Heartbeat(settings, self.in_flight, describe, context.thread.seconds_in_call, outage)
+        self.webhooks = WebhookDispatcher(settings, context.store, outage)
         self.label_watcher = context.label_watcher
         self._all = (self.heartbeat, self.label_watcher, *self.webhooks.threads, *self.slots)
         health.hangs = self.heartbeat.hangs
+        health.fault = lambda: breaker.fault
         metrics.REGISTRY.register(WorkerCollector(context, self.in_flight))
 
     def start(self) -> None:

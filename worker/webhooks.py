@@ -18,6 +18,7 @@ from upres.core.settings import Settings
 from upres.core.storage import Store
 from upres.core.webhooks import Due
 from upres.worker.fetch import FetchPolicy, post
+from upres.worker.outage_log import OutageLog
 
 log = logging.getLogger("upres.worker")
 
@@ -36,8 +37,10 @@ GONE = 410
 class WebhookDispatcher:
     """Sends webhooks that are due, in `threads`, which the caller starts, until it is closed."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, outage: OutageLog) -> None:
         self._connection = connect_with_timeout(settings)
+        self._outage = outage
+        self._polling = threading.Lock()
         self._store = store
         self._policy = FetchPolicy(settings.fetch_private_networks, settings.fetch_hosts)
         self._closed = threading.Event()
@@ -50,17 +53,25 @@ class WebhookDispatcher:
         self._closed.set()
 
     def _run(self) -> None:
-        """Send each webhook that is due; without one, or after an error, wait for POLL_SECONDS."""
+        """Send each webhook that is due."""
         while not self._closed.is_set():
             try:
-                if due := webhooks.due(self._connection):
+                if due := self._next():
                     self._send_unless_busy(due)
-                    continue
             except RedisError as error:
-                log.warning("webhooks wait (%s)", error)
+                self._outage.failed(error)
+                self._closed.wait(POLL_SECONDS)
             except Exception:
                 log.exception("a webhook failed")
-            self._closed.wait(POLL_SECONDS)
+                self._closed.wait(POLL_SECONDS)
+
+    def _next(self) -> Due | None:
+        """Return a webhook that is due; without one wait for POLL_SECONDS. One thread asks at a time."""
+        with self._polling:
+            due = None if self._closed.is_set() else webhooks.due(self._connection)
+            if not due:
+                self._closed.wait(POLL_SECONDS)
+            return due
 
     def _send_unless_busy(self, due: Due) -> None:
         """Send a webhook, unless AT_ONCE threads already send for its owner or host; then put it off."""

@@ -10,6 +10,7 @@ from redis import Redis
 from tests.support.events import RESULT
 from tests.support.leasing import OTHER, WORK, empty, everything, run_out, submit, types
 from upres.core import coalescing, events, keys, leases
+from upres.core.errors import StoreUnavailable
 from upres.core.leases import Lease
 from upres.core.schema import TERMINAL, Cancelled, Failed, Progress, Result, Succeeded
 from upres.core.script import call
@@ -23,6 +24,7 @@ class World:
         self.ids: list[str] = []
         self.popped: list[str] = []
         self.held: list[Lease] = []
+        self.robbed: set[str] = set()
         for _ in range(4):
             self.submit(0)
             self.pop(0)
@@ -95,8 +97,31 @@ class World:
             reason: leases.Reason = "device_lost" if pick % 2 else "worker_stopping"
             leases.give_back(self.redis, one(self.held, pick // 2), reason)
 
+    def hand_back(self, pick: int) -> None:
+        if self.held:
+            leases.hand_back(self.redis, one(self.held, pick), StoreUnavailable("s"))
+
+    def is_alone(self, pick: int) -> None:
+        if self.held:
+            leases.is_alone(self.redis, one(self.held, pick))
+
+    def rob(self, pick: int) -> None:
+        """Another program takes a job from the queue, as `rq worker` does, or also deletes its record (`rq empty`)."""
+        if job_id := cast("bytes | None", self.redis.lpop(keys.WAITING)):
+            self.robbed.add(job_id.decode())
+            if pick % 2:
+                self.redis.delete(keys.record(job_id.decode()))
+
+    def audit(self, pick: int) -> None:
+        self.redis.delete(keys.AUDITED)
+        leases.recover(self.redis)
+        self.robbed.clear()
+
     def check(self) -> None:
-        """Check that each unfinished job is in exactly one place, an ended job has no holder, temporary keys expire."""
+        """Check that each unfinished job is in exactly one place, an ended job has no holder, temporary keys expire.
+
+        A job that was robbed is nowhere until an audit.
+        """
         parked = [f"{work}:parked" for work in (WORK, OTHER)]
         for job_id in self.ids:
             listed = [
@@ -108,12 +133,13 @@ class World:
             if types(self.redis, job_id)[-1] in TERMINAL:
                 assert "held" not in listed
             else:
-                assert len(listed) == 1, listed
+                assert len(listed) == 1 or (not listed and job_id in self.robbed), listed
         passing = [name for name in everything(self.redis) if name.endswith((":run", ":parked", WORK, OTHER))]
         assert [name for name in passing if self.redis.ttl(name) <= 0] == []
 
     def finish_all(self) -> None:
         """All workers die; then another worker takes and finishes jobs until no job waits."""
+        self.audit(0)
         for _ in range(2):
             leases.recover(self.redis)
             for job_id in cast("list[bytes]", self.redis.zrange(keys.LEASES, 0, -1)):
@@ -158,7 +184,7 @@ def test_after_any_actions_every_job_ends_once_and_leaves_no_keys(
         assert [type for type in received if type in TERMINAL] == [received[-1]]
         assert isolated_redis.exists(keys.record(job_id)) == (job_id in letters)
     left = everything(isolated_redis) - {name(job_id) for job_id in world.ids for name in (keys.events, keys.record)}
-    assert left <= {"rq:queues", WORK, OTHER, keys.DEAD, keys.LAST_RECOVERY, keys.JOB_COUNTS}
+    assert left <= {"rq:queues", WORK, OTHER, keys.DEAD, keys.LAST_RECOVERY, keys.AUDITED, keys.JOB_COUNTS}
     counted = cast("dict[bytes, bytes]", isolated_redis.hgetall(keys.JOB_COUNTS))
     ends = Counter(types(isolated_redis, job_id)[-1] for job_id in world.ids)
     assert ends == sum((Counter({field.decode().split("|")[1]: int(n)}) for field, n in counted.items()), Counter())

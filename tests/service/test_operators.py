@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.support.leasing import run_out, submit, taken
+from tests.support.leasing import ended, run_out, submit, taken, types, waiting
 from tests.support.workers import worker
 from upres.client import Client
 from upres.core import events, keys, leases
@@ -46,6 +46,33 @@ def letter(redis: Redis) -> Iterator[str]:
     job_id = die(redis)
     yield job_id
     redis.zrem(keys.DEAD, job_id)
+
+
+def test_purge_cancels_waiting_jobs_by_age_and_by_key(local: Local, redis: Redis) -> None:
+    mine, other = submit(redis, owner="k1"), submit(redis)
+    assert "no such jobs" in upres(local, "purge", "--older", "1h", "--yes").stdout
+    assert "1 jobs cancelled" in upres(local, "purge", "--key", "k1", "--yes").stdout
+    assert (types(redis, mine)[-1], types(redis, other)[-1]) == ("cancelled", "queued")
+    asked = upres(local, "purge")
+    assert (asked.returncode, "Cancel 1 jobs?" in asked.stdout) == (1, True)
+    held = taken(redis)
+    assert "no such jobs" in upres(local, "purge", "--yes").stdout
+    assert "1 jobs cancelled" in upres(local, "purge", "--running", "--yes").stdout
+    assert types(redis, held.job_id)[-1] == "cancelled"
+    wrong = upres(local, "purge", "--older", "soon")
+    assert (wrong.returncode, "such as 90s" in wrong.stderr) == (2, True)
+
+
+def test_jobs_that_another_program_took_from_the_queue_are_shown_and_put_back(local: Local, redis: Redis) -> None:
+    lost, gone = submit(redis), submit(redis)
+    redis.delete(keys.WAITING, keys.record(gone))
+    assert "nowhere  2" in upres(local).stdout
+    redis.delete(keys.AUDITED)
+    assert sorted(leases.recover(redis)) == sorted([(lost, "requeued"), (gone, "failed")])
+    assert (types(redis, lost), waiting(redis)) == (["queued"], [lost])
+    assert ended(redis, gone).code == "job_lost"
+    assert "nowhere" not in upres(local).stdout
+    events.append(redis, Cancelled(job_id=lost))
 
 
 def test_the_overview_shows_queue_dead_letters_and_workers(local: Local, redis: Redis, letter: str) -> None:

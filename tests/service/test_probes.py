@@ -23,8 +23,9 @@ from upres.core.schema import Progress, Started
 from upres.embedded.child import accepts, free_port
 from upres.embedded.stack import Local
 from upres.worker.heartbeat import Heartbeat
+from upres.worker.in_flight import InFlightJobs
+from upres.worker.outage_log import OutageLog
 from upres.worker.probes import Health
-from upres.worker.slots import InFlightJobs
 
 pytestmark = pytest.mark.without_worker
 
@@ -111,7 +112,9 @@ def test_worker_that_loads_too_long_is_reported_as_stuck(local: Local) -> None:
 
 def test_health_is_stuck_while_a_device_call_does_not_return(local: Local) -> None:
     health = Health()
-    heartbeat = Heartbeat(local.settings, InFlightJobs(), lambda: pytest.fail("not started"), lambda: 1e6)
+    heartbeat = Heartbeat(
+        local.settings, InFlightJobs(), lambda: pytest.fail("not started"), lambda: 1e6, OutageLog("Redis")
+    )
     health.hangs = heartbeat.hangs
     health.enter("ready")
     assert health.report()["status"] == "stuck"

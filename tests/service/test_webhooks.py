@@ -28,6 +28,7 @@ from upres.core.schema import Cancelled, Succeeded
 from upres.embedded.stack import Local
 from upres.worker.fetch import FetchPolicy
 from upres.worker.fetch import post as deliver
+from upres.worker.outage_log import OutageLog
 from upres.worker.webhooks import WebhookDispatcher
 
 
@@ -176,7 +177,9 @@ def test_late_webhook_attempt_contains_new_presigned_urls(
     stale = result.model_copy(update={"sr_image_url": "http://gone/", "original_image_url": "http://gone/"})
     event = Succeeded(job_id="0" * 32, result=stale)
     due = webhooks.Due("0" * 32, 5, "http://example.org/", "", event.model_dump_json())
-    received = json.loads(WebhookDispatcher(local.settings, local.store)._body(due))["data"]["result"]
+    received = json.loads(WebhookDispatcher(local.settings, local.store, OutageLog("Redis"))._body(due))["data"][
+        "result"
+    ]
     assert requests.get(received["sr_image_url"], timeout=20).ok
     assert requests.get(received["original_image_url"], timeout=20).ok
 

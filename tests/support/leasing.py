@@ -43,11 +43,14 @@ def submit(redis: Redis, **changed: Any) -> str:
     return enqueue(open_queue(redis), JobMessage.model_validate(message(job_id, **changed))).job_id
 
 
-def taken(redis: Redis) -> Lease:
+def taken(redis: Redis, alone: bool = True) -> Lease:
+    """Take the next job, as a worker that has no other job, or others too."""
     job_id = leases.pop(redis, 0.1)
     assert job_id
     lease = leases.take(redis, job_id)
     assert lease
+    if alone:
+        leases.is_alone(redis, lease)
     return lease
 
 

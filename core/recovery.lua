@@ -1,0 +1,112 @@
+-- A part of the script jobs.lua: the recovery of jobs whose worker died, that are past their deadline, or that another
+-- program has removed from the queue.
+
+-- When no worker has run `recover` for QUIET_SECONDS, no worker could renew its leases either: Redis was unreachable,
+-- or all workers were stopped. Extend the leases that expire soon, so that living workers have time to renew them.
+local function give_time(now)
+    local last = redis.call('GET', LAST_RECOVERY)
+    redis.call('SET', LAST_RECOVERY, now, 'EX', EVENTS_SECONDS)
+    if last and now - last < QUIET_SECONDS * 1000 then return end
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now + QUIET_SECONDS * 1000)) do
+        redis.call('ZADD', LEASES, now + QUIET_SECONDS * 1000, id)
+    end
+end
+
+local function recover(id, once, requeued, failed)
+    if put_back(id) then return 'requeued' end -- no worker had taken it, so this is no death
+    if has_ended(id) then
+        finish(id)
+        return nil
+    end
+    return count_death(id, once, requeued, failed)
+end
+
+local function expire(id, once, late)
+    redis.call('ZREM', DEADLINES, id)
+    return append(id, once, 'failed', message(id, late)) and 'failed'
+end
+
+-- Call `handle` for at most 100 ids of the sorted set `place` that are due. An id whose data is forged raises an error;
+-- remove it, so that it does not block the others.
+local function sweep(place, now, handle, found)
+    for index, id in ipairs(redis.call('ZRANGEBYSCORE', place, '-inf', now, 'LIMIT', 0, 100)) do
+        local well, outcome = pcall(handle, id, index)
+        if not well then
+            redis.call('ZREM', place, id)
+            redis.call('LREM', POPPED, 0, id)
+        elseif outcome then
+            table.insert(found, id)
+            table.insert(found, outcome)
+        end
+    end
+    return found
+end
+
+-- The number of jobs that have not ended, and are neither waiting, popped, held nor parked.
+local function count_nowhere()
+    local somewhere = redis.call('LLEN', QUEUE) + redis.call('ZCARD', LEASES) + redis.call('SCARD', PARKED)
+    for _, id in ipairs(redis.call('LRANGE', POPPED, 0, -1)) do
+        if not redis.call('ZSCORE', LEASES, id) then somewhere = somewhere + 1 end
+    end
+    return redis.call('ZCARD', DEADLINES) - somewhere
+end
+
+-- Put a job that is nowhere back into the queue; without RQ's record it fails.
+local function find(id, once, requeued, gone)
+    local last = last_event(id)
+    if not last or is_terminal(last.type) then
+        finish(id)
+        return nil
+    end
+    if redis.call('EXISTS', record_of(id)) == 0 then return append(id, once, 'failed', message(id, gone)) and 'failed' end
+    if last.type ~= 'queued' and last.type ~= 'requeued' then append(id, once, 'requeued', message(id, requeued)) end
+    to_queue(id)
+    return 'requeued'
+end
+
+-- Look for jobs that are nowhere: another program emptied the queue, or took jobs from it. One worker looks every
+-- AUDIT_SECONDS, and reads the whole queue only if the numbers say that a job is missing.
+local function audit(once, requeued, gone, found)
+    if not redis.call('SET', AUDITED, 1, 'NX', 'EX', AUDIT_SECONDS) or count_nowhere() <= 0 then return end
+    local somewhere = {}
+    for _, list in ipairs({redis.call('LRANGE', QUEUE, 0, -1), redis.call('LRANGE', POPPED, 0, -1),
+                           redis.call('ZRANGE', LEASES, 0, -1), redis.call('SMEMBERS', PARKED)}) do
+        for _, id in ipairs(list) do somewhere[id] = true end
+    end
+    for index, id in ipairs(redis.call('ZRANGE', DEADLINES, 0, -1)) do
+        local well, outcome = true, nil
+        if not somewhere[id] then well, outcome = pcall(find, id, once .. '=' .. index, requeued, gone) end
+        if not well then
+            redis.call('ZREM', DEADLINES, id)
+        elseif outcome then
+            table.insert(found, id)
+            table.insert(found, outcome)
+            if #found >= 2000 then return end
+        end
+    end
+end
+
+-- Recover jobs whose lease has expired and jobs that are nowhere, and fail jobs past their deadline. Return a flat list
+-- of id, outcome, …
+function operations.recover(once, requeued, failed, late, gone)
+    local now = milliseconds()
+    give_time(now)
+    for _, id in ipairs(redis.call('LRANGE', POPPED, 0, -1)) do
+        redis.call('ZADD', LEASES, 'NX', now + POPPED_SECONDS * 1000, id)
+    end
+    local found = sweep(LEASES, now, function(id, index)
+        return recover(id, once .. index, requeued, failed)
+    end, {})
+    sweep(DEADLINES, now, function(id, index)
+        return expire(id, once .. '-' .. index, late)
+    end, found)
+    audit(once, requeued, gone, found)
+    return found
+end
+
+-- Fail the job if its deadline has passed. Return nil when it has not passed, or when the job has ended.
+function operations.expire(id, once, late)
+    local deadline = redis.call('ZSCORE', DEADLINES, id)
+    if not deadline or tonumber(deadline) > milliseconds() then return nil end
+    return expire(id, once, late)
+end

@@ -1,0 +1,70 @@
+"""An object store that can refuse every request, as with an expired token: it stands before the real one."""
+
+import http.client
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+from upres.embedded.stack import Local
+
+REFUSAL = b'<?xml version="1.0"?><Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>'
+OWN_HEADERS = ("content-length", "transfer-encoding", "connection", "date", "server")
+"""Headers that the gate's own answer has."""
+
+
+class StoreGate(ThreadingHTTPServer):
+    """Forwards requests to the store at `target` (host:port), unless `refuses` is true."""
+
+    def __init__(self, target: str) -> None:
+        self.target, self.refuses = target, False
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __getattr__(self, name: str) -> Any:
+        """All methods (do_GET, do_PUT, …) are forwarded in the same way."""
+        if name.startswith("do_"):
+            return self._answer
+        raise AttributeError(name)
+
+    def _answer(self) -> None:
+        gate = self.server
+        assert isinstance(gate, StoreGate)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if gate.refuses:
+            self._send(403, {"Content-Type": "application/xml"}, REFUSAL)
+            return
+        connection = http.client.HTTPConnection(gate.target, timeout=20)
+        connection.request(self.command, self.path, body, dict(self.headers))  # Host is signed, and so it is kept
+        response = connection.getresponse()
+        data = response.read()
+        connection.close()
+        self._send(response.status, dict(response.getheaders()), data)
+
+    def _send(self, status: int, headers: dict[str, str], data: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in OWN_HEADERS:
+                self.send_header(name, value)
+        self.send_header("Content-Length", headers.get("Content-Length") or str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def store_gate(local: Local) -> Iterator[StoreGate]:
+    """Stand before the store of a stack while the block runs."""
+    with StoreGate(urlsplit(str(local.settings.s3_endpoint_url)).netloc) as gate:
+        threading.Thread(target=gate.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield gate
+        gate.shutdown()

@@ -1,0 +1,97 @@
+"""The jobs that a worker process works on, shared by its slots and its heartbeat."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from upres.core import keys
+from upres.core.leases import Lease
+
+
+class InFlightJob:
+    """A job that this process works on, and the time (`until`, of time.monotonic) when its time is up."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.begin()
+        self.failed_at: float | None = None
+        """Time (of time.monotonic) at which its failure was published because its time was up; else None."""
+
+    def begin(self) -> None:
+        """Count its time from now on."""
+        self.until = time.monotonic() + min(keys.JOB_SECONDS, self.lease.seconds_left)
+
+
+class InFlightJobs:
+    """The jobs that this process works on. When `closed` is true, it takes no more. Safe from all threads."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._acquiring = 0
+        self._jobs: set[InFlightJob] = set()
+        self._suspects: list[InFlightJob] = []
+        self.closed = False
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether slots may take jobs: not while the process stops, or a job wants to be alone in it."""
+        return not (self.closed or self._suspects)
+
+    @contextmanager
+    def acquiring(self) -> Iterator[None]:
+        """Mark the block in which a slot waits for a job and takes it. `wait_idle` waits for the end of such blocks."""
+        with self._changed:
+            self._acquiring += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._acquiring -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self, job: InFlightJob) -> Iterator[None]:
+        """Wait until no other job runs in this process, and keep it so during the block.
+
+        Several jobs that want to be alone take turns; those that wait for their turn do not count as running.
+        """
+        with self._changed:
+            self._suspects.append(job)
+            self._changed.notify_all()
+            self._changed.wait_for(
+                lambda: self._suspects[0] is job and not self._acquiring and self._jobs <= set(self._suspects)
+            )
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._suspects.remove(job)
+                self._changed.notify_all()
+
+    def add(self, lease: Lease) -> InFlightJob:
+        """Add a job that was taken. The caller must call `remove` when it ends."""
+        job = InFlightJob(lease)
+        with self._changed:
+            self._jobs.add(job)
+        return job
+
+    def remove(self, job: InFlightJob) -> None:
+        """Remove a job that has ended, or that this process has given back."""
+        with self._changed:
+            self._jobs.discard(job)
+            self._changed.notify_all()
+
+    def current(self) -> list[InFlightJob]:
+        """Return the jobs that the process works on now."""
+        with self._changed:
+            return list(self._jobs)
+
+    def close(self) -> None:
+        """Take no more jobs. A slot that waits for a job puts it back when it comes."""
+        self.closed = True
+
+    def wait_idle(self, seconds: float | None = None) -> None:
+        """Wait until no slot is acquiring a job any more, for at most `seconds`. Call `close` first."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._acquiring, seconds)
