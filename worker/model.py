@@ -81,7 +81,7 @@ def _file(store: Store, manifest: Manifest, file: File, cache: Path) -> Path:
             return path
     log.info("model %s %s: downloading %s", manifest.name, manifest.version, file.file)
     try:
-        data = store.get(keys.model(manifest.name, manifest.version, file.file))
+        data = store.get(keys.model(manifest.name, manifest.version, file.file), sha256=file.sha256)
     except ObjectNotFound as error:
         raise ModelError(f"Model {manifest.name!r} {manifest.version} lacks {file.file}: {error}") from error
     registry.check(manifest, file.file, data, file.sha256)
