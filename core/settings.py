@@ -107,6 +107,14 @@ class Settings(BaseModel):
         return is_among(host, self.fetch_hosts)
 
     @property
+    def cache_folder(self) -> Path | None:
+        """`cache_dir` with `~` replaced; None if the user has no home folder: no HOME, and no line in /etc/passwd."""
+        try:
+            return self.cache_dir.expanduser()
+        except RuntimeError:
+            return None
+
+    @property
     def preloaded(self) -> tuple[str, ...]:
         """The models that a worker loads when it starts: `preload`, then `model`; each once."""
         return tuple(dict.fromkeys((*self.preload, self.model)))
