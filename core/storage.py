@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from upres.core import keys
+from upres.core.certificates import Bundle
 from upres.core.errors import SettingsError, StoreUnavailable, UpresError
 from upres.core.settings import Settings
 
@@ -54,6 +56,7 @@ class Store:
         self.bucket = settings.s3_bucket
         self._endpoint = settings.s3_endpoint_url
         self._public = settings.s3_public_url or self._endpoint
+        self._ca_file = settings.ca_file
         self.failures: Counter[Failure] = Counter()
 
     @cached_property
@@ -69,6 +72,13 @@ class Store:
     def _signer(self) -> "S3Client":
         """The client that makes presigned URLs. A signature is valid for one host, so it uses the public address."""
         return self._client if self._public == self._endpoint else self._open(self._public, self._timeout)
+
+    @cached_property
+    def _certificates(self) -> Bundle:
+        """The certificates of botocore and of UPRES_CA_FILE; boto3 reads one file."""
+        from botocore.httpsession import get_cert_path
+
+        return Bundle(*(Path(path) for path in (get_cert_path(True), self._ca_file) if path))
 
     def _open(self, endpoint: str | None, timeout: float) -> "S3Client":
         # The import is here, because boto3 and a client take 0.2 s: more than the rest of the function's cold start.
@@ -87,7 +97,8 @@ class Store:
             s3={"addressing_style": "path" if endpoint else "virtual"},
         )
         session = self._session or boto3.session.Session()
-        client = session.client("s3", endpoint_url=endpoint, config=config)
+        verify = self._certificates.path if self._ca_file else None  # None: what botocore does without
+        client = session.client("s3", endpoint_url=endpoint, config=config, verify=verify)
         # botocore can only switch keepalive on, and by default the first probe is sent after two hours.
         client._endpoint.http_session._socket_options.extend(  # type: ignore[attr-defined]
             (socket.IPPROTO_TCP, getattr(socket, name), value)

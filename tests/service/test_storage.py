@@ -12,6 +12,7 @@ import pytest
 from tests.support.cut_bodies import Cut, cut_bodies
 from tests.support.pushing import Pushed
 from tests.support.servers import http_server
+from tests.support.tls import Authority, tls_server
 from upres.core import keys, storage
 from upres.core.errors import ModelError, StoreUnavailable
 from upres.core.storage import Store
@@ -20,11 +21,12 @@ from upres.embedded.stack import Local
 DATA = secrets.token_bytes(1 << 20)
 
 
-def behind(local: Local, url: str, **options: Any) -> Store:
+def behind(local: Local, url: str, ca_file: Path | None = None, **options: Any) -> Store:
     """The store of `local`, reached at another address."""
     key_id, secret = local.environment["AWS_ACCESS_KEY_ID"], local.environment["AWS_SECRET_ACCESS_KEY"]
     session = boto3.session.Session(key_id, secret, region_name="us-east-1")
-    return Store(local.settings.model_copy(update={"s3_endpoint_url": url}), session, **options)
+    changed = {"s3_endpoint_url": url, "ca_file": ca_file}
+    return Store(local.settings.model_copy(update=changed), session, **options)
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +103,13 @@ def test_a_store_that_sends_nothing_is_given_up_soon_when_something_is_read(
         for read in (store.get, store.exists):
             with pytest.raises(StoreUnavailable):
                 read(key)
+
+
+def test_a_store_whose_certificate_has_a_private_authority_is_reached(local: Local, key: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    answer = cut_bodies(str(local.settings.s3_endpoint_url), [])
+    with tls_server(authority.issue("IP:127.0.0.1"), answer, "127.0.0.1") as (port, _):
+        url = f"https://127.0.0.1:{port}"
+        assert behind(local, url, authority.file).get(key) == DATA
+        with pytest.raises(StoreUnavailable):
+            behind(local, url, attempts=1).get(key)
