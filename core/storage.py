@@ -75,10 +75,14 @@ class Store:
 
     @cached_property
     def _certificates(self) -> Bundle:
-        """The certificates of botocore and of UPRES_CA_FILE; boto3 reads one file."""
+        """The certificates of botocore and of UPRES_CA_FILE; boto3 reads one file. Raises SettingsError."""
         from botocore.httpsession import get_cert_path
 
-        return Bundle(*(Path(path) for path in (get_cert_path(True), self._ca_file) if path))
+        try:
+            return Bundle(*(Path(path) for path in (get_cert_path(True), self._ca_file) if path))
+        except OSError as error:
+            what = "a temporary file with it and the usual certificates cannot be written"
+            raise SettingsError(f"UPRES_CA_FILE: {what} ({error.strerror}); set TMPDIR to another folder.") from error
 
     def _open(self, endpoint: str | None, timeout: float) -> "S3Client":
         # The import is here, because boto3 and a client take 0.2 s: more than the rest of the function's cold start.

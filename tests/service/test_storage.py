@@ -14,7 +14,7 @@ from tests.support.pushing import Pushed
 from tests.support.servers import http_server
 from tests.support.tls import Authority, tls_server
 from upres.core import keys, storage
-from upres.core.errors import ModelError, StoreUnavailable
+from upres.core.errors import ModelError, SettingsError, StoreUnavailable
 from upres.core.storage import Store
 from upres.embedded.stack import Local
 
@@ -113,3 +113,12 @@ def test_a_store_whose_certificate_has_a_private_authority_is_reached(local: Loc
         assert behind(local, url, authority.file).get(key) == DATA
         with pytest.raises(StoreUnavailable):
             behind(local, url, attempts=1).get(key)
+
+
+def test_certificates_that_cannot_be_joined_are_a_settings_error(
+    local: Local, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = behind(local, str(local.settings.s3_endpoint_url), Authority(tmp_path).file)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(SettingsError, match=r"UPRES_CA_FILE: .*No such file.*TMPDIR"):
+        store.get(key)
