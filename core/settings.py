@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from upres.core.errors import SettingsError
 from upres.core.redis_url import checked
@@ -21,6 +22,16 @@ ADDRESS = "^https?://"
 
 def _list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _certificates(path: Path) -> Path:
+    from upres.core import certificates  # imports ssl, which most cold starts do not need
+
+    try:
+        certificates.check(path)
+    except ValueError as error:
+        raise PydanticCustomError("ca_file", "{reason}", {"reason": str(error)}) from None
+    return path
 
 
 Host = Annotated[str, AfterValidator(str.lower), Field(pattern=r"^\.?[A-Za-z0-9][A-Za-z0-9.-]*$")]
@@ -90,6 +101,11 @@ class Settings(BaseModel):
         description="The only hosts that image_url and webhook_url may name (comma-separated; .example.org: all hosts "
         "below it); unset: all public hosts.",
     )
+    ca_file: Annotated[Path, AfterValidator(_certificates)] | None = Field(
+        None,
+        description="PEM file with certificate authorities that are trusted for image_url, webhook_url and the object "
+        "store, in addition to the usual ones.",
+    )
     metrics_port: int | None = Field(
         None,
         ge=0,
@@ -106,6 +122,14 @@ class Settings(BaseModel):
     def may_reach(self, host: str) -> bool:
         """Whether `fetch_hosts` allows image_url and webhook_url to name this host. Its addresses are not checked."""
         return is_among(host, self.fetch_hosts)
+
+    @property
+    def cache_folder(self) -> Path | None:
+        """`cache_dir` with `~` replaced; None if the user has no home folder: no HOME, and no line in /etc/passwd."""
+        try:
+            return self.cache_dir.expanduser()
+        except RuntimeError:
+            return None
 
     @property
     def preloaded(self) -> tuple[str, ...]:

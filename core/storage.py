@@ -1,19 +1,24 @@
 """The object store. Only this file uses boto3, and it imports boto3 at the first call."""
 
+import hashlib
 import logging
+import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from upres.core import keys
+from upres.core.certificates import Bundle
 from upres.core.errors import SettingsError, StoreUnavailable, UpresError
 from upres.core.settings import Settings
 
 if TYPE_CHECKING:
     from boto3.session import Session
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
@@ -21,6 +26,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("upres.store")
 
 Failure = Literal["refused", "no_answer"]
+
+READ_SECONDS = 10.0
+"""Longest silence of the store, in seconds, while something is read. Only a put may need longer: some stores answer it
+when the file is on their disk."""
+KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPALIVE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Options of TCP (RFC 1122, 4.2.3.6; the second is macOS's name of the first): an idle connection is probed after 20
+seconds, and closed after three probes, 5 seconds apart, without an answer."""
 
 
 class ObjectNotFound(UpresError):
@@ -32,7 +44,7 @@ class Store:
 
     Methods raise StoreUnavailable when the store does not answer or refuses a request, and SettingsError when
     credentials are missing. Credentials come from `session`, else from AWS's usual places. A request times out after
-    `timeout` seconds, and is made `attempts` times at most.
+    `timeout` seconds without a byte (reads after READ_SECONDS at most), and is made `attempts` times at most.
     """
 
     def __init__(
@@ -44,25 +56,43 @@ class Store:
         self.bucket = settings.s3_bucket
         self._endpoint = settings.s3_endpoint_url
         self._public = settings.s3_public_url or self._endpoint
+        self._ca_file = settings.ca_file
         self.failures: Counter[Failure] = Counter()
 
     @cached_property
     def _client(self) -> "S3Client":
-        return self._open(self._endpoint)
+        return self._open(self._endpoint, self._timeout)
+
+    @cached_property
+    def _reader(self) -> "S3Client":
+        """The client that reads."""
+        return self._client if self._timeout <= READ_SECONDS else self._open(self._endpoint, READ_SECONDS)
 
     @cached_property
     def _signer(self) -> "S3Client":
         """The client that makes presigned URLs. A signature is valid for one host, so it uses the public address."""
-        return self._client if self._public == self._endpoint else self._open(self._public)
+        return self._client if self._public == self._endpoint else self._open(self._public, self._timeout)
 
-    def _open(self, endpoint: str | None) -> "S3Client":
+    @cached_property
+    def _certificates(self) -> Bundle:
+        """The certificates of botocore and of UPRES_CA_FILE; boto3 reads one file. Raises SettingsError."""
+        from botocore.httpsession import get_cert_path
+
+        try:
+            return Bundle(*(Path(path) for path in (get_cert_path(True), self._ca_file) if path))
+        except OSError as error:
+            what = "a temporary file with it and the usual certificates cannot be written"
+            raise SettingsError(f"UPRES_CA_FILE: {what} ({error.strerror}); set TMPDIR to another folder.") from error
+
+    def _open(self, endpoint: str | None, timeout: float) -> "S3Client":
         # The import is here, because boto3 and a client take 0.2 s: more than the rest of the function's cold start.
         import boto3
         from botocore.config import Config
 
         config = Config(
             connect_timeout=2,
-            read_timeout=self._timeout,
+            read_timeout=timeout,
+            tcp_keepalive=True,
             retries={"mode": "standard", "total_max_attempts": self._attempts},
             signature_version="s3v4",
             # Other stores than AWS send checksums with error answers, and botocore would raise a wrong error for them.
@@ -71,7 +101,15 @@ class Store:
             s3={"addressing_style": "path" if endpoint else "virtual"},
         )
         session = self._session or boto3.session.Session()
-        return session.client("s3", endpoint_url=endpoint, config=config)
+        verify = self._certificates.path if self._ca_file else None  # None: what botocore does without
+        client = session.client("s3", endpoint_url=endpoint, config=config, verify=verify)
+        # botocore can only switch keepalive on, and by default the first probe is sent after two hours.
+        client._endpoint.http_session._socket_options.extend(  # type: ignore[attr-defined]
+            (socket.IPPROTO_TCP, getattr(socket, name), value)
+            for name, value in KEEPALIVE.items()
+            if hasattr(socket, name)
+        )
+        return client
 
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> str:
         """Store bytes under a key, and return the object's s3:// address."""
@@ -79,20 +117,35 @@ class Store:
             self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
         return self.uri(key)
 
-    def get(self, key: str, limit: int | None = None) -> bytes:
+    def get(self, key: str, limit: int | None = None, sha256: str | None = None) -> bytes:
         """Read an object; with `limit` at most limit + 1 bytes, so that the caller sees whether it is larger.
 
-        Raises ObjectNotFound when there is no such object.
+        A body that ends before its Content-Length is read again, as often as requests are made; so is one with another
+        digest than `sha256` (hexadecimal), and the last one is returned as it is. Raises ObjectNotFound when there is
+        no such object.
         """
+        from botocore.exceptions import BotoCoreError
+
         with self._mapped(key):
-            body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"]
-            return body.read() if limit is None else body.read(limit + 1)
+            attempt = 1
+            while True:
+                body = self._reader.get_object(Bucket=self.bucket, Key=key)["Body"]
+                try:
+                    data = _read(body, limit)
+                    if sha256 is None or attempt >= self._attempts or hashlib.sha256(data).hexdigest() == sha256:
+                        return data
+                    log.warning("object store: %s came with a wrong digest, and is read again", key)
+                except BotoCoreError as error:
+                    if attempt >= self._attempts:
+                        raise
+                    log.warning("object store: %s was cut off, and is read again (%s)", key, error)
+                attempt += 1
 
     def exists(self, key: str) -> bool:
         """Whether an object has this key."""
         try:
             with self._mapped(key):
-                self._client.head_object(Bucket=self.bucket, Key=key)
+                self._reader.head_object(Bucket=self.bucket, Key=key)
         except ObjectNotFound:
             return False
         return True
@@ -148,7 +201,7 @@ class Store:
     def ping(self) -> None:
         """Check that the bucket answers. Raises StoreUnavailable when it does not."""
         with self._mapped(""):
-            self._client.head_bucket(Bucket=self.bucket)
+            self._reader.head_bucket(Bucket=self.bucket)
 
     def uri(self, key: str) -> str:
         """Return the s3:// address of a key."""
@@ -178,3 +231,19 @@ class Store:
             self.failures["no_answer"] += 1
             log.warning("object store: %s", error)
             raise StoreUnavailable("The object store does not answer; try again in a few seconds.") from error
+
+
+def _read(body: "StreamingBody", limit: int | None) -> bytes:
+    """Read a body, up to limit + 1 bytes, and close it. Raises BotoCoreError when it ends early."""
+    from botocore.exceptions import ResponseStreamingError
+    from urllib3.exceptions import HTTPError
+
+    pieces: list[bytes] = []
+    with closing(body):
+        try:
+            # botocore compares length and checksum when it has read the end, which is an empty piece.
+            while piece := body.read(None if limit is None else limit + 1 - sum(map(len, pieces))):
+                pieces.append(piece)
+        except HTTPError as error:  # botocore passes errors of TLS on as they are
+            raise ResponseStreamingError(error=error) from error
+    return b"".join(pieces)

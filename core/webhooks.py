@@ -21,6 +21,9 @@ from upres.core.script import call
 PAUSES = (5, 60, 5 * 60, 30 * 60, 2 * 3600, 8 * 3600, 24 * 3600)
 """Seconds before the second, third, … attempt (± 10 %). After the last attempt the webhook is given up."""
 
+MAX_ASKED = 3600
+"""Longest pause in seconds that a receiver can ask for (Retry-After)."""
+
 
 class Due(NamedTuple):
     """A webhook that is due: the job's id, the attempt (from 1), the address, the owner ("" for none), the event."""
@@ -68,12 +71,16 @@ def postpone(connection: Redis, due: Due, seconds: float) -> None:
     call(connection, "webhook_tried", due.job_id, seconds, "not tried")
 
 
-def schedule_retry(connection: Redis, due: Due) -> float | None:
-    """Schedule the next attempt and return the seconds until then; after the last one give up and return None."""
+def schedule_retry(connection: Redis, due: Due, asked: float = 0) -> float | None:
+    """Schedule the next attempt and return the seconds until then; after the last one give up and return None.
+
+    The receiver has `asked` for a pause of that many seconds; up to MAX_ASKED a pause is at least that long.
+    """
     if due.attempt > len(PAUSES):
         delete(connection, due)
         return None
     pause = PAUSES[due.attempt - 1] * (0.9 + 0.2 * secrets.randbelow(1000) / 1000)
+    pause = max(pause, min(asked, MAX_ASKED))
     call(connection, "webhook_tried", due.job_id, pause)
     return pause
 

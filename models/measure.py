@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from upres.core import registry
-from upres.core.errors import ModelError
+from upres.core.errors import ModelError, SettingsError
 from upres.core.registry import CANARY, STABLE
 from upres.core.settings import Settings
 from upres.core.storage import Store
@@ -75,8 +75,11 @@ def start_engine(model: Model, thread: DeviceThread) -> Engine:
 
 
 def _pull(store: Store, name: str, version: str) -> Model:
-    return pull(store, name, version, _cache())
+    cache = _cache()
+    if cache is None:
+        raise SettingsError("UPRES_CACHE_DIR: this user has no home folder; set it to a folder for model files.")
+    return pull(store, name, version, cache)
 
 
-def _cache() -> Path:
-    return Settings.from_environment().cache_dir.expanduser()
+def _cache() -> Path | None:
+    return Settings.from_environment().cache_folder

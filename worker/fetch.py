@@ -1,240 +1,153 @@
-"""Fetches an image_url and posts to a webhook_url, and connects only to addresses that are allowed.
+"""Fetches an image_url and posts to a webhook_url, and connects only to addresses that are allowed (guard.py)."""
 
-The check runs where the socket is opened. So every request and every redirect is checked, and the socket is connected
-to the address that was checked: there is no second DNS lookup, so DNS rebinding is impossible. The Host header, SNI and
-certificate verification stay as requests implements them.
-"""
+import http.client
+import ssl
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import NamedTuple
 
-import logging
-import socket
-import threading
-import time
-from collections.abc import Sequence
-from concurrent.futures import Future
-from contextlib import suppress
-from typing import Any, NamedTuple
-from urllib.parse import urljoin, urlsplit
-
-import requests
-from requests.adapters import HTTPAdapter
-from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
 
-from upres.core.errors import TooManyBytes, UrlAnsweredError, UrlRefused, UrlUnreachable
-from upres.core.settings import is_among
-from upres.worker.addresses import Network, refusal_reason
-
-log = logging.getLogger("upres.worker")
+from upres.core.errors import (
+    FetchError,
+    NotAnImage,
+    TooManyBytes,
+    UrlAnsweredError,
+    UrlRefused,
+    UrlUnreachable,
+)
+from upres.worker.guard import PUBLIC, FetchPolicy, Guard
+from upres.worker.target import follow, parse
 
 TOTAL_SECONDS = 10
 """Time limit in seconds of a whole fetch, with redirects: enough for 20 MB at 16 Mbit/s. So a server that sends slowly
 cannot occupy a slot."""
-CONNECT_SECONDS = 5
-"""Timeout in seconds of one connect."""
 MAX_REDIRECTS = 5
-PORTS = (80, 443)
 CHUNK = 1 << 16
 """Bytes per read of a body."""
+HEADERS = {"User-Agent": "upres", "Accept": "image/*", "Accept-Encoding": "identity"}
+REDIRECTS = (301, 302, 303, 307, 308)
+RETRYABLE = (408, 425, 429)
+"""Statuses below 500 after which the same request may succeed later (RFC 9110, RFC 8470, RFC 6585)."""
+COMPRESSIONS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress")
+HTML = (b"<!doctype html", b"<html")
 
 
-class FetchPolicy(NamedTuple):
-    """To which networks and hosts a worker may connect for a client."""
+class Answer(NamedTuple):
+    """The answer to a webhook: its status, and its header Retry-After ("" without one)."""
 
-    networks: Sequence[Network] = ()
-    """Networks that the operator allows although they are not public; any port is allowed there."""
-    hosts: Sequence[str] = ()
-    """If not empty, only these hosts are allowed; a name with a leading dot allows all hosts below that domain."""
+    status: int
+    retry_after: str
 
 
-def fetch(url: str, max_bytes: int, policy: FetchPolicy = FetchPolicy(), seconds: float = TOTAL_SECONDS) -> bytes:
+def fetch(url: str, max_bytes: int, policy: FetchPolicy = PUBLIC, seconds: float = TOTAL_SECONDS) -> bytes:
     """Return the body at a URL, of at most `max_bytes`, within `seconds`.
 
     Raises UrlRefused (address not public, port not 80 or 443, host not allowed, not http or https), UrlUnreachable
-    (no answer, too slow, too many redirects), UrlAnsweredError (not a 2xx status) or TooManyBytes.
+    (no answer, too slow, too many redirects, certificate not trusted), UrlAnsweredError (not a 2xx status, or a
+    compressed body), NotAnImage (an empty body or a web page) or TooManyBytes.
     """
-    guard = _Guard(policy, seconds, "image_url")
-    host = "the address"
-    with _session(guard) as session, guard:
-        try:
-            for _ in range(MAX_REDIRECTS + 1):
-                host = urlsplit(url).hostname or host
-                # This loop follows redirects, because requests would read and decompress the body of each redirect.
-                with session.get(url, stream=True, timeout=seconds, allow_redirects=False) as response:
-                    target = requests.Session().get_redirect_target(response)
-                    if target is None:
-                        _check_status(response)
-                        return _body(response, max_bytes, guard)
-                    url = urljoin(url, target)
-            raise UrlUnreachable(f"image_url: more than {MAX_REDIRECTS} redirects.")
-        except (InvalidURL, InvalidSchema, MissingSchema, ValueError) as error:
-            raise UrlRefused("image_url: it leads to an address that is not http or https.") from error
-        except (requests.RequestException, HTTPError, OSError) as error:
-            if guard.expired:
-                raise UrlUnreachable(f"image_url: {host} did not deliver within {seconds:g} seconds.") from error
-            raise UrlUnreachable(f"image_url: {host} does not answer ({_reason(error)}).") from error
+    guard = Guard(policy, seconds, "image_url")
+    with guard:
+        for _ in range(MAX_REDIRECTS + 1):
+            with _exchange(guard, "GET", url, HEADERS) as response:
+                location = response.headers.get("Location")
+                if response.status not in REDIRECTS or location is None:
+                    _check_head(response)
+                    body = _body(response, max_bytes, guard)
+                    _check_body(response, body)
+                    return body
+                url = follow(url, location)
+    raise UrlUnreachable(f"image_url: more than {MAX_REDIRECTS} redirects.")
 
 
-def post(url: str, body: bytes, headers: dict[str, str], policy: FetchPolicy, seconds: float = TOTAL_SECONDS) -> int:
-    """Post a body to a URL within `seconds` and return the HTTP status of the answer, whose body is not read.
+def post(url: str, body: bytes, headers: dict[str, str], policy: FetchPolicy, seconds: float = TOTAL_SECONDS) -> Answer:
+    """Post a body to a URL within `seconds` and return the answer, whose body is not read.
 
     Redirects are not followed. Raises UrlRefused or UrlUnreachable.
     """
-    guard = _Guard(policy, seconds, "webhook_url")
-    with _session(guard) as session, guard:
-        try:
-            with session.post(
-                url, data=body, headers=headers, stream=True, timeout=seconds, allow_redirects=False
-            ) as response:
-                return response.status_code
-        except (InvalidURL, InvalidSchema, MissingSchema, ValueError) as error:
-            raise UrlRefused("webhook_url: it is not http or https.") from error
-        except (requests.RequestException, HTTPError, OSError) as error:
-            raise UrlUnreachable(f"webhook_url: it does not answer ({_reason(error)}).") from error
+    guard = Guard(policy, seconds, "webhook_url")
+    with guard, _exchange(guard, "POST", url, {"Accept": "*/*", **headers}, body) as response:
+        return Answer(response.status, response.headers.get("Retry-After", ""))
 
 
-class _Guard:
-    """Opens the sockets of one request, to allowed addresses only, and shuts them down when the time is up.
+@contextmanager
+def _exchange(
+    guard: Guard, method: str, url: str, headers: dict[str, str], body: bytes | None = None
+) -> Iterator[BaseHTTPResponse]:
+    """Send one request, and give the answer for the block. Raises UrlRefused or UrlUnreachable, also for the block."""
+    host = "the address"
+    try:
+        target = parse(url)
+        host = target.host
+        with closing(guard.connection(target)) as connection:
+            connection.request(
+                method,
+                target.path,
+                body,
+                {**headers, **target.headers},
+                preload_content=False,
+                decode_content=False,
+            )
+            with closing(connection.getresponse()) as response:
+                yield response
+    except (HTTPError, http.client.HTTPException, OSError) as error:
+        raise _unreachable(guard, host, error) from error
+    except ValueError as error:  # UnicodeError is one: a name that cannot be looked up
+        raise UrlRefused(f"{guard.what}: it leads to an address that is not http or https.") from error
 
-    A socket timeout limits the time between two bytes. This limits the total time, including the DNS lookup.
-    """
 
-    def __init__(self, policy: FetchPolicy, seconds: float, what: str) -> None:
-        self._policy, self._what = policy, what
-        self._deadline = time.monotonic() + seconds
-        self._timer = threading.Timer(seconds, self._expire)
-        self._timer.daemon = True
-        self._sockets: list[socket.socket] = []
-        self.expired = False
+def _unreachable(guard: Guard, host: str, error: BaseException) -> FetchError:
+    """Make the error for a request that failed."""
+    if guard.expired:
+        return UrlUnreachable(f"{guard.what}: {host} did not deliver within {guard.seconds:g} seconds.")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        untrusted = UrlUnreachable(
+            f"{guard.what}: the TLS certificate of {host} is not trusted ({error.verify_message.rstrip('.')})."
+        )
+        untrusted.retryable = False
+        return untrusted
+    return UrlUnreachable(f"{guard.what}: {host} does not answer ({_reason(error)}).")
 
-    def __enter__(self) -> None:
-        self._timer.start()
 
-    def __exit__(self, *exception: object) -> None:
-        self._timer.cancel()
-        for sock in self._sockets:
-            sock.close()
-
-    def open(self, host: str, port: int) -> socket.socket:
-        """Connect to the first address of the host that answers.
-
-        Raises UrlRefused when any of its addresses is not allowed, TimeoutError when the time is up, or OSError.
-        """
-        self._check_host(host)
-        answers = self._resolve(host, port)
-        for *_, address in answers:
-            self._check(host, str(address[0]), port)
-        error: OSError = OSError("no address")
-        for family, kind, protocol, _, address in answers:
-            self.check_time()
-            sock = socket.socket(family, kind, protocol)
-            # TLS takes over this socket object. The duplicate descriptor lets `_expire` shut the connection down.
-            self._sockets.append(sock.dup())
-            sock.settimeout(min(CONNECT_SECONDS, max(0.01, self._deadline - time.monotonic())))
-            try:
-                sock.connect(address)
-            except OSError as failed:
-                sock.close()
-                error = failed
-            else:
-                self.check_time()
-                return sock
+def _check_head(response: BaseHTTPResponse) -> None:
+    """Raise UrlAnsweredError unless the answer is a success, and not compressed."""
+    reason = "".join(filter(str.isprintable, response.reason or ""))[:80]
+    answered = f"image_url: the server answered {response.status} {reason}".rstrip()
+    if not 200 <= response.status < 300:
+        error = UrlAnsweredError(answered + (" without a Location." if response.status in REDIRECTS else "."))
+        error.retryable = response.status >= 500 or response.status in RETRYABLE
         raise error
-
-    def check_time(self) -> None:
-        """Raise TimeoutError when the time is up."""
-        if self.expired or time.monotonic() > self._deadline:
-            self.expired = True
-            raise TimeoutError("time is up")
-
-    def _expire(self) -> None:
-        self.expired = True
-        for sock in self._sockets:
-            with suppress(OSError):  # already closed
-                sock.shutdown(socket.SHUT_RDWR)
-
-    def _resolve(self, host: str, port: int) -> list[Any]:
-        """Look up all addresses of the host, in a thread, because a DNS lookup that hangs cannot be interrupted."""
-        answer: Future[list[Any]] = Future()
-
-        def resolve() -> None:
-            try:
-                answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-            except BaseException as error:
-                answer.set_exception(error)
-
-        threading.Thread(target=resolve, name="resolver", daemon=True).start()
-        try:
-            return answer.result(max(0.01, self._deadline - time.monotonic()))
-        except TimeoutError:
-            self.expired = True
-            raise TimeoutError("time is up") from None
-
-    def _check_host(self, host: str) -> None:
-        if not is_among(host, self._policy.hosts):
-            raise UrlRefused(f"{self._what}: {host} is not one of the hosts that this server reaches.")
-
-    def _check(self, host: str, address: str, port: int) -> None:
-        if reason := refusal_reason(address, self._policy.networks):
-            log.info("%s: %s is %s: %s", self._what, host, address, reason)  # not for the client
-            raise UrlRefused(f"{self._what}: {host} is not a public address.")
-        if port not in PORTS and refusal_reason(address) is None:
-            raise UrlRefused(f"{self._what}: port {port} is not allowed; use 80 or 443.")
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding in COMPRESSIONS:
+        raise UrlAnsweredError(
+            f"image_url: the server sent the file compressed ({encoding}), although upres asks for it as it is "
+            "(Accept-Encoding: identity)."
+        )
 
 
-def _session(guard: _Guard) -> requests.Session:
-    """Open a session for http and https that uses the guard's sockets, and no proxies, no .netrc and no compression."""
-
-    class PlainConnection(HTTPConnection):
-        def _new_conn(self) -> socket.socket:
-            return guard.open(self.host, int(self.port or 80))
-
-    class TlsConnection(HTTPSConnection):
-        def _new_conn(self) -> socket.socket:
-            return guard.open(self.host, int(self.port or 443))
-
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = PlainConnection
-
-    class TlsPool(HTTPSConnectionPool):
-        ConnectionCls = TlsConnection
-
-    class Adapter(HTTPAdapter):
-        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-            super().init_poolmanager(*args, **kwargs)
-            self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
-
-    class Session(requests.Session):
-        def get_redirect_target(self, resp: requests.Response) -> None:
-            """Return None, so that requests neither follows a redirect nor reads its body."""
-
-    session = Session()
-    session.trust_env = False
-    session.headers.update({"User-Agent": "upres", "Accept": "image/*", "Accept-Encoding": "identity"})
-    session.adapters.clear()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, Adapter())
-    return session
-
-
-def _check_status(response: requests.Response) -> None:
-    if not response.ok:
-        reason = "".join(filter(str.isprintable, response.reason or ""))[:80]
-        error = UrlAnsweredError(f"image_url: the server answered {response.status_code} {reason}.")
-        error.retryable = response.status_code >= 500 or response.status_code == 429
-        raise error
-
-
-def _body(response: requests.Response, max_bytes: int, guard: _Guard) -> bytes:
+def _body(response: BaseHTTPResponse, max_bytes: int, guard: Guard) -> bytes:
     """Read the body without decompressing it. Raises TooManyBytes at the first byte above `max_bytes`."""
     data = bytearray()
-    while chunk := response.raw.read(min(CHUNK, max_bytes + 1 - len(data)), decode_content=False):
+    while chunk := response.read(min(CHUNK, max_bytes + 1 - len(data)), decode_content=False):
         data += chunk
         if len(data) > max_bytes:
             raise TooManyBytes.for_limit(max_bytes)
     guard.check_time()  # without a Content-Length, a socket that was shut down looks like the end of the body
     return bytes(data)
+
+
+def _check_body(response: BaseHTTPResponse, body: bytes) -> None:
+    """Raise NotAnImage for what servers send instead of an image: nothing, or a web page with status 200."""
+    if not body:
+        raise NotAnImage(f"image_url: the server answered {response.status} with an empty body, not with an image.")
+    begin = body[:1000].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    named = response.headers.get("Content-Type", "").lower().startswith("text/html")
+    if begin.startswith(HTML) or (named and begin.startswith(b"<")):
+        raise NotAnImage(
+            "image_url: it leads to a web page (HTML), not to an image file; give the address of the file itself."
+        )
 
 
 def _reason(error: BaseException) -> str:

@@ -32,7 +32,8 @@ from upres.worker import metrics
 from upres.worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
 from upres.worker.context import WorkerContext
 from upres.worker.engine.engine import Engine, OnPiece
-from upres.worker.fetch import TOTAL_SECONDS, FetchPolicy, fetch
+from upres.worker.fetch import TOTAL_SECONDS, fetch
+from upres.worker.guard import FetchPolicy
 from upres.worker.imaging.images import Picture
 from upres.worker.preview import Preview
 from upres.worker.report import JobEnded, Report, publish, publish_failure
@@ -134,8 +135,7 @@ def _fetch(context: WorkerContext, job: JobMessage) -> bytes:
     limit = context.settings.max_input_bytes
     if job.image_url is not None:
         left = max(1, min(TOTAL_SECONDS, (job.deadline - now()).total_seconds()))
-        policy = FetchPolicy(context.settings.fetch_private_networks, context.settings.fetch_hosts)
-        return fetch(job.image_url, limit, policy, left)
+        return fetch(job.image_url, limit, FetchPolicy.of(context.settings), left)
     try:
         data = context.store.get(job.image_key or "", limit)
     except ObjectNotFound as error:

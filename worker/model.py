@@ -1,11 +1,13 @@
 """Pulls a model version from the registry, checks its digests, and caches its files on disk between starts."""
 
+import errno
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,8 @@ log = logging.getLogger("upres.worker")
 
 CACHE_DAYS = 30
 """`prune` deletes cached files that were not used for this many days."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a full disk, of a user's quota, and of a limit on the size of files."""
 
 
 class Model(NamedTuple):
@@ -34,18 +38,26 @@ class Model(NamedTuple):
         return f"{self.manifest.name} {self.manifest.version}"
 
 
-def pull(store: Store, name: str, version: str, cache: Path, digest: str | None = None) -> Model:
+def pull(
+    store: Store,
+    name: str,
+    version: str,
+    cache: Path | None,
+    digest: str | None = None,
+    temporary: ExitStack | None = None,
+) -> Model:
     """Get a version of a model from the cache or the registry, with this digest if one is given.
 
     Files are cached under their digest, so a restart downloads nothing, and every file is checked before it is used.
-    Raises ModelNotFound; ModelError when it is damaged, has another digest or a newer schema; ModelUnavailable when it
-    cannot be written to the cache; StoreUnavailable.
+    Files that `cache` cannot keep are in a temporary folder until the caller closes `temporary`. Raises ModelNotFound;
+    ModelError when it is damaged, has another digest or a newer schema; ModelUnavailable when its files can be written
+    nowhere; StoreUnavailable.
     """
     manifest, found = registry.manifest(store, name, version)
     if digest is not None and found != digest:
         raise ModelError(f"Model {name!r} {version} was changed in the store: it has digest {found}, not {digest}.")
-    folder = cache.expanduser() / "models"
-    return _model(manifest, found, {file.file: _file(store, manifest, file, folder) for file in manifest.files})
+    disk = _Disk(cache, temporary)
+    return _model(manifest, found, {file.file: _file(store, manifest, file, disk) for file in manifest.files})
 
 
 def open_folder(folder: Path) -> Model:
@@ -56,7 +68,7 @@ def open_folder(folder: Path) -> Model:
 
 def prune(cache: Path) -> None:
     """Delete cached files, and networks converted from them, that were not used for CACHE_DAYS days."""
-    for path in (*cache.expanduser().glob("models/*"), *cache.expanduser().glob("openvino/*")):
+    for path in (*cache.glob("models/*"), *cache.glob("openvino/*")):
         with suppress(OSError):  # another worker has deleted it
             if time.time() - path.stat().st_mtime > CACHE_DAYS * 24 * 3600:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -72,35 +84,66 @@ def _model(manifest: Manifest, digest: str, files: dict[str, Path]) -> Model:
     return Model(manifest, digest, files, sum(files[one.file].stat().st_size for one in manifest.networks))
 
 
-def _file(store: Store, manifest: Manifest, file: File, cache: Path) -> Path:
+def _file(store: Store, manifest: Manifest, file: File, disk: "_Disk") -> Path:
     """Return the path of the cached file with this digest. It is downloaded first if it is missing or damaged."""
-    path = (cache / file.sha256).with_suffix(Path(file.file).suffix)
-    with suppress(OSError):  # a file that cannot be read is downloaded
-        if registry.digest(path.read_bytes()) == file.sha256:
-            mark_used(path)
-            return path
+    name = file.sha256 + Path(file.file).suffix
+    if path := disk.find(name, file.sha256):
+        return path
     log.info("model %s %s: downloading %s", manifest.name, manifest.version, file.file)
     try:
-        data = store.get(keys.model(manifest.name, manifest.version, file.file))
+        data = store.get(keys.model(manifest.name, manifest.version, file.file), sha256=file.sha256)
     except ObjectNotFound as error:
         raise ModelError(f"Model {manifest.name!r} {manifest.version} lacks {file.file}: {error}") from error
     registry.check(manifest, file.file, data, file.sha256)
     try:
-        _write(path, data)
+        return disk.keep(name, data)
     except OSError as error:
-        log.error("%s cannot be kept in UPRES_CACHE_DIR, %s: %s", file.file, cache, error.strerror)
-        raise ModelUnavailable(f"A worker has no room for model {manifest.name!r}; try again.") from error
-    return path
+        reason = "has no room for" if error.errno in FULL else "cannot write the files of"
+        raise ModelUnavailable(f"A worker {reason} model {manifest.name!r}; try again.") from error
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file atomically, because several workers may share the cache."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as temporary:
+class _Disk:
+    """Where the files of one model are written: in the cache; when that fails, in a temporary folder."""
+
+    def __init__(self, cache: Path | None, temporary: ExitStack | None) -> None:
+        self._cache = cache and cache / "models"
+        self._folder, self._temporary = self._cache, temporary
+
+    def find(self, name: str, sha256: str) -> Path | None:
+        """Return the path of a cached file with this digest; None without one, or if it cannot be read."""
+        with suppress(OSError):
+            if self._cache and registry.digest((self._cache / name).read_bytes()) == sha256:
+                mark_used(self._cache / name)
+                return self._cache / name
+        return None
+
+    def keep(self, name: str, data: bytes) -> Path:
+        """Write a file and return its path. Raises OSError when no folder takes it."""
         try:
-            temporary.write(data)
-            temporary.flush()
-        except OSError:
-            os.unlink(temporary.name)
-            raise
-    os.replace(temporary.name, path)
+            if self._folder:
+                return _write(self._folder / name, data)
+        except OSError as error:
+            log.error("UPRES_CACHE_DIR: model files cannot be kept in %s: %s", self._folder, error.strerror)
+            if self._temporary is None:
+                raise
+        if self._temporary is None:
+            raise OSError(errno.ENOENT, "there is no folder for model files")
+        self._folder = Path(self._temporary.enter_context(tempfile.TemporaryDirectory(prefix="upres-")))
+        self._temporary = None
+        return self.keep(name, data)
+
+
+def _write(path: Path, data: bytes) -> Path:
+    """Write a file atomically, because several workers may share the cache, with the permissions of the umask."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A file of `tempfile` could be read by this user only, but workers of other users may share the cache.
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+        os.replace(part, path)
+    except OSError:
+        with suppress(OSError):  # it could not even be made
+            part.unlink()
+        raise
+    return path

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Set
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
@@ -61,7 +61,8 @@ class ModelCache:
     """All models on one device, by digest. A model that no job uses may be unloaded. Safe from all threads."""
 
     def __init__(self, settings: Settings, store: Store, device: Device, thread: DeviceThread) -> None:
-        self._settings = settings
+        self._budget = settings.model_megabytes * 1_000_000
+        self._cache = settings.cache_folder
         self._store = store
         self._device = device
         self._thread = thread
@@ -137,12 +138,13 @@ class ModelCache:
         """Pull a version, warm it up and check its golden images."""
         begin = time.perf_counter()
         try:
-            model = pull(self._store, name, ref.version, self._settings.cache_dir, ref.digest)
-            ran_by = runtimes.choose(model, self._device, self._settings.cache_dir.expanduser())
-            engine = Engine(model.manifest, ran_by, self._thread, HEAVY_TILE if model.bytes > HEAVY_BYTES else TILE)
-            self._remember_tile(model, engine)
-            engine.warm_up()
-            golden.check(model, engine)
+            with ExitStack() as temporary:
+                model = pull(self._store, name, ref.version, self._cache, ref.digest, temporary)
+                ran_by = runtimes.choose(model, self._device, self._cache)
+                engine = Engine(model.manifest, ran_by, self._thread, HEAVY_TILE if model.bytes > HEAVY_BYTES else TILE)
+                self._remember_tile(model, engine)
+                engine.warm_up()
+                golden.check(model, engine)
         except UpresError:
             raise
         except Exception as error:  # libraries raise many types for weights that they cannot use
@@ -156,12 +158,11 @@ class ModelCache:
 
     def _make_room(self) -> None:
         """Unload models without users, the least recently used first, until the others are within the budget."""
-        budget = self._settings.model_megabytes * 1_000_000
         with self._lock:
             ready = {digest: loaded.model for digest, entry in self._entries.items() if (loaded := entry.ready)}
             total = sum(model.bytes for model in ready.values())
             for digest, model in ready.items():
-                if total > budget and not self._entries[digest].users and digest not in self._kept:
+                if total > self._budget and not self._entries[digest].users and digest not in self._kept:
                     log.info("model %s is unloaded", model)
                     del self._entries[digest]
                     total -= model.bytes

@@ -204,7 +204,11 @@ def prepare(settings: Settings) -> WorkerContext:
     decoders.start()
     memory = Memory(device)
     label_watcher = LabelWatcher(settings, store, models, memory)
-    prune(settings.cache_dir)
+    if settings.cache_folder:
+        prune(settings.cache_folder)
+    else:
+        log.warning("UPRES_CACHE_DIR is not set, and this user has no home folder: model files are not kept.")
+        os.environ["HOME"] = os.devnull  # OpenVINO fails without a home folder, but needs none
     try:
         for name in settings.preloaded:
             label_watcher.prepare(name)

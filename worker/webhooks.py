@@ -1,9 +1,10 @@
-"""Threads that send webhooks: signed messages about jobs that ended. Addresses are checked as in worker/fetch.py."""
+"""Threads that send webhooks: signed messages about jobs that ended. Addresses are checked as in worker/guard.py."""
 
 import logging
 import threading
 from collections import Counter
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from redis.exceptions import RedisError
 from standardwebhooks import Webhook
@@ -17,7 +18,8 @@ from upres.core.schema import EVENT, Succeeded
 from upres.core.settings import Settings
 from upres.core.storage import Store
 from upres.core.webhooks import Due
-from upres.worker.fetch import FetchPolicy, post
+from upres.worker.fetch import Answer, post
+from upres.worker.guard import FetchPolicy
 from upres.worker.outage_log import OutageLog
 
 log = logging.getLogger("upres.worker")
@@ -33,6 +35,9 @@ POLL_SECONDS = 1.0
 GONE = 410
 """HTTP status of a receiver that does not want the webhook any more (Standard Webhooks); it is not retried."""
 
+BUSY = (429, 503)
+"""HTTP statuses of a receiver that is busy; its Retry-After is heeded."""
+
 
 class WebhookDispatcher:
     """Sends webhooks that are due, in `threads`, which the caller starts, until it is closed."""
@@ -42,7 +47,7 @@ class WebhookDispatcher:
         self._outage = outage
         self._polling = threading.Lock()
         self._store = store
-        self._policy = FetchPolicy(settings.fetch_private_networks, settings.fetch_hosts)
+        self._policy = FetchPolicy.of(settings)
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._busy: Counter[str] = Counter()
@@ -92,19 +97,20 @@ class WebhookDispatcher:
         """Send a webhook once. Record in Redis that it is done, or when it is due again."""
         body = self._body(due)
         try:
-            status = post(due.url, body.encode(), self._headers(due, body), self._policy)
+            answer = post(due.url, body.encode(), self._headers(due, body), self._policy)
         except UrlRefused as error:
             JobLog(log, due.job_id).warning("its webhook is given up: %s", error)
             webhooks.delete(self._connection, due)
             return
         except FetchError as error:
-            status, why = 0, str(error)
+            answer, why = Answer(0, ""), str(error)
         else:
-            why = f"it answered {status}"
-        if 200 <= status < 300 or status == GONE:
+            why = f"it answered {answer.status}"
+        if 200 <= answer.status < 300 or answer.status == GONE:
             webhooks.delete(self._connection, due)
             return
-        pause = webhooks.schedule_retry(self._connection, due)
+        asked = retry_after(answer.retry_after, datetime.now(UTC)) if answer.status in BUSY else 0
+        pause = webhooks.schedule_retry(self._connection, due, asked)
         then = f"again in {pause:.0f} s" if pause else "given up"
         JobLog(log, due.job_id).warning("its webhook was not delivered, %s: %s", why, then)
 
@@ -125,3 +131,14 @@ class WebhookDispatcher:
             "webhook-timestamp": str(int(at.timestamp())),
             "webhook-signature": signer.sign(due.message_id, at, body),
         }
+
+
+def retry_after(text: str, now: datetime) -> float:
+    """Return the seconds in a header Retry-After (RFC 9110, 10.2.3): a number, or a date; 0 if it is neither."""
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return 0
+    return max(0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())

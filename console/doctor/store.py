@@ -65,7 +65,10 @@ def _link(store: Store, key: str, settings: Settings) -> Iterator[Finding]:
     host = httpx.URL(link).copy_with(path="/", query=None)
     fix = "Set UPRES_S3_PUBLIC_URL to the address of the store for clients; presigned URLs are made for it."
     try:
-        answer = httpx.get(link, timeout=LINK_TIMEOUT)
+        trusted = httpx.create_ssl_context()
+        if settings.ca_file:
+            trusted.load_verify_locations(settings.ca_file)
+        answer = httpx.get(link, timeout=LINK_TIMEOUT, verify=trusted)
     except httpx.HTTPError as error:
         if settings.s3_public_url not in (None, settings.s3_endpoint_url):
             fix = "Run doctor where clients run: UPRES_S3_PUBLIC_URL is the address for them."

@@ -1,8 +1,6 @@
 """The model registry in a real object store: push, pull, labels and index. Files with a wrong digest are refused."""
 
-import errno
 import json
-import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import pytest
 
 from tests.support.pushing import FOLDER, Pushed
 from upres.core import keys, registry
-from upres.core.errors import ModelError, ModelNotFound, ModelUnavailable
+from upres.core.errors import ModelError, ModelNotFound
 from upres.core.manifest import Labels, Rule
 from upres.core.storage import Store
 from upres.worker.model import open_folder, pull
@@ -69,23 +67,6 @@ def test_the_error_names_a_missing_network_file(pushed: Pushed, tmp_path: Path) 
     pushed.store.delete([keys.model(pushed.name, "1", "edsr-x4.safetensors")])
     with pytest.raises(ModelError, match=r"lacks edsr-x4\.safetensors"):
         pushed.pull(tmp_path)
-
-
-def test_a_full_disk_raises_an_error_and_leaves_no_files(
-    pushed: Pushed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pushed.push()
-
-    def full(self: Any, data: bytes) -> None:
-        """The replaced write method of temporary files; it fails as if the disk were full."""
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr("tempfile._TemporaryFileWrapper.write", full, raising=False)
-        with pytest.raises(ModelUnavailable, match="no room"):
-            pushed.pull(tmp_path)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    assert pushed.pull(tmp_path)
 
 
 @pytest.mark.parametrize(

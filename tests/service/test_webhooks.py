@@ -26,8 +26,8 @@ from upres.core import events, keys, webhooks
 from upres.core.errors import UrlRefused
 from upres.core.schema import Cancelled, Succeeded
 from upres.embedded.stack import Local
-from upres.worker.fetch import FetchPolicy
 from upres.worker.fetch import post as deliver
+from upres.worker.guard import FetchPolicy
 from upres.worker.outage_log import OutageLog
 from upres.worker.webhooks import WebhookDispatcher
 
@@ -52,6 +52,8 @@ def receiver() -> Iterator[Receiver]:
             self.send_response(status)
             if status == 302:
                 self.send_header("Location", receiving.url + "/elsewhere")
+            if status == 503:
+                self.send_header("Retry-After", "1800")
             self.send_header("Content-Length", "0")
             self.end_headers()
             receiving.heard.put((dict(self.headers), body))
@@ -133,6 +135,23 @@ def test_webhook_retries_follow_the_planned_pauses_and_then_stop(isolated_redis:
     for pause, usual in zip(pauses, webhooks.PAUSES, strict=False):
         assert pause == pytest.approx(usual, rel=0.1)
     assert not isolated_redis.exists(f"upres:webhook:{job_id}")
+
+
+@pytest.mark.parametrize(("asked", "pause"), [(0, 5), (1, 5), (1800, 1800), (1e9, webhooks.MAX_ASKED)])
+def test_a_receiver_can_ask_for_a_longer_pause_within_bounds(isolated_redis: Redis, asked: float, pause: float) -> None:
+    events.append(isolated_redis, Cancelled(job_id=submit(isolated_redis, webhook_url="http://example.org/")))
+    due = webhooks.due(isolated_redis)
+    assert due
+    assert webhooks.schedule_retry(isolated_redis, due, asked) == pytest.approx(pause, rel=0.1)
+    assert _pause(isolated_redis, due.job_id) == pytest.approx(pause, rel=0.2)
+
+
+def test_retry_after_of_a_busy_receiver_is_heeded(redis: Redis, post: Post, receiver: Receiver) -> None:
+    receiver.plan = [503]
+    job_id = post(image_base64=base64.b64encode(b"no image").decode(), webhook_url=receiver.url).json()["job_id"]
+    receiver.heard.get(timeout=30)
+    wait_until(lambda: _pause(redis, job_id) > 1700)
+    redis.zrem(keys.WEBHOOKS, job_id)
 
 
 def test_webhook_is_due_again_after_its_lease_expires(isolated_redis: Redis) -> None:

@@ -10,7 +10,8 @@ import pytest
 from tests.support.servers import IMAGE_HOST, body, http_server
 from upres.core.errors import TooManyBytes, UrlAnsweredError, UrlRefused, UrlUnreachable
 from upres.worker.addresses import REFUSED, refusal_reason
-from upres.worker.fetch import FetchPolicy, fetch
+from upres.worker.fetch import fetch
+from upres.worker.guard import FetchPolicy
 
 ALLOWED = FetchPolicy((ip_network(f"{IMAGE_HOST}/32"),))
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from upres.worker.engine.openvino_compute import OpenVinoCompute
 from upres.worker.model import Model
@@ -17,3 +18,12 @@ def test_a_cached_network_gives_equal_results_and_a_damaged_one_is_rebuilt(weigh
             graph.write_bytes(b"\0" * graph.stat().st_size)
         assert (OpenVinoCompute(weights, tmp_path).start(2, [window])() == expected).all()
     assert len(graphs) == len(weights.manifest.networks)
+
+
+def test_a_network_that_cannot_be_kept_is_used_without(
+    weights: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "openvino").write_bytes(b"a file where a folder should be")
+    one = weights._replace(manifest=weights.manifest.model_copy(update={"networks": weights.manifest.networks[1:]}))
+    OpenVinoCompute(one, tmp_path)
+    assert "UPRES_CACHE_DIR" in caplog.text

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.support.addresses import IPV4_SPECIAL, IPV6_SPECIAL, METADATA, ipv4, ipv6, spellings
-from tests.support.servers import IMAGE_HOST, http_server
+from tests.support.servers import IMAGE_HOST, body, http_server
 from upres.core.errors import FetchError, UrlRefused
-from upres.worker.fetch import FetchPolicy, fetch
+from upres.worker.fetch import fetch
+from upres.worker.guard import FetchPolicy
 
 INNER = [ip_network(text) for text in (*IPV4_SPECIAL, *IPV6_SPECIAL, *METADATA)]
 SERVER = FetchPolicy((ip_network(f"{IMAGE_HOST}/32"),))
@@ -77,6 +78,44 @@ def test_no_redirect_to_an_internal_address_is_followed(connections: list[str]) 
     assert IMAGE_HOST in connections
 
 
+TRICKS = [
+    "http://93.184.215.14@127.0.0.1/", "http://93.184.215.14:80@127.0.0.1:80/", "http://a:b@c:d@127.0.0.1/",
+    "http://93.184.215.14%23@127.0.0.1/", "http://93.184.215.14%2f@127.0.0.1/", "http://93.184.215.14%40127.0.0.1/",
+    "http://93.184.215.14\\@127.0.0.1/", "http://127.0.0.1\\@93.184.215.14/", "http://127.0.0.1\\.example.org/",
+    "http:\\\\127.0.0.1\\", "http:/\\127.0.0.1/", "http:/127.0.0.1/", "http:127.0.0.1/", "http:///127.0.0.1/",
+    "http://127.0.0.1\t/", "http://127.0.0.1\r\n/", "http://93.184.215.14\t@127.0.0.1/", "\x00http://127.0.0.1/",
+    "http://93.184.215.14/\r\nHost: 127.0.0.1\r\n\r\n", "http://93.184.215.14/\nX: y", "ht\ntp://127.0.0.1/",
+    "http://127.0.0.1%00.example.org/", "http://%31%32%37.0.0.1/", "http://127.0.0.1:80:80/", "http://127.0.0.1:٨٠/",
+    "http://[::ffff:127.0.0.1%25eth0]/", "http://[::1]x/", "http://[::1]@93.184.215.14:80@/", "http://[127.0.0.1]/",
+]  # fmt: skip
+"""URLs that programs read in different ways, so that a check may see another host than the connection."""
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_urls_that_can_be_misread_lead_nowhere(connections: list[str], trick: str) -> None:
+    with pytest.raises(UrlRefused):
+        fetch(trick, 1000, seconds=5)
+    assert connections == []
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_redirects_that_can_be_misread_lead_to_no_internal_address(connections: list[str], trick: str) -> None:
+    def answer(handler: Any) -> None:
+        handler.wfile.write(b"HTTP/1.1 302 Found\r\nLocation: " + trick.encode() + b"\r\n\r\n")
+        handler.close_connection = True
+
+    with http_server(answer) as url, pytest.raises(FetchError):
+        fetch(url, 1000, SERVER, seconds=5)
+    assert inside(connections) == []
+
+
+def test_what_follows_a_host_never_becomes_the_host(connections: list[str]) -> None:
+    for rest in ("#@127.0.0.1/", "?@127.0.0.1/", "/@127.0.0.1/", "/\\127.0.0.1/", "//127.0.0.1/", "?#@127.0.0.1/"):
+        with pytest.raises(FetchError, match="does not answer"):
+            fetch(f"http://93.184.215.14{rest}", 1000, seconds=5)
+    assert set(connections) == {"93.184.215.14"}
+
+
 def resolving(monkeypatch: pytest.MonkeyPatch, answers: Iterator[list[str]]) -> None:
     """Replace DNS resolution: each call returns the next list of addresses."""
 
@@ -137,8 +176,7 @@ def test_proxy_variables_and_netrc_are_ignored(
 
     def answer(handler: Any) -> None:
         sent.append(handler.headers["Authorization"])
-        handler.send_response(204)
-        handler.end_headers()
+        body(b"image")(handler)
 
     with http_server(answer) as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):

@@ -1,11 +1,11 @@
 """Runs networks on a CPU with OpenVINO: six times as fast as eager torch in float32 (benchmarks/RESULTS.md)."""
 
 import hashlib
+import logging
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import openvino
 
 from upres.core.manifest import GRAPH_OUTPUT, Network
 from upres.worker.model import Model, mark_used
+
+log = logging.getLogger("upres.worker")
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -29,9 +31,10 @@ class OpenVinoCompute:
     def __init__(self, model: Model, cache: Path | None = None) -> None:
         core = openvino.Core()
         self._compiled: dict[int, Any] = {}
-        with tempfile.TemporaryDirectory() as nowhere:
+        with tempfile.TemporaryDirectory() as temporary:
+            folders = [folder / "openvino" for folder in (cache, Path(temporary)) if folder]
             for network in model.manifest.networks:
-                graph = _graph(core, network, model, cache or Path(nowhere))
+                graph = _graph(core, network, model, folders)
                 exact = {} if "bfloat16" in network.precisions else {"INFERENCE_PRECISION_HINT": "f32"}
                 self._compiled[network.factor] = core.compile_model(graph, "CPU", exact)
         inference = self._compiled[network.factor].get_property("INFERENCE_PRECISION_HINT")
@@ -43,10 +46,10 @@ class OpenVinoCompute:
         return lambda: done
 
 
-def _graph(core: Any, network: Network, model: Model, cache: Path) -> Any:
+def _graph(core: Any, network: Network, model: Model, folders: Sequence[Path]) -> Any:
     """Read a network as an OpenVINO graph from bytes to bytes: its ONNX graph, else its converted torch module."""
     if network.onnx is None:
-        return core.read_model(_cached(network, model, cache))
+        return core.read_model(_cached(network, model, folders))
     whole = core.read_model(model.files[network.onnx.file])
     return openvino.Model([whole.output(GRAPH_OUTPUT)], whole.get_parameters())
 
@@ -66,23 +69,40 @@ def _converted(network: Network, model: Model) -> Any:
     return graph
 
 
-def _cached(network: Network, model: Model, cache: Path) -> Path:
-    """Return the file of a converted network. A conversion takes a second, so its result is cached.
+def _cached(network: Network, model: Model, folders: Sequence[Path]) -> Path:
+    """Return the file of a converted network. A conversion takes a second, so its result is kept in the first folder.
 
-    The folder's name is a digest of all that determines the result: OpenVINO's version, the code and the weights.
+    The next folder is for what that one cannot keep. The name of the network's folder is a digest of all that
+    determines the result: OpenVINO's version, the code and the weights. Raises OSError or RuntimeError.
     """
     sources = (Path(__file__), Path(__file__).with_name("networks.py"), model.files[network.file])
     made_of = hashlib.sha256(openvino.__version__.encode() + b"".join(source.read_bytes() for source in sources))
-    folder = cache / "openvino" / made_of.hexdigest()[:32]
-    if not _intact(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-            openvino.save_model(_converted(network, model), f"{made}/whole/graph.xml", compress_to_fp16=False)
-            Path(made, "whole", "sha256").write_text(_digest(Path(made, "whole")))
-            with suppress(OSError):  # another worker has made the folder already
-                Path(made, "whole").rename(folder)
-    return folder / "graph.xml"
+    name = made_of.hexdigest()[:32]
+    if _intact(folders[0] / name):
+        return folders[0] / name / "graph.xml"
+    graph = _converted(network, model)
+    for folder in folders:
+        try:
+            _keep(graph, folder / name)
+            return folder / name / "graph.xml"
+        except (OSError, RuntimeError) as error:  # OpenVINO raises RuntimeError when it cannot write
+            log.error("UPRES_CACHE_DIR: a converted network cannot be kept in %s: %s", folder, error)
+            failure = error
+    raise failure
+
+
+def _keep(graph: Any, folder: Path) -> None:
+    """Write a converted network into a folder, atomically. Raises OSError or RuntimeError."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        openvino.save_model(graph, f"{made}/whole/graph.xml", compress_to_fp16=False)
+        Path(made, "whole", "sha256").write_text(_digest(Path(made, "whole")))
+        try:
+            Path(made, "whole").rename(folder)
+        except OSError:
+            if not _intact(folder):  # else another worker has made it already
+                raise
 
 
 def _intact(folder: Path) -> bool:
