@@ -68,6 +68,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         await run_in_threadpool(tracing.end)  # here, because uvicorn.run does not return after a signal
 
     app = App(routes=ROUTES, exception_handlers=problems.HANDLERS, lifespan=lifespan)
+    app.router.redirect_slashes = False  # a redirect would name the client's Host, with http
     app.state.services = services
     return app
 
@@ -166,7 +167,9 @@ async def job_events(request: Request) -> Response:
         last_id, last_event = jobs.check_owner(job_id, owner, await request.app.state.hub.first_and_last(job_id))
     if events.is_terminal(last_event) and stream.reached(after, last_id):
         return Response(status_code=204)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    headers = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+    if request.method == "HEAD":  # over at once: the connection's next request must not wait for the end of the job
+        return StreamingResponse(iter(()), headers=headers, media_type="text/event-stream")
     if on_lambda:  # API Gateway buffers answers, so answer with some events; the EventSource reconnects for more
         fresh = await run_in_threadpool(stream.poll, services.settings, job_id, after)
         body = "retry: 250\n\n" + "".join(frame.text for frame in fresh)
