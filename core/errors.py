@@ -6,7 +6,11 @@
     │   ├── InvalidRequest          a code per field       422
     │   ├── UnknownModel            unknown_model          422
     │   ├── InvalidEventId          invalid_event_id       400
+    │   ├── InvalidHttp             invalid_http           400
+    │   ├── HeadTooLarge            head_too_large         431
+    │   ├── HeadIncomplete          head_incomplete        408  retry
     │   ├── BodyTooLarge            body_too_large         413
+    │   ├── BodyIncomplete          body_incomplete        408  retry
     │   ├── IdempotencyConflict     idempotency_conflict   409
     │   ├── Unauthorized            unauthorized           401
     │   ├── AccessUndecided         access_undecided       403
@@ -117,6 +121,32 @@ class UnknownModel(RequestError):
 class InvalidEventId(RequestError):
     code = "invalid_event_id"
     title = "Last-Event-ID is not an event id"
+
+
+class InvalidHttp(RequestError):
+    code = "invalid_http"
+    status = 400
+    title = "The request is not HTTP"
+
+
+class HeadTooLarge(RequestError):
+    code = "head_too_large"
+    status = 431
+    title = "The address and the headers of the request are too large"
+
+
+class HeadIncomplete(RequestError):
+    code = "head_incomplete"
+    status = 408
+    title = "The address and the headers of the request did not arrive in time"
+    retryable = True
+
+
+class BodyIncomplete(RequestError):
+    code = "body_incomplete"
+    status = 408
+    title = "The request body did not arrive in time"
+    retryable = True
 
 
 class BodyTooLarge(RequestError):

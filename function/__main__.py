@@ -8,9 +8,6 @@ from upres.core import logs, tracing
 from upres.core.errors import AccessUndecided, UpresError, not_installed
 from upres.core.settings import Settings
 
-KEEP_ALIVE_SECONDS = 75
-"""Seconds after which an idle connection is closed: longer than the idle timeout of load balancers (60 s), so that they
-do not send a request on a connection that is being closed."""
 STREAM_SECONDS = 2
 """Seconds that open requests get at shutdown. Event streams could stay open for ever, so they are cut off then."""
 
@@ -41,9 +38,10 @@ def serve(settings: Settings, host: str, port: int) -> None:
     try:
         import uvicorn
 
+        from upres.function import limits
         from upres.function.app import create_app
+        from upres.function.connection import PatientProtocol
         from upres.function.metrics import serve_metrics
-        from upres.function.stall_timeout import PatientProtocol
     except ModuleNotFoundError as error:
         raise not_installed(error, "The function", "function") from error
     logs.begin(settings)
@@ -55,7 +53,8 @@ def serve(settings: Settings, host: str, port: int) -> None:
             host=host,
             port=port,
             http=PatientProtocol,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            ws="none",
+            timeout_keep_alive=limits.KEEP_ALIVE_SECONDS,
             log_config=None,
             server_header=False,
             access_log=False,  # it would contain tokens; proxies and gateways have their own

@@ -18,10 +18,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from upres.core import events, tracing, webhooks
-from upres.core.errors import BodyTooLarge, QueueUnavailable, Unauthorized
+from upres.core.errors import QueueUnavailable, Unauthorized
 from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
-from upres.function import jobs, model_list, problems, stream, uploads
+from upres.function import body, jobs, model_list, problems, stream, uploads
 from upres.function.access import caller, check_token
 from upres.function.estimate import estimate
 from upres.function.middleware import Measured, SafeHeaders
@@ -52,7 +52,7 @@ class App(Starlette):
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"],
             expose_headers=["Location", "Preference-Applied", "Retry-After"],
         )
-        return Measured(SafeHeaders(cors))
+        return Measured(SafeHeaders(body.Lingering(cors)))
 
 
 def create_app(settings: Settings | None = None) -> Starlette:
@@ -87,8 +87,8 @@ async def create_job(request: Request) -> Response:
     """
     services = _services(request)
     who = await run_in_threadpool(caller, services, request)
-    body = await _body(request, int(services.settings.max_input_bytes * BASE64) + BODY_SLACK)
-    job_request = await run_in_threadpool(parse_json, body, request.path_params.get("model"))
+    sent = await body.read(request, int(services.settings.max_input_bytes * BASE64) + BODY_SLACK)
+    job_request = await run_in_threadpool(parse_json, sent, request.path_params.get("model"))
     base_url = services.settings.public_url or str(request.base_url)
     key = request.headers.get("Idempotency-Key")
     traceparent = request.headers.get("traceparent")
@@ -118,7 +118,7 @@ async def create_upload(request: Request) -> Response:
     """POST /v1/uploads → 201 and an UploadLink, a presigned URL for an image file."""
     services = _services(request)
     who = await run_in_threadpool(caller, services, request)
-    upload = parse_upload(await _body(request, BODY_SLACK))
+    upload = parse_upload(await body.read(request, BODY_SLACK))
     return _json(await run_in_threadpool(uploads.create, services, upload, who), 201)
 
 
@@ -126,7 +126,7 @@ async def create_estimate(request: Request) -> Response:
     """POST /v1/estimate → an Estimate of a job's result and duration."""
     services = _services(request)
     who = await run_in_threadpool(caller, services, request)
-    asked = parse_estimate(await _body(request, BODY_SLACK))
+    asked = parse_estimate(await body.read(request, BODY_SLACK))
     return _json(await run_in_threadpool(estimate, services, asked, who))
 
 
@@ -172,8 +172,8 @@ async def job_events(request: Request) -> Response:
         return StreamingResponse(iter(()), headers=headers, media_type="text/event-stream")
     if on_lambda:  # API Gateway buffers answers, so answer with some events; the EventSource reconnects for more
         fresh = await run_in_threadpool(stream.poll, services.settings, job_id, after)
-        body = "retry: 250\n\n" + "".join(frame.text for frame in fresh)
-        return Response(body, headers=headers, media_type="text/event-stream")
+        text = "retry: 250\n\n" + "".join(frame.text for frame in fresh)
+        return Response(text, headers=headers, media_type="text/event-stream")
     frames = request.app.state.hub.follow(job_id, after)
     return StreamingResponse(frames, headers=headers, media_type="text/event-stream")
 
@@ -257,24 +257,12 @@ def _services(request: Request) -> Services:
 
 
 def _json(message: TolerantModel, status: int = 200, **headers: str) -> Response:
-    body = message.model_dump_json(exclude_none=True)
-    return Response(body, status, {"Cache-Control": "no-store", **headers}, media_type="application/json")
+    text = message.model_dump_json(exclude_none=True)
+    return Response(text, status, {"Cache-Control": "no-store", **headers}, media_type="application/json")
 
 
 def _redirect(link: str) -> Response:
     return RedirectResponse(link, 302, {"Cache-Control": "no-store"})
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """Read the request body. Raises BodyTooLarge as soon as it exceeds `limit` bytes."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise BodyTooLarge(
-                f"The request is larger than {limit / 1e6:.1f} MB; send a smaller image, or its image_url."
-            )
-    return bytes(body)
 
 
 ROUTES = [
