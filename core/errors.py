@@ -37,6 +37,7 @@
     │   ├── UrlAnsweredError        url_answered_error     502
     │   └── UploadNotFound          upload_not_found       404
     ├── Unavailable                 a part of upres does not answer; the client may retry
+    │   ├── FunctionUnavailable     function_unavailable   503  retry
     │   ├── QueueUnavailable        queue_unavailable      503  retry
     │   ├── ModelUnavailable        model_unavailable      503  retry
     │   └── StoreUnavailable        store_unavailable      503  retry
@@ -314,6 +315,12 @@ class Unavailable(UpresError):
     status = 503
     retryable = True
     title = "Temporarily unavailable"
+
+
+class FunctionUnavailable(Unavailable):
+    """A process of the function stops, or has no descriptors left."""
+
+    code = "function_unavailable"
 
 
 class QueueUnavailable(Unavailable):

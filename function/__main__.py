@@ -2,14 +2,12 @@
 
 import argparse
 import sys
+from contextlib import suppress
 from ipaddress import ip_address
 
 from upres.core import logs, tracing
 from upres.core.errors import AccessUndecided, UpresError, not_installed
 from upres.core.settings import Settings
-
-STREAM_SECONDS = 2
-"""Seconds that open requests get at shutdown. Event streams could stay open for ever, so they are cut off then."""
 
 
 def main() -> int:
@@ -36,30 +34,16 @@ def main() -> int:
 def serve(settings: Settings, host: str, port: int) -> None:
     """Serve until a signal stops it. Raises NotInstalled, or SettingsError when the port for metrics is in use."""
     try:
-        import uvicorn
-
-        from upres.function import limits
         from upres.function.app import create_app
-        from upres.function.connection import PatientProtocol
         from upres.function.metrics import serve_metrics
+        from upres.function.server import Server
     except ModuleNotFoundError as error:
         raise not_installed(error, "The function", "function") from error
     logs.begin(settings)
     tracing.begin("function")
     app = create_app(settings)
-    with serve_metrics(app.state):
-        uvicorn.run(
-            app,
-            host=host,
-            port=port,
-            http=PatientProtocol,
-            ws="none",
-            timeout_keep_alive=limits.KEEP_ALIVE_SECONDS,
-            log_config=None,
-            server_header=False,
-            access_log=False,  # it would contain tokens; proxies and gateways have their own
-            timeout_graceful_shutdown=STREAM_SECONDS,
-        )
+    with suppress(KeyboardInterrupt), serve_metrics(app.state):  # uvicorn raises the signal again that has stopped it
+        Server(app, host, port).run()
 
 
 def check(settings: Settings, host: str) -> None:

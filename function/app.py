@@ -21,10 +21,10 @@ from upres.core import events, tracing, webhooks
 from upres.core.errors import QueueUnavailable, Unauthorized
 from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
-from upres.function import body, jobs, model_list, problems, stream, uploads
+from upres.function import body, buffered, jobs, model_list, problems, stream, uploads
 from upres.function.access import caller, check_token
 from upres.function.estimate import estimate
-from upres.function.middleware import Measured, SafeHeaders
+from upres.function.middleware import Interruptible, Measured, SafeHeaders
 from upres.function.parse import parse_estimate, parse_json, parse_upload, preferred_wait
 from upres.function.services import Services
 from upres.function.submit import submit
@@ -52,7 +52,7 @@ class App(Starlette):
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"],
             expose_headers=["Location", "Preference-Applied", "Retry-After"],
         )
-        return Measured(SafeHeaders(body.Lingering(cors)))
+        return Measured(SafeHeaders(body.Lingering(Interruptible(cors))))
 
 
 def create_app(settings: Settings | None = None) -> Starlette:
@@ -106,11 +106,11 @@ async def create_job(request: Request) -> Response:
 async def _ends_within(request: Request, job_id: str, seconds: float) -> bool:
     """Wait for the end of a job for at most `seconds`. Return whether it has ended."""
     if "aws.event" in request.scope:  # Lambda starts an event loop per invocation, so there is no Hub
-        return await run_in_threadpool(stream.wait, _services(request).settings, job_id, seconds)
+        return await run_in_threadpool(buffered.wait, _services(request).settings, job_id, seconds)
     with suppress(TimeoutError, QueueUnavailable, RedisError):  # the job is already accepted, so answer 202
         async with asyncio.timeout(seconds):
-            await request.app.state.hub.ended(job_id)
-            return True
+            ended: bool = await request.app.state.hub.ended(job_id)
+            return ended
     return False
 
 
@@ -171,7 +171,7 @@ async def job_events(request: Request) -> Response:
     if request.method == "HEAD":  # over at once: the connection's next request must not wait for the end of the job
         return StreamingResponse(iter(()), headers=headers, media_type="text/event-stream")
     if on_lambda:  # API Gateway buffers answers, so answer with some events; the EventSource reconnects for more
-        fresh = await run_in_threadpool(stream.poll, services.settings, job_id, after)
+        fresh = await run_in_threadpool(buffered.poll, services.settings, job_id, after)
         text = "retry: 250\n\n" + "".join(frame.text for frame in fresh)
         return Response(text, headers=headers, media_type="text/event-stream")
     frames = request.app.state.hub.follow(job_id, after)

@@ -16,3 +16,5 @@ LINGER_SECONDS = 10.0
 """Seconds for which they are read."""
 STALLED_SECONDS = 30.0
 """A connection whose client reads nothing for this many seconds is closed. A browser reconnects and resumes."""
+STOP_SECONDS = 2
+"""Seconds that open requests get when the process stops; then they are interrupted."""

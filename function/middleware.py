@@ -1,10 +1,15 @@
 """Middleware for all requests: security headers, and the measurement of durations."""
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from upres.core.errors import FunctionUnavailable
+from upres.function import problems
 
 if TYPE_CHECKING:
     from upres.function.metrics import Metrics
@@ -40,6 +45,31 @@ class SafeHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class Interruptible:
+    """Ends requests properly that the server cancels at its shutdown, because they last too long."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request (see ASGI)."""
+        begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noted)
+        except asyncio.CancelledError:
+            if begun:
+                await send({"type": "http.response.body"})
+                return
+            error = FunctionUnavailable("This process of the function stops; try again, another one answers.")
+            await problems.respond(Request(scope), error)(scope, receive, send)
 
 
 class Measured:
