@@ -18,7 +18,9 @@ def main() -> int:
         "AWS's own credential variables. With an address that other machines can reach, UPRES_ACCESS must be set: "
         "keys (clients need an API key from `upres keys create`) or open (all clients are accepted).",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on, :: for all, with IPv4 (default: 127.0.0.1)"
+    )
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
     options = parser.parse_args()
     try:
@@ -32,14 +34,16 @@ def main() -> int:
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until a signal stops it. Raises NotInstalled, or SettingsError when the port for metrics is in use."""
+    """Serve until a signal stops it. Raises NotInstalled, or SettingsError when a port is in use."""
     try:
+        from upres.function import descriptors
         from upres.function.app import create_app
         from upres.function.metrics import serve_metrics
         from upres.function.server import Server
     except ModuleNotFoundError as error:
         raise not_installed(error, "The function", "function") from error
     logs.begin(settings)
+    descriptors.raise_limit()
     tracing.begin("function")
     app = create_app(settings)
     with suppress(KeyboardInterrupt), serve_metrics(app.state):  # uvicorn raises the signal again that has stopped it

@@ -23,6 +23,7 @@ from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
 from upres.function import body, buffered, jobs, model_list, problems, stream, uploads
 from upres.function.access import caller, check_token
+from upres.function.descriptors import StreamGate
 from upres.function.estimate import estimate
 from upres.function.middleware import Interruptible, Measured, SafeHeaders
 from upres.function.parse import parse_estimate, parse_json, parse_upload, preferred_wait
@@ -69,7 +70,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
     app = App(routes=ROUTES, exception_handlers=problems.HANDLERS, lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirect would name the client's Host, with http
-    app.state.services = services
+    app.state.services, app.state.gate = services, StreamGate()
     return app
 
 
@@ -170,6 +171,7 @@ async def job_events(request: Request) -> Response:
     headers = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
     if request.method == "HEAD":  # over at once: the connection's next request must not wait for the end of the job
         return StreamingResponse(iter(()), headers=headers, media_type="text/event-stream")
+    request.app.state.gate.check(request)
     if on_lambda:  # API Gateway buffers answers, so answer with some events; the EventSource reconnects for more
         fresh = await run_in_threadpool(buffered.poll, services.settings, job_id, after)
         text = "retry: 250\n\n" + "".join(frame.text for frame in fresh)

@@ -5,7 +5,7 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from upres.core.errors import HeadIncomplete, HeadTooLarge, InvalidHttp, UpresError
-from upres.function import limits, problems
+from upres.function import descriptors, limits, problems
 from upres.function.middleware import HEADERS
 
 
@@ -23,12 +23,14 @@ class PatientProtocol(HttpToolsProtocol):
     """Whether the next byte belongs to the head of a request."""
     _overhead = 0
     """Bytes received since the last end of a head, byte of a body, or end of a request."""
+    _reserved = False
     _refused = False
     _discarded = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected: wait for the head of its request (see asyncio.Protocol)."""
         super().connection_made(transport)
+        self._reserved = descriptors.is_reserved(transport.get_extra_info("socket").fileno())
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
@@ -46,11 +48,18 @@ class PatientProtocol(HttpToolsProtocol):
         if self._in_head and not self._is_answering():
             self._expect_head()
 
+    def on_message_begin(self) -> None:
+        """A request begins (see httptools)."""
+        super().on_message_begin()
+        self.scope["state"][descriptors.RESERVED] = self._reserved
+
     def on_headers_complete(self) -> None:
         """The head is complete: stop its timeout (see httptools)."""
         self._in_head, self._overhead = False, 0
         self._forget_late()
         super().on_headers_complete()
+        if self._reserved:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A part of the body has arrived (see httptools)."""

@@ -18,3 +18,5 @@ STALLED_SECONDS = 30.0
 """A connection whose client reads nothing for this many seconds is closed. A browser reconnects and resumes."""
 STOP_SECONDS = 2
 """Seconds that open requests get when the process stops; then they are interrupted."""
+DESCRIPTORS_KEPT = 128
+"""File descriptors that event streams leave to probes and short requests."""

@@ -9,7 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from upres.core.api import Problem
-from upres.core.errors import InvalidRequest, LimitReached, QueueUnavailable, Unauthorized, UpresError
+from upres.core.errors import (
+    FunctionUnavailable,
+    InvalidRequest,
+    LimitReached,
+    QueueUnavailable,
+    Unauthorized,
+    UpresError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
@@ -45,6 +52,8 @@ def respond(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after if isinstance(error, LimitReached) else RETRY_AFTER_SECONDS)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="upres"'
+    if isinstance(error, FunctionUnavailable):
+        headers["Connection"] = "close"  # another process may answer the next request
     return Response(problem.model_dump_json(), problem.status, headers, media_type=MEDIA_TYPE)
 
 

@@ -5,15 +5,18 @@ import socket
 import uvicorn
 from starlette.applications import Starlette
 
+from upres.core.errors import SettingsError
+from upres.core.listening import any_address
 from upres.function import limits
 from upres.function.connection import PatientProtocol
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server for the app, which listens on one host and port."""
+    """Uvicorn's server for the app, which listens on one host and port; host `::` means all addresses, with IPv4."""
 
     def __init__(self, app: Starlette, host: str, port: int) -> None:
         self._app = app
+        self._everywhere = host == "::"
         config = uvicorn.Config(
             app,
             host=host,
@@ -28,7 +31,25 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
 
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal stops it. Raises SettingsError when all addresses are wanted and the port is in use."""
+        if not self._everywhere:
+            super().run(sockets)
+            return
+        with _listen_everywhere(self.config.port) as listening:  # asyncio's own socket for :: would refuse IPv4
+            super().run([listening])
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End event streams and waits, which could last for hours, then all else (see uvicorn)."""
         self._app.state.hub.stop()
         await super().shutdown(sockets)
+
+
+def _listen_everywhere(port: int) -> socket.socket:
+    address = any_address()
+    try:
+        if address == "::":
+            return socket.create_server((address, port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server((address, port))
+    except OSError as error:
+        raise SettingsError(f"--port: {port} cannot be listened on ({error.strerror})") from None

@@ -30,9 +30,9 @@ STALLED_SECONDS = 2
 @pytest.fixture
 def gateway(local: Local, tmp_path: Path) -> Iterator[tuple[str, psutil.Process]]:
     """A separate function that soon disconnects clients that stop reading: its URL and its process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 10_000)), hard))
     with patched_function(local, tmp_path, {"STALLED_SECONDS": STALLED_SECONDS}) as patched:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # the function raises its limit by itself
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 10_000)), hard))
         yield patched.url, patched.child.process
 
 

@@ -88,10 +88,16 @@ def post_job(url: str, text: str | None, body: Any = JOB, **headers: str) -> req
 
 
 @contextmanager
-def patched_function(local: Local, folder: Path, constants: dict[str, float], **changed: str) -> Iterator[Patched]:
-    """Run a separate function with other limits (constants of function/limits.py) and environment variables."""
+def patched_function(
+    local: Local, folder: Path, constants: dict[str, float], *options: str, before: str = "", **changed: str
+) -> Iterator[Patched]:
+    """Run a separate function with other limits (constants of function/limits.py) and environment variables.
+
+    `before` is code that it runs at first.
+    """
     port = free_port()
     code = f"""
+{before}
 import sys
 from upres.function import limits
 from upres.function.__main__ import main
@@ -100,7 +106,7 @@ for name, value in {constants!r}.items():
     setattr(limits, name, value)
 sys.exit(main())
 """
-    command = [sys.executable, "-c", code, "--port", str(port)]
+    command = [sys.executable, "-c", code, "--port", str(port), *options]
     child = Child("patched", command, {**local.environment, **changed}, folder)
     try:
         child.wait_ready(lambda: accepts(port))
