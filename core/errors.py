@@ -10,6 +10,7 @@
     │   ├── HeadTooLarge            head_too_large         431
     │   ├── HeadIncomplete          head_incomplete        408  retry
     │   ├── BodyTooLarge            body_too_large         413
+    │   ├── UnsupportedEncoding     unsupported_encoding   415
     │   ├── BodyIncomplete          body_incomplete        408  retry
     │   ├── IdempotencyConflict     idempotency_conflict   409
     │   ├── Unauthorized            unauthorized           401
@@ -148,6 +149,12 @@ class BodyIncomplete(RequestError):
     status = 408
     title = "The request body did not arrive in time"
     retryable = True
+
+
+class UnsupportedEncoding(RequestError):
+    code = "unsupported_encoding"
+    status = 415
+    title = "The request body is compressed"
 
 
 class BodyTooLarge(RequestError):

@@ -25,7 +25,7 @@ from upres.function import body, buffered, jobs, model_list, problems, stream, u
 from upres.function.access import caller, check_token
 from upres.function.descriptors import StreamGate
 from upres.function.estimate import estimate
-from upres.function.middleware import Interruptible, Measured, SafeHeaders
+from upres.function.middleware import Identified, Interruptible, Measured, SafeHeaders
 from upres.function.parse import parse_estimate, parse_json, parse_upload, preferred_wait
 from upres.function.services import Services
 from upres.function.submit import submit
@@ -36,6 +36,11 @@ BASE64 = 1.4
 """Maximum size of an image in base64, relative to its file: a third more, and a little for line breaks."""
 BODY_SLACK = 64 * 1024
 """Maximum bytes of a request body besides the image: field names, a long URL, a file name."""
+ALLOWED_HEADERS = [
+    *("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"),
+    *("traceparent", "tracestate", "X-Request-ID"),
+]
+"""Request headers that pages of other origins may send (CORS); libraries for tracing add some by themselves."""
 FULL_COLLECTION = 200
 """Number of collections of the middle generation before a full garbage collection; Python's default is 10."""
 
@@ -50,10 +55,10 @@ class App(Starlette):
             super().build_middleware_stack(),
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"],
-            expose_headers=["Location", "Preference-Applied", "Retry-After"],
+            allow_headers=ALLOWED_HEADERS,
+            expose_headers=["Location", "Preference-Applied", "Retry-After", "X-Request-ID"],
         )
-        return Measured(SafeHeaders(body.Lingering(Interruptible(cors))))
+        return Measured(SafeHeaders(Identified(body.Lingering(Interruptible(cors)))))
 
 
 def create_app(settings: Settings | None = None) -> Starlette:
@@ -96,7 +101,7 @@ async def create_job(request: Request) -> Response:
     with tracing.span("POST /v1/jobs", "server", traceparent, url__path=request.url.path):
         accepted = await run_in_threadpool(submit, services, job_request, base_url, key, who)
     headers = {"Location": accepted.status_url}
-    if seconds := preferred_wait(request.headers.get("Prefer")):
+    if seconds := preferred_wait(", ".join(request.headers.getlist("Prefer"))):
         headers["Preference-Applied"] = f"wait={seconds:g}"
         if await _ends_within(request, accepted.job_id, seconds):
             done = await run_in_threadpool(jobs.snapshot, services, accepted.job_id, who.owner)

@@ -8,16 +8,18 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upres.core.errors import BodyIncomplete, BodyTooLarge
+from upres.core.errors import BodyIncomplete, BodyTooLarge, UnsupportedEncoding
 from upres.function import limits
 
 
 async def read(request: Request, limit: int) -> bytes:
     """Read the request body of at most `limit` bytes.
 
-    Raises BodyTooLarge as soon as it is known to be larger, or BodyIncomplete when it makes no progress for
-    BODY_SECONDS, or when the client closes the connection.
+    Raises UnsupportedEncoding when it is compressed, BodyTooLarge as soon as it is known to be larger, or
+    BodyIncomplete when it makes no progress for BODY_SECONDS, or when the client closes the connection.
     """
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedEncoding("Send the body without Content-Encoding.")
     length = request.headers.get("Content-Length", "0")
     _check_size(int(length) if length.isdecimal() else 0, limit)
     body = bytearray()

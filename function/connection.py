@@ -2,7 +2,8 @@
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGISendCallable, ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from upres.core.errors import HeadIncomplete, HeadTooLarge, InvalidHttp, UpresError
 from upres.function import descriptors, limits, problems
@@ -60,6 +61,8 @@ class PatientProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self._reserved:
             self.cycle.keep_alive = False
+        if self.scope["http_version"] == "1.0":
+            self.cycle.send = _without_chunks(self.cycle)  # type: ignore[method-assign, assignment]
 
     def on_body(self, body: bytes) -> None:
         """A part of the body has arrived (see httptools)."""
@@ -136,6 +139,23 @@ class PatientProtocol(HttpToolsProtocol):
         if self._stalled:
             self._stalled.cancel()
             self._stalled = None
+
+
+def _without_chunks(cycle: RequestResponseCycle) -> ASGISendCallable:
+    """Make the `send` of an answer for HTTP/1.0: a body without Content-Length ends with the connection (RFC 1945)."""
+    send, unmeasured = cycle.send, False
+
+    async def send_without_chunks(message: ASGISendEvent) -> None:
+        nonlocal unmeasured
+        if message["type"] == "http.response.start":
+            unmeasured = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if unmeasured:
+                cycle.chunked_encoding = False
+        elif message["type"] == "http.response.body" and unmeasured:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return send_without_chunks
 
 
 def _answer(error: UpresError) -> bytes:

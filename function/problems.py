@@ -15,6 +15,7 @@ from upres.core.errors import (
     LimitReached,
     QueueUnavailable,
     Unauthorized,
+    UnsupportedEncoding,
     UpresError,
 )
 
@@ -52,6 +53,8 @@ def respond(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after if isinstance(error, LimitReached) else RETRY_AFTER_SECONDS)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="upres"'
+    if isinstance(error, UnsupportedEncoding):
+        headers["Accept-Encoding"] = "identity"
     if isinstance(error, FunctionUnavailable):
         headers["Connection"] = "close"  # another process may answer the next request
     return Response(problem.model_dump_json(), problem.status, headers, media_type=MEDIA_TYPE)
