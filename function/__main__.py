@@ -1,6 +1,7 @@
 """`python -m upres.function`: serve the function with uvicorn."""
 
 import argparse
+import logging
 import sys
 from contextlib import suppress
 from ipaddress import ip_address
@@ -8,6 +9,12 @@ from ipaddress import ip_address
 from upres.core import logs, tracing
 from upres.core.errors import AccessUndecided, UpresError, not_installed
 from upres.core.settings import Settings
+
+log = logging.getLogger("upres.function")
+UNDECIDED = (
+    "UPRES_ACCESS is not set: only this machine is served. A proxy on this machine could let everybody in; set "
+    "UPRES_ACCESS before you start one."
+)
 
 
 def main() -> int:
@@ -43,6 +50,8 @@ def serve(settings: Settings, host: str, port: int) -> None:
     except ModuleNotFoundError as error:
         raise not_installed(error, "The function", "function") from error
     logs.begin(settings)
+    if not settings.access:
+        log.warning(UNDECIDED)
     descriptors.raise_limit()
     tracing.begin("function")
     app = create_app(settings)
