@@ -58,7 +58,7 @@ class App(Starlette):
             allow_headers=ALLOWED_HEADERS,
             expose_headers=["Location", "Preference-Applied", "Retry-After", "X-Request-ID"],
         )
-        return Measured(SafeHeaders(Identified(body.Lingering(Interruptible(cors)))))
+        return Measured(SafeHeaders(Identified(Interruptible(body.Lingering(cors)))))
 
 
 def create_app(settings: Settings | None = None) -> Starlette:

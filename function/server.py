@@ -1,5 +1,6 @@
 """The HTTP server: uvicorn, which ends open requests properly when the process is told to stop."""
 
+import os
 import socket
 
 import uvicorn
@@ -9,6 +10,10 @@ from upres.core.errors import SettingsError
 from upres.core.listening import any_address
 from upres.function import limits
 from upres.function.connection import PatientProtocol
+
+PROXIES = "127.0.0.1,::1,::ffff:127.0.0.1"
+"""Addresses of proxies whose X-Forwarded-Proto and X-Forwarded-For count, unless uvicorn's FORWARDED_ALLOW_IPS names
+others: those of this machine. On a socket for IPv4 and IPv6, IPv4 addresses look like the last one (RFC 4291)."""
 
 
 class Server(uvicorn.Server):
@@ -25,6 +30,7 @@ class Server(uvicorn.Server):
             ws="none",
             timeout_keep_alive=limits.KEEP_ALIVE_SECONDS,
             log_config=None,
+            forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", PROXIES),
             server_header=False,
             access_log=False,  # it would contain tokens; proxies and gateways have their own
             timeout_graceful_shutdown=limits.STOP_SECONDS,

@@ -11,7 +11,7 @@ import requests
 from redis import Redis
 
 from tests.support.leasing import submit
-from tests.support.servers import Patched, patched_function
+from tests.support.servers import Patched, patched_function, post_job
 from upres.core.listening import any_address
 from upres.embedded.child import free_port
 from upres.embedded.stack import Local
@@ -70,3 +70,5 @@ def test_function_and_its_metrics_listen_on_ipv4_and_ipv6(local: Local, tmp_path
         for host in ("127.0.0.1", "[::1]"):
             assert requests.get(f"http://{host}:{running.port}/healthz", timeout=10).ok
             assert requests.get(f"http://{host}:{port}/metrics", timeout=10).ok
+            forwarded = post_job(f"http://{host}:{running.port}", None, **{"X-Forwarded-Proto": "https"})
+            assert forwarded.json()["status_url"].startswith(f"https://{host}:")  # proxies on this machine are trusted

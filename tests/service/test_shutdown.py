@@ -60,13 +60,15 @@ def test_streams_and_waits_end_at_once_and_the_log_is_quiet(stopping: Patched, r
 
 
 def test_requests_that_do_not_end_are_interrupted_quietly(local: Local, redis: Redis, tmp_path: Path) -> None:
-    """One stream waits for a Redis that does not answer; one request waits for its body."""
+    """A stream waits for a Redis that does not answer; two requests wait for their bodies, one after its answer."""
     with FaultProxy(local.redis_port) as proxy:
         address = local.settings.redis_url.replace(str(local.redis_port), str(proxy.port))
         with patched_function(local, tmp_path, {"STOP_SECONDS": 0.2}, UPRES_REDIS_URL=address) as running:
             live = follow(running, redis)
-            with proxy.partition(), running.connect() as slow:
+            with proxy.partition(), running.connect() as slow, running.connect() as answered:
                 slow.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n")
+                answered.sendall(b"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n")
+                assert answered.recv(1 << 16).startswith(b"HTTP/1.1 404 ")
                 running.child.process.terminate()
                 assert list(live) == []
                 received = b"".join(iter(lambda: slow.recv(1 << 16), b""))
