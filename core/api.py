@@ -32,6 +32,13 @@ def _factor(value: object) -> object:
     return int(value) if isinstance(value, float) else value
 
 
+def _number(value: object) -> object:
+    """Reject `true` and `false`, which Python counts as numbers."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("invalid_number", "It must be a number.")
+    return value
+
+
 def _text(value: object) -> object:
     """Reject half of a surrogate pair: JSON can contain one, but it cannot be stored as UTF-8."""
     if isinstance(value, str):
@@ -97,7 +104,7 @@ class JobRequest(Enlargement):
         None, max_length=255, description="File name of the image, ≤ 255 characters; the result's name is made from it."
     )
     priority: Literal["normal", "high"] = Field("normal", description="high: the job is put at the front of the queue.")
-    deadline_seconds: float = Field(
+    deadline_seconds: Annotated[float, BeforeValidator(_number)] = Field(
         keys.DEADLINE_SECONDS,
         ge=1,
         le=keys.MAX_DEADLINE_SECONDS,

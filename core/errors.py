@@ -6,7 +6,12 @@
     │   ├── InvalidRequest          a code per field       422
     │   ├── UnknownModel            unknown_model          422
     │   ├── InvalidEventId          invalid_event_id       400
+    │   ├── InvalidHttp             invalid_http           400
+    │   ├── HeadTooLarge            head_too_large         431
+    │   ├── HeadIncomplete          head_incomplete        408  retry
     │   ├── BodyTooLarge            body_too_large         413
+    │   ├── UnsupportedEncoding     unsupported_encoding   415
+    │   ├── BodyIncomplete          body_incomplete        408  retry
     │   ├── IdempotencyConflict     idempotency_conflict   409
     │   ├── Unauthorized            unauthorized           401
     │   ├── AccessUndecided         access_undecided       403
@@ -33,6 +38,7 @@
     │   ├── UrlAnsweredError        url_answered_error     502
     │   └── UploadNotFound          upload_not_found       404
     ├── Unavailable                 a part of upres does not answer; the client may retry
+    │   ├── FunctionUnavailable     function_unavailable   503  retry
     │   ├── QueueUnavailable        queue_unavailable      503  retry
     │   ├── ModelUnavailable        model_unavailable      503  retry
     │   └── StoreUnavailable        store_unavailable      503  retry
@@ -117,6 +123,38 @@ class UnknownModel(RequestError):
 class InvalidEventId(RequestError):
     code = "invalid_event_id"
     title = "Last-Event-ID is not an event id"
+
+
+class InvalidHttp(RequestError):
+    code = "invalid_http"
+    status = 400
+    title = "The request is not HTTP"
+
+
+class HeadTooLarge(RequestError):
+    code = "head_too_large"
+    status = 431
+    title = "The address and the headers of the request are too large"
+
+
+class HeadIncomplete(RequestError):
+    code = "head_incomplete"
+    status = 408
+    title = "The address and the headers of the request did not arrive in time"
+    retryable = True
+
+
+class BodyIncomplete(RequestError):
+    code = "body_incomplete"
+    status = 408
+    title = "The request body did not arrive in time"
+    retryable = True
+
+
+class UnsupportedEncoding(RequestError):
+    code = "unsupported_encoding"
+    status = 415
+    title = "The request body is compressed"
 
 
 class BodyTooLarge(RequestError):
@@ -284,6 +322,12 @@ class Unavailable(UpresError):
     status = 503
     retryable = True
     title = "Temporarily unavailable"
+
+
+class FunctionUnavailable(Unavailable):
+    """A process of the function stops, or has no descriptors left."""
+
+    code = "function_unavailable"
 
 
 class QueueUnavailable(Unavailable):

@@ -4,11 +4,14 @@ import logging
 import sys
 import time
 from collections.abc import MutableMapping
+from contextvars import ContextVar
 from typing import Any
 
 from upres.core.settings import Settings
 from upres.core.tracing import current
 
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""Id of the request that this task or thread answers, if the client gave it one: JSON lines have it as request_id."""
 TEXT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
@@ -16,9 +19,16 @@ def begin(settings: Settings) -> None:
     """Write this process's log to standard error: of upres from level INFO, of libraries from level WARNING."""
     as_text = sys.stderr.isatty() if settings.logs == "auto" else settings.logs == "text"
     handler = logging.StreamHandler()
+    handler.addFilter(_add_request_id)
     handler.setFormatter(logging.Formatter(TEXT) if as_text else _json())
     logging.basicConfig(handlers=[handler], force=True)
     logging.getLogger("upres").setLevel(logging.INFO)
+
+
+def _add_request_id(record: logging.LogRecord) -> bool:
+    if request_id := REQUEST_ID.get():
+        record.request_id = request_id
+    return True
 
 
 def _json() -> logging.Formatter:

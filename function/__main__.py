@@ -1,18 +1,20 @@
 """`python -m upres.function`: serve the function with uvicorn."""
 
 import argparse
+import logging
 import sys
+from contextlib import suppress
 from ipaddress import ip_address
 
 from upres.core import logs, tracing
 from upres.core.errors import AccessUndecided, UpresError, not_installed
 from upres.core.settings import Settings
 
-KEEP_ALIVE_SECONDS = 75
-"""Seconds after which an idle connection is closed: longer than the idle timeout of load balancers (60 s), so that they
-do not send a request on a connection that is being closed."""
-STREAM_SECONDS = 2
-"""Seconds that open requests get at shutdown. Event streams could stay open for ever, so they are cut off then."""
+log = logging.getLogger("upres.function")
+UNDECIDED = (
+    "UPRES_ACCESS is not set: only this machine is served. A proxy on this machine could let everybody in; set "
+    "UPRES_ACCESS before you start one."
+)
 
 
 def main() -> int:
@@ -23,7 +25,9 @@ def main() -> int:
         "AWS's own credential variables. With an address that other machines can reach, UPRES_ACCESS must be set: "
         "keys (clients need an API key from `upres keys create`) or open (all clients are accepted).",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on, :: for all, with IPv4 (default: 127.0.0.1)"
+    )
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
     options = parser.parse_args()
     try:
@@ -37,30 +41,22 @@ def main() -> int:
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until a signal stops it. Raises NotInstalled, or SettingsError when the port for metrics is in use."""
+    """Serve until a signal stops it. Raises NotInstalled, or SettingsError when a port is in use."""
     try:
-        import uvicorn
-
+        from upres.function import descriptors
         from upres.function.app import create_app
         from upres.function.metrics import serve_metrics
-        from upres.function.stall_timeout import PatientProtocol
+        from upres.function.server import Server
     except ModuleNotFoundError as error:
         raise not_installed(error, "The function", "function") from error
     logs.begin(settings)
+    if not settings.access:
+        log.warning(UNDECIDED)
+    descriptors.raise_limit()
     tracing.begin("function")
     app = create_app(settings)
-    with serve_metrics(app.state):
-        uvicorn.run(
-            app,
-            host=host,
-            port=port,
-            http=PatientProtocol,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            log_config=None,
-            server_header=False,
-            access_log=False,  # it would contain tokens; proxies and gateways have their own
-            timeout_graceful_shutdown=STREAM_SECONDS,
-        )
+    with suppress(KeyboardInterrupt), serve_metrics(app.state):  # uvicorn raises the signal again that has stopped it
+        Server(app, host, port).run()
 
 
 def check(settings: Settings, host: str) -> None:

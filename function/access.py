@@ -21,6 +21,10 @@ TOKEN_SECONDS = keys.DAY
 """Lifetime in seconds of the token in an events_url: one day."""
 
 
+FORWARDED = {"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
+"""Headers that proxies add to requests (RFC 7239, RFC 9110)."""
+
+
 class Caller(NamedTuple):
     """The client that sent a request: its API key, or None when the server needs no keys."""
 
@@ -62,13 +66,18 @@ def holder(services: Services, text: str) -> Caller:
 def _check_local(settings: Settings, request: HTTPConnection) -> None:
     """Allow only this machine, for when UPRES_ACCESS is not set.
 
-    Raises AccessUndecided for requests from other machines, and for those of web pages from other sites in a browser
-    on this machine, unless UPRES_CORS_ORIGINS names the site.
+    Raises AccessUndecided for requests from other machines, for those that look as if a proxy had forwarded them, and
+    for those of web pages from other sites in a browser on this machine, unless UPRES_CORS_ORIGINS names the site.
     """
     if not _is_local(request):
         raise AccessUndecided(
             "Other machines can reach this server, but UPRES_ACCESS is not set: "
             "set it to keys, or to open for all clients."
+        )
+    if request.scope.get("http_version") == "1.0":
+        raise AccessUndecided(
+            "UPRES_ACCESS is not set on this server, so it does not serve HTTP/1.0, which proxies use by default: "
+            "set UPRES_ACCESS to keys, or to open for all clients."
         )
     # DNS rebinding: the host name of a malicious page may resolve to this machine; the Host header then has that name.
     host, origin = "//" + request.headers.get("Host", ""), request.headers.get("Origin")
@@ -91,7 +100,7 @@ def _is_this_machine(address: str) -> bool:
 
 def _is_local(request: HTTPConnection) -> bool:
     """Whether the request came to a loopback address of this machine, and not through a proxy."""
-    if "aws.event" in request.scope or {"x-forwarded-for", "forwarded"} & set(request.headers):
+    if "aws.event" in request.scope or FORWARDED & set(request.headers):
         return False
     host = (request.scope.get("server") or ("",))[0]
     try:

@@ -18,13 +18,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from upres.core import events, keys, tracing, webhooks
-from upres.core.errors import BodyTooLarge, QueueUnavailable, Unauthorized
+from upres.core.errors import QueueUnavailable, Unauthorized
 from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
-from upres.function import jobs, model_list, problems, stream, uploads
+from upres.function import body, buffered, jobs, model_list, problems, stream, uploads
 from upres.function.access import caller, check_token
+from upres.function.descriptors import StreamGate
 from upres.function.estimate import estimate
-from upres.function.middleware import Measured, SafeHeaders
+from upres.function.middleware import Identified, Interruptible, Measured, SafeHeaders
 from upres.function.parse import parse_estimate, parse_json, parse_upload, preferred_wait
 from upres.function.services import Services
 from upres.function.submit import submit
@@ -35,6 +36,11 @@ BASE64 = 1.4
 """Maximum size of an image in base64, relative to its file: a third more, and a little for line breaks."""
 BODY_SLACK = 64 * 1024
 """Maximum bytes of a request body besides the image: field names, a long URL, a file name."""
+ALLOWED_HEADERS = [
+    *("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"),
+    *("traceparent", "tracestate", "X-Request-ID"),
+]
+"""Request headers that pages of other origins may send (CORS); libraries for tracing add some by themselves."""
 FULL_COLLECTION = 200
 """Number of collections of the middle generation before a full garbage collection; Python's default is 10."""
 
@@ -49,10 +55,10 @@ class App(Starlette):
             super().build_middleware_stack(),
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"],
-            expose_headers=["Location", "Preference-Applied", "Retry-After"],
+            allow_headers=ALLOWED_HEADERS,
+            expose_headers=["Location", "Preference-Applied", "Retry-After", "X-Request-ID"],
         )
-        return Measured(SafeHeaders(cors))
+        return Measured(SafeHeaders(Identified(Interruptible(body.Lingering(cors)))))
 
 
 def create_app(settings: Settings | None = None) -> Starlette:
@@ -68,7 +74,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
         await run_in_threadpool(tracing.end)  # here, because uvicorn.run does not return after a signal
 
     app = App(routes=ROUTES, exception_handlers=problems.HANDLERS, lifespan=lifespan)
-    app.state.services = services
+    app.router.redirect_slashes = False  # a redirect would name the client's Host, with http
+    app.state.services, app.state.gate = services, StreamGate()
     return app
 
 
@@ -86,15 +93,15 @@ async def create_job(request: Request) -> Response:
     """
     services = _services(request)
     who = await run_in_threadpool(caller, services, request)
-    body = await _body(request, int(services.settings.max_input_bytes * BASE64) + BODY_SLACK)
-    job_request = await run_in_threadpool(parse_json, body, request.path_params.get("model"))
+    sent = await body.read(request, int(services.settings.max_input_bytes * BASE64) + BODY_SLACK)
+    job_request = await run_in_threadpool(parse_json, sent, request.path_params.get("model"))
     base_url = services.settings.public_url or str(request.base_url)
     key = request.headers.get("Idempotency-Key")
     traceparent = request.headers.get("traceparent")
     with tracing.span("POST /v1/jobs", "server", traceparent, url__path=request.url.path):
         accepted = await run_in_threadpool(submit, services, job_request, base_url, key, who)
     headers = {"Location": accepted.status_url}
-    if seconds := preferred_wait(request.headers.get("Prefer")):
+    if seconds := preferred_wait(", ".join(request.headers.getlist("Prefer"))):
         headers["Preference-Applied"] = f"wait={seconds:g}"
         if await _ends_within(request, accepted.job_id, seconds):
             done = await run_in_threadpool(jobs.snapshot, services, accepted.job_id, who.owner)
@@ -105,11 +112,11 @@ async def create_job(request: Request) -> Response:
 async def _ends_within(request: Request, job_id: str, seconds: float) -> bool:
     """Wait for the end of a job for at most `seconds`. Return whether it has ended."""
     if "aws.event" in request.scope:  # Lambda starts an event loop per invocation, so there is no Hub
-        return await run_in_threadpool(stream.wait, _services(request).settings, job_id, seconds)
+        return await run_in_threadpool(buffered.wait, _services(request).settings, job_id, seconds)
     with suppress(TimeoutError, QueueUnavailable, RedisError):  # the job is already accepted, so answer 202
         async with asyncio.timeout(seconds):
-            await request.app.state.hub.ended(job_id)
-            return True
+            ended: bool = await request.app.state.hub.ended(job_id)
+            return ended
     return False
 
 
@@ -117,7 +124,7 @@ async def create_upload(request: Request) -> Response:
     """POST /v1/uploads → 201 and an UploadLink, a presigned URL for an image file."""
     services = _services(request)
     who = await run_in_threadpool(caller, services, request)
-    upload = parse_upload(await _body(request, BODY_SLACK))
+    upload = parse_upload(await body.read(request, BODY_SLACK))
     return _json(await run_in_threadpool(uploads.create, services, upload, who), 201)
 
 
@@ -125,7 +132,7 @@ async def create_estimate(request: Request) -> Response:
     """POST /v1/estimate → an Estimate of a job's result and duration."""
     services = _services(request)
     who = await run_in_threadpool(caller, services, request)
-    asked = parse_estimate(await _body(request, BODY_SLACK))
+    asked = parse_estimate(await body.read(request, BODY_SLACK))
     return _json(await run_in_threadpool(estimate, services, asked, who))
 
 
@@ -166,11 +173,14 @@ async def job_events(request: Request) -> Response:
         last_id, last_event = jobs.check_owner(job_id, owner, await request.app.state.hub.first_and_last(job_id))
     if events.is_terminal(last_event) and stream.reached(after, last_id):
         return Response(status_code=204)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    headers = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+    if request.method == "HEAD":  # over at once: the connection's next request must not wait for the end of the job
+        return StreamingResponse(iter(()), headers=headers, media_type="text/event-stream")
+    request.app.state.gate.check(request)
     if on_lambda:  # API Gateway buffers answers, so answer with some events; the EventSource reconnects for more
-        fresh = await run_in_threadpool(stream.poll, services.settings, job_id, after)
-        body = "retry: 250\n\n" + "".join(frame.text for frame in fresh)
-        return Response(body, headers=headers, media_type="text/event-stream")
+        fresh = await run_in_threadpool(buffered.poll, services.settings, job_id, after)
+        text = "retry: 250\n\n" + "".join(frame.text for frame in fresh)
+        return Response(text, headers=headers, media_type="text/event-stream")
     frames = request.app.state.hub.follow(job_id, after)
     return StreamingResponse(frames, headers=headers, media_type="text/event-stream")
 
@@ -256,24 +266,12 @@ def _services(request: Request) -> Services:
 
 
 def _json(message: TolerantModel, status: int = 200, **headers: str) -> Response:
-    body = message.model_dump_json(exclude_none=True)
-    return Response(body, status, {"Cache-Control": "no-store", **headers}, media_type="application/json")
+    text = message.model_dump_json(exclude_none=True)
+    return Response(text, status, {"Cache-Control": "no-store", **headers}, media_type="application/json")
 
 
 def _redirect(link: str) -> Response:
     return RedirectResponse(link, 302, {"Cache-Control": "no-store"})
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """Read the request body. Raises BodyTooLarge as soon as it exceeds `limit` bytes."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise BodyTooLarge(
-                f"The request is larger than {limit / 1e6:.1f} MB; send a smaller image, or its image_url."
-            )
-    return bytes(body)
 
 
 ROUTES = [

@@ -23,6 +23,7 @@ from starlette.datastructures import State
 
 from upres.core import backlog, keys
 from upres.core.errors import SettingsError
+from upres.core.listening import any_address
 from upres.function.services import Services
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def serve_metrics(state: State) -> Iterator[None]:
         yield
         return
     try:
-        server, thread = start_http_server(port, registry=state.metrics.registry)
+        server, thread = start_http_server(port, any_address(), state.metrics.registry)
     except OSError as error:
         raise SettingsError(f"UPRES_METRICS_PORT: {port} cannot be listened on ({error.strerror})") from None
     yield

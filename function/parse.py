@@ -76,9 +76,9 @@ def parse(payload: object) -> JobRequest:
     return _validated(JobRequest, payload, INSTEAD)
 
 
-def preferred_wait(prefer: str | None) -> float:
+def preferred_wait(prefer: str) -> float:
     """Return the seconds of `wait` in a Prefer header (RFC 7240), at most MAX_WAIT; 0 without a valid number."""
-    match = _WAIT.search(prefer or "")
+    match = _WAIT.search(prefer)
     return min(float(match[1]), MAX_WAIT) if match else 0
 
 

@@ -9,8 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from upres.core.api import Problem
-from upres.core.errors import BodyTooLarge, InvalidRequest, LimitReached, QueueUnavailable, Unauthorized, UpresError
+from upres.core.errors import (
+    FunctionUnavailable,
+    InvalidRequest,
+    LimitReached,
+    QueueUnavailable,
+    Unauthorized,
+    UnsupportedEncoding,
+    UpresError,
+)
 
+MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 log = logging.getLogger("upres.function")
 
@@ -44,9 +53,11 @@ def respond(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after if isinstance(error, LimitReached) else RETRY_AFTER_SECONDS)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="upres"'
-    if isinstance(error, BodyTooLarge):
-        headers["Connection"] = "close"  # else the client would send the rest of the body
-    return Response(problem.model_dump_json(), problem.status, headers, media_type="application/problem+json")
+    if isinstance(error, UnsupportedEncoding):
+        headers["Accept-Encoding"] = "identity"
+    if isinstance(error, FunctionUnavailable):
+        headers["Connection"] = "close"  # another process may answer the next request
+    return Response(problem.model_dump_json(), problem.status, headers, media_type=MEDIA_TYPE)
 
 
 HANDLERS = dict.fromkeys((UpresError, redis.RedisError, HTTPException, Exception), respond)

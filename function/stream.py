@@ -29,8 +29,6 @@ log = logging.getLogger("upres.function")
 HEARTBEAT_SECONDS = 15
 """Seconds without events after which a comment is sent: below the idle timeouts of common proxies (60 s) and of some
 mobile networks (30 s)."""
-POLL_SECONDS = 20
-"""Maximum seconds that a gateway which buffers waits for events: below the timeout of API Gateway, 30 s."""
 ANSWER_SECONDS = 4
 """Timeout in seconds for a read from Redis that a client waits for; then it gets a 503."""
 RECONNECT_SECONDS = 0.25
@@ -84,28 +82,6 @@ def frames(entries: Any) -> list[Frame]:
     return found
 
 
-def poll(settings: Settings, job_id: str, after: str) -> list[Frame]:
-    """Wait for events of the job after an id, and return them; an empty list after POLL_SECONDS without any."""
-    with connect_with_timeout(settings, POLL_SECONDS + 5) as connection:
-        answer: Any = connection.xread({keys.events(job_id): after}, MAX_READ, int(POLL_SECONDS * 1000))
-        if not answer:
-            leases.expire(connection, job_id)
-    return frames(answer[0][1]) if answer else []
-
-
-def wait(settings: Settings, job_id: str, seconds: float) -> bool:
-    """Wait for the end of a job for at most `seconds`. Return whether it has ended."""
-    after, deadline = events.START, time.monotonic() + seconds
-    with connect_with_timeout(settings, seconds + 5) as connection:
-        while (left := deadline - time.monotonic()) > 0:
-            answer: Any = connection.xread({keys.events(job_id): after}, block=max(1, int(left * 1000)))
-            entries = events.parse(answer[0][1]) if answer else []
-            if entries and events.is_terminal(entries[-1][1]):
-                return True
-            after = entries[-1][0] if entries else after
-    return False
-
-
 class Hub:
     """Serves all event streams of one process. It may be used from one event loop only."""
 
@@ -117,6 +93,7 @@ class Hub:
         self._waiting: Wakeups = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
         self._published = 0
+        self._stopping = False
         self._reads: dict[tuple[str, str, int], asyncio.Task[list[Frame]]] = {}
 
     @property
@@ -127,19 +104,20 @@ class Hub:
     async def follow(self, job_id: str, after: str) -> AsyncGenerator[str, None]:
         """Yield the job's events after an id as text, and a comment every HEARTBEAT_SECONDS without events.
 
-        It ends after the terminal event. It does not raise when Redis fails: it sends comments and retries.
+        It ends after the terminal event, or when the process stops. It does not raise when Redis fails: it sends
+        comments and retries.
         """
         self._begin_to_listen()
         failures = 0
         with self._wakeups(self._followers, job_id) as wakeup:
-            while True:
+            while not self._stopping:
                 wakeup.clear()
                 try:
                     fresh = await self._read(job_id, after)
                 except (RedisError, OSError):
                     failures += 1
                     yield ": waiting for the queue\n\n"
-                    await asyncio.sleep(_pause(failures))
+                    await _set_soon(wakeup, _pause(failures))
                     continue
                 failures = 0
                 for frame in fresh:
@@ -147,22 +125,26 @@ class Hub:
                     after = frame.id
                 if fresh and fresh[-1].terminal:
                     return
-                if len(fresh) < MAX_READ and not await _set_soon(wakeup):
+                if len(fresh) < MAX_READ and not await _set_soon(wakeup, HEARTBEAT_SECONDS):
                     if await self._is_over(job_id, after):
                         return
                     await self._expire(job_id)
                     yield ": still here\n\n"
 
-    async def ended(self, job_id: str) -> None:
-        """Wait until the job has ended. Raises QueueUnavailable or redis-py's errors."""
+    async def ended(self, job_id: str) -> bool:
+        """Wait until the job has ended, or the process stops. Return whether the job has ended.
+
+        Raises QueueUnavailable or redis-py's errors.
+        """
         self._begin_to_listen()
         with self._wakeups(self._waiting, job_id) as wakeup:
-            while True:
+            while not self._stopping:
                 wakeup.clear()
                 _, last = map(frames, await self.first_and_last(job_id))
                 if last and last[0].terminal:
-                    return
-                await _set_soon(wakeup)
+                    return True
+                await _set_soon(wakeup, HEARTBEAT_SECONDS)
+        return False
 
     async def first_and_last(self, job_id: str) -> Any:
         """Read the first and the last entry of the job's stream, each in a list that is empty when there is no stream.
@@ -196,6 +178,11 @@ class Hub:
         del self._reads[read_key]
         if not task.cancelled():
             task.exception()  # mark it as retrieved, else asyncio logs it when no subscriber waits any more
+
+    def stop(self) -> None:
+        """End all streams and waits, because the process stops; clients reconnect to another one."""
+        self._stopping = True
+        self._wake_all()
 
     async def close(self) -> None:
         """Stop to listen, and close the connections to Redis."""
@@ -255,22 +242,26 @@ class Hub:
 
     def _wake(self, message: dict[str, Any]) -> None:
         self._published += 1
-        if message["type"] == "psubscribe":  # events that were published before this were missed
-            registered = [*self._followers.values(), *self._waiting.values()]
-            wakeups = [wakeup for one_job in registered for wakeup in one_job]
-        else:
-            job_id = message["channel"].decode(errors="replace").removeprefix(keys.channel(""))
-            wakeups = list(self._followers.get(job_id, ()))
-            if _TERMINAL.search(message["data"]):
-                wakeups += self._waiting.get(job_id, ())
+        if message["type"] == "psubscribe":
+            self._wake_all()  # events that were published before this were missed
+            return
+        job_id = message["channel"].decode(errors="replace").removeprefix(keys.channel(""))
+        wakeups = list(self._followers.get(job_id, ()))
+        if _TERMINAL.search(message["data"]):
+            wakeups += self._waiting.get(job_id, ())
         for wakeup in wakeups:
             wakeup.set()
 
+    def _wake_all(self) -> None:
+        for one_job in (*self._followers.values(), *self._waiting.values()):
+            for wakeup in one_job:
+                wakeup.set()
 
-async def _set_soon(wakeup: asyncio.Event) -> bool:
-    """Wait for a wake-up for at most HEARTBEAT_SECONDS. Return whether it was set."""
+
+async def _set_soon(wakeup: asyncio.Event, seconds: float) -> bool:
+    """Wait for a wake-up for at most `seconds`. Return whether it was set."""
     with suppress(TimeoutError):
-        return await asyncio.wait_for(wakeup.wait(), HEARTBEAT_SECONDS)
+        return await asyncio.wait_for(wakeup.wait(), seconds)
     return False
 
 

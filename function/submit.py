@@ -150,7 +150,8 @@ def _status(connection: Redis, job_id: str) -> Status:
 
 def _decode(text: str, max_bytes: int) -> bytes:
     """Decode base64, optionally in a data: URL, to bytes. Raises InvalidRequest or TooManyBytes."""
-    payload = "".join((text.partition(",")[2] if text.startswith("data:") else text).split())
+    text = "".join(text.split())
+    payload = text.partition(",")[2] if text[:5].lower() == "data:" else text
     if len(payload) // 4 * 3 > max_bytes + 2:
         raise TooManyBytes.for_limit(max_bytes)
     try:

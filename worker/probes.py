@@ -1,4 +1,4 @@
-"""The HTTP endpoints of a worker for its operator: /healthz, /readyz and /metrics, on UPRES_METRICS_PORT.
+"""The HTTP endpoints of a worker for its operator: /healthz, /readyz and /metrics, on UPRES_METRICS_PORT (IPv4, IPv6).
 
 /healthz is the liveness probe: 503 when the worker hangs and has to be restarted, else 200, also while it loads a
 model. /readyz is the readiness probe: 200 while the worker takes jobs, else 503; a worker that cannot use its object
@@ -6,6 +6,7 @@ store is `unwell`. /metrics is for Prometheus.
 """
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any, Literal, Self
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from upres.core.errors import SettingsError
+from upres.core.listening import any_address
 from upres.worker.metrics import REGISTRY
 
 State = Literal["loading", "ready", "stopping", "stuck"]
@@ -62,7 +64,7 @@ class Probes:
         self._server: ThreadingHTTPServer | None = None
         if port is not None:
             try:
-                self._server = ThreadingHTTPServer(("", port), _handler(health))
+                self._server = _Server((any_address(), port), _handler(health))
             except OSError as error:
                 reason = f"UPRES_METRICS_PORT: {port} cannot be listened on ({error.strerror})"
                 raise SettingsError(reason) from None
@@ -76,6 +78,14 @@ class Probes:
         if self._server:
             self._server.shutdown()
             self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    """A server that listens on an IPv4 or IPv6 address."""
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
 
 
 def _handler(health: Health) -> type[BaseHTTPRequestHandler]:

@@ -36,4 +36,4 @@ EXPOSE 8000 9464
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
 # The function does not start without UPRES_ACCESS, which says who may use it.
-CMD ["python", "-m", "upres.function", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["python", "-m", "upres.function", "--host", "::", "--port", "8000"]

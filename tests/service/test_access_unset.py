@@ -42,6 +42,11 @@ def test_function_without_access_setting_refuses_pages_of_other_sites(local: Loc
             {"Host": f"127.0.0.1.evil.example:{port}", "Origin": url},
             {"Host": ""},
             {"X-Forwarded-For": "192.0.2.1"},
+            {"X-Forwarded-Host": "upres.example"},
+            {"X-Forwarded-Proto": "https"},
+            {"X-Real-IP": "192.0.2.1"},
+            {"Forwarded": "for=192.0.2.1"},
+            {"Via": "1.1 proxy.example"},
         ):
             answer = post_job(url, None, **refused)
             assert (answer.status_code, answer.json()["code"]) == (403, "access_undecided"), refused
@@ -54,6 +59,32 @@ def test_function_without_access_setting_refuses_pages_of_other_sites(local: Loc
             {"Origin": "https://mine.example"},
         ):
             assert post_job(url, None, **fine).status_code == 202, fine
+
+
+def test_function_without_access_setting_refuses_http_1_0(local: Local, tmp_path: Path) -> None:
+    """nginx's default `proxy_pass` sends HTTP/1.0, with a Host header of its own, and says nothing about the client."""
+    for url in function(local, tmp_path):
+        port = int(url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(
+                f"GET /v1/models HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
+            )
+            received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        assert received.startswith(b"HTTP/1.1 403 ")
+        assert b"UPRES_ACCESS" in received
+        assert requests.get(f"{url}/v1/models", timeout=10).status_code == 200
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert connection.recv(15).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("access", ["", "open"])
+def test_function_without_access_setting_warns_of_proxies_in_its_log(local: Local, tmp_path: Path, access: str) -> None:
+    for _ in function(local, tmp_path, UPRES_ACCESS=access):
+        pass
+    said = [line for line in (tmp_path / "function.log").read_text().splitlines() if "UPRES_ACCESS" in line]
+    assert len(said) == (0 if access else 1)
+    assert all("proxy" in line for line in said)
 
 
 def test_function_without_access_setting_refuses_non_loopback_addresses(local: Local, tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ def test_a_base64_image_goes_to_the_store_and_not_to_the_queue(
     post: Post, png: bytes, redis: Redis, store: Store
 ) -> None:
     text = base64.b64encode(png).decode()
-    for sent in (text, f"data:image/png;base64,{text}", "\n".join(text[i : i + 76] for i in range(0, len(text), 76))):
+    url = f"data:image/png;base64,{text}"
+    upper = f"DATA:image/png;BASE64,{text}"
+    for sent in (text, url, upper, f"\r\n {url}\n", "\n".join(text[i : i + 76] for i in range(0, len(text), 76))):
         job_id = post(image_base64=sent, image_name="ä.png").json()["job_id"]
         assert store.get(image_key(redis, job_id)) == png
         assert job_id not in image_key(redis, job_id)
@@ -80,6 +82,8 @@ BAD = [
     ({"image_key": "models/faithful/labels.json"}, 422, "invalid_image_key"),
     ({"image_url": URL, "image_name": "x" * 256}, 422, "invalid_image_name"),
     ({"image_url": URL, "priority": "urgent"}, 422, "invalid_priority"),
+    ({"image_url": URL, "deadline_seconds": True}, 422, "invalid_deadline"),
+    ({"image_url": URL, "deadline_seconds": 0.5}, 422, "invalid_deadline"),
 ]
 
 
@@ -253,9 +257,14 @@ def test_the_openapi_document_is_valid(local: Local) -> None:
 def test_cors_allows_requests_from_other_origins(local: Local) -> None:
     response = requests.options(
         f"{local.url}/v1/jobs",
-        headers={"Origin": "https://page.example", "Access-Control-Request-Method": "POST"},
+        headers={
+            "Origin": "https://page.example",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,cache-control,traceparent,tracestate,x-request-id",
+        },
         timeout=10,
     )
+    assert response.status_code == 200
     assert response.headers["Access-Control-Allow-Origin"] == "*"
 
 

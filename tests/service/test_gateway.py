@@ -3,7 +3,6 @@
 import asyncio
 import resource
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,36 +15,25 @@ from redis import Redis
 
 from benchmarks.gateway import Subscribers
 from tests.support.leasing import submit
+from tests.support.servers import patched_function
 from tests.support.streams import follow, frames
 from upres.core import events, keys
 from upres.core.schema import Cancelled, Progress
-from upres.embedded.child import Child, accepts, free_port
 from upres.embedded.stack import Local
 
 pytestmark = pytest.mark.without_worker
 
 MANY = 2000
 STALLED_SECONDS = 2
-IMPATIENT = f"""
-import sys
-from upres.function import stall_timeout
-from upres.function.__main__ import main
-stall_timeout.STALLED_SECONDS = {STALLED_SECONDS}
-sys.exit(main())
-"""
 
 
 @pytest.fixture
 def gateway(local: Local, tmp_path: Path) -> Iterator[tuple[str, psutil.Process]]:
     """A separate function that soon disconnects clients that stop reading: its URL and its process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 10_000)), hard))
-    port = free_port()
-    command = [sys.executable, "-c", IMPATIENT, "--port", str(port)]
-    child = Child("gateway", command, local.environment, tmp_path)
-    child.wait_ready(lambda: accepts(port))
-    yield f"http://127.0.0.1:{port}", child.process
-    child.stop()
+    with patched_function(local, tmp_path, {"STALLED_SECONDS": STALLED_SECONDS}) as patched:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # the function raises its limit by itself
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 10_000)), hard))
+        yield patched.url, patched.child.process
 
 
 def test_two_thousand_clients_need_only_a_few_redis_connections(

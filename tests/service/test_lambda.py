@@ -23,7 +23,9 @@ from upres.embedded.stack import Local
 
 Handler = Callable[[object], dict[str, Any]]
 URL = "https://example.org/a.png"
-IMPATIENT = "from upres.function import stream; stream.POLL_SECONDS = 0.1; from upres.function.handler import handler"
+IMPATIENT = (
+    "from upres.function import buffered; buffered.POLL_SECONDS = 0.1; from upres.function.handler import handler"
+)
 pytestmark = pytest.mark.without_worker
 
 

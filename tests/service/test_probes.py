@@ -19,6 +19,7 @@ from tests.support.workers import start, worker
 from upres.client import Client
 from upres.client.errors import JobFailed
 from upres.core import events
+from upres.core.listening import any_address
 from upres.core.schema import Progress, Started
 from upres.embedded.child import accepts, free_port
 from upres.embedded.stack import Local
@@ -91,6 +92,11 @@ def test_ready_worker_answers_200_to_both_probes(measured: str) -> None:
         answer = requests.get(f"{measured}/{path}", timeout=10)
         assert (answer.status_code, answer.json()["status"]) == (200, "ready")
     assert requests.get(f"{measured}/elsewhere", timeout=10).status_code == 404
+
+
+@pytest.mark.skipif(any_address() != "::", reason="this machine has no IPv6")
+def test_probes_answer_on_ipv6_too(measured: str) -> None:
+    assert requests.get(f"{measured.replace('127.0.0.1', '[::1]')}/readyz", timeout=10).status_code == 200
 
 
 def test_loading_worker_is_healthy_but_not_ready(local: Local) -> None:

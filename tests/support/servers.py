@@ -1,12 +1,13 @@
 """Servers for a single test: HTTP servers with given responses, and a function with changed settings."""
 
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 
@@ -19,6 +20,20 @@ IMAGE_HOST = images.HOST
 """The only private address that the tested worker may fetch images from; it still refuses 127.0.0.1."""
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Patched(NamedTuple):
+    """A separate function: its port on 127.0.0.1 and its process."""
+
+    port: int
+    child: Child
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
 
 
 @contextmanager
@@ -73,3 +88,31 @@ def function(local: Local, folder: Path, **changed: str) -> Iterator[str]:
 def post_job(url: str, text: str | None, body: Any = JOB, **headers: str) -> requests.Response:
     authorization = {"Authorization": f"Bearer {text}"} if text is not None else {}
     return requests.post(f"{url}/v1/jobs", json=body, headers={**authorization, **headers}, timeout=20)
+
+
+@contextmanager
+def patched_function(
+    local: Local, folder: Path, constants: dict[str, float], *options: str, before: str = "", **changed: str
+) -> Iterator[Patched]:
+    """Run a separate function with other limits (constants of function/limits.py) and environment variables.
+
+    `before` is code that it runs at first.
+    """
+    port = free_port()
+    code = f"""
+{before}
+import sys
+from upres.function import limits
+from upres.function.__main__ import main
+for name, value in {constants!r}.items():
+    assert hasattr(limits, name)
+    setattr(limits, name, value)
+sys.exit(main())
+"""
+    command = [sys.executable, "-c", code, "--port", str(port), *options]
+    child = Child("patched", command, {**local.environment, **changed}, folder)
+    try:
+        child.wait_ready(lambda: accepts(port))
+        yield Patched(port, child)
+    finally:
+        child.stop()

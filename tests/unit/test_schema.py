@@ -184,10 +184,17 @@ def test_only_temporary_errors_are_retryable() -> None:
     retryable = {kind.code for kind in tree() if kind.retryable and kind.__module__ == "upres.core.errors"} - {
         UpresError.code
     }
-    unavailable = {"result_not_ready", "queue_unavailable", "store_unavailable", "model_unavailable"}
+    unavailable = {
+        "result_not_ready",
+        "function_unavailable",
+        "queue_unavailable",
+        "store_unavailable",
+        "model_unavailable",
+    }
     worker = {"timed_out", "deadline_exceeded", "worker_lost", "device_out_of_memory", "device_lost"}
     limits = {"limit_reached", "rate_limited", "too_many_jobs", "quota_exceeded"}
-    assert retryable == unavailable | worker | limits | {"url_unreachable"}
+    slow = {"head_incomplete", "body_incomplete"}
+    assert retryable == unavailable | worker | limits | slow | {"url_unreachable"}
 
 
 def test_settings_are_read_from_environment_variables() -> None:

@@ -1,0 +1,22 @@
+"""What one connection may cost the function: bytes and seconds. docs/operations.md describes them for operators."""
+
+KEEP_ALIVE_SECONDS = 75
+"""Seconds after which an idle connection is closed: longer than the idle timeout of load balancers (60 s), so that they
+do not send a request on a connection that is being closed."""
+HEAD_BYTES = 64 * 1024
+"""Largest head of a request, in bytes: request line and headers. Also the largest trailer of a chunked body."""
+HEAD_SECONDS = 10.0
+"""Seconds in which a new connection has to send its first byte, and in which a begun head has to be complete."""
+BODY_SECONDS = 30.0
+"""A request is answered with 408 when its body makes no progress for this many seconds."""
+LINGER_BYTES = 32 * 1024 * 1024
+"""Bytes that are read and discarded after an answer that comes before the end of its request. If the socket was closed
+with unread data, TCP would reset the connection, and the client could lose the answer (RFC 9112, section 9.6)."""
+LINGER_SECONDS = 10.0
+"""Seconds for which they are read."""
+STALLED_SECONDS = 30.0
+"""A connection whose client reads nothing for this many seconds is closed. A browser reconnects and resumes."""
+STOP_SECONDS = 2
+"""Seconds that open requests get when the process stops; then they are interrupted."""
+DESCRIPTORS_KEPT = 128
+"""File descriptors that event streams leave to probes and short requests."""
