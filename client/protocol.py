@@ -19,11 +19,13 @@ from pydantic import BaseModel
 from upres.client import environment
 from upres.client.calls import Body, Call, OnBytes, Pause, Steps
 from upres.client.environment import Verify
+from upres.client.errors import RequestRefused
 from upres.client.responses import (
     NO_ANSWER,
     RETRY_STATUSES,
     ImageCheck,
     Model,
+    is_too_large_for_a_proxy,
     parsed,
     refused,
     retry_after,
@@ -127,9 +129,16 @@ class ApiOperations:
         if wait:
             # The answer must come before this client stops waiting for it.
             headers["Prefer"] = f"wait={min(wait, self._seconds * READ_SHARE):.0f}"
-        body = {**(yield from self._image_fields(image, on_bytes)), "upscale_factor": factor, **options}
-        call = Call("POST", f"{self.url}/v1/jobs", json=body, headers=headers)
-        response = yield from self._ask(call, httpx.codes.OK, httpx.codes.ACCEPTED)
+        fields = yield from self._image_fields(image, on_bytes)
+        call = Call("POST", f"{self.url}/v1/jobs", {**fields, "upscale_factor": factor, **options}, headers=headers)
+        try:
+            response = yield from self._ask(call, httpx.codes.OK, httpx.codes.ACCEPTED)
+        except RequestRefused as error:
+            if not is_too_large_for_a_proxy(error) or "image_base64" not in fields:
+                raise
+            key = yield from self.upload(base64.b64decode(fields.pop("image_base64")), on_bytes)
+            call = replace(call, json={**fields, "image_key": key, "upscale_factor": factor, **options})
+            response = yield from self._ask(call, httpx.codes.OK, httpx.codes.ACCEPTED)
         kind: type[JobAccepted | Snapshot] = Snapshot if response.status_code == httpx.codes.OK else JobAccepted
         return parsed(kind, call, response)
 

@@ -21,6 +21,8 @@ NO_ANSWER = (httpx.RequestError, httpx.InvalidURL)
 """What httpx raises when there is no response, or one that it cannot read; InvalidURL for the URL in Location."""
 SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"RIFF")
 """The first bytes of the file formats of results: PNG, JPEG and WebP."""
+FOREIGN = "refused"
+"""Code of a RequestRefused whose answer is not from upres."""
 SHOWN = 200
 """Characters of an address in a message."""
 
@@ -119,10 +121,15 @@ def refused(call: Call, response: httpx.Response) -> RequestRefused | ServerUnre
             title=answer,
             status=response.status_code,
             detail=detail,
-            code="refused",
+            code=FOREIGN,
             retryable=False,
         )
     )
+
+
+def is_too_large_for_a_proxy(error: RequestRefused) -> bool:
+    """Whether a proxy, not upres, refused the body of a request: nginx takes 1 MB unless it is told otherwise."""
+    return error.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE and error.code == FOREIGN
 
 
 def stranger(call: Call, response: httpx.Response) -> ServerUnreachable | StoreUnreachable:

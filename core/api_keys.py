@@ -78,10 +78,18 @@ def revoke(connection: Redis, key_id: str) -> None:
         raise KeyNotFound(f"There is no key {key_id[:16]!r}; `upres keys` lists them.")
 
 
-def admit(connection: Redis, key: ApiKey, job_id: str) -> None:
-    """Count a job submission. Raises RateLimited, TooManyJobs or QuotaExceeded; `retry_after` gives seconds."""
+def leave(connection: Redis, key: ApiKey, place: str) -> None:
+    """Give up the place that `admit` gave to a submission."""
+    connection.zrem(keys.api_key_jobs(key.key_id), place)
+
+
+def admit(connection: Redis, key: ApiKey, place: str) -> None:
+    """Count a job submission, once for each `place`.
+
+    Raises RateLimited, TooManyJobs or QuotaExceeded; `retry_after` gives seconds.
+    """
     limits = (key.requests_per_minute, key.jobs_at_once, int(key.megapixels_per_day * 1e6))
-    verdict, milliseconds = call(connection, "admit", key.key_id, job_id, *limits)
+    verdict, milliseconds = call(connection, "admit", key.key_id, place, *limits)
     if verdict == b"yes":
         return
     kinds: dict[bytes, tuple[type[LimitReached], str]] = {

@@ -37,6 +37,11 @@ class IdempotencyRecord:
         given = request.model_dump_json(exclude={"image_key"})
         self._digest = hashlib.sha256(given.encode()).hexdigest()
 
+    @property
+    def place(self) -> str:
+        """What admission counts until the job is enqueued: all repetitions of one request have one place together."""
+        return self.key.rpartition(":")[2]
+
     def find(self, connection: "Redis | Pipeline") -> str | None:
         """Return the id of the job that this Idempotency-Key created before; None when there is none.
 

@@ -169,6 +169,11 @@ def work(owner: str | None, image: bytes, model_digest: str, factor: int, format
     return f"upres:work:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
+def api_key_jobs(key_id: str) -> str:
+    """Redis key of an API key's jobs that have not ended, and of the submissions that were admitted a moment ago."""
+    return f"upres:key:{key_id}:jobs"
+
+
 def api_key_pixels(key_id: str) -> str:
     """Redis key of the number of pixels in an API key's results within 24 hours, and of its limit."""
     return f"upres:key:{key_id}:pixels"

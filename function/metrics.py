@@ -121,6 +121,8 @@ def _queue(now: backlog.Backlog) -> Iterable[Metric]:
     oldest = "Seconds since the oldest waiting job was accepted."
     yield GaugeMetricFamily("upres_queue_oldest_seconds", oldest, value=now.oldest_seconds)
     yield GaugeMetricFamily("upres_running_jobs", "Jobs that workers hold.", value=now.running)
+    nowhere = "Unfinished jobs that another program took from the queue, until a worker finds them."
+    yield GaugeMetricFamily("upres_nowhere_jobs", nowhere, value=now.nowhere)
     yield GaugeMetricFamily("upres_dead_letters", "Dead letters, see `upres jobs dead`.", value=now.dead)
     yield GaugeMetricFamily("upres_workers", "Workers that are ready.", value=now.workers)
     yield GaugeMetricFamily("upres_worker_slots", "Jobs that ready workers run at once.", value=now.slots)

@@ -12,7 +12,7 @@ from redis import Redis
 from upres.core import api_keys, events, keys, served_models, tracing
 from upres.core.api import JobAccepted, JobRequest
 from upres.core.enqueue import Enqueued, IdempotencyRecord, enqueue
-from upres.core.errors import FieldError, InvalidRequest, TooManyBytes
+from upres.core.errors import FieldError, InvalidRequest, LimitReached, TooManyBytes
 from upres.core.logs import JobLog
 from upres.core.schema import JobMessage, Status, now
 from upres.core.served_models import ModelRef
@@ -44,10 +44,18 @@ def submit(
     job_id = secrets.token_hex(16)
     ref, image = _validate(services, request, job_id)
     if caller.key:
-        api_keys.admit(services.redis, caller.key, job_id)
+        try:
+            api_keys.admit(services.redis, caller.key, record.place if record else job_id)
+        except LimitReached:
+            if record and (earlier := record.find(services.redis)):  # accepted a moment ago
+                return _accepted(services, Enqueued(earlier, created=False), base_url)
+            raise
     image_key = request.image_key if image is None else _store(services, image)
     message = _message(services, request, caller, job_id, ref, image_key)
-    return _accepted(services, _enqueue(services, message, request.priority == "high", record), base_url)
+    enqueued = _enqueue(services, message, request.priority == "high", record)
+    if caller.key and record:
+        api_keys.leave(services.redis, caller.key, record.place)  # the job has a place of its own now
+    return _accepted(services, enqueued, base_url)
 
 
 def _validate(services: Services, request: JobRequest, job_id: str) -> tuple[ModelRef, bytes | None]:

@@ -69,7 +69,7 @@ export interface SubmitOptions extends CallOptions {
   preview?: boolean;
   /** URL that receives a POST with the outcome of the job (Standard Webhooks). */
   webhook?: string;
-  /** Called during the upload of a file of more than 4 MB, with bytes. */
+  /** Called during the upload of a file of more than 0.7 MB, with bytes. */
   onUpload?: (sent: number, total: number) => void;
   /** Called before a retry, with the delay. */
   onWait?: (milliseconds: number) => void;

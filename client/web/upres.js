@@ -16,7 +16,7 @@ import { fromJson, pause, put, request, RETRY_MS, strange, UpresError } from "./
 
 export { UpresError };
 
-const INLINE_BYTES = 4_000_000; // Lambda accepts bodies of up to 6 MB, and base64 makes a file a third larger
+const INLINE_BYTES = 700_000; // in base64 it is 0.93 MB: nginx takes bodies of 1 MB, unless it is told otherwise
 const STREAMS = 3; // with HTTP/1.1 a browser opens six connections to a host, for all tabs; other jobs are polled
 const POLL_MS = 2000;
 const HIDDEN_MS = 20_000; // after that long the connection of a hidden page may be lost without an error
@@ -38,7 +38,7 @@ export class Upres {
    * Submit a File, a Blob, or the URL of an image. Returns the job.
    *
    * Options: factor (2, 4, 8), model, version, format ("auto", "png", "jpeg", "webp"), preview, webhook;
-   * onUpload(sent, total) is called during the upload of a file of more than 4 MB; onWait(milliseconds) before a retry;
+   * onUpload(sent, total) is called during the upload of a file of more than 0.7 MB; onWait(milliseconds) before a retry;
    * signal aborts.
    */
   async submit(image, options = {}) {

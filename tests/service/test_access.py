@@ -5,6 +5,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,18 @@ def test_requests_with_the_same_idempotency_key_count_once(guarded: str, redis: 
     _, text = made(redis, requests_per_minute=1)
     same = {"Idempotency-Key": secrets.token_hex(8)}
     assert [post_job(guarded, text, **same).status_code for _ in range(3)] == [202] * 3
+
+
+def test_repetitions_at_once_get_one_job_and_take_one_place(guarded: str, redis: Redis) -> None:
+    _, text = made(redis, jobs_at_once=1)
+    same = {"Idempotency-Key": secrets.token_hex(8)}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: post_job(guarded, text, **same), range(8)))
+    assert [answer.status_code for answer in answers] == [202] * 8
+    [job] = {answer.json()["job_id"] for answer in answers}
+    assert post_job(guarded, text).json()["code"] == "too_many_jobs"
+    requests.delete(f"{guarded}/v1/jobs/{job}", headers={"Authorization": f"Bearer {text}"}, timeout=20)
+    assert post_job(guarded, text).status_code == 202
 
 
 def test_jobs_above_the_concurrency_limit_are_refused_until_one_ends(guarded: str, redis: Redis) -> None:

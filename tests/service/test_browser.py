@@ -172,8 +172,8 @@ def test_a_cancelled_job_can_be_retried_and_cancelled_again(page: Page, draw: Dr
 
 
 def test_a_large_file_is_uploaded_directly_to_the_store(visit: Visit, local: Local, draw: Draw) -> None:
-    """Files above 4 MB are uploaded to the store; the test lowers this limit to 4 kB."""
-    script = requests.get(f"{local.url}/web/upres.js", timeout=20).text.replace("4_000_000", "4_000")
+    """Files above 0.7 MB are uploaded to the store; the test lowers this limit to 4 kB."""
+    script = requests.get(f"{local.url}/web/upres.js", timeout=20).text.replace("700_000", "4_000")
     visit.page.route("**/web/upres.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
     visit.page.goto(local.url)
     puts: list[str] = []

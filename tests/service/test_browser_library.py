@@ -86,7 +86,7 @@ ABORTED = """async (url) => {
     return [error, performance.now() - begin < 400];
   };
   const link = { image_key: "k", upload_url: `${url}/put` };
-  const upload = await outcome(201, link, new Blob([new Uint8Array(4_000_001)]));
+  const upload = await outcome(201, link, new Blob([new Uint8Array(700_001)]));
   const retry = await outcome(503, {}, new Blob([new Uint8Array(5)]));
   return { upload, retry, sent };
 }"""
@@ -150,7 +150,7 @@ EACH_CALL = """async ([url, count]) => {
     const job = { job_id: "x", status_url, events_url };
     const calls = {
       submit: () => upres.submit(new Blob(["x"]), { factor: 2 }),
-      upload: () => upres.submit(new Blob([new Uint8Array(4_000_001)]), { factor: 2 }),
+      upload: () => upres.submit(new Blob([new Uint8Array(700_001)]), { factor: 2 }),
       status: () => upres.status(job),
       cancel: () => upres.cancel(job),
       preview: () => upres.preview(job),

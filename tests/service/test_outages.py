@@ -20,7 +20,7 @@ from tests.support.paths import SAMPLES
 from tests.support.servers import body, function, http_server
 from upres.client import Client
 from upres.core.errors import StoreUnavailable
-from upres.core.schema import Event, Failed, Progress
+from upres.core.schema import Event, Progress
 from upres.core.storage import Store
 from upres.embedded.child import free_port
 from upres.embedded.stack import Local
@@ -126,15 +126,6 @@ def test_a_job_succeeds_although_redis_restarts_while_it_runs(own: Local, seven_
                 own.start("redis")
     assert seen[-1].type == "succeeded"
     assert [event.type for event in seen].count("queued") == 1
-
-
-def test_a_job_fails_as_retryable_if_the_store_stops_while_it_runs(own: Local, seven_tiles: bytes) -> None:
-    with Client(own.url) as client:
-        for event in client.events(client.submit(seven_tiles, 8).job_id):
-            if isinstance(event, Progress) and event.stage == "upscale" and event.tiles_done == 1:
-                own.stop("s3")
-    assert isinstance(event, Failed)
-    assert (event.code, event.retryable) == ("store_unavailable", True)
 
 
 def test_readyz_answers_503_if_the_bucket_does_not_exist(wrong_bucket: str) -> None:

@@ -1,5 +1,6 @@
 """Redis or the object store refuses requests: after a failover, for lack of replicas, with an expired token."""
 
+import asyncio
 import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,13 @@ from PIL import Image
 from redis import Redis
 
 from tests.chaos.proxy import FaultProxy
+from tests.support import gate as gates
 from tests.support.images import encoded, numbered_photo
 from tests.support.paths import SAMPLES
 from tests.support.servers import JOB, function
-from tests.support.store_gate import store_gate
 from tests.support.waiting import wait_until
 from tests.support.workers import worker
-from upres.client import Client
+from upres.client import AsyncClient, AsyncUpscaled, Client
 from upres.core.queue import connect
 from upres.core.schema import Event, Started
 from upres.embedded.child import Child, accepts, free_port
@@ -133,10 +134,23 @@ def test_streams_and_waits_survive_connections_that_redis_closes_while_they_are_
             assert waited.status_code == 200
 
 
+def test_the_clients_upload_an_image_that_a_proxy_finds_too_large(own: Local, png: bytes) -> None:
+    """As nginx does with more than 1 MB by default."""
+
+    async def upscale(url: str) -> AsyncUpscaled:
+        async with AsyncClient(url) as client:
+            return await client.upscale(png, 2)
+
+    with gates.before(own.url) as gate, Client(gate.url) as client:
+        gate.largest_body = 1000
+        assert client.upscale(png, 2).result.width == 128
+        assert asyncio.run(upscale(gate.url)).result.width == 128
+
+
 @pytest.mark.parametrize("slots", ["1", "4"])
 def test_a_worker_whose_store_refuses_it_leaves_the_jobs_to_others(own: Local, slots: str) -> None:
     port = free_port()
-    with without_worker(own), store_gate(own) as gate, Client(own.url) as client:
+    with without_worker(own), gates.before(own.settings.s3_endpoint_url) as gate, Client(own.url) as client:
         changed = {"UPRES_S3_ENDPOINT_URL": gate.url, "UPRES_METRICS_PORT": str(port), "UPRES_SLOTS": slots}
         with worker(own, watcher=None, **changed):
 

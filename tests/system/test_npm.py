@@ -249,10 +249,10 @@ MISSING = 'Give the address of the server: new Upres("https://upres.example.org"
 
 
 def test_node_without_eventsource_submits_uploads_and_polls(server: str, plain: Path, png: bytes) -> None:
-    """Files above 4 MB are uploaded to the store; the test lowers this limit to 4 kB."""
+    """Files above 0.7 MB are uploaded to the store; the test lowers this limit to 4 kB."""
     (plain / "cat.png").write_bytes(png)
     library = plain / "node_modules" / "upres"
-    (library / "uploading.js").write_text((library / "upres.js").read_text().replace("4_000_000", "4_000"))
+    (library / "uploading.js").write_text((library / "upres.js").read_text().replace("700_000", "4_000"))
     answer = json.loads(output(plain, "node", "--input-type=module", "--eval", IN_NODE, server, "cat.png"))
     assert (answer["width"], answer["last"], answer["other"], answer["same"]) == (128, "succeeded", 128, True)
     assert answer["missing"] == MISSING

@@ -258,6 +258,7 @@ def test_a_job_fails_with_a_retryable_error_when_the_store_cannot_write(local: L
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (-1, -1))
     assert isinstance(seen[-1], Failed)
     assert (seen[-1].code, seen[-1].retryable) == ("store_unavailable", True)
+    assert reasons(seen) == ["worker_unwell"] * keys.RETURNS
 
 
 def test_a_hundred_requests_with_one_idempotency_key_create_one_job(local: Local, client: Client) -> None:

@@ -1,4 +1,4 @@
-"""An object store that can refuse every request, as with an expired token: it stands before the real one."""
+"""A proxy before the real function or object store, which refuses some requests as others do."""
 
 import http.client
 import threading
@@ -8,18 +8,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from upres.embedded.stack import Local
-
 REFUSAL = b'<?xml version="1.0"?><Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>'
+TOO_LARGE = b"<html><head><title>413 Request Entity Too Large</title></head><body>nginx</body></html>"
 OWN_HEADERS = ("content-length", "transfer-encoding", "connection", "date", "server")
 """Headers that the gate's own answer has."""
 
 
-class StoreGate(ThreadingHTTPServer):
-    """Forwards requests to the store at `target` (host:port), unless `refuses` is true."""
+class Gate(ThreadingHTTPServer):
+    """Forwards requests to the server at `target` (host:port).
+
+    While `refuses` is true it refuses all, as a store does with an expired token. Bodies of more than `largest_body`
+    bytes are refused as nginx does.
+    """
 
     def __init__(self, target: str) -> None:
         self.target, self.refuses = target, False
+        self.largest_body = 1 << 40
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -35,10 +39,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         gate = self.server
-        assert isinstance(gate, StoreGate)
+        assert isinstance(gate, Gate)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if gate.refuses:
             self._send(403, {"Content-Type": "application/xml"}, REFUSAL)
+            return
+        if len(body) > gate.largest_body:
+            self._send(413, {"Content-Type": "text/html"}, TOO_LARGE)
             return
         connection = http.client.HTTPConnection(gate.target, timeout=20)
         connection.request(self.command, self.path, body, dict(self.headers))  # Host is signed, and so it is kept
@@ -62,9 +69,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def store_gate(local: Local) -> Iterator[StoreGate]:
-    """Stand before the store of a stack while the block runs."""
-    with StoreGate(urlsplit(str(local.settings.s3_endpoint_url)).netloc) as gate:
+def before(url: str | None) -> Iterator[Gate]:
+    """Stand before the server at this URL while the block runs."""
+    with Gate(urlsplit(url or "").netloc) as gate:
         threading.Thread(target=gate.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield gate
         gate.shutdown()
