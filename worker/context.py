@@ -11,6 +11,7 @@ from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.imaging.encode import Encoders
 from upres.worker.label_watcher import LabelWatcher
+from upres.worker.memory_budget import MemoryBudget
 from upres.worker.model_cache import ModelCache
 
 
@@ -27,3 +28,4 @@ class WorkerContext(NamedTuple):
     settings: Settings
     device: Device
     memory: Memory
+    budget: MemoryBudget

@@ -35,6 +35,7 @@ from upres.worker.engine.engine import Engine, OnPiece
 from upres.worker.fetch import TOTAL_SECONDS, fetch
 from upres.worker.guard import FetchPolicy
 from upres.worker.imaging.images import Picture
+from upres.worker.memory_budget import estimate
 from upres.worker.preview import Preview
 from upres.worker.report import JobEnded, Report, publish, publish_failure
 
@@ -100,21 +101,23 @@ def process(context: WorkerContext, job: JobMessage, report: Report) -> Result:
         work = keys.work(job.owner, data, job.model_digest, factor, format)
         if shared := _claim(context, work, report.lease):
             return _result(context, job, shared, report.seconds)
-        checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
-        images = _new_images(context, job, report.lease, size, format)
-        put = partial(context.store.put, content_type=formats.CONTENT_TYPES[format])
-        with report.stage("upscale"):
-            original = context.encoders.original(picture, factor, format, partial(put, images.original))
-            encoder = context.encoders.open(picture, factor, format)
-            on_piece = Preview(context.connection, report.lease, size).add if job.preview else None
-            for band in _enlarged_bands(engine, report, picture, factor, checkpoints, on_piece):
-                encoder.write(band)
-        with report.stage("encode"):
-            file = encoder.finish()
-        with report.stage("store"):
-            put(images.enlarged, file)
-            original.result()
-            checkpoints.drop()
+        need = estimate(size[0] * size[1], format)
+        with context.budget.reserve(need, lambda: report.notice("Waits until the worker has memory.", "upscale")):
+            checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
+            images = _new_images(context, job, report.lease, size, format)
+            put = partial(context.store.put, content_type=formats.CONTENT_TYPES[format])
+            with report.stage("upscale"):
+                original = context.encoders.original(picture, factor, format, partial(put, images.original))
+                encoder = context.encoders.open(picture, factor, format)
+                on_piece = Preview(context.connection, report.lease, size).add if job.preview else None
+                for band in _enlarged_bands(engine, report, picture, factor, checkpoints, on_piece):
+                    encoder.write(band)
+            with report.stage("encode"):
+                file = encoder.finish()
+            with report.stage("store"):
+                put(images.enlarged, file)
+                original.result()
+                checkpoints.drop()
         if not report.resumed:
             rates.note(context.connection, job.model_digest, factor, size, sum(report.seconds.values()), engine.tile)
         return _result(context, job, images, report.seconds)

@@ -88,9 +88,9 @@ class Report:
         fields = {"event": "started", "attempt": self.lease.attempt, "waited_seconds": round(waited, 3)}
         JobLog(log, job.job_id).info("started, attempt %d", self.lease.attempt, extra=fields)
 
-    def notice(self, text: str) -> None:
-        """Publish a sentence for the user, before the first stage."""
-        self._progress("fetch", 0, notice=text)
+    def notice(self, text: str, stage: Stage = "fetch") -> None:
+        """Publish a sentence for the user, before a stage begins."""
+        self._progress(stage, PERCENT[stage], notice=text)
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:

@@ -27,13 +27,14 @@ from upres.worker import metrics
 from upres.worker.circuit_breaker import CircuitBreaker
 from upres.worker.collector import WorkerCollector
 from upres.worker.context import WorkerContext
-from upres.worker.engine.device import Memory, choose
+from upres.worker.engine.device import Memory, choose, host_memory
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.heartbeat import Heartbeat
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.imaging.encode import Encoders
 from upres.worker.in_flight import InFlightJobs
 from upres.worker.label_watcher import LabelWatcher
+from upres.worker.memory_budget import SHARE, MemoryBudget
 from upres.worker.model import prune
 from upres.worker.model_cache import ModelCache
 from upres.worker.outage_log import OutageLog
@@ -225,6 +226,7 @@ def prepare(settings: Settings) -> WorkerContext:
         settings=settings,
         device=device,
         memory=memory,
+        budget=MemoryBudget(int(host_memory()[0] * SHARE)),
     )
 
 

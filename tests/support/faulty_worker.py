@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from upres.core import keys, script
-from upres.worker import heartbeat, job, model_cache, probes, service
+from upres.worker import heartbeat, job, memory_budget, model_cache, probes, service
 from upres.worker.__main__ import main
 from upres.worker.engine import device, runtimes
 from upres.worker.engine.compute import Finish, OutOfMemory, Pixels
@@ -46,6 +46,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tile", type=int, help="side of the tiles, in pixels")
     parser.add_argument("--long-seconds", type=float, help="jobs that take longer leave checkpoints")
     parser.add_argument("--fetch-seconds", type=float, help="an image may take so long to come")
+    parser.add_argument("--memory", type=int, help="bytes of memory that jobs may use together")
     parser.add_argument("--loads-for-ever", action="store_true", help="it never becomes ready")
     parser.add_argument("--loading-seconds", type=float, help="loading longer than this counts as stuck")
     parser.add_argument("--without", metavar="MODULE", help="as if this module were not installed")
@@ -61,6 +62,8 @@ def prepare(flags: argparse.Namespace) -> None:
     importlib.reload(script)  # the Lua source contains the constants of keys.py as they were at the first import
     if flags.loads_for_ever:
         setattr(service, "prepare", lambda settings: time.sleep(600))
+    if flags.memory:
+        setattr(service, "MemoryBudget", lambda total: memory_budget.MemoryBudget(flags.memory))
     if flags.without:
         modules: dict[str, Any] = sys.modules
         modules[flags.without] = None  # an import of this module now fails

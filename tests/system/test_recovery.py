@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -259,6 +260,21 @@ def test_a_job_fails_with_a_retryable_error_when_the_store_cannot_write(local: L
     assert isinstance(seen[-1], Failed)
     assert (seen[-1].code, seen[-1].retryable) == ("store_unavailable", True)
     assert reasons(seen) == ["worker_unwell"] * keys.RETURNS
+
+
+def test_jobs_that_do_not_fit_into_memory_together_run_one_after_the_other(local: Local, client: Client) -> None:
+    """Each of these jobs needs a little more than 100 MB by the estimate; 150 MB are enough for one at a time."""
+    with worker(local, "--memory=150000000", SMALL_TILES, UPRES_SLOTS="3"):
+        jobs = [client.submit(numbered_photo(number), 2).job_id for number in (31, 32, 33)]
+        seen = {job_id: received(client, job_id) for job_id in jobs}
+    assert [events[-1].type for events in seen.values()] == ["succeeded"] * 3
+    spans = sorted(
+        (next(e.at for e in events if isinstance(e, Progress) and e.tiles_done), events[-1].at)
+        for events in seen.values()
+    )
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+    waited = [e for events in seen.values() for e in events if isinstance(e, Progress) and e.notice]
+    assert {"memory" in str(event.notice) for event in waited} == {True}
 
 
 def test_a_hundred_requests_with_one_idempotency_key_create_one_job(local: Local, client: Client) -> None:

@@ -72,6 +72,11 @@ def _memory(kind: Kind) -> tuple[int, int]:
     if kind == "cuda":
         device = _cuda()
         return device.memory_free, device.memory_total
+    return host_memory()
+
+
+def host_memory() -> tuple[int, int]:
+    """Return free and total bytes of the container or machine."""
     machine = psutil.virtual_memory()
     limit, current = (_read_number(CGROUP / name) for name in ("memory.max", "memory.current"))
     if limit is None or current is None or limit >= machine.total:

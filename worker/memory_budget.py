@@ -1,0 +1,60 @@
+"""Admits jobs by the memory that they need: jobs that each fit alone must not exceed the process's limit together."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from upres.core.schema import OutputFormat
+
+SHARE = 0.9
+"""Share of the memory that is free at the start which jobs may use; the rest is for decoders, uploads and estimates
+that are too low."""
+JOB_BYTES = 100_000_000
+"""Memory of any job in bytes: tiles in flight, and buffers of the encoder."""
+PIXEL_BYTES: dict[OutputFormat, int] = {"png": 6, "jpeg": 13, "webp": 13}
+"""Memory of a job for each pixel of its result, by measurement: PNG is written in bands, the others need it whole."""
+
+
+def estimate(pixels: int, format: OutputFormat) -> int:
+    """Return the bytes of memory that a job with a result of so many pixels needs at most."""
+    return JOB_BYTES + PIXEL_BYTES[format] * pixels
+
+
+class MemoryBudget:
+    """`total` bytes, which jobs reserve for as long as they need them. Thread-safe."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._used = 0
+        self._waiting: list[object] = []
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def reserve(self, bytes: int, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Reserve memory for the block, in the order of the calls; a job that is too large for the budget runs alone.
+
+        `on_wait` is called once if the job has to wait.
+        """
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+            is_free = self._may_enter(ticket, bytes)
+        try:
+            if not is_free:
+                on_wait()
+            with self._changed:
+                self._changed.wait_for(lambda: self._may_enter(ticket, bytes))
+                self._used += bytes
+        finally:
+            with self._changed:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= bytes
+                self._changed.notify_all()
+
+    def _may_enter(self, ticket: object, bytes: int) -> bool:
+        return self._waiting[0] is ticket and (not self._used or self._used + bytes <= self._total)
