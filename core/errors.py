@@ -50,8 +50,9 @@
     ├── TimedOut                    timed_out              504  retry
     │   └── DeadlineExceeded        deadline_exceeded      504  retry
     ├── JobRefused                  job_refused            500
-    └── WorkerError                 a worker or its device failed; the client may retry
+    └── WorkerError                 a worker, its device or the queue failed; the client may retry
         ├── WorkerLost              worker_lost            500  retry
+        ├── JobLost                 job_lost               500  retry
         ├── DeviceOutOfMemory       device_out_of_memory   503  retry
         └── DeviceLost              device_lost            500  retry
 

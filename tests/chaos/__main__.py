@@ -14,7 +14,7 @@ from typing import IO
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos import images, scenarios
+from tests.chaos import images, others, scenarios
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.scenarios import Outcome
 from upres.embedded.stack import Local
@@ -38,8 +38,10 @@ def run(seed: int, jobs: int, kills: int, seconds: float, rounds: int, log: IO[b
         yield scenarios.subscribers(local, log, seed)
         yield scenarios.same_key(local, log, seed)
         yield scenarios.killed_workers(local, log, seed, jobs, kills, seconds)
+        yield others.sick_store(local, log, seed, jobs, seconds / 6)
     with cut_off(log) as (local, proxy):
         yield scenarios.broken_redis(local, proxy, log, seed, jobs, rounds)
+        yield others.demotions(local, proxy, log, seed, jobs, rounds)
 
 
 def main() -> int:

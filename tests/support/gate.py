@@ -18,12 +18,14 @@ class Gate(ThreadingHTTPServer):
     """Forwards requests to the server at `target` (host:port).
 
     While `refuses` is true it refuses all, as a store does with an expired token. Bodies of more than `largest_body`
-    bytes are refused as nginx does.
+    bytes are refused as nginx does. Of `cut_every` answers with a body one ends after its first half (FIN).
     """
 
     def __init__(self, target: str) -> None:
         self.target, self.refuses = target, False
         self.largest_body = 1 << 40
+        self.cut_every = 0
+        self.refused = self.cut = self.answers = 0
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -42,6 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(gate, Gate)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if gate.refuses:
+            gate.refused += 1
             self._send(403, {"Content-Type": "application/xml"}, REFUSAL)
             return
         if len(body) > gate.largest_body:
@@ -62,7 +65,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", headers.get("Content-Length") or str(len(data)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data)
+            self.wfile.write(self._cut(data) if status == 200 else data)
+
+    def _cut(self, data: bytes) -> bytes:
+        gate = self.server
+        assert isinstance(gate, Gate)
+        gate.answers += bool(data)
+        if not data or not gate.cut_every or gate.answers % gate.cut_every:
+            return data
+        gate.cut += 1
+        self.close_connection = True
+        return data[: len(data) // 2]
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass

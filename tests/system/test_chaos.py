@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import scenarios
+from tests.chaos import others, scenarios
 from tests.chaos.__main__ import cut_off
 from tests.chaos.invariants import Kill, broken_invariants, jobs_with_falling_percent, run_twice
 from tests.support import seeds
@@ -36,6 +36,16 @@ def test_subscribers_receive_every_event_exactly_once(local: Local, tmp_path: Pa
 def test_no_job_is_lost_when_redis_is_killed_or_disconnected(tmp_path: Path, seed: int) -> None:
     with (tmp_path / "log").open("wb") as log, cut_off(log) as (local, proxy):
         assert scenarios.broken_redis(local, proxy, log, seed, jobs=40, rounds=1).faults == []
+
+
+def test_no_job_fails_when_redis_is_demoted_or_refuses_writes(tmp_path: Path, seed: int) -> None:
+    with (tmp_path / "log").open("wb") as log, cut_off(log) as (local, proxy):
+        assert others.demotions(local, proxy, log, seed, jobs=40, rounds=1).faults == []
+
+
+def test_no_job_fails_when_the_store_refuses_one_of_two_workers(local: Local, tmp_path: Path, seed: int) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        assert others.sick_store(local, log, seed, jobs=60, seconds=10).faults == []
 
 
 ID = "0" * 32
