@@ -41,6 +41,7 @@ CHROMIUM = Tool("chromium", "drives the page; on Linux x64 npm has one", "chromi
 SYSTEM = (
     Tool("prometheus", "scrapes, and tests the alerts", "prometheus"),
     Tool("promtool", "tests the alerts", "prometheus"),
+    Tool("nginx", "stands before the function", "nginx-light"),
     Tool("envsubst", "fills in the Kubernetes manifests", "gettext-base"),
     Tool("setpriv", "runs what containers run, without privileges", "util-linux", only_linux=True),
     Tool("systemd-analyze", "reads the systemd units", "systemd", only_linux=True),

@@ -140,10 +140,11 @@ class Slot(threading.Thread):
         """Put a job back into the queue, as soon as Redis accepts that. Its lease is renewed until then."""
         while not self._in_flight.closed:  # a process that stops gives back all jobs that it still has
             try:
-                if leases.hand_back(self._connection, lease, error) == "failed":
+                outcome = leases.hand_back(self._connection, lease, error)
+                if outcome == "failed":
                     fields = {"event": "failed", "code": error.code}
                     JobLog(log, lease.job_id).info("failed: %s", error.code, extra=fields)
-                else:
+                elif outcome:
                     self._log_requeued(lease)
                 return
             except RedisError as refused:

@@ -11,12 +11,11 @@ from typing import Literal, NamedTuple
 import psutil
 
 from upres.core.errors import SettingsError
+from upres.worker.engine import cgroups
 
 log = logging.getLogger("upres.worker")
 
 Kind = Literal["cuda", "mps", "cpu"]
-CGROUP = Path("/sys/fs/cgroup")
-"""Folder with the memory limit of a container (Linux, control group v2)."""
 DRIVER_SECONDS = 10
 """Timeout of nvidia-smi in seconds."""
 
@@ -78,18 +77,10 @@ def _memory(kind: Kind) -> tuple[int, int]:
 def host_memory() -> tuple[int, int]:
     """Return free and total bytes of the container or machine."""
     machine = psutil.virtual_memory()
-    limit, current = (_read_number(CGROUP / name) for name in ("memory.max", "memory.current"))
-    if limit is None or current is None or limit >= machine.total:
-        return machine.available, machine.total
-    return max(0, limit - current), limit
-
-
-def _read_number(file: Path) -> int | None:
-    """Read the number in a file of the kernel; None when the file is missing or contains «max»."""
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):
-        return None
+    free, total = machine.available, machine.total
+    for limit, used in cgroups.limits():
+        free, total = min(free, max(0, limit - used)), min(total, limit)
+    return free, total
 
 
 GPUS = tuple(map(Path, ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")))
