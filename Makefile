@@ -22,8 +22,8 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 help:
 	@echo "make demo     enlarge a photo through the whole system"
 	@echo "make up       run the whole system until Ctrl-C"
-	@echo "make test     unit and service tests, on real parts (needs npm; four minutes)"
-	@echo "make test-all these, and the system tests: own stacks, kills, AWS, containers, wheels (needs npm; a quarter of an hour)"
+	@echo "make test     unit and service tests, on real parts (needs npm; 5 to 12 minutes)"
+	@echo "make test-all these, and the system tests: own stacks, kills, AWS, containers, wheels (needs npm; half an hour)"
 	@echo "make pythons  demo and test, in new clones, with each Python 3.11 to 3.14 that this machine has"
 	@echo "make check    format, lint, types, imports"
 	@echo "make portable models without torch, and for TensorFlow, in environments of their own"

@@ -19,6 +19,7 @@ from benchmarks.report import emit
 from upres.embedded.stack import Local
 
 SIDE = 32
+BUILD = Path(__file__).parent.parent / "build"
 COMMAND = "from upres.cli import main; main()"
 WITHOUT = f"""
 import os, sqlite3
@@ -56,7 +57,8 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=2000, help="number of photos; default: 2000")
     parser.add_argument("--runs", type=int, default=3, help="runs of each; default: 3")
     options = parser.parse_args()
-    with Local() as local, tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:  # /tmp may be in memory
+    BUILD.mkdir(exist_ok=True)
+    with Local() as local, tempfile.TemporaryDirectory(dir=BUILD) as folder:  # /tmp may be in memory
         source = Path(folder) / "in"
         source.mkdir()
         for number, photo in enumerate(photos(3, options.images, SIDE)):
