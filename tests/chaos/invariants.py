@@ -5,6 +5,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
+from upres.core import keys
 from upres.core.schema import TERMINAL, Event, Progress, Queued, Requeued, Started
 
 EventsByJob = Mapping[str, Sequence[Event]]
@@ -80,13 +81,16 @@ def _falls(events: Sequence[Event]) -> bool:
     return False
 
 
-def recoveries(received: EventsByJob, kills: Sequence[Kill]) -> list[float]:
-    """For each job of a killed worker: the seconds from the kill to the next start or the end of the job, sorted."""
+def recoveries(received: EventsByJob, kills: Sequence[Kill], alone: bool) -> list[float]:
+    """For each job of a killed worker: the seconds from the kill to the next start or the end of the job, sorted.
+
+    With `alone` those of jobs that are done alone from then on, which also wait for other jobs to end; else all others.
+    """
     seconds = []
     for events in received.values():
-        for earlier, later in _attempts(events):
+        for deaths, (earlier, later) in enumerate(_attempts(events), 1):
             kill = killed(earlier, kills)
-            if kill and later.at > kill.at:
+            if kill and later.at > kill.at and (deaths >= keys.SUSPECT_DEATHS) == alone:
                 seconds.append((later.at - kill.at).total_seconds())
     return sorted(seconds)
 

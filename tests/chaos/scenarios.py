@@ -114,13 +114,14 @@ def killed_workers(local: Local, log: Any, seed: int, jobs: int, kills: int, sec
         fleet.drain(10)
         outcome.faults += [f"a worker ended with {code}" for code in fleet.unexpected()]
     check(outcome, received, redis, fleet.kills)
-    times = recoveries(received, fleet.kills)
+    times, alone = (recoveries(received, fleet.kills, which) for which in (False, True))
     outcome.injected = {"SIGKILL": len(fleet.kills), "SIGTERM": fleet.terms}
     if not times:
         outcome.faults.append("no worker was killed that had a job in hand: nothing was measured")
         return outcome
     p99 = times[min(len(times) - 1, int(0.99 * len(times)))]
     outcome.seen["recovered"] = f"{len(times)}, p50 {times[len(times) // 2]:.1f} s, p99 {p99:.1f} s"
+    outcome.seen["done alone after two kills"] = f"{len(alone)}, the last began after {max(alone, default=0):.1f} s"
     outcome.seen["shared a result"] = str(sum(map(shared, received.values())))
     if p99 > RECOVERY_SECONDS:
         outcome.faults.append(f"recovery p99 is {p99:.1f} s")
