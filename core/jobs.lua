@@ -238,7 +238,7 @@ function operations.give_back(id, once, holder, requeued, failed)
     return 'requeued'
 end
 
--- Put a job back into the queue, because this worker cannot do it for now, or has no use of Redis or of the object store.
+-- Put a job back into the queue because of a fault of its worker, which cannot use the object store, Redis or the model.
 -- After RETURNS of these the job fails.
 function operations.hand_back(id, once, holder, requeued, failed)
     if not is_holder(id, holder) then return nil end

@@ -11,4 +11,4 @@ def any_address() -> str:
             only_ipv6 = probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     except OSError:
         only_ipv6 = 1
-    return "0.0.0.0" if only_ipv6 else "::"  # noqa: S104
+    return "0.0.0.0" if only_ipv6 else "::"  # noqa: S104  # the caller wants all addresses

@@ -1,5 +1,6 @@
 """The jobs that a worker process works on, shared by its slots and its heartbeat."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -14,9 +15,14 @@ class InFlightJob:
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
+        self.until = 0.0
         self.begin()
         self.failed_at: float | None = None
         """Time (of time.monotonic) at which its failure was published because its time was up; else None."""
+
+    def pause(self) -> None:
+        """Count no time until `begin`: it waits for other jobs, and must not fail because of them."""
+        self.until = math.inf
 
     def begin(self) -> None:
         """Count its time from now on."""

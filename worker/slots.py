@@ -129,6 +129,7 @@ class Slot(threading.Thread):
             succeeded = pipeline.run(self._worker_context, message, lease)
         else:
             JobLog(log, lease.job_id).info("is done alone, because %d workers died with it", lease.deaths)
+            job.pause()
             with self._in_flight.alone(job):
                 job.begin()
                 leases.is_alone(self._connection, lease)

@@ -17,16 +17,15 @@ from pydantic import BaseModel
 
 import upres
 from tests.support.browser import ENLARGING_SECONDS, SECONDS, Draw, Visit
-from tests.support.npm import output, project, tsc
+from tests.support.npm import MISSING, NPM, output, pack, project, served, tsc
 from tests.support.paths import ROOT
-from tests.support.servers import Answer, body, function, http_server
+from tests.support.servers import body, function, http_server
 from tests.support.typescript import interface
 from upres.core import api, schema
 from upres.embedded.stack import Local
 from upres.function.model_list import ModelSummary
 
 pytestmark = pytest.mark.timeout(600)
-NPM = ROOT / "client" / "npm"
 USES = Path(__file__).parent / "npm"
 """Folder of programs that use the package."""
 LIBRARY = ("requests.js", "upres.js")
@@ -71,13 +70,7 @@ type Same<A, B> = Both<A> extends Both<B> ? (Both<B> extends Both<A> ? true : fa
 
 @pytest.fixture(scope="module")
 def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packed npm package; built in a copy of the folders, so that the checkout stays unchanged."""
-    copy = tmp_path_factory.mktemp("source")
-    shutil.copy(ROOT / "LICENSE", copy)
-    for name in ("web", "npm"):
-        shutil.copytree(ROOT / "client" / name, copy / "client" / name, ignore=shutil.ignore_patterns("node_modules"))
-    folder = copy / "client" / "npm"
-    return folder / output(folder, "npm", "pack", "--silent").strip()
+    return pack(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +82,6 @@ def plain(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def typed(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with the package, TypeScript, React and a bundler."""
     return project(tmp_path_factory.mktemp("typed"), tarball, *TOOLS)
-
-
-def served(files: dict[str, bytes]) -> Answer:
-    """Return a handler that responds with the file of the requested path."""
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        path = handler.path.partition("?")[0]
-        kind = "text/javascript" if path.endswith(".js") else "text/html"
-        body(files[path], headers={"Content-Type": kind})(handler)
-
-    return answer
 
 
 @pytest.fixture
@@ -221,63 +203,6 @@ def test_the_examples_in_the_documentation_pass_the_type_check(typed: Path, page
         options = ("--allowJs", "--checkJs", "--jsx", "react-jsx", "--module", "nodenext", "given.d.ts")
         done = tsc(typed, "example.jsx", example, *options)
         assert done.returncode == 0, done.stdout
-
-
-IN_NODE = """
-import { readFileSync } from "node:fs";
-import { Upres } from "upres";
-import { Upres as Uploading } from "./node_modules/upres/uploading.js";
-delete globalThis.EventSource; // newer versions of Node.js may have it
-const [address, photo] = process.argv.slice(1);
-const bytes = readFileSync(photo);
-const upres = new Upres(address);
-const types = [];
-const job = await upres.submit(new Blob([bytes]), { factor: 2 });
-const { width } = await upres.subscribe(job, (event, id) => types.push(event.type + id));
-let sent = 0;
-const large = new Blob([bytes, new Uint8Array(40_000)]);
-const onUpload = (now) => (sent = now);
-const other = await upres.subscribe(await new Uploading(address).submit(large, { factor: 2, onUpload }));
-let missing, relative;
-try { new Upres(); } catch (error) { missing = error.message; }
-try { new Upres("upres.example.org"); } catch (error) { relative = error.message; }
-const key = await new Upres(address, { key: "“upres_x”" }).models().catch((error) => [error.code, error.message]);
-const same = sent === large.size;
-console.log(JSON.stringify({ width, last: types.at(-1), other: other.width, same, missing, relative, key }));
-"""
-MISSING = 'Give the address of the server: new Upres("https://upres.example.org")'
-
-
-def test_node_without_eventsource_submits_uploads_and_polls(server: str, plain: Path, png: bytes) -> None:
-    """Files above 0.7 MB are uploaded to the store; the test lowers this limit to 4 kB."""
-    (plain / "cat.png").write_bytes(png)
-    library = plain / "node_modules" / "upres"
-    (library / "uploading.js").write_text((library / "upres.js").read_text().replace("700_000", "4_000"))
-    answer = json.loads(output(plain, "node", "--input-type=module", "--eval", IN_NODE, server, "cat.png"))
-    assert (answer["width"], answer["last"], answer["other"], answer["same"]) == (128, "succeeded", 128, True)
-    assert answer["missing"] == MISSING
-    assert answer["relative"] == '"upres.example.org" is not the address of a server: begin it with https://'
-    assert answer["key"][0] == "unauthorized"
-    assert "quotation mark" in answer["key"][1]
-
-
-def test_a_bundle_for_a_classic_script_asks_for_the_address_and_works_with_it(
-    visit: Visit, server: str, typed: Path, png: bytes
-) -> None:
-    (typed / "entry.js").write_text('export * from "upres";')
-    options = ("--bundle", "--format=iife", "--global-name=library", "--log-level=error", "--outfile=classic.js")
-    output(typed, "node_modules/.bin/esbuild", "entry.js", *options)
-    page = b'<!doctype html><title>classic</title><script src="/classic.js"></script>'
-    script = """async ([server, bytes]) => {
-        let missing;
-        try { new library.Upres(); } catch (error) { missing = error.message; }
-        const upres = new library.Upres(server);
-        const job = await upres.submit(new Blob([new Uint8Array(bytes)]), { factor: 2 });
-        return [missing, (await upres.subscribe(job)).width];
-    }"""
-    with http_server(served({"/": page, "/classic.js": (typed / "classic.js").read_bytes()})) as address:
-        visit.page.goto(address)
-        assert visit.page.evaluate(script, [server, list(png)]) == [MISSING, 128]
 
 
 def test_a_page_without_a_build_step_uses_the_library(visit: Visit, server: str, plain: Path, png: bytes) -> None:

@@ -1,7 +1,9 @@
 """Tests of what the slots of a worker share: the circuit breaker, the log of outages, and jobs that must be alone."""
 
 import logging
+import math
 import threading
+import time
 
 import pytest
 
@@ -69,6 +71,15 @@ def test_an_outage_is_logged_at_its_begin_once_a_minute_and_at_its_end(
         "Redis has been unavailable for 120 s (gone)",
         "Redis is available again after 130.0 s",
     ]
+
+
+def test_the_time_of_a_job_does_not_run_while_it_waits_to_be_alone() -> None:
+    job = InFlightJobs().add(Lease("a", "h", 1, 100, {}))
+    counted = job.until
+    job.pause()
+    assert job.until == math.inf
+    job.begin()
+    assert counted <= job.until <= time.monotonic() + 100
 
 
 def test_a_suspect_waits_for_its_neighbours_and_suspects_take_turns() -> None:
