@@ -35,6 +35,11 @@ class Authority:
         subprocess.run(["openssl", "req", "-x509", *EC, *arguments], check=True, capture_output=True)
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print nothing: a handshake that fails is what some tests want."""
+
+
 @contextmanager
 def tls_server(pair: Path, answer: Answer, host: str = IMAGE_HOST) -> Iterator[tuple[int, list[str | None]]]:
     """An HTTPS server that calls `answer` for each request; yields its port, and the names that SNI sent."""
@@ -56,10 +61,9 @@ def tls_server(pair: Path, answer: Answer, host: str = IMAGE_HOST) -> Iterator[t
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair)
     context.sni_callback = lambda sock, name, _: asked.append(name)
-    with ThreadingHTTPServer((host, 0), Handler) as server:
+    with _Server((host, 0), Handler) as server:
         # The handshake is made by the handler's thread: one that fails must not end the server.
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        server.handle_error = lambda *_: None  # type: ignore[method-assign]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
