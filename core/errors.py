@@ -41,6 +41,7 @@
     │   ├── FunctionUnavailable     function_unavailable   503  retry
     │   ├── QueueUnavailable        queue_unavailable      503  retry
     │   ├── ModelUnavailable        model_unavailable      503  retry
+    │   ├── WorkerUnavailable       worker_unavailable     503  retry
     │   └── StoreUnavailable        store_unavailable      503  retry
     ├── ModelError                  model_invalid          500
     │   └── ModelRefused            model_refused          500
@@ -343,6 +344,12 @@ class ModelUnavailable(Unavailable):
     """A worker cannot run a model for a reason of its own, such as a full disk or a library that fails to load."""
 
     code = "model_unavailable"
+
+
+class WorkerUnavailable(Unavailable):
+    """A worker's machine has no disk, file descriptors, threads or DNS left; another worker may do the job."""
+
+    code = "worker_unavailable"
 
 
 class ModelError(UpresError):

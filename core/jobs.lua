@@ -154,11 +154,23 @@ local function put_back(id)
     return true
 end
 
--- Count the death of a worker that held the job. The job is requeued; after ATTEMPTS deaths it fails as a dead letter,
--- if it was alone in the last of these workers: another job may have killed the others.
+-- Whether the job is the likely cause of the death of its worker, which is counted here. The job was alone in it, and this
+-- has happened often enough. While other workers die too, it counts only after MAX_ATTEMPTS: then something else kills them.
+local function is_cause(id)
+    local run = run_of(id)
+    local alone, holder, before = unpack(redis.call('HMGET', run, 'alone', 'holder', 'deaths_before'))
+    local all = redis.call('INCR', DEATHS)
+    redis.call('EXPIRE', DEATHS, EVENTS_SECONDS)
+    local deaths = redis.call('HINCRBY', run, 'deaths', 1)
+    if not alone or alone ~= holder then return false end
+    if all - 1 == tonumber(before) then redis.call('HINCRBY', run, 'sole_deaths', 1) end
+    local sole = tonumber(redis.call('HGET', run, 'sole_deaths') or 0)
+    return deaths >= ATTEMPTS and sole >= ATTEMPTS - SUSPECT_DEATHS or deaths >= MAX_ATTEMPTS
+end
+
+-- Count the death of a worker that held the job: requeue the job, or fail it as a dead letter if it is the cause.
 local function count_death(id, once, requeued, failed)
-    local alone, holder = unpack(redis.call('HMGET', run_of(id), 'alone', 'holder'))
-    if redis.call('HINCRBY', run_of(id), 'deaths', 1) >= ATTEMPTS and alone and alone == holder then
+    if is_cause(id) then
         append(id, once, 'failed', message(id, failed), true)
         return 'failed'
     end
@@ -253,7 +265,8 @@ end
 
 -- Note that no other job is in the hands of this job's worker from now on.
 function operations.is_alone(id, holder)
-    if is_holder(id, holder) then redis.call('HSET', run_of(id), 'alone', holder) end
+    if not is_holder(id, holder) then return end
+    redis.call('HSET', run_of(id), 'alone', holder, 'deaths_before', redis.call('GET', DEATHS) or 0)
 end
 
 -- Claim a piece of work for a job. Return {'run'}: the job has to do it; {'done', event}: another job has done it;

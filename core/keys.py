@@ -12,6 +12,7 @@ Redis
     upres:dead                     sorted set: dead letters, by the time of their failure; their records are kept
     upres:parked                   set: ids of the jobs in the lists of jobs that wait for the same result
     upres:audited                  exists for some seconds after a worker has looked for jobs that are nowhere
+    upres:deaths                   number of deaths of workers, once for each job that died with its worker
     upres:looked                   time of the last `recover` by any worker, in milliseconds
     upres:ended                    hash: number of jobs that have ended, by model, outcome and error code
     upres:workers                  sorted set: names of workers, by the time of their last heartbeat
@@ -62,6 +63,7 @@ DEADLINES = "upres:deadlines"
 DEAD = "upres:dead"
 PARKED = "upres:parked"
 AUDITED = "upres:audited"
+DEATHS = "upres:deaths"
 JOB_COUNTS = "upres:ended"
 WORKERS = "upres:workers"
 LAST_RECOVERY = "upres:looked"
@@ -110,11 +112,15 @@ POPPED_SECONDS = 5
 milliseconds."""
 WORKER_SECONDS = LEASE_SECONDS
 """TTL of a worker's record, which each heartbeat renews; after it the worker is not listed any more."""
-ATTEMPTS = 3
-"""A job fails after this many of its workers have died, if it was alone in the last one: so a job that kills workers
-does not kill all of them, and the jobs beside it do not fail."""
-SUSPECT_DEATHS = ATTEMPTS - 1
+SUSPECT_DEATHS = 1
 """A job that this many workers have died with is done alone: a worker that takes it ends its other jobs first."""
+ATTEMPTS = 3
+"""A job fails after this many of its workers have died, if it was alone in all but the first of them and no other
+worker died meanwhile: so a job that kills workers does not kill all of them, and no job
+fails for what another job did."""
+MAX_ATTEMPTS = 6
+"""A job that was alone in its last worker fails after this many deaths, even if other workers died at the same times:
+an innocent job hardly meets so many."""
 RETURNS = 5
 """A job fails when workers have handed it back more often, because they could not use the store or load the model."""
 MAX_DEAD_LETTERS = 10_000

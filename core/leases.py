@@ -24,6 +24,7 @@ log = logging.getLogger("upres.leases")
 Reason = Literal["worker_lost", "worker_stopping", "worker_unwell", "device_lost", "identical_job"]
 
 GONE = "Another program deleted the job from the queue before it ran; send the image again."
+DIED = "Several workers died while they tried this image; try it again, or a smaller one."
 LATE = "The job was not finished before its deadline; try it again, or give it more time."
 
 
@@ -104,12 +105,12 @@ def hand_back(connection: Redis, lease: Lease, error: UpresError) -> str | None:
 
 
 def is_alone(connection: Redis, lease: Lease) -> None:
-    """Note that this worker process has no other job from now on: if it dies, this job is the cause."""
+    """Note that this worker process has no other job from now on: if it dies, this job is the likely cause."""
     call(connection, "is_alone", lease.job_id, lease.holder)
 
 
 def recover(connection: Redis) -> list[Recovered]:
-    """Requeue jobs whose lease has expired; fail them after keys.ATTEMPTS deaths. Fail jobs past their deadline.
+    """Requeue jobs whose lease has expired; fail those that kill their workers. Fail jobs past their deadline.
 
     Every keys.AUDIT_SECONDS jobs are found that another program has removed from the queue (`rq empty`): they go back
     into it, or fail if RQ's record of them is gone. At most 100 of each per call. Every worker calls this at each
@@ -148,8 +149,7 @@ def _without_id(event: Event) -> str:
 
 
 def _worker_lost() -> str:
-    message = f"{keys.ATTEMPTS} workers died while they tried this image; try it again, or a smaller one."
-    return _without_id(failure("", WorkerLost(message)))
+    return _without_id(failure("", WorkerLost(DIED)))
 
 
 def _deadline_exceeded() -> str:

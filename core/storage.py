@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from upres.core import keys
 from upres.core.certificates import Bundle
@@ -72,6 +72,11 @@ class Store:
     def _signer(self) -> "S3Client":
         """The client that makes presigned URLs. A signature is valid for one host, so it uses the public address."""
         return self._client if self._public == self._endpoint else self._open(self._public, self._timeout)
+
+    @property
+    def host(self) -> str:
+        """The name or address of the store's host."""
+        return urlsplit(self._client.meta.endpoint_url).hostname or ""
 
     @cached_property
     def _certificates(self) -> Bundle:

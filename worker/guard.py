@@ -13,7 +13,6 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -26,6 +25,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 from upres.core.errors import UrlRefused
 from upres.core.settings import Settings, is_among
 from upres.worker.addresses import Network, refusal_reason
+from upres.worker.lookup import lookup
 from upres.worker.target import Target
 
 log = logging.getLogger("upres.worker")
@@ -131,21 +131,11 @@ class Guard:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def _resolve(self, host: str, port: int) -> list[Any]:
-        """Look up all addresses of the host, in a thread, because a DNS lookup that hangs cannot be interrupted."""
-        answer: Future[list[Any]] = Future()
-
-        def resolve() -> None:
-            try:
-                answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-            except BaseException as error:
-                answer.set_exception(error)
-
-        threading.Thread(target=resolve, name="resolver", daemon=True).start()
+        """Look up all addresses of the host in the time that is left. Raises socket.gaierror."""
         try:
-            return answer.result(max(0.01, self._deadline - time.monotonic()))
-        except TimeoutError:
-            self.expired = True
-            raise TimeoutError("time is up") from None
+            return lookup(host, port, max(0.01, self._deadline - time.monotonic()))
+        finally:
+            self.expired = self.expired or time.monotonic() > self._deadline
 
     def _check_host(self, host: str) -> None:
         if not is_among(host, self._policy.hosts):

@@ -22,6 +22,7 @@ from upres.core.errors import (
     Unavailable,
     UploadNotFound,
     UpresError,
+    WorkerUnavailable,
 )
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
@@ -36,12 +37,13 @@ from upres.worker.fetch import TOTAL_SECONDS, fetch
 from upres.worker.guard import FetchPolicy
 from upres.worker.imaging.images import Picture
 from upres.worker.memory_budget import estimate
+from upres.worker.own_faults import own_fault
 from upres.worker.preview import Preview
 from upres.worker.report import JobEnded, Report, publish, publish_failure
 
 log = logging.getLogger("upres.worker")
 
-WORKER_FAULTS = (StoreUnavailable, ModelUnavailable)
+WORKER_FAULTS = (StoreUnavailable, ModelUnavailable, WorkerUnavailable)
 """Errors that are faults of this worker or of what it uses, and not of the job: the job is tried again."""
 
 
@@ -74,6 +76,8 @@ def run(context: WorkerContext, job: JobMessage, lease: Lease) -> bool:
         except (DeviceLost, RedisError, *WORKER_FAULTS):
             raise
         except Exception as error:
+            if fault := own_fault(error, context.store.host):
+                raise fault from error
             _fail(context, job, lease, error)
         else:
             _succeed(context, job, lease, result)

@@ -24,6 +24,7 @@ from upres.worker.circuit_breaker import CircuitBreaker
 from upres.worker.context import WorkerContext
 from upres.worker.in_flight import InFlightJob, InFlightJobs
 from upres.worker.outage_log import OutageLog
+from upres.worker.own_faults import own_fault
 from upres.worker.report import publish_failure
 
 log = logging.getLogger("upres.worker")
@@ -74,8 +75,10 @@ class Slot(threading.Thread):
                 failures = min(failures + 1, MAX_FAILURES)
                 self._outage.failed(error)
                 time.sleep(random.uniform(0.1, 0.1 * 2**failures))
-            except Exception:
-                log.exception("%s: a job was dropped; its lease will run out", self.name)
+            except Exception as error:
+                if not self._tripped(error):
+                    log.exception("%s failed; if it had a job, its lease will run out", self.name)
+                    time.sleep(PAUSED_SECONDS)
             finally:
                 self._breaker.leave()
 
@@ -101,25 +104,35 @@ class Slot(threading.Thread):
         lease = job.lease
         try:
             self._run(job)
-        except JobRefused as error:
-            JobLog(log, lease.job_id).error("%s", error)
-            publish_failure(self._connection, lease, error, dead=True)
         except DeviceLost:
             self._in_flight.close()
             self._in_flight.wait_idle()  # so that no other slot of this process takes the job again
             self._log_requeued(lease)
             leases.give_back(self._connection, lease, "device_lost")
-        except pipeline.WORKER_FAULTS as error:
-            self._breaker.trip(str(error))
-            self._hand_back(lease, error)
         except RedisError as error:
             self._outage.failed(error)
             self._hand_back(lease, QueueUnavailable("Redis does not answer; try again in a few seconds."))
+        except Exception as error:
+            if fault := self._tripped(error):
+                self._hand_back(lease, fault)
+            elif isinstance(error, JobRefused):
+                JobLog(log, lease.job_id).error("%s", error)
+                publish_failure(self._connection, lease, error, dead=True)
+            else:
+                raise
         finally:
             self._in_flight.remove(job)
 
+    def _tripped(self, error: Exception) -> UpresError | None:
+        """Pause the worker if the error is its own fault, and return that fault; else None."""
+        own = isinstance(error, pipeline.WORKER_FAULTS)
+        fault = error if own else own_fault(error, self._worker_context.store.host)
+        if fault:
+            self._breaker.trip(str(fault))
+        return fault
+
     def _run(self, job: InFlightJob) -> None:
-        """Run one job; one that several workers died with runs alone. Raises what worker/job.py raises."""
+        """Run one job; one that a worker died with runs alone. Raises what worker/job.py raises."""
         lease = job.lease
         if lease.seconds_left <= 0:
             leases.expire(self._connection, lease.job_id)
@@ -128,7 +141,7 @@ class Slot(threading.Thread):
         if lease.deaths < keys.SUSPECT_DEATHS:
             succeeded = pipeline.run(self._worker_context, message, lease)
         else:
-            JobLog(log, lease.job_id).info("is done alone, because %d workers died with it", lease.deaths)
+            JobLog(log, lease.job_id).info("is done alone; workers that died with it: %d", lease.deaths)
             job.pause()
             with self._in_flight.alone(job):
                 job.begin()
@@ -138,17 +151,20 @@ class Slot(threading.Thread):
             self._breaker.close()
 
     def _hand_back(self, lease: Lease, error: UpresError) -> None:
-        """Put a job back into the queue, as soon as Redis accepts that. Its lease is renewed until then."""
+        """Put a job back into the queue, as soon as Redis accepts that. Its lease is renewed until then.
+
+        The connection that took the job is open; a new one may be what this machine has no file descriptor for.
+        """
         while not self._in_flight.closed:  # a process that stops gives back all jobs that it still has
             try:
-                outcome = leases.hand_back(self._connection, lease, error)
+                outcome = leases.hand_back(self._pop_connection, lease, error)
                 if outcome == "failed":
                     fields = {"event": "failed", "code": error.code}
                     JobLog(log, lease.job_id).info("failed: %s", error.code, extra=fields)
                 elif outcome:
                     self._log_requeued(lease)
                 return
-            except RedisError as refused:
+            except (RedisError, OSError) as refused:
                 self._outage.failed(refused)
                 time.sleep(PAUSED_SECONDS)
 

@@ -5,7 +5,6 @@ from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
-from upres.core import keys
 from upres.core.schema import TERMINAL, Event, Progress, Queued, Requeued, Started
 
 EventsByJob = Mapping[str, Sequence[Event]]
@@ -81,28 +80,31 @@ def _falls(events: Sequence[Event]) -> bool:
     return False
 
 
-def recoveries(received: EventsByJob, kills: Sequence[Kill], alone: bool) -> list[float]:
-    """For each job of a killed worker: the seconds from the kill to the next start or the end of the job, sorted.
+def recoveries(received: EventsByJob, kills: Sequence[Kill]) -> tuple[list[float], list[float]]:
+    """For each job of a killed worker: the seconds from the kill until the job is back in the queue or has failed.
 
-    With `alone` those of jobs that are done alone from then on, which also wait for other jobs to end; else all others.
+    The second list has the seconds until its next start; before that, the job waits until it can be done alone.
     """
-    seconds = []
+    requeued, started = [], []
     for events in received.values():
-        for deaths, (earlier, later) in enumerate(_attempts(events), 1):
+        for earlier, recovered, later in _attempts(events):
             kill = killed(earlier, kills)
-            if kill and later.at > kill.at and (deaths >= keys.SUSPECT_DEATHS) == alone:
-                seconds.append((later.at - kill.at).total_seconds())
-    return sorted(seconds)
+            if kill and recovered.at > kill.at:
+                requeued.append((recovered.at - kill.at).total_seconds())
+                started.append((later.at - kill.at).total_seconds())
+    return sorted(requeued), sorted(started)
 
 
-def _attempts(events: Sequence[Event]) -> Iterable[tuple[Started, Event]]:
-    """Each started event whose worker was lost, with the next started or terminal event."""
+def _attempts(events: Sequence[Event]) -> Iterable[tuple[Started, Event, Event]]:
+    """Each started event whose worker was lost, with the event that says so, and the next started or terminal event."""
     started: Started | None = None
-    lost = False
+    lost: Event | None = None
     for event in events:
         if isinstance(event, Requeued):
-            lost = event.reason == "worker_lost"
+            lost = event if event.reason == "worker_lost" else None
         elif isinstance(event, Started) or event.type in TERMINAL:
-            if started and (lost or (event.type == "failed" and getattr(event, "code", "") == "worker_lost")):
-                yield started, event
-            started, lost = (event, False) if isinstance(event, Started) else (None, False)
+            if event.type == "failed" and getattr(event, "code", "") == "worker_lost":
+                lost = event
+            if started and lost:
+                yield started, lost, event
+            started, lost = (event, None) if isinstance(event, Started) else (None, None)

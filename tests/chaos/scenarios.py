@@ -13,7 +13,14 @@ from redis import Redis
 
 from tests.chaos import images
 from tests.chaos.fleet import Fleet
-from tests.chaos.invariants import Kill, broken_invariants, jobs_with_falling_percent, recoveries, run_twice
+from tests.chaos.invariants import (
+    EventsByJob,
+    Kill,
+    broken_invariants,
+    jobs_with_falling_percent,
+    recoveries,
+    run_twice,
+)
 from tests.chaos.proxy import FaultProxy
 from tests.support.waiting import wait_until
 from upres.client import Client
@@ -114,18 +121,24 @@ def killed_workers(local: Local, log: Any, seed: int, jobs: int, kills: int, sec
         fleet.drain(10)
         outcome.faults += [f"a worker ended with {code}" for code in fleet.unexpected()]
     check(outcome, received, redis, fleet.kills)
-    times, alone = (recoveries(received, fleet.kills, which) for which in (False, True))
+    times, starts = recoveries(received, fleet.kills)
     outcome.injected = {"SIGKILL": len(fleet.kills), "SIGTERM": fleet.terms}
     if not times:
         outcome.faults.append("no worker was killed that had a job in hand: nothing was measured")
         return outcome
     p99 = times[min(len(times) - 1, int(0.99 * len(times)))]
     outcome.seen["recovered"] = f"{len(times)}, p50 {times[len(times) // 2]:.1f} s, p99 {p99:.1f} s"
-    outcome.seen["done alone after two kills"] = f"{len(alone)}, the last began after {max(alone, default=0):.1f} s"
+    outcome.seen["began again"] = f"p50 {starts[len(starts) // 2]:.1f} s, last {starts[-1]:.1f} s after the kill"
     outcome.seen["shared a result"] = str(sum(map(shared, received.values())))
+    outcome.faults += [f"{job_id} failed, although it kills no worker" for job_id in failed(received)]
     if p99 > RECOVERY_SECONDS:
         outcome.faults.append(f"recovery p99 is {p99:.1f} s")
     return outcome
+
+
+def failed(received: EventsByJob) -> list[str]:
+    """The ids of jobs that failed."""
+    return [job_id for job_id, events in received.items() if events[-1:] and events[-1].type == "failed"]
 
 
 def shared(events: list[Event]) -> bool:

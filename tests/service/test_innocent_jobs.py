@@ -15,21 +15,42 @@ from upres.core.leases import Lease
 from upres.core.schema import Cancelled, Succeeded
 
 
-def test_only_a_job_that_was_alone_in_its_dying_worker_is_convicted(isolated_redis: Redis) -> None:
+def test_only_a_job_that_was_alone_in_its_dying_workers_is_convicted(isolated_redis: Redis) -> None:
     """Two jobs are in the hands of the same dying workers; one of them kills them. The other one must not fail."""
     innocent, poison = submit(isolated_redis), submit(isolated_redis)
-    for _ in range(keys.ATTEMPTS + 1):  # they die together, as often as it takes
+    for _ in range(keys.MAX_ATTEMPTS + 1):  # they die together, as often as it takes
         leases.recover(isolated_redis)
         for _ in range(2):
-            lease = taken(isolated_redis, alone=False)
-            run_out(isolated_redis, lease.job_id)
+            run_out(isolated_redis, taken(isolated_redis, alone=False).job_id)
     leases.recover(isolated_redis)
-    by_id = {lease.job_id: lease for lease in (taken(isolated_redis) for _ in range(2))}
-    assert all(lease.deaths >= keys.SUSPECT_DEATHS for lease in by_id.values())  # so each is done alone
+    held = {lease.job_id: lease for lease in (taken(isolated_redis) for _ in range(2))}
+    assert all(lease.deaths >= keys.SUSPECT_DEATHS for lease in held.values())  # so each is done alone
     run_out(isolated_redis, poison)
     leases.recover(isolated_redis)
     assert ended(isolated_redis, poison).code == "worker_lost"
-    assert events.append(isolated_redis, Succeeded(job_id=innocent, result=RESULT), by_id[innocent].holder)
+    assert events.append(isolated_redis, Succeeded(job_id=innocent, result=RESULT), held[innocent].holder)
+
+
+def test_a_job_is_not_convicted_by_the_deaths_of_workers_that_die_anyway(isolated_redis: Redis) -> None:
+    """Other workers die while this job is done alone, each with another job. It fails only after keys.MAX_ATTEMPTS."""
+    job_id = submit(isolated_redis)
+    for attempt in range(1, keys.MAX_ATTEMPTS + 1):
+        assert taken(isolated_redis).attempt == attempt
+        other = submit(isolated_redis)
+        for dying in (taken(isolated_redis).job_id, job_id):
+            run_out(isolated_redis, dying)
+            leases.recover(isolated_redis)
+        events.append(isolated_redis, Cancelled(job_id=other))
+    assert ended(isolated_redis, job_id).code == "worker_lost"
+
+
+def test_a_job_that_two_workers_died_with_while_it_was_alone_is_convicted(isolated_redis: Redis) -> None:
+    poison = submit(isolated_redis)
+    for lonely in [False, *[True] * (keys.ATTEMPTS - keys.SUSPECT_DEATHS)]:
+        assert leases.recover(isolated_redis) == []
+        run_out(isolated_redis, taken(isolated_redis, alone=lonely).job_id)
+        found = leases.recover(isolated_redis)
+    assert found == [(poison, "failed")]
 
 
 def test_a_job_that_was_handed_back_too_often_fails_with_the_fault(isolated_redis: Redis) -> None:

@@ -184,7 +184,7 @@ def test_after_any_actions_every_job_ends_once_and_leaves_no_keys(
         assert [type for type in received if type in TERMINAL] == [received[-1]]
         assert isolated_redis.exists(keys.record(job_id)) == (job_id in letters)
     left = everything(isolated_redis) - {name(job_id) for job_id in world.ids for name in (keys.events, keys.record)}
-    assert left <= {"rq:queues", WORK, OTHER, keys.DEAD, keys.LAST_RECOVERY, keys.AUDITED, keys.JOB_COUNTS}
+    assert left <= {"rq:queues", WORK, OTHER, keys.DEAD, keys.LAST_RECOVERY, keys.AUDITED, keys.DEATHS, keys.JOB_COUNTS}
     counted = cast("dict[bytes, bytes]", isolated_redis.hgetall(keys.JOB_COUNTS))
     ends = Counter(types(isolated_redis, job_id)[-1] for job_id in world.ids)
     assert ends == sum((Counter({field.decode().split("|")[1]: int(n)}) for field, n in counted.items()), Counter())

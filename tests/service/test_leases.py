@@ -202,7 +202,7 @@ def test_cancelling_a_job_deletes_all_its_data_except_its_events(isolated_redis:
     if where == "given back":
         leases.give_back(isolated_redis, lease, "worker_stopping")
     assert events.append(isolated_redis, Cancelled(job_id=job_id))
-    left = {keys.events(job_id), keys.LAST_RECOVERY, keys.AUDITED, keys.JOB_COUNTS, "rq:queues"}
+    left = {keys.events(job_id), keys.LAST_RECOVERY, keys.AUDITED, keys.DEATHS, keys.JOB_COUNTS, "rq:queues"}
     assert everything(isolated_redis) <= left
 
 

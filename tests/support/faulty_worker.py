@@ -68,7 +68,7 @@ def prepare(flags: argparse.Namespace) -> None:
         modules: dict[str, Any] = sys.modules
         modules[flags.without] = None  # an import of this module now fails
     if flags.device:
-        heartbeat.DEVICE_SECONDS = 3
+        heartbeat.DEVICE_SECONDS = 3 if flags.device == "hangs" else heartbeat.DEVICE_SECONDS
         setattr(runtimes, "choose", lambda model, *others: FaultyCompute(model, FAULTS[flags.device]))
 
 

@@ -83,6 +83,7 @@ def test_redis_keys_and_worker_memory_stay_bounded_after_2000_jobs(fresh: Local)
             b"upres:rate:",
             b"upres:looked",
             b"upres:audited",
+            b"upres:deaths",
         )
         assert [key for key in left if key not in streams and not key.startswith(known)] == []
         assert [key for key in left if key.endswith((b":run", b":parked"))] == []

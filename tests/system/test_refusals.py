@@ -4,23 +4,26 @@ import asyncio
 import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from PIL import Image
 from redis import Redis
 
+from tests.chaos import images
 from tests.chaos.proxy import FaultProxy
 from tests.support import gate as gates
 from tests.support.images import encoded, numbered_photo
 from tests.support.paths import SAMPLES
-from tests.support.servers import JOB, function
+from tests.support.servers import JOB, function, http_server
 from tests.support.waiting import wait_until
 from tests.support.workers import worker
 from upres.client import AsyncClient, AsyncUpscaled, Client
 from upres.core.queue import connect
-from upres.core.schema import Event, Started
+from upres.core.schema import Event, Requeued, Started
 from upres.embedded.child import Child, accepts, free_port
 from upres.embedded.stack import Local, redis_server
 
@@ -171,3 +174,31 @@ def test_a_worker_whose_store_refuses_it_leaves_the_jobs_to_others(own: Local, s
             own.stop("worker")
             client.upscale(numbered_photo(int(slots) * 10 + 9), 2)  # the first worker tries one job, and is well again
             wait_until(lambda: ready().ok)
+
+
+def test_a_worker_without_file_descriptors_leaves_its_job_to_others(png: bytes) -> None:
+    """The kernel refuses the worker a socket for the image's address: the address is not to blame."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(png)))
+        handler.end_headers()
+        handler.wfile.write(png)
+
+    with (
+        Local(environment=images.ENVIRONMENT) as stack,
+        http_server(answer) as url,
+        Client(stack.url) as client,
+    ):
+        client.upscale(png, 2)
+        process = stack.children["worker"].process
+        few = process.num_fds()
+        limits = process.rlimit(psutil.RLIMIT_NOFILE)
+        process.rlimit(psutil.RLIMIT_NOFILE, (few, limits[1]))
+        job_id = client.submit(f"{url}/a.png", 4).job_id
+        events = iter(client.events(job_id))
+        requeued = next(event for event in events if isinstance(event, Requeued))
+        assert requeued.reason == "worker_unwell"
+        process.rlimit(psutil.RLIMIT_NOFILE, limits)
+        assert client.wait(job_id).width == 256
+        assert "Too many open files" in log(stack)

@@ -190,6 +190,7 @@ def test_only_temporary_errors_are_retryable() -> None:
         "queue_unavailable",
         "store_unavailable",
         "model_unavailable",
+        "worker_unavailable",
     }
     worker = {"timed_out", "deadline_exceeded", "worker_lost", "job_lost", "device_out_of_memory", "device_lost"}
     limits = {"limit_reached", "rate_limited", "too_many_jobs", "quota_exceeded"}

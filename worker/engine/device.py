@@ -1,6 +1,5 @@
 """Chooses the device that the worker runs on, and reads its name and memory."""
 
-import logging
 import platform
 import subprocess
 import sys
@@ -12,8 +11,7 @@ import psutil
 
 from upres.core.errors import SettingsError
 from upres.worker.engine import cgroups
-
-log = logging.getLogger("upres.worker")
+from upres.worker.outage_log import OutageLog
 
 Kind = Literal["cuda", "mps", "cpu"]
 DRIVER_SECONDS = 10
@@ -54,6 +52,7 @@ class Memory:
 
     def __init__(self, device: Device) -> None:
         self._kind = device.kind
+        self._outage = OutageLog("the device's report of its memory")
         self.used, self.total = device.memory_total - device.memory_free, device.memory_total
 
     def refresh(self) -> None:
@@ -61,8 +60,9 @@ class Memory:
         try:
             free, self.total = _memory(self._kind)
         except Exception as error:
-            log.warning("the device does not tell how much memory it has (%s)", error)
+            self._outage.failed(error)
         else:
+            self._outage.over()
             self.used = self.total - free
 
 
