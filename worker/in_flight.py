@@ -20,6 +20,11 @@ class InFlightJob:
         self.failed_at: float | None = None
         """Time (of time.monotonic) at which its failure was published because its time was up; else None."""
 
+    @property
+    def paused(self) -> bool:
+        """Whether no time is counted now."""
+        return self.until == math.inf
+
     def pause(self) -> None:
         """Count no time until `begin`: it waits for other jobs, and must not fail because of them."""
         self.until = math.inf

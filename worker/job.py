@@ -36,6 +36,7 @@ from upres.worker.engine.engine import Engine, OnPiece
 from upres.worker.fetch import TOTAL_SECONDS, fetch
 from upres.worker.guard import FetchPolicy
 from upres.worker.imaging.images import Picture
+from upres.worker.in_flight import InFlightJob
 from upres.worker.memory_budget import estimate
 from upres.worker.own_faults import own_fault
 from upres.worker.preview import Preview
@@ -61,16 +62,17 @@ class StoredImages(NamedTuple):
     """Name of the device that computed the enlargement."""
 
 
-def run(context: WorkerContext, job: JobMessage, lease: Lease) -> bool:
+def run(context: WorkerContext, job: JobMessage, in_flight: InFlightJob) -> bool:
     """Run one job and publish how it ended; returns whether it succeeded.
 
     Raises redis-py's errors when an event could not be published, DeviceLost when this process cannot use its device
     any more, and WORKER_FAULTS. In these cases the job has not ended, and needs another attempt.
     """
+    lease = in_flight.lease
     with _span(job):
         report = Report(job, context.connection, context.device.name, lease)
         try:
-            result = process(context, job, report)
+            result = process(context, job, report, in_flight)
         except JobEnded:
             JobLog(log, job.job_id).info("stopped: the job has ended or is not held here", extra={"event": "let_go"})
         except (DeviceLost, RedisError, *WORKER_FAULTS):
@@ -85,7 +87,7 @@ def run(context: WorkerContext, job: JobMessage, lease: Lease) -> bool:
         return False
 
 
-def process(context: WorkerContext, job: JobMessage, report: Report) -> Result:
+def process(context: WorkerContext, job: JobMessage, report: Report, in_flight: InFlightJob) -> Result:
     """Run the five stages of a job and return its result. If an identical job has a result, return that instead.
 
     Raises JobEnded when this worker does not hold the job any more, or when it waits for an identical job. Raises
@@ -105,8 +107,7 @@ def process(context: WorkerContext, job: JobMessage, report: Report) -> Result:
         work = keys.work(job.owner, data, job.model_digest, factor, format)
         if shared := _claim(context, work, report.lease):
             return _result(context, job, shared, report.seconds)
-        need = estimate(size[0] * size[1], format)
-        with context.budget.reserve(need, lambda: report.notice("Waits until the worker has memory.", "upscale")):
+        with reserved_memory(context, report, in_flight, estimate(size[0] * size[1], format)):
             checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
             images = _new_images(context, job, report.lease, size, format)
             put = partial(context.store.put, content_type=formats.CONTENT_TYPES[format])
@@ -135,6 +136,20 @@ def _engine(context: WorkerContext, job: JobMessage, report: Report) -> Iterator
         report.notice(f"Model {job.model} {job.model_version} is being loaded.")
     with context.models.use(job.model, ref) as loaded:
         yield loaded.engine
+
+
+@contextmanager
+def reserved_memory(context: WorkerContext, report: Report, in_flight: InFlightJob, bytes: int) -> Iterator[None]:
+    """Reserve memory for the block. The job's time does not run while it waits, because other jobs use the memory."""
+
+    def wait() -> None:
+        in_flight.pause()
+        report.notice("Waits until the worker has memory.", "upscale")
+
+    with context.budget.reserve(bytes, wait):
+        if in_flight.paused:
+            in_flight.begin()
+        yield
 
 
 def _fetch(context: WorkerContext, job: JobMessage) -> bytes:

@@ -125,8 +125,10 @@ class Slot(threading.Thread):
 
     def _tripped(self, error: Exception) -> UpresError | None:
         """Pause the worker if the error is its own fault, and return that fault; else None."""
-        own = isinstance(error, pipeline.WORKER_FAULTS)
-        fault = error if own else own_fault(error, self._worker_context.store.host)
+        if isinstance(error, pipeline.WORKER_FAULTS):
+            fault: UpresError | None = error
+        else:
+            fault = own_fault(error, self._worker_context.store.host)
         if fault:
             self._breaker.trip(str(fault))
         return fault
@@ -139,14 +141,14 @@ class Slot(threading.Thread):
             return
         message = read_message(lease.job_id, lease.record)
         if lease.deaths < keys.SUSPECT_DEATHS:
-            succeeded = pipeline.run(self._worker_context, message, lease)
+            succeeded = pipeline.run(self._worker_context, message, job)
         else:
             JobLog(log, lease.job_id).info("is done alone; workers that died with it: %d", lease.deaths)
             job.pause()
             with self._in_flight.alone(job):
                 job.begin()
                 leases.is_alone(self._connection, lease)
-                succeeded = pipeline.run(self._worker_context, message, lease)
+                succeeded = pipeline.run(self._worker_context, message, job)
         if succeeded:
             self._breaker.close()
 

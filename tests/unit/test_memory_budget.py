@@ -2,11 +2,16 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.waiting import wait_until
+from upres.core.leases import Lease
+from upres.worker.in_flight import InFlightJob
+from upres.worker.job import reserved_memory
 from upres.worker.memory_budget import MemoryBudget, estimate
 
 
@@ -77,3 +82,20 @@ def test_estimates_are_above_what_was_measured() -> None:
     """Peaks above the idle worker, in bytes, of jobs with 16, 64 and 185 megapixels of output as JPEG."""
     for megapixels, measured in ((16, 160e6), (64, 830e6), (185, 1770e6)):
         assert estimate(megapixels * 1_000_000, "jpeg") >= measured
+
+
+def test_the_time_of_a_job_does_not_run_while_it_waits_for_memory() -> None:
+    """Another job has the memory, so this one must not fail with «timed out» for that."""
+    context, report = Mock(budget=MemoryBudget(100)), Mock()
+    job = InFlightJob(Lease("0" * 32, "h", 1, 3600, {}))
+
+    def run() -> None:
+        with reserved_memory(context, report, job, 50):
+            assert not job.paused
+
+    with ThreadPoolExecutor(1) as pool:
+        with context.budget.reserve(100, lambda: None):
+            waiting = pool.submit(run)
+            wait_until(lambda: report.notice.called)
+            assert job.paused
+        waiting.result(10)
