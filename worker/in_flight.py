@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from upres.core import keys
 from upres.core.leases import Lease
@@ -13,8 +13,9 @@ from upres.core.leases import Lease
 class InFlightJob:
     """A job that this process works on, and the time (`until`, of time.monotonic) when its time is up."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, jobs: "InFlightJobs") -> None:
         self.lease = lease
+        self._jobs = jobs
         self.until = 0.0
         self.begin()
         self.failed_at: float | None = None
@@ -28,6 +29,10 @@ class InFlightJob:
     def pause(self) -> None:
         """Count no time until `begin`: it waits for other jobs, and must not fail because of them."""
         self.until = math.inf
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other jobs out of this process during the block; see InFlightJobs.alone."""
+        return self._jobs.alone(self)
 
     def begin(self) -> None:
         """Count its time from now on."""
@@ -82,7 +87,7 @@ class InFlightJobs:
 
     def add(self, lease: Lease) -> InFlightJob:
         """Add a job that was taken. The caller must call `remove` when it ends."""
-        job = InFlightJob(lease)
+        job = InFlightJob(lease, self)
         with self._changed:
             self._jobs.add(job)
         return job

@@ -41,6 +41,7 @@ from upres.worker.memory_budget import estimate
 from upres.worker.own_faults import own_fault
 from upres.worker.preview import Preview
 from upres.worker.report import JobEnded, Report, publish, publish_failure
+from upres.worker.waits import alone_if_suspect, reserved_memory
 
 log = logging.getLogger("upres.worker")
 
@@ -94,38 +95,46 @@ def process(context: WorkerContext, job: JobMessage, report: Report, in_flight: 
     UpresError when a stage fails.
     """
     report.started()
-    factor = job.upscale_factor
     with _engine(context, job, report) as engine:
         with report.stage("fetch"):
             data = _fetch(context, job)
-        with report.stage("decode"):
-            picture = context.decoders.decode(data, context.settings.max_input_pixels(factor))
-            format = picture.format if job.output_format == "auto" else job.output_format
-            size = (picture.size[0] * factor, picture.size[1] * factor)
-            formats.check_size(size, format)
-        api_keys.charge(context.connection, report.lease, size[0] * size[1])
-        work = keys.work(job.owner, data, job.model_digest, factor, format)
-        if shared := _claim(context, work, report.lease):
-            return _result(context, job, shared, report.seconds)
-        with reserved_memory(context, report, in_flight, estimate(size[0] * size[1], format)):
-            checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
-            images = _new_images(context, job, report.lease, size, format)
-            put = partial(context.store.put, content_type=formats.CONTENT_TYPES[format])
-            with report.stage("upscale"):
-                original = context.encoders.original(picture, factor, format, partial(put, images.original))
-                encoder = context.encoders.open(picture, factor, format)
-                on_piece = Preview(context.connection, report.lease, size).add if job.preview else None
-                for band in _enlarged_bands(engine, report, picture, factor, checkpoints, on_piece):
-                    encoder.write(band)
-            with report.stage("encode"):
-                file = encoder.finish()
-            with report.stage("store"):
-                put(images.enlarged, file)
-                original.result()
-                checkpoints.drop()
-        if not report.resumed:
-            rates.note(context.connection, job.model_digest, factor, size, sum(report.seconds.values()), engine.tile)
-        return _result(context, job, images, report.seconds)
+        with alone_if_suspect(context, report, in_flight):
+            return _enlarge(context, job, report, in_flight, engine, data)
+
+
+def _enlarge(
+    context: WorkerContext, job: JobMessage, report: Report, in_flight: InFlightJob, engine: Engine, data: bytes
+) -> Result:
+    """Run the stages after `fetch`."""
+    factor = job.upscale_factor
+    with report.stage("decode"):
+        picture = context.decoders.decode(data, context.settings.max_input_pixels(factor))
+        format = picture.format if job.output_format == "auto" else job.output_format
+        size = (picture.size[0] * factor, picture.size[1] * factor)
+        formats.check_size(size, format)
+    api_keys.charge(context.connection, report.lease, size[0] * size[1])
+    work = keys.work(job.owner, data, job.model_digest, factor, format)
+    if shared := _claim(context, work, report.lease):
+        return _result(context, job, shared, report.seconds)
+    with reserved_memory(context, report, in_flight, estimate(size[0] * size[1], format)):
+        checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
+        images = _new_images(context, job, report.lease, size, format)
+        put = partial(context.store.put, content_type=formats.CONTENT_TYPES[format])
+        with report.stage("upscale"):
+            original = context.encoders.original(picture, factor, format, partial(put, images.original))
+            encoder = context.encoders.open(picture, factor, format)
+            on_piece = Preview(context.connection, report.lease, size).add if job.preview else None
+            for band in _enlarged_bands(engine, report, picture, factor, checkpoints, on_piece):
+                encoder.write(band)
+        with report.stage("encode"):
+            file = encoder.finish()
+        with report.stage("store"):
+            put(images.enlarged, file)
+            original.result()
+            checkpoints.drop()
+    if not report.resumed:
+        rates.note(context.connection, job.model_digest, factor, size, sum(report.seconds.values()), engine.tile)
+    return _result(context, job, images, report.seconds)
 
 
 @contextmanager
@@ -136,20 +145,6 @@ def _engine(context: WorkerContext, job: JobMessage, report: Report) -> Iterator
         report.notice(f"Model {job.model} {job.model_version} is being loaded.")
     with context.models.use(job.model, ref) as loaded:
         yield loaded.engine
-
-
-@contextmanager
-def reserved_memory(context: WorkerContext, report: Report, in_flight: InFlightJob, bytes: int) -> Iterator[None]:
-    """Reserve memory for the block. The job's time does not run while it waits, because other jobs use the memory."""
-
-    def wait() -> None:
-        in_flight.pause()
-        report.notice("Waits until the worker has memory.", "upscale")
-
-    with context.budget.reserve(bytes, wait):
-        if in_flight.paused:
-            in_flight.begin()
-        yield
 
 
 def _fetch(context: WorkerContext, job: JobMessage) -> bytes:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
-from upres.core import keys, leases
+from upres.core import leases
 from upres.core.errors import DeviceLost, JobRefused, QueueUnavailable, UpresError
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
@@ -134,22 +134,13 @@ class Slot(threading.Thread):
         return fault
 
     def _run(self, job: InFlightJob) -> None:
-        """Run one job; one that a worker died with runs alone. Raises what worker/job.py raises."""
+        """Run one job, unless its deadline has passed. Raises what worker/job.py raises."""
         lease = job.lease
         if lease.seconds_left <= 0:
             leases.expire(self._connection, lease.job_id)
             return
         message = read_message(lease.job_id, lease.record)
-        if lease.deaths < keys.SUSPECT_DEATHS:
-            succeeded = pipeline.run(self._worker_context, message, job)
-        else:
-            JobLog(log, lease.job_id).info("is done alone; workers that died with it: %d", lease.deaths)
-            job.pause()
-            with self._in_flight.alone(job):
-                job.begin()
-                leases.is_alone(self._connection, lease)
-                succeeded = pipeline.run(self._worker_context, message, job)
-        if succeeded:
+        if pipeline.run(self._worker_context, message, job):
             self._breaker.close()
 
     def _hand_back(self, lease: Lease, error: UpresError) -> None:

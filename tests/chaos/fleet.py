@@ -8,9 +8,15 @@ import sys
 import time
 from typing import IO
 
+from redis import Redis
+
 from tests.chaos.invariants import Kill
+from tests.support.waiting import wait_until
+from upres.core import workers
 from upres.core.schema import now
 from upres.embedded.stack import Local
+
+READY_SECONDS = 90
 
 
 class Fleet:
@@ -31,6 +37,15 @@ class Fleet:
         for worker in (*self._workers, *self._leaving):
             worker.kill()
             worker.wait()
+
+    def wait_ready(self, redis: Redis) -> None:
+        """Wait until all workers take jobs; before that no fault meets them, and one that gets no Redis ends."""
+
+        def ready() -> bool:
+            names = {worker.name for worker in workers.listing(redis)}
+            return all(any(f"-{worker.pid}-" in name for name in names) for worker in self._workers)
+
+        wait_until(ready, READY_SECONDS)
 
     def kill(self, rng: random.Random) -> None:
         """Kill a random worker with SIGKILL."""

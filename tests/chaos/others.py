@@ -15,7 +15,6 @@ from tests.chaos.proxy import FaultProxy
 from tests.chaos.scenarios import Outcome, check, events_after_the_end, submitting_through
 from tests.support import gate as gates
 from tests.support.waiting import wait_until
-from upres.core import workers
 from upres.embedded.child import Child, accepts, free_port
 from upres.embedded.stack import Local, redis_server
 
@@ -30,9 +29,8 @@ def demotions(local: Local, proxy: FaultProxy, log: IO[bytes], seed: int, jobs: 
     """
     outcome = Outcome("Redis demoted, writes refused", {"demotions": rounds, "refused writes of 3 s": rounds})
     rng, nodes = random.Random(seed), [local.redis_port, free_port()]
-    earlier = names(Redis(port=nodes[0]))
     with replica(nodes[1], nodes[0], local.folder), Fleet(local, 2, log, UPRES_SLOTS="3") as fleet:
-        wait_until(lambda: len(names(Redis(port=nodes[0])) - earlier) == 2)
+        fleet.wait_ready(Redis(port=nodes[0]))
         with submitting_through(local.url, jobs, seed) as accepted:
             for _ in range(rounds):
                 time.sleep(rng.uniform(1, 2))
@@ -47,11 +45,6 @@ def demotions(local: Local, proxy: FaultProxy, log: IO[bytes], seed: int, jobs: 
         outcome.faults += [f"a worker ended with {code}" for code in fleet.unexpected()]
         check(outcome, received, Redis(port=nodes[0]))
     return all_succeeded(outcome)
-
-
-def names(redis: Redis) -> set[str]:
-    """The names of all workers; those of a fleet that was killed are listed until their records expire."""
-    return {worker.name for worker in workers.listing(redis)}
 
 
 @contextmanager
@@ -99,12 +92,12 @@ def sick_store(local: Local, log: IO[bytes], seed: int, jobs: int, seconds: floa
     """One of two workers is refused by its store now and then, and gets bodies that end early: all jobs succeed."""
     outcome = Outcome("a store that refuses one worker")
     rng, over = random.Random(seed), threading.Event()
-    earlier = names(Redis.from_url(local.settings.redis_url))
     with gates.before(local.settings.s3_endpoint_url) as gate:
         gate.cut_every = 5
         sick = {"UPRES_S3_ENDPOINT_URL": gate.url, "UPRES_SLOTS": "3"}
         with Fleet(local, 1, log, **sick) as one, Fleet(local, 1, log, UPRES_SLOTS="3") as two:
-            wait_until(lambda: len(names(Redis.from_url(local.settings.redis_url)) - earlier) == 2)
+            for fleet in (one, two):
+                fleet.wait_ready(Redis.from_url(local.settings.redis_url))
             with submitting_through(local.url, jobs, seed) as accepted:
                 deadline = time.monotonic() + seconds
                 while time.monotonic() < deadline:

@@ -24,7 +24,7 @@ from tests.chaos.invariants import (
 from tests.chaos.proxy import FaultProxy
 from tests.support.waiting import wait_until
 from upres.client import Client
-from upres.core import events, keys, workers
+from upres.core import events, keys
 from upres.core.schema import Event, Succeeded
 from upres.embedded.stack import Local
 
@@ -112,6 +112,7 @@ def killed_workers(local: Local, log: Any, seed: int, jobs: int, kills: int, sec
     plan = rng.sample([Fleet.kill] * kills + [Fleet.terminate] * terms, kills + terms)
     redis = Redis.from_url(local.settings.redis_url)
     with Fleet(local, 3, log, UPRES_SLOTS="3", UPRES_STOP_SECONDS="2") as fleet:
+        fleet.wait_ready(redis)
         with submitting(local.url, jobs, seed, seconds) as ids:
             for fault in plan:
                 time.sleep(rng.uniform(0.5, 1.5) * seconds / len(plan))
@@ -161,7 +162,7 @@ def broken_redis(local: Local, proxy: FaultProxy, log: Any, seed: int, jobs: int
     }
     plan = rng.sample([*faults] * rounds, len(faults) * rounds)
     with Fleet(local, 2, log, UPRES_SLOTS="3") as fleet:
-        wait_until(lambda: len(workers.listing(direct)) == 2)  # a worker that cannot reach Redis does not start
+        fleet.wait_ready(direct)  # a worker that cannot reach Redis does not start
         with submitting_through(local.url, jobs, seed) as accepted:
             for name in plan:
                 time.sleep(rng.uniform(0.5, 1.5))

@@ -1,84 +1,13 @@
 """Tests of the web page in a real browser (Chromium), with the actions of a user."""
 
-import re
 from pathlib import Path
 
 import requests
 from playwright.sync_api import Page, expect
-from redis import Redis
 
-from tests.support.browser import SECONDS, Draw, Visit, choose, done, percent, working
-from tests.support.images import opened
-from tests.support.servers import body, function, http_server
-from upres.core import api_keys, registry
+from tests.support.browser import SECONDS, Draw, Visit, choose, done, working
+from tests.support.servers import body, http_server
 from upres.embedded.stack import Local
-
-
-def test_a_file_is_chosen_enlarged_and_downloaded(page: Page, draw: Draw) -> None:
-    photo = draw("cat.png", (440, 290))
-    choose(page, photo, factor=8)
-    working(page)
-    expect(page.locator(".size")).to_have_text("440×290 → 3520×2320")
-    seen = percent(page)
-    canvas = page.locator(".tiles")
-    expect(canvas).to_have_attribute("data-tiles", re.compile(r"\d+"), timeout=SECONDS * 1000)
-    assert "tile" in page.locator(".state").inner_text()
-    assert percent(page) > seen
-    painted = canvas.evaluate("c => c.getContext('2d').getImageData(20, 20, 1, 1).data[3]")
-    assert painted == 255
-    done(page)
-    after = page.locator("img.after")
-    assert after.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [3520, 2320]
-    with page.expect_download() as download:
-        page.locator(".download").click()
-    assert download.value.suggested_filename == "cat_x8.png"
-    assert opened(Path(download.value.path()).read_bytes()).size == (3520, 2320)
-    page.locator("summary").click()
-    assert page.locator("dl div").count() == 5
-    assert "s" in page.locator("dd").first.inner_text()
-
-
-def test_the_page_still_shows_its_jobs_after_a_reload(page: Page, draw: Draw) -> None:
-    choose(page, draw("cat.png", (430, 280)), factor=8)
-    working(page)
-    page.reload()
-    working(page)
-    expect(page.locator(".card")).to_have_count(1)
-    expect(page.locator("h2")).to_have_text("cat.png")
-    expect(page.locator(".before")).to_be_visible()  # from a small copy: the page does not keep the whole file
-    done(page)
-    page.reload()  # a finished job is also shown after a reload
-    done(page)
-    assert page.locator("img.before").evaluate("image => image.naturalWidth") == 3440
-    page.locator(".remove").click()
-    page.reload()
-    expect(page.locator(".card")).to_have_count(0)
-
-
-def test_the_page_reconnects_after_the_server_restarts(visit: Visit, local: Local, draw: Draw) -> None:
-    page = visit.page
-    page.goto(local.url)
-    choose(page, draw("cat.png", (435, 285)), factor=8)
-    working(page)
-    local.stop("function")
-    working(page, "The connection is lost")
-    local.start("function")
-    done(page)
-    visit.wrong = [text for text in visit.wrong if "ERR_" not in text]  # messages of the browser
-
-
-def test_the_page_reconnects_after_the_network_returns(visit: Visit, local: Local, draw: Draw) -> None:
-    page = visit.page
-    page.goto(local.url)
-    choose(page, draw("cat.png", (425, 285)), factor=8)
-    working(page)
-    page.context.set_offline(True)
-    local.stop("function")  # Chromium's offline mode does not close open connections
-    working(page, "The connection is lost")
-    local.start("function")
-    page.context.set_offline(False)
-    done(page)
-    visit.wrong = [text for text in visit.wrong if "ERR_" not in text]
 
 
 def test_nine_files_chosen_at_once_are_all_enlarged(page: Page, draw: Draw) -> None:
@@ -160,17 +89,6 @@ def test_images_are_accepted_as_url_by_drop_and_by_paste(page: Page, draw: Draw)
         done(page)
 
 
-def test_a_cancelled_job_can_be_retried_and_cancelled_again(page: Page, draw: Draw) -> None:
-    choose(page, draw("cat.png", (431, 283)), factor=8)
-    working(page)
-    page.locator(".cancel").click()
-    working(page, "Cancelled.")
-    page.locator(".again").click()
-    working(page)
-    page.locator(".cancel").click()
-    working(page, "Cancelled.")
-
-
 def test_a_large_file_is_uploaded_directly_to_the_store(visit: Visit, local: Local, draw: Draw) -> None:
     """Files above 0.7 MB are uploaded to the store; the test lowers this limit to 4 kB."""
     script = requests.get(f"{local.url}/web/upres.js", timeout=20).text.replace("700_000", "4_000")
@@ -182,28 +100,6 @@ def test_a_large_file_is_uploaded_directly_to_the_store(visit: Visit, local: Loc
     done(visit.page)
     assert len(puts) == 1
     assert not puts[0].startswith(local.url)
-
-
-def test_the_page_asks_for_an_api_key_and_then_runs_the_job(
-    visit: Visit, local: Local, redis: Redis, tmp_path: Path, draw: Draw
-) -> None:
-    _, text = api_keys.create(redis, "somebody")
-    page = visit.page
-    for url in function(local, tmp_path, UPRES_ACCESS="keys"):
-        page.goto(url)
-        choose(page, draw("cat.png", (433, 281)), factor=8)
-        working(page, "This server needs an API key")
-        page.locator("input[name=key]").fill(text[:-1] + "!")
-        page.keyboard.press("Enter")
-        expect(page.locator("#trouble")).to_have_text("The server does not know this API key.")
-        page.locator("input[name=key]").fill(text)
-        page.keyboard.press("Enter")
-        working(page)
-        expect(page.locator("select[name=model] option")).to_have_count(len(registry.index(local.store).models))
-        page.reload()  # the page has lost the API key but still has the job's token
-        expect(page.locator(".tiles")).to_have_attribute("data-tiles", re.compile(r"\d+"), timeout=SECONDS * 1000)
-        done(page)
-    visit.wrong = [text for text in visit.wrong if "401" not in text]
 
 
 STORAGE_BLOCKED = """

@@ -16,7 +16,7 @@ from upres.core import keys, script
 from upres.worker import heartbeat, job, memory_budget, model_cache, probes, service
 from upres.worker.__main__ import main
 from upres.worker.engine import device, runtimes
-from upres.worker.engine.compute import Finish, OutOfMemory, Pixels
+from upres.worker.engine.compute import Compute, Finish, OutOfMemory, Pixels
 from upres.worker.engine.torch_compute import TorchCompute
 from upres.worker.model import Model
 
@@ -50,6 +50,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--loads-for-ever", action="store_true", help="it never becomes ready")
     parser.add_argument("--loading-seconds", type=float, help="loading longer than this counts as stuck")
     parser.add_argument("--without", metavar="MODULE", help="as if this module were not installed")
+    parser.add_argument("--pause-seconds", type=float, help="pause before each tile")
     parser.add_argument("--device", choices=sorted(FAULTS), help="how the device fails")
     return parser.parse_args()
 
@@ -67,9 +68,28 @@ def prepare(flags: argparse.Namespace) -> None:
     if flags.without:
         modules: dict[str, Any] = sys.modules
         modules[flags.without] = None  # an import of this module now fails
+    if flags.pause_seconds:
+        setattr(runtimes, "choose", pausing(runtimes.choose, flags.pause_seconds))
     if flags.device:
         heartbeat.DEVICE_SECONDS = 3 if flags.device == "hangs" else heartbeat.DEVICE_SECONDS
         setattr(runtimes, "choose", lambda model, *others: FaultyCompute(model, FAULTS[flags.device]))
+
+
+def pausing(choose: Callable[..., Compute], seconds: float) -> Callable[..., Compute]:
+    """Return a function like runtimes.choose whose devices pause before each tile."""
+
+    def choose_pausing(*arguments: Any) -> Compute:
+        compute = choose(*arguments)
+        start = compute.start
+
+        def start_later(factor: int, windows: Sequence[Pixels]) -> Finish:
+            time.sleep(seconds * len(windows))
+            return start(factor, windows)
+
+        setattr(compute, "start", start_later)
+        return compute
+
+    return choose_pausing
 
 
 def lose(windows: Sequence[Pixels]) -> None:

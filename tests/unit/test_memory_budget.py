@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tests.support.waiting import wait_until
 from upres.core.leases import Lease
-from upres.worker.in_flight import InFlightJob
-from upres.worker.job import reserved_memory
+from upres.worker.in_flight import InFlightJobs
 from upres.worker.memory_budget import MemoryBudget, estimate
+from upres.worker.waits import reserved_memory
 
 
 @settings(max_examples=30, deadline=None)
@@ -87,7 +87,7 @@ def test_estimates_are_above_what_was_measured() -> None:
 def test_the_time_of_a_job_does_not_run_while_it_waits_for_memory() -> None:
     """Another job has the memory, so this one must not fail with «timed out» for that."""
     context, report = Mock(budget=MemoryBudget(100)), Mock()
-    job = InFlightJob(Lease("0" * 32, "h", 1, 3600, {}))
+    job = InFlightJobs().add(Lease("0" * 32, "h", 1, 3600, {}))
 
     def run() -> None:
         with reserved_memory(context, report, job, 50):
