@@ -30,6 +30,9 @@ Failure = Literal["refused", "no_answer"]
 READ_SECONDS = 10.0
 """Longest silence of the store, in seconds, while something is read. Only a put may need longer: some stores answer it
 when the file is on their disk."""
+CONNECTIONS = 64
+"""Connections that are kept for later requests: more than a process has threads that use the store. Others would be
+closed after each request, and made again for the next one."""
 KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPALIVE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """Options of TCP (RFC 1122, 4.2.3.6; the second is macOS's name of the first): an idle connection is probed after 20
 seconds, and closed after three probes, 5 seconds apart, without an answer."""
@@ -93,6 +96,7 @@ class Store:
             connect_timeout=2,
             read_timeout=timeout,
             tcp_keepalive=True,
+            max_pool_connections=CONNECTIONS,
             retries={"mode": "standard", "total_max_attempts": self._attempts},
             signature_version="s3v4",
             # Other stores than AWS send checksums with error answers, and botocore would raise a wrong error for them.
