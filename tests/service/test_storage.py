@@ -15,6 +15,7 @@ import pytest
 
 from tests.chaos.proxy import FaultProxy
 from tests.support.cut_bodies import Cut, cut_bodies
+from tests.support.gate import before
 from tests.support.pushing import Pushed
 from tests.support.servers import body, http_server
 from tests.support.tls import Authority, tls_server
@@ -162,3 +163,15 @@ def test_thirty_threads_keep_their_connections_for_later_requests(
         with caplog.at_level(logging.WARNING), ThreadPoolExecutor(30) as pool:
             assert all(pool.map(ask, range(30)))
     assert "pool is full" not in caplog.text
+
+
+def test_a_store_that_refuses_all_requests_is_logged_once_a_minute(
+    local: Local, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with before(local.settings.s3_endpoint_url) as gate, caplog.at_level(logging.WARNING, "upres.store"):
+        gate.refuses, store = True, behind(local, gate.url)
+        for repeat in (60, 60, 60, 0):
+            monkeypatch.setattr(storage, "REPEAT_SECONDS", repeat)
+            with pytest.raises(StoreUnavailable, match="ExpiredToken"):
+                store.get("key")
+    assert len(caplog.records) == 2
