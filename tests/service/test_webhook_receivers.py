@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 
 import pytest
 from redis import Redis
@@ -108,8 +109,8 @@ def due(redis: Redis, url: str) -> webhooks.Due:
 def test_what_a_receiver_answers_decides_whether_the_webhook_is_sent_again(
     local: Local, isolated_redis: Redis, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    post = fetch.post
-    monkeypatch.setattr("upres.worker.webhooks.post", lambda *given: post(*given, LIMIT_SECONDS))
+    quick = partial(fetch.post, seconds=LIMIT_SECONDS)
+    monkeypatch.setattr("upres.worker.webhooks.post", quick)
     settings = local.settings.model_copy(update={"redis_url": local.settings.redis_url.removesuffix("/0") + "/1"})
     dispatcher = WebhookDispatcher(settings, local.store, OutageLog("Redis"))
     with receiver({**DELIVERED, **GIVEN_UP, **AGAIN}[name]) as url:
