@@ -27,7 +27,7 @@ help:
 	@echo "make pythons  demo and test, in new clones, with each Python 3.11 to 3.14 that this machine has"
 	@echo "make check    format, lint, types, imports"
 	@echo "make portable models without torch, and for TensorFlow, in environments of their own"
-	@echo "make chaos    kill and cut off everything for ten minutes; nothing may be lost"
+	@echo "make chaos    kill and cut off everything for a quarter of an hour; nothing may be lost"
 	@echo "make scale-in add and remove workers 50 times under load; nothing may be interrupted"
 	@echo "make fuzz     20,000 damaged images through the decoders"
 	@echo "make bench    every figure, as JSON lines"

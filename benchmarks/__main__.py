@@ -15,6 +15,7 @@ BENCHMARKS = (
     "durable",
     "models",
     "observing",
+    "waiting",
     "scaling",
 )
 

@@ -20,7 +20,7 @@ import httpx
 from upres.client.atomic_file import MayReplace, always, atomic_write
 from upres.client.calls import CANCEL_SECONDS, NO_DEADLINE, PIECE_BYTES, Answer, Call, Deadline, OnBytes, Pause, Steps
 from upres.client.environment import Verify, setup_error
-from upres.client.following import EventFollower, result_of
+from upres.client.following import EventFollower, is_terminal, result_of
 from upres.client.protocol import ApiOperations, EstimateOptions, Image, JobOptions, Which, noop
 from upres.client.responses import NO_ANSWER, ImageCheck, unreachable
 from upres.core.api import Estimate, JobAccepted
@@ -119,7 +119,8 @@ class AsyncClient:
                 with suppress(UpresError, asyncio.TimeoutError):
                     await asyncio.wait_for(self.cancel(job.job_id), CANCEL_SECONDS)
             raise
-        return AsyncUpscaled(self, job.job_id, result_of(job.job_id, event))
+        ended = event if is_terminal(event) else await self.status(job.job_id)
+        return AsyncUpscaled(self, job.job_id, result_of(job.job_id, ended))
 
     @overload
     async def submit(

@@ -111,6 +111,15 @@ def _event(data: str) -> Event | None:
     return None
 
 
+def is_terminal(event: Event) -> bool:
+    """Whether an event says how its job ended.
+
+    The last one that a client gets does not, when Redis has lost the end of the stream in a failover, and a clock that
+    was behind gave the later events smaller ids: then only the job's state says it.
+    """
+    return event.type in TERMINAL
+
+
 def result_of(job_id: str, ended: Event | Snapshot) -> Result:
     """The result of a job, from its terminal event or snapshot. Raises JobFailed or JobCancelled."""
     match ended:

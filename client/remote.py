@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from upres.client.batch import Callbacks
-from upres.client.following import result_of
+from upres.client.following import is_terminal, result_of
 from upres.client.output_paths import Output
 from upres.client.protocol import JobOptions
 from upres.client.sdk import Client
@@ -67,10 +67,10 @@ class Remote:
             with self._lock:
                 self._submitting -= 1
 
-    def _follow(self, job_id: str, on_event: Callable[[Event], None]) -> Event:
+    def _follow(self, job_id: str, on_event: Callable[[Event], None]) -> Event | Snapshot:
         try:
             for event in self._client.events(job_id):
                 on_event(event)
         finally:
             self._jobs.discard(job_id)
-        return event
+        return event if is_terminal(event) else self._client.status(job_id)

@@ -11,8 +11,8 @@ Redis
     upres:deadlines                sorted set: jobs that have not ended, by their deadline
     upres:dead                     sorted set: dead letters, by the time of their failure; their records are kept
     upres:parked                   set: ids of the jobs in the lists of jobs that wait for the same result
-    upres:audited                  exists for some seconds after a worker has looked for jobs that are nowhere
     upres:deaths                   number of deaths of workers, once for each job that died with its worker
+    upres:audited                  when a worker has last looked for jobs that are nowhere
     upres:looked                   time of the last `recover` by any worker, in milliseconds
     upres:ended                    hash: number of jobs that have ended, by model, outcome and error code
     upres:workers                  sorted set: names of workers, by the time of their last heartbeat
@@ -107,6 +107,9 @@ then all leases are extended first."""
 AUDIT_SECONDS = 10
 """Interval in seconds at which one of the workers looks for jobs that are nowhere, because another program has removed
 them from the queue."""
+CLOCK_SECONDS = 120
+"""A lease or a rate limit never lies further ahead than that. When it does, the clock of Redis has gone back since: it
+was set, or a replica with another clock was promoted."""
 POPPED_SECONDS = 5
 """A popped job that is not taken within this many seconds goes back into the queue. A living worker takes it within
 milliseconds."""

@@ -4,7 +4,8 @@
 -- allowed. The algorithm is GCRA (ATM Forum 1996); a burst of one minute's requests is allowed.
 local function count_request(name, per_minute, now)
     local step = 60000 / per_minute
-    local due = math.max(tonumber(redis.call('GET', name .. ':rate') or 0), now)
+    local due = tonumber(redis.call('GET', name .. ':rate') or 0)
+    if due < now or due > now + CLOCK_SECONDS * 1000 then due = now end -- or it was written by a clock that was ahead
     local wait = math.ceil(due - now - (60000 - step))
     if wait > 0 then return wait end
     redis.call('SET', name .. ':rate', math.ceil(due + step), 'PX', 120000)

@@ -1,12 +1,27 @@
 -- A part of the script jobs.lua: the recovery of jobs whose worker died, that are past their deadline, or that another
 -- program has removed from the queue.
 
+-- Whether a time, in milliseconds, lies at most `seconds` before now. A time after now was written before the clock of
+-- Redis was set back, or by another node whose clock was ahead; it says nothing.
+local function is_within(time, now, seconds)
+    local age = now - time
+    return age >= 0 and age < seconds * 1000
+end
+
+-- Shorten leases that end later than any lease can: the clock of Redis was set back, or a replica with another clock was
+-- promoted. Else the job of a dead worker would wait until the clock has caught up.
+local function shorten_leases(now)
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, now + CLOCK_SECONDS * 1000, '+inf')) do
+        redis.call('ZADD', LEASES, now + LEASE_SECONDS * 1000, id)
+    end
+end
+
 -- When no worker has run `recover` for QUIET_SECONDS, no worker could renew its leases either: Redis was unreachable,
 -- or all workers were stopped. Extend the leases that expire soon, so that living workers have time to renew them.
 local function give_time(now)
     local last = redis.call('GET', LAST_RECOVERY)
     redis.call('SET', LAST_RECOVERY, now, 'EX', EVENTS_SECONDS)
-    if last and now - last < QUIET_SECONDS * 1000 then return end
+    if last and is_within(last, now, QUIET_SECONDS) then return end
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now + QUIET_SECONDS * 1000)) do
         redis.call('ZADD', LEASES, now + QUIET_SECONDS * 1000, id)
     end
@@ -66,8 +81,11 @@ end
 
 -- Look for jobs that are nowhere: another program emptied the queue, or took jobs from it. One worker looks every
 -- AUDIT_SECONDS, and reads the whole queue only if the numbers say that a job is missing.
-local function audit(once, requeued, gone, found)
-    if not redis.call('SET', AUDITED, 1, 'NX', 'EX', AUDIT_SECONDS) or count_nowhere() <= 0 then return end
+local function audit(now, once, requeued, gone, found)
+    local last = redis.call('GET', AUDITED)
+    if last and is_within(last, now, AUDIT_SECONDS) then return end
+    redis.call('SET', AUDITED, now, 'EX', AUDIT_SECONDS)
+    if count_nowhere() <= 0 then return end
     local somewhere = {}
     for _, list in ipairs({redis.call('LRANGE', QUEUE, 0, -1), redis.call('LRANGE', POPPED, 0, -1),
                            redis.call('ZRANGE', LEASES, 0, -1), redis.call('SMEMBERS', PARKED)}) do
@@ -90,6 +108,7 @@ end
 -- of id, outcome, …
 function operations.recover(once, requeued, failed, late, gone)
     local now = milliseconds()
+    shorten_leases(now)
     give_time(now)
     for _, id in ipairs(redis.call('LRANGE', POPPED, 0, -1)) do
         redis.call('ZADD', LEASES, 'NX', now + POPPED_SECONDS * 1000, id)
@@ -100,7 +119,7 @@ function operations.recover(once, requeued, failed, late, gone)
     sweep(DEADLINES, now, function(id, index)
         return expire(id, once .. '-' .. index, late)
     end, found)
-    audit(once, requeued, gone, found)
+    audit(now, once, requeued, gone, found)
     return found
 end
 

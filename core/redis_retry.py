@@ -2,7 +2,8 @@
 
 Redis is *gone* when it does not answer, or closes the connection: connect again. It *refuses for now* what another
 node, or the same one a little later, accepts: a former primary that is a replica now (READONLY), a full memory (OOM), a
-full disk (MISCONF), replicas that are missing (NOREPLICAS), a restart (LOADING, MASTERDOWN), a long script (BUSY).
+full disk (MISCONF), replicas that are missing (NOREPLICAS), a restart (LOADING, MASTERDOWN), a long script (BUSY). A
+node that becomes a replica tells those who wait for a job (UNBLOCKED).
 Everything else it refuses *for good* (NOAUTH, NOPERM, WRONGTYPE, …), and a retry would not help.
 """
 
@@ -17,8 +18,12 @@ from redis.retry import Retry as _Retry
 
 T = TypeVar("T")
 
-_FOR_NOW = re.compile(r"(?:^|-)(?:READONLY|OOM|MISCONF|NOREPLICAS|LOADING|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN)\b")
-"""At the beginning of an error, or inside of the error of a script: Redis 6.2 quotes it there, after a hyphen."""
+_FOR_NOW = re.compile(
+    r"(?:^|-|because of: )"
+    r"(?:READONLY|OOM|MISCONF|NOREPLICAS|LOADING|MASTERDOWN|BUSY|TRYAGAIN|CLUSTERDOWN|UNBLOCKED)\b"
+)
+"""At the beginning of an error, or inside of the error of a script (Redis 6.2 quotes it there, after a hyphen) or of a
+transaction that was given up."""
 
 
 class RefusedForNow(RedisConnectionError):

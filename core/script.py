@@ -19,6 +19,7 @@ _CONSTANTS: dict[str, str | int] = {
     "PARKED": keys.PARKED,
     "AUDITED": keys.AUDITED,
     "AUDIT_SECONDS": keys.AUDIT_SECONDS,
+    "CLOCK_SECONDS": keys.CLOCK_SECONDS,
     "JOB_COUNTS": keys.JOB_COUNTS,
     "WORKERS": keys.WORKERS,
     "LAST_RECOVERY": keys.LAST_RECOVERY,

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -30,6 +31,11 @@ Failure = Literal["refused", "no_answer"]
 READ_SECONDS = 10.0
 """Longest silence of the store, in seconds, while something is read. Only a put may need longer: some stores answer it
 when the file is on their disk."""
+REPEAT_SECONDS = 60
+"""An error of the store that goes on is logged again after so long."""
+CONNECTIONS = 64
+"""Connections that are kept for later requests: more than a process has threads that use the store. Others would be
+closed after each request, and made again for the next one."""
 KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPALIVE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """Options of TCP (RFC 1122, 4.2.3.6; the second is macOS's name of the first): an idle connection is probed after 20
 seconds, and closed after three probes, 5 seconds apart, without an answer."""
@@ -58,6 +64,7 @@ class Store:
         self._public = settings.s3_public_url or self._endpoint
         self._ca_file = settings.ca_file
         self.failures: Counter[Failure] = Counter()
+        self._logged: dict[str, float] = {}
 
     @cached_property
     def _client(self) -> "S3Client":
@@ -98,6 +105,7 @@ class Store:
             connect_timeout=2,
             read_timeout=timeout,
             tcp_keepalive=True,
+            max_pool_connections=CONNECTIONS,
             retries={"mode": "standard", "total_max_attempts": self._attempts},
             signature_version="s3v4",
             # Other stores than AWS send checksums with error answers, and botocore would raise a wrong error for them.
@@ -228,14 +236,21 @@ class Store:
             if key and code in ("NoSuchKey", "404"):
                 raise ObjectNotFound(f"There is no object {self.uri(key)}.") from error
             self.failures["refused"] += 1
-            log.warning("object store: %s", error)
+            self._log(code, error)
             raise StoreUnavailable(f"The object store refused a request ({code}); try again later.") from error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise SettingsError("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: credentials are missing") from error
         except BotoCoreError as error:
             self.failures["no_answer"] += 1
-            log.warning("object store: %s", error)
+            self._log(type(error).__name__, error)
             raise StoreUnavailable("The object store does not answer; try again in a few seconds.") from error
+
+    def _log(self, kind: str, error: Exception) -> None:
+        """Log an error, those of one kind once in REPEAT_SECONDS: a worker asks for labels every two seconds."""
+        now = time.monotonic()
+        if now - self._logged.get(kind, -REPEAT_SECONDS) >= REPEAT_SECONDS:
+            self._logged[kind] = now
+            log.warning("object store: %s", error)
 
 
 def _read(body: "StreamingBody", limit: int | None) -> bytes:

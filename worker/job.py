@@ -26,7 +26,7 @@ from upres.core.errors import (
 )
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
-from upres.core.schema import JobMessage, OutputFormat, Result, Stage, Succeeded, now
+from upres.core.schema import JobMessage, OutputFormat, Result, Stage, Succeeded
 from upres.core.served_models import ModelRef
 from upres.core.storage import ObjectNotFound, Store
 from upres.worker import metrics
@@ -97,7 +97,7 @@ def process(context: WorkerContext, job: JobMessage, report: Report, in_flight: 
     report.started()
     with _engine(context, job, report) as engine:
         with report.stage("fetch"):
-            data = _fetch(context, job)
+            data = _fetch(context, job, report.lease)
         with alone_if_suspect(context, report, in_flight):
             return _enlarge(context, job, report, in_flight, engine, data)
 
@@ -147,11 +147,11 @@ def _engine(context: WorkerContext, job: JobMessage, report: Report) -> Iterator
         yield loaded.engine
 
 
-def _fetch(context: WorkerContext, job: JobMessage) -> bytes:
+def _fetch(context: WorkerContext, job: JobMessage, lease: Lease) -> bytes:
     """Fetch the image file from the store or from its URL. Raises FetchError, TooManyBytes or StoreUnavailable."""
     limit = context.settings.max_input_bytes
     if job.image_url is not None:
-        left = max(1, min(TOTAL_SECONDS, (job.deadline - now()).total_seconds()))
+        left = max(1, min(TOTAL_SECONDS, lease.seconds_left))  # by the clock of Redis: this one may be wrong
         return fetch(job.image_url, limit, FetchPolicy.of(context.settings), left)
     try:
         data = context.store.get(job.image_key or "", limit)

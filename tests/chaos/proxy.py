@@ -1,4 +1,4 @@
-"""A TCP proxy that injects faults on request: latency, network partitions, connection resets."""
+"""A TCP proxy that injects faults on request: latency, partitions, connections that are reset or forgotten."""
 
 import select
 import socket
@@ -23,6 +23,7 @@ class FaultProxy:
         self._open.set()
         self._closed = False
         self._sockets: set[socket.socket] = set()
+        self._forgotten: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
 
@@ -57,6 +58,10 @@ class FaultProxy:
             _abort(one)
         return len(broken)
 
+    def forget(self) -> None:
+        """Discard all data of the open connections from now on, as a firewall that has forgotten them."""
+        self._forgotten |= self._sockets
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
@@ -89,6 +94,8 @@ class FaultProxy:
                 self._open.wait()
                 if not data:
                     return
+                if source in self._forgotten:
+                    continue
                 if self._latency:
                     time.sleep(self._latency)
                 pair[source].sendall(data)

@@ -1,17 +1,23 @@
 """The store when answers end early, connections are forgotten, or nothing comes: real S3 behind a fault proxy."""
 
+import logging
 import secrets
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
+from tests.chaos.proxy import FaultProxy
 from tests.support.cut_bodies import Cut, cut_bodies
+from tests.support.gate import before
 from tests.support.pushing import Pushed
-from tests.support.servers import http_server
+from tests.support.servers import body, http_server
 from tests.support.tls import Authority, tls_server
 from upres.core import keys, storage
 from upres.core.errors import ModelError, SettingsError, StoreUnavailable
@@ -122,3 +128,50 @@ def test_certificates_that_cannot_be_joined_are_a_settings_error(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(SettingsError, match=r"UPRES_CA_FILE: .*No such file.*TMPDIR"):
         store.get(key)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(503, "SlowDown"), (500, "InternalError"), (400, "RequestTimeout"), (502, None)]
+)
+def test_what_a_busy_store_refuses_is_asked_again(local: Local, key: str, status: int, code: str | None) -> None:
+    """Stores say so when they are overwhelmed, or when a request came too slowly; a proxy says it in HTML."""
+    refusal = f"<Error><Code>{code}</Code></Error>" if code else "<html>Bad Gateway</html>"
+    forward = cut_bodies(str(local.settings.s3_endpoint_url), [])
+    asked: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        (body(refusal.encode(), status) if len(asked) == 1 else forward)(handler)
+
+    with http_server(answer, "127.0.0.1") as url:
+        assert behind(local, url).get(key) == DATA
+    assert len(asked) == 2
+
+
+def test_thirty_threads_keep_their_connections_for_later_requests(
+    local: Local, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """botocore keeps ten by default, and logs each that it discards (boto/botocore#619)."""
+    together = threading.Barrier(30)
+    with FaultProxy(int(str(local.settings.s3_endpoint_url).rpartition(":")[2])) as proxy, proxy.latency(0.1):
+        store = behind(local, f"http://127.0.0.1:{proxy.port}")
+
+        def ask(number: int) -> bool:
+            together.wait(20)
+            return store.exists(key)
+
+        with caplog.at_level(logging.WARNING), ThreadPoolExecutor(30) as pool:
+            assert all(pool.map(ask, range(30)))
+    assert "pool is full" not in caplog.text
+
+
+def test_a_store_that_refuses_all_requests_is_logged_once_a_minute(
+    local: Local, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with before(local.settings.s3_endpoint_url) as gate, caplog.at_level(logging.WARNING, "upres.store"):
+        gate.refuses, store = True, behind(local, gate.url)
+        for repeat in (60, 60, 60, 0):
+            monkeypatch.setattr(storage, "REPEAT_SECONDS", repeat)
+            with pytest.raises(StoreUnavailable, match="ExpiredToken"):
+                store.get("key")
+    assert len(caplog.records) == 2

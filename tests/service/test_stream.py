@@ -9,11 +9,13 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
+from tests.chaos.proxy import FaultProxy
 from tests.support.events import queued, started
 from tests.support.streams import follow, frames
 from tests.support.without_worker import DATABASE
 from upres.client import sse
 from upres.core import events, keys
+from upres.core.queue import connect_async
 from upres.core.schema import Cancelled, Event, Progress
 from upres.embedded.stack import Local
 from upres.function import stream
@@ -159,6 +161,30 @@ def test_event_without_a_notification_arrives_with_the_next_heartbeat(
         return received
 
     assert '"cancelled"' in asyncio.run(asyncio.wait_for(watch(), 20))[-1]
+
+
+def test_a_subscription_that_has_died_silently_is_renewed(
+    local: Local, redis: Redis, job_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A firewall has forgotten the connection: nothing comes, and nothing says so (celery/kombu#2590)."""
+    monkeypatch.setattr(stream, "QUIET_SECONDS", 0.3)
+
+    async def watch(proxy: FaultProxy) -> list[str]:
+        hub, received = stream.Hub(local.settings), []
+        address = f"redis://127.0.0.1:{proxy.port}/{DATABASE}"
+        behind = local.settings.model_copy(update={"redis_url": address})
+        monkeypatch.setattr(hub, "_subscriber", connect_async(behind, 1, seconds=None))
+        async for frame in hub.follow(job_id, events.START):
+            received.append(frame)
+            if len(received) == 1:
+                proxy.forget()
+                events.append(redis, Cancelled(job_id=job_id))
+        await hub.close()
+        return received
+
+    with FaultProxy(local.redis_port) as proxy:
+        received = asyncio.run(asyncio.wait_for(watch(proxy), stream.HEARTBEAT_SECONDS - 5))
+    assert '"cancelled"' in received[-1]
 
 
 def test_sse_decoder_follows_the_specification() -> None:

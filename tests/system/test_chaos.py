@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import others, scenarios
+from tests.chaos import growth, images, others, rolling, scenarios
 from tests.chaos.__main__ import cut_off
 from tests.chaos.invariants import Kill, broken_invariants, jobs_with_falling_percent, run_twice
 from tests.support import seeds
@@ -46,6 +46,19 @@ def test_no_job_fails_when_redis_is_demoted_or_refuses_writes(tmp_path: Path, se
 def test_no_job_fails_when_the_store_refuses_one_of_two_workers(local: Local, tmp_path: Path, seed: int) -> None:
     with (tmp_path / "log").open("wb") as log:
         assert others.sick_store(local, log, seed, jobs=60, seconds=10).faults == []
+
+
+@pytest.mark.timeout(400)
+def test_no_job_fails_and_no_client_sees_an_error_when_every_part_is_replaced(tmp_path: Path, seed: int) -> None:
+    with (tmp_path / "log").open("wb") as log, Local(environment=images.ENVIRONMENT) as local:
+        local.stop("worker")
+        assert rolling.restarts(local, log, seed, rounds=1).faults == []
+
+
+@pytest.mark.timeout(400)
+def test_jobs_of_all_kinds_leave_no_processes_and_do_not_make_a_worker_grow(seed: int) -> None:
+    with Local(environment=images.ENVIRONMENT) as local:
+        assert growth.mixed(local, seed, jobs=40).faults == []
 
 
 ID = "0" * 32

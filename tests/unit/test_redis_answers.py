@@ -26,6 +26,8 @@ FOR_NOW = (
     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
     "BUSY Redis is busy running a script.",
     "TRYAGAIN Multiple keys request during rehashing of slot",
+    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+    "EXECABORT Transaction discarded because of: READONLY You can't write against a read only replica.",
 )
 FOR_GOOD = (
     "NOAUTH Authentication required.",
@@ -34,6 +36,7 @@ FOR_GOOD = (
     "NOSCRIPT No matching script. Please use EVAL.",
     "ERR unknown command 'FOO'",
     "ERR the key is OOM-like",
+    "EXECABORT Transaction discarded because of previous errors.",
 )
 
 
