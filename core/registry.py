@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from upres.core import keys
 from upres.core.errors import ModelError, ModelNotFound
+from upres.core.foreign_text import printable
 from upres.core.manifest import SCHEMA_VERSION, Labels, Manifest, Rule
 from upres.core.schema import TolerantModel
 from upres.core.storage import ObjectNotFound, Store
@@ -296,4 +297,4 @@ def _put_labels(store: Store, name: str, changed: Labels) -> None:
 def first(error: ValidationError) -> str:
     """Return the first problem of a pydantic ValidationError as one line."""
     problem = error.errors()[0]
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return printable(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}")

@@ -17,6 +17,7 @@ from upres.core.errors import (
     UrlRefused,
     UrlUnreachable,
 )
+from upres.core.foreign_text import printable
 from upres.worker.guard import PUBLIC, FetchPolicy, Guard
 from upres.worker.target import follow, parse
 
@@ -30,6 +31,8 @@ HEADERS = {"User-Agent": "upres", "Accept": "image/*", "Accept-Encoding": "ident
 REDIRECTS = (301, 302, 303, 307, 308)
 RETRYABLE = (408, 425, 429)
 """Statuses below 500 after which the same request may succeed later (RFC 9110, RFC 8470, RFC 6585)."""
+MAX_SAID = 100
+"""Longest text in characters that a message quotes from a server."""
 COMPRESSIONS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress")
 HTML = (b"<!doctype html", b"<html")
 
@@ -103,9 +106,8 @@ def _unreachable(guard: Guard, host: str, error: BaseException) -> FetchError:
     if guard.expired:
         return UrlUnreachable(f"{guard.what}: {host} did not deliver within {guard.seconds:g} seconds.")
     if isinstance(error, ssl.SSLCertVerificationError):
-        untrusted = UrlUnreachable(
-            f"{guard.what}: the TLS certificate of {host} is not trusted ({error.verify_message.rstrip('.')})."
-        )
+        reason = printable(error.verify_message, MAX_SAID).rstrip(".")
+        untrusted = UrlUnreachable(f"{guard.what}: the TLS certificate of {host} is not trusted ({reason}).")
         untrusted.retryable = False
         return untrusted
     return UrlUnreachable(f"{guard.what}: {host} does not answer ({_reason(error)}).")
@@ -113,7 +115,7 @@ def _unreachable(guard: Guard, host: str, error: BaseException) -> FetchError:
 
 def _check_head(response: BaseHTTPResponse) -> None:
     """Raise UrlAnsweredError unless the answer is a success, and not compressed."""
-    reason = "".join(filter(str.isprintable, response.reason or ""))[:80]
+    reason = printable(response.reason or "", MAX_SAID)
     answered = f"image_url: the server answered {response.status} {reason}".rstrip()
     if not 200 <= response.status < 300:
         error = UrlAnsweredError(answered + (" without a Location." if response.status in REDIRECTS else "."))
@@ -154,4 +156,4 @@ def _reason(error: BaseException) -> str:
     """Describe the innermost cause of an error in a few words."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    return str(error) or type(error).__name__
+    return printable(str(error), MAX_SAID) or type(error).__name__

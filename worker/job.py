@@ -23,6 +23,7 @@ from upres.core.errors import (
     UploadNotFound,
     UpresError,
 )
+from upres.core.foreign_text import printable
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.schema import JobMessage, OutputFormat, Result, Stage, Succeeded, now
@@ -43,6 +44,9 @@ log = logging.getLogger("upres.worker")
 
 WORKER_FAULTS = (StoreUnavailable, ModelUnavailable)
 """Errors that are faults of this worker or of what it uses, and not of the job: the job is tried again."""
+
+MAX_STEM = 200
+"""Longest name in characters of a result's file, without its ending: file systems take names of 255 bytes or more."""
 
 
 class StoredImages(NamedTuple):
@@ -220,9 +224,9 @@ def _result(context: WorkerContext, job: JobMessage, images: StoredImages, secon
 
 
 def _stem(job: JobMessage) -> str:
-    """Return the input's file name without extension and non-printable characters; if that is empty, the job's id."""
+    """Return the input's file name without extension, printable and not too long; if that is empty, the job's id."""
     name = job.image_name or unquote(urlsplit(job.image_url or "").path)
-    return "".join(filter(str.isprintable, PurePath(name).stem)) or job.job_id
+    return printable(PurePath(name).stem, MAX_STEM) or job.job_id
 
 
 def _succeed(context: WorkerContext, job: JobMessage, lease: Lease, result: Result) -> None:

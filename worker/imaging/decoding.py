@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from upres.core.errors import ImageError, Unconfined, UndecodableImage, tree
+from upres.core.foreign_text import printable
 from upres.core.formats import CONTENT_TYPES
 from upres.worker.imaging.decoder import EXAMPLE, NUMBER, REQUEST
 from upres.worker.imaging.fork_server import ForkServer, ServerDied
@@ -28,8 +29,6 @@ BYTES_PER_PIXEL = 16
 """Address space in bytes for one pixel: the maximum, by measurement, that decoding and all conversions take."""
 MAX_HEADER_BYTES = 1 << 16
 """Largest header in bytes that the worker accepts from a decoder, which may be compromised."""
-MAX_MESSAGE = 300
-"""Longest error message in characters that the worker accepts from a decoder."""
 ERRORS = {kind.code: kind for kind in tree(ImageError)}
 """Error code in a decoder's answer → type of the error that the worker raises."""
 
@@ -134,9 +133,10 @@ class _Conversation:
             pass  # it has ended; what it answered before says why
         header = self._header()
         if "unconfined" in header:
-            raise Unconfined(f"Images cannot be decoded safely on this machine: {header['unconfined']}"[:MAX_MESSAGE])
+            reason = printable(str(header["unconfined"]))
+            raise Unconfined(f"Images cannot be decoded safely on this machine: {reason}")
         if "code" in header:
-            raise ERRORS[header["code"]](str(header["message"])[:MAX_MESSAGE])
+            raise ERRORS[header["code"]](printable(str(header["message"])))
         return self._picture(header, most_pixels)
 
     def _send(self, data: bytes) -> None:
