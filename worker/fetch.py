@@ -2,7 +2,7 @@
 
 import http.client
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import NamedTuple
 
@@ -44,14 +44,23 @@ class Answer(NamedTuple):
     retry_after: str
 
 
-def fetch(url: str, max_bytes: int, policy: FetchPolicy = PUBLIC, seconds: float = TOTAL_SECONDS) -> bytes:
+def fetch(
+    url: str,
+    max_bytes: int,
+    policy: FetchPolicy = PUBLIC,
+    seconds: float = TOTAL_SECONDS,
+    on_start: Callable[[Callable[[], None]], object] = id,
+) -> bytes:
     """Return the body at a URL, of at most `max_bytes`, within `seconds`.
+
+    `on_start` gets a function that ends the fetch at once, from any thread, with UrlUnreachable.
 
     Raises UrlRefused (address not public, port not 80 or 443, host not allowed, not http or https), UrlUnreachable
     (no answer, too slow, too many redirects, certificate not trusted), UrlAnsweredError (not a 2xx status, or a
     compressed body), NotAnImage (an empty body or a web page) or TooManyBytes.
     """
     guard = Guard(policy, seconds, "image_url")
+    on_start(guard.abort)
     with guard:
         for _ in range(MAX_REDIRECTS + 1):
             with _exchange(guard, "GET", url, HEADERS) as response:

@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -68,9 +68,10 @@ class Guard:
         self.what, self.seconds = what, seconds
         self._policy = policy
         self._deadline = time.monotonic() + seconds
-        self._timer = threading.Timer(seconds, self._expire)
+        self._timer = threading.Timer(seconds, self.abort)
         self._timer.daemon = True
         self._sockets: list[socket.socket] = []
+        self._lookup: Future[list[Any]] | None = None
         self.expired = False
 
     def __enter__(self) -> None:
@@ -105,7 +106,7 @@ class Guard:
         for family, kind, protocol, _, address in answers:
             self.check_time()
             sock = socket.socket(family, kind, protocol)
-            # TLS takes over this socket object. The duplicate descriptor lets `_expire` shut the connection down.
+            # TLS takes over this socket object. The duplicate descriptor lets `abort` shut the connection down.
             self._sockets.append(sock.dup())
             sock.settimeout(min(CONNECT_SECONDS, max(0.01, self._deadline - time.monotonic())))
             try:
@@ -124,21 +125,27 @@ class Guard:
             self.expired = True
             raise TimeoutError("time is up")
 
-    def _expire(self) -> None:
+    def abort(self) -> None:
+        """End the request at once, from another thread, as if its time were up: its sockets, or its DNS lookup."""
         self.expired = True
+        if self._lookup:
+            with suppress(InvalidStateError):  # it has its answer
+                self._lookup.set_exception(TimeoutError())
         for sock in self._sockets:
             with suppress(OSError):  # already closed
                 sock.shutdown(socket.SHUT_RDWR)
 
     def _resolve(self, host: str, port: int) -> list[Any]:
         """Look up all addresses of the host, in a thread, because a DNS lookup that hangs cannot be interrupted."""
-        answer: Future[list[Any]] = Future()
+        answer = self._lookup = Future()
+        self.check_time()
 
         def resolve() -> None:
-            try:
-                answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-            except BaseException as error:
-                answer.set_exception(error)
+            with suppress(InvalidStateError):  # nobody waits for it any more
+                try:
+                    answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+                except Exception as error:
+                    answer.set_exception(error)
 
         threading.Thread(target=resolve, name="resolver", daemon=True).start()
         try:

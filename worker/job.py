@@ -95,7 +95,7 @@ def process(context: WorkerContext, job: JobMessage, report: Report) -> Result:
     factor = job.upscale_factor
     with _engine(context, job, report) as engine:
         with report.stage("fetch"):
-            data = _fetch(context, job)
+            data = _fetch(context, job, report.lease)
         with report.stage("decode"):
             picture = context.decoders.decode(data, context.settings.max_input_pixels(factor))
             format = picture.format if job.output_format == "auto" else job.output_format
@@ -137,12 +137,21 @@ def _engine(context: WorkerContext, job: JobMessage, report: Report) -> Iterator
         yield loaded.engine
 
 
-def _fetch(context: WorkerContext, job: JobMessage) -> bytes:
-    """Fetch the image file from the store or from its URL. Raises FetchError, TooManyBytes or StoreUnavailable."""
+def _fetch(context: WorkerContext, job: JobMessage, lease: Lease) -> bytes:
+    """Fetch the image file from the store or from its URL.
+
+    Raises FetchError, TooManyBytes or StoreUnavailable; JobEnded as soon as the job ends while its URL is fetched.
+    """
     limit = context.settings.max_input_bytes
     if job.image_url is not None:
         left = max(1, min(TOTAL_SECONDS, (job.deadline - now()).total_seconds()))
-        return fetch(job.image_url, limit, FetchPolicy.of(context.settings), left)
+        with context.ended_jobs.watch(lease) as interrupt:
+            try:
+                return fetch(job.image_url, limit, FetchPolicy.of(context.settings), left, interrupt.attach)
+            except FetchError:
+                if interrupt.is_set:
+                    raise JobEnded from None
+                raise
     try:
         data = context.store.get(job.image_key or "", limit)
     except ObjectNotFound as error:

@@ -136,6 +136,8 @@ class Slot(threading.Thread):
                 succeeded = pipeline.run(self._worker_context, message, lease)
         if succeeded:
             self._breaker.close()
+        else:
+            leases.let_go(self._connection, lease)
 
     def _hand_back(self, lease: Lease, error: UpresError) -> None:
         """Put a job back into the queue, as soon as Redis accepts that. Its lease is renewed until then."""
