@@ -74,12 +74,14 @@ def fetch(
     raise UrlUnreachable(f"image_url: more than {MAX_REDIRECTS} redirects.")
 
 
-def post(url: str, body: bytes, headers: dict[str, str], policy: FetchPolicy, seconds: float = TOTAL_SECONDS) -> Answer:
-    """Post a body to a URL within `seconds` and return the answer, whose body is not read.
+def post(
+    url: str, body: bytes, headers: dict[str, str], policy: FetchPolicy, admit: Callable[[str], float] | None = None
+) -> Answer:
+    """Post a body to a URL within TOTAL_SECONDS, and return the answer, whose body is not read.
 
-    Redirects are not followed. Raises UrlRefused or UrlUnreachable.
+    `admit` is Guard's. Redirects are not followed. Raises UrlRefused, UrlUnreachable, or what `admit` raises.
     """
-    guard = Guard(policy, seconds, "webhook_url")
+    guard = Guard(policy, TOTAL_SECONDS, "webhook_url", admit)
     with guard, _exchange(guard, "POST", url, {"Accept": "*/*", **headers}, body) as response:
         return Answer(response.status, response.headers.get("Retry-After", ""))
 
@@ -113,7 +115,7 @@ def _exchange(
 def _unreachable(guard: Guard, host: str, error: BaseException) -> FetchError:
     """Make the error for a request that failed."""
     if guard.expired:
-        return UrlUnreachable(f"{guard.what}: {host} did not deliver within {guard.seconds:g} seconds.")
+        return UrlUnreachable(f"{guard.what}: {host} did not deliver within {guard.seconds:.3g} seconds.")
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = printable(error.verify_message, MAX_SAID).rstrip(".")
         untrusted = UrlUnreachable(f"{guard.what}: the TLS certificate of {host} is not trusted ({reason}).")

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import cache
@@ -61,12 +61,15 @@ class Guard:
     """Opens the sockets of one request, to allowed addresses only, and shuts them down when the time is up.
 
     `what` is the field that contains the URL, for messages. A socket timeout limits the time between two bytes. This
-    limits the total time, including the DNS lookup.
+    limits the total time, including the DNS lookup. `admit` gets each address before it is connected to, and returns
+    the seconds that are left from then on, at most; what it raises ends the request.
     """
 
-    def __init__(self, policy: FetchPolicy, seconds: float, what: str) -> None:
+    def __init__(
+        self, policy: FetchPolicy, seconds: float, what: str, admit: Callable[[str], float] | None = None
+    ) -> None:
         self.what, self.seconds = what, seconds
-        self._policy = policy
+        self._policy, self._admit = policy, admit
         self._deadline = time.monotonic() + seconds
         self._timer = threading.Timer(seconds, self.abort)
         self._timer.daemon = True
@@ -105,6 +108,8 @@ class Guard:
         error: OSError = OSError("no address")
         for family, kind, protocol, _, address in answers:
             self.check_time()
+            if self._admit:
+                self._limit(self._admit(str(address[0])))
             sock = socket.socket(family, kind, protocol)
             # TLS takes over this socket object. The duplicate descriptor lets `abort` shut the connection down.
             self._sockets.append(sock.dup())
@@ -124,6 +129,16 @@ class Guard:
         if self.expired or time.monotonic() > self._deadline:
             self.expired = True
             raise TimeoutError("time is up")
+
+    def _limit(self, seconds: float) -> None:
+        """Shorten the time that is left to `seconds`, if it is longer."""
+        if (left := self._deadline - time.monotonic()) > seconds:
+            self.seconds -= left - seconds
+            self._deadline -= left - seconds
+            self._timer.cancel()
+            self._timer = threading.Timer(seconds, self.abort)
+            self._timer.daemon = True
+            self._timer.start()
 
     def abort(self) -> None:
         """End the request at once, from another thread, as if its time were up: its sockets, or its DNS lookup."""

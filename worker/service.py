@@ -79,7 +79,7 @@ class WorkerThreads:
         self.heartbeat = Heartbeat(settings, self.in_flight, describe, context.thread.seconds_in_call, outage)
         self.webhooks = WebhookDispatcher(settings, context.store, outage)
         self.label_watcher = context.label_watcher
-        self._all = (self.heartbeat, self.label_watcher, context.ended_jobs, *self.webhooks.threads, *self.slots)
+        self._all = (self.heartbeat, self.label_watcher, context.ended_jobs, self.webhooks, *self.slots)
         health.hangs = self.heartbeat.hangs
         health.fault = lambda: breaker.fault
         metrics.REGISTRY.register(WorkerCollector(context, self.in_flight))

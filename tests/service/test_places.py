@@ -123,7 +123,7 @@ def test_a_cancel_closes_the_connection_of_a_running_fetch_at_once(
     wait_until(lambda: redis.zscore(keys.LEASES, job_id) is None)
 
 
-def interrupted(act: Callable[[Interrupt], None]) -> float:
+def interrupted(act: Callable[[Interrupt], object]) -> float:
     """Run a fetch in a thread, interrupt it when it waits, and return how many seconds later it ended."""
     interrupt, ended = Interrupt(), threading.Event()
 
