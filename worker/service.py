@@ -201,9 +201,9 @@ def prepare(settings: Settings) -> WorkerContext:
     device = choose(settings.device)
     log.info("device: %s", device)
     store, thread = Store(settings), DeviceThread()
-    models = ModelCache(settings, store, device, thread)
     decoders = Decoders(min(settings.slots, os.cpu_count() or 1), settings.max_input_pixels(2))
     decoders.start()
+    models = ModelCache(settings, store, device, thread, decoders)
     memory = Memory(device)
     label_watcher = LabelWatcher(settings, store, models, memory)
     if settings.cache_folder:
