@@ -81,13 +81,13 @@ def holders(process: psutil.Process, pattern: bytes) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_no_process_that_decodes_an_image_has_seen_another_one(decoders: Decoders) -> None:
     pattern = secrets.token_bytes(48)
-    data = encoded(Image.frombytes("RGB", (4, 4), pattern), "BMP")
-    assert decoders.decode(data, 100).pixels.tobytes() == Image.frombytes("RGB", (4, 4), pattern).tobytes()
+    data = encoded(Image.frombytes("RGB", (256, 256), pattern * 4096), "BMP")
+    assert decoders.decode(data, 10**6).pixels.tobytes() == pattern * 4096
     started, spare = server(), wait_for_spare()
     assert started
     assert holders(psutil.Process(), pattern), "the search finds it where it is"
-    assert holders(started, pattern) + holders(started, data[:200]) == 0
-    assert holders(spare, pattern) + holders(spare, data[:200]) == 0
+    assert holders(started, pattern) + holders(started, data[54:102]) == 0
+    assert holders(spare, pattern) + holders(spare, data[54:102]) == 0
     assert decoders.decode(png(), 100).size == (4, 4)
     wait_until(lambda: not spare.is_running())
 
