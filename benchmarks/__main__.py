@@ -7,6 +7,7 @@ BENCHMARKS = (
     "quality",
     "entry",
     "codecs",
+    "decoding",
     "forward",
     "pipeline",
     "service",

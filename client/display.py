@@ -13,8 +13,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from upres.client.batch import Callbacks, Outcome
 from upres.client.sources import Source
-from upres.client.text import printable, sentence, shown, write_line
+from upres.client.text import sentence, shown, write_line
 from upres.core.errors import UpresError
+from upres.core.foreign_text import printable
 from upres.core.schema import Event, Queued, Requeued, Started, Succeeded
 from upres.core.schema import Progress as ProgressEvent
 
@@ -93,7 +94,9 @@ class Display:
             write_line(shown(str(outcome.output), sys.stdout))
         if outcome.error:
             text = f"{outcome.source.name}: {sentence(outcome.error)}"
-            self._bars.console.print(printable(text), style="red", markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(
+                printable(text, None, lines=True), style="red", markup=False, highlight=False, soft_wrap=True
+            )
 
 
 def _record(outcome: Outcome) -> dict[str, object]:

@@ -7,6 +7,7 @@ import sys
 from typing import IO
 
 from upres.core.errors import UpresError
+from upres.core.foreign_text import printable
 
 
 def open_closed_streams() -> None:
@@ -47,14 +48,9 @@ def _encode(error: UnicodeError) -> tuple[bytes, int]:
     return b"".join(bytes([ord(c) & 0xFF]) if ord(c) in escaped else b"?" for c in failed), error.end
 
 
-def printable(text: str) -> str:
-    """The text with each non-printable character replaced, so that untrusted text cannot control the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
-
-
 def shown(text: str, stream: IO[str]) -> str:
     """Untrusted text for a stream: made printable for a terminal, unchanged for a pipe or file."""
-    return printable(text) if stream.isatty() else text
+    return printable(text, None, lines=True) if stream.isatty() else text
 
 
 def sentence(error: Exception) -> str:

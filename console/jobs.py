@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
-from upres.client.text import printable
 from upres.console.terminal import connection, print_table, row, table
 from upres.core import keys
 from upres.core.errors import JobNotFound, UpresError
+from upres.core.foreign_text import printable
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -67,7 +67,8 @@ def show(job_id: str) -> None:
         if not entries:
             raise JobNotFound(f"There is no job {job_id!r}.")
         if redis.zscore(keys.DEAD, job_id) is not None:
-            print(printable(deadletters.message_of(redis, job_id).model_dump_json(exclude_none=True, indent=2)))
+            request = deadletters.message_of(redis, job_id).model_dump_json(exclude_none=True, indent=2)
+            print(printable(request, None, lines=True))
         listed = table("at", "event", "details")
         for _, event in entries:
             details = event.model_dump(mode="json", exclude={"job_id", "at", "type", "result"}, exclude_defaults=True)

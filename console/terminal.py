@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from upres.client.text import printable
 from upres.core.errors import UpresError
+from upres.core.foreign_text import printable
 from upres.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def table(*columns: str) -> Table:
 
 def row(table: Table, *cells: str) -> None:
     """Add a row. Cells are shown as plain text: markup and control characters in them have no effect."""
-    table.add_row(*(Text(printable(cell)) for cell in cells))
+    table.add_row(*(Text(printable(cell, None, lines=True)) for cell in cells))
 
 
 def print_table(table: Table, otherwise: str) -> None:

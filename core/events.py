@@ -37,13 +37,18 @@ Entry = tuple[str, Event]
 
 
 def append(
-    connection: "redis.Redis | redis.client.Pipeline", event: Event, holder: str = "", dead: bool = False
+    connection: "redis.Redis | redis.client.Pipeline",
+    event: Event,
+    holder: str = "",
+    dead: bool = False,
+    busy: bool = False,
 ) -> str | None:
     """Append an event to its job's stream and publish it, atomically and in one round trip.
 
     With a fencing token (`holder`, see core/leases.py) the append is refused unless the job's holder has that token.
     A terminal event also removes the job from queue, leases and deadlines, and deletes its record; with `dead` the
-    record is kept as a dead letter.
+    record is kept as a dead letter. The place of the job among those of its API key is free when a holder appends a
+    terminal event, unless it is still `busy` with the job; else when the holder lets go of it (leases.let_go).
 
     Returns the event's id, or None when nothing was written, because the job has ended or has another holder. On a
     pipeline the return value is None, and the answer is in the result of `execute`.
@@ -51,7 +56,8 @@ def append(
     # redis-py repeats a command whose answer was lost; by this token the script recognises the repetition.
     once = secrets.token_hex(8)
     data = event.model_dump_json(exclude_none=True)
-    answer = call(connection, "append", event.job_id, once, holder, event.type, data, "dead" if dead else "")
+    flags = ("dead" if dead else "", "busy" if busy else "")
+    answer = call(connection, "append", event.job_id, once, holder, event.type, data, *flags)
     return answer.decode() if isinstance(answer, bytes) else None
 
 

@@ -47,7 +47,7 @@ local function has_ended(id)
     return last and is_terminal(last.type)
 end
 
-local append
+local append, leave_place, renew_place
 
 -- Detach the job from its work, and put the jobs that waited for the same work at the front of the queue; they find the
 -- result, or do the work. When the job became a dead letter, they fail too: the same work would kill more workers.
@@ -94,7 +94,7 @@ local function count_end(model, type, data)
     redis.call('HINCRBY', JOB_COUNTS, model .. '|' .. type .. '|' .. code, 1)
 end
 
-local function finish(id, type, data, dead)
+local function finish(id, type, data, dead, let_go)
     release_work(id, type, data, dead)
     -- A job with a holder is in neither list, and LREM takes time in proportion to the length of the queue.
     if redis.call('HEXISTS', run_of(id), 'holder') == 0 then
@@ -102,7 +102,7 @@ local function finish(id, type, data, dead)
         redis.call('LREM', POPPED, 1, id)
     end
     local owner, url, model = unpack(redis.call('HMGET', run_of(id), 'owner', 'webhook', 'model'))
-    if owner then redis.call('ZREM', 'upres:key:' .. owner .. ':jobs', id) end
+    if owner then leave_place(id, owner, let_go) end
     if url and data then schedule_webhook(id, url, owner, data) end
     if model and data then count_end(model, type, data) end
     redis.call('ZREM', LEASES, id)
@@ -113,7 +113,8 @@ local function finish(id, type, data, dead)
 end
 
 -- Append an event, and return its id; nil when the job has ended. `once` is a token that identifies a repeated call.
-function append(id, once, type, data, dead)
+-- With `let_go` the job's worker appends it, and does not work on the job any more if the event is terminal.
+function append(id, once, type, data, dead, let_go)
     local last = last_event(id)
     if last then
         if last.once == once then return last.id end
@@ -122,7 +123,7 @@ function append(id, once, type, data, dead)
     local entry = redis.call('XADD', events_of(id), '*', 'type', type, 'once', once, 'data', data)
     redis.call('EXPIRE', events_of(id), EVENTS_SECONDS)
     redis.call('PUBLISH', 'upres:job:' .. id, data)
-    if is_terminal(type) then finish(id, type, data, dead) end
+    if is_terminal(type) then finish(id, type, data, dead, let_go) end
     return entry
 end
 
@@ -181,11 +182,12 @@ end
 
 local operations = {}
 
--- Append an event. Workers give their holder token; the function gives '', and is not fenced.
-function operations.append(id, once, holder, type, data, dead)
+-- Append an event. Workers give their holder token; the function gives '', and is not fenced. `busy`: the worker ends the
+-- job, but still works on it.
+function operations.append(id, once, holder, type, data, dead, busy)
     local last = last_event(id)
     if holder ~= '' and not is_holder(id, holder) and not (last and last.once == once) then return nil end
-    return append(id, once, type, data, dead == 'dead')
+    return append(id, once, type, data, dead == 'dead', holder ~= '' and busy ~= 'busy')
 end
 
 -- Register a new job: its deadline in `seconds` from now, its model, and its owner and webhook address ('' for none).
@@ -235,6 +237,7 @@ function operations.renew(...)
         if is_holder(pairs[index], pairs[index + 1]) then
             redis.call('ZADD', LEASES, until_when, pairs[index])
         else
+            renew_place(pairs[index], pairs[index + 1])
             table.insert(lost, pairs[index])
         end
     end

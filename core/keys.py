@@ -20,6 +20,7 @@ Redis
     upres:job:{id}:events          stream: all events of one job; the job's state is computed from them
     upres:job:{id}:run             hash: attempt, holder, deaths, returns, work, checkpoints; deleted when the job ends
     upres:job:{id}                 pub/sub channel: the JSON of each event
+    upres:job:{id}:held            hash: holder and API key of an ended job that its worker still works on
     upres:work:{sha256}            hash: the job that does this work, then its result
     upres:work:{sha256}:parked     list: jobs that wait for the same result
     upres:idempotency:{sha256}     the job that an Idempotency-Key made, and the digest of its request

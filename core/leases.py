@@ -78,9 +78,17 @@ def take(connection: Redis, job_id: str) -> Lease | None:
 
 
 def renew(connection: Redis, leases: Iterable[Lease]) -> set[str]:
-    """Renew leases for keys.LEASE_SECONDS. Return the ids of those jobs that this worker does not hold any more."""
+    """Renew leases for keys.LEASE_SECONDS. Return the ids of those jobs that this worker does not hold any more.
+
+    Those that have ended keep their places among the jobs of their API keys, until this worker lets go of them.
+    """
     pairs = [part for lease in leases for part in (lease.job_id, lease.holder)]
     return {job_id.decode() for job_id in call(connection, "renew", *pairs)} if pairs else set()
+
+
+def let_go(connection: Redis, lease: Lease) -> None:
+    """Free the place of a job among those of its API key, if the job ended while this worker worked on it."""
+    call(connection, "let_go", lease.job_id, lease.holder)
 
 
 def give_back(connection: "Redis | Pipeline", lease: Lease, reason: Reason) -> None:

@@ -1,5 +1,6 @@
 """Logs: text on a terminal, else one JSON object per line with at, level, logger, message and fields such as job_id."""
 
+import json
 import logging
 import sys
 import time
@@ -7,6 +8,7 @@ from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
+from upres.core.foreign_text import printable
 from upres.core.settings import Settings
 from upres.core.tracing import current
 
@@ -20,9 +22,21 @@ def begin(settings: Settings) -> None:
     as_text = sys.stderr.isatty() if settings.logs == "auto" else settings.logs == "text"
     handler = logging.StreamHandler()
     handler.addFilter(_add_request_id)
-    handler.setFormatter(logging.Formatter(TEXT) if as_text else _json())
+    handler.setFormatter(TextFormatter(TEXT) if as_text else _json())
     logging.basicConfig(handlers=[handler], force=True)
     logging.getLogger("upres").setLevel(logging.INFO)
+
+
+class TextFormatter(logging.Formatter):
+    """One line for each record, then those of its exception, indented: no text in them can look like another record."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Return the record's line, without control characters (see logging.Formatter)."""
+        return printable(super().formatMessage(record), None)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Return the exception's lines, without other control characters (see logging.Formatter)."""
+        return "    " + printable(super().formatException(ei), None, lines=True).replace("\n", "\n    ")
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
@@ -34,7 +48,13 @@ def _add_request_id(record: logging.LogRecord) -> bool:
 def _json() -> logging.Formatter:
     from pythonjsonlogger.json import JsonFormatter
 
-    formatter = JsonFormatter(
+    class Escaped(JsonFormatter):
+        """Escapes all non-printable characters, not only those that JSON requires: a terminal interprets others too."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in super().format(record))
+
+    formatter = Escaped(
         "%(asctime)s %(levelname)s %(name)s %(message)s",
         rename_fields={"asctime": "at", "levelname": "level", "name": "logger"},
         json_ensure_ascii=False,

@@ -12,21 +12,39 @@ GRAPH_INPUT, GRAPH_OUTPUT = "image", "enlarged"
 """Names of an ONNX graph's input and output. Both are uint8, of shapes (count, height, width, 3) and
 (count, height·factor, width·factor, 3)."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file, in hexadecimal.")]
+ShortName = Annotated[str, Field(max_length=64)]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
+
+
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_NETWORK_BYTES = 2 << 30
+MAX_PNG_BYTES = 16 << 20
+"""Largest files of a version in bytes; protobuf, which ONNX uses, has the same limit of 2 GiB."""
+MAX_MARGIN = 512
+"""Largest halo in pixels: a window of the engine has twice that on each side, and has to fit into memory."""
 
 
 class File(StrictModel):
     """A file in the same folder as the manifest."""
 
-    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(safetensors|onnx|png)$", description="Name of the file.")
+    file: str = Field(
+        max_length=128,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.(safetensors|onnx|png)$",
+        description="Name of the file.",
+    )
     sha256: Sha256
+
+    @property
+    def most_bytes(self) -> int:
+        """The largest size in bytes of such a file."""
+        return MAX_PNG_BYTES if self.file.endswith(".png") else MAX_NETWORK_BYTES
 
 
 class Sides(StrictModel):
     """Requirements on the sides of a network's input. Other images are padded, and the output is cropped."""
 
-    smallest: int = Field(1, ge=1, description="Minimum side in pixels.")
-    multiple_of: int = Field(1, ge=1, description="Sides must be multiples of this many pixels.")
+    smallest: int = Field(1, ge=1, le=1024, description="Minimum side in pixels.")
+    multiple_of: int = Field(1, ge=1, le=256, description="Sides must be multiples of this many pixels.")
     square: bool = Field(False, description="Whether both sides must be equal.")
 
 
@@ -36,10 +54,14 @@ class Network(File):
     architecture: Literal["edsr", "rrdb", "compact", "spandrel", "graph"] = Field(
         description="Class in worker/engine/networks.py; spandrel: that library detects it; graph: an ONNX file."
     )
-    parameters: dict[str, int] = Field({}, description="Arguments of the class, such as width and depth.")
+    parameters: dict[ShortName, Annotated[int, Field(ge=0, le=1024)]] = Field(
+        {}, max_length=16, description="Arguments of the class, such as width and depth."
+    )
     factor: int = Field(ge=2, le=8, description="Enlargement per side.")
     receptive_radius: int | None = Field(
-        ge=0, description="Distance in input pixels within which pixels affect an output pixel; null: the whole image."
+        ge=0,
+        le=4096,
+        description="Distance in input pixels within which pixels affect an output pixel; null: the whole image.",
     )
     halo: int | None = Field(
         None,
@@ -49,20 +71,27 @@ class Network(File):
         "untiled image by at most one grey level.",
     )
     precisions: tuple[Precision, ...] = Field(
-        ("bfloat16", "float16", "float32"), min_length=1, description="Number formats that lose at most 0.01 dB."
+        ("bfloat16", "float16", "float32"),
+        min_length=1,
+        max_length=4,
+        description="Number formats that lose at most 0.01 dB.",
     )
     sides: Sides = Field(Sides(), description="Requirements on the sides of the input, which is always 8-bit RGB.")
     graph: File | None = Field(
         None, description="The same network as an ONNX graph from uint8 to uint8, which a CPU runs without torch."
     )
-    quality: dict[str, float] = Field(
-        {}, description="Measurements: set5_psnr_db (Y of BT.601, peak 255), megabytes, seconds_per_megapixel, …"
+    quality: dict[ShortName, float] = Field(
+        {},
+        max_length=64,
+        description="Measurements: set5_psnr_db (Y of BT.601, peak 255), megabytes, seconds_per_megapixel, …",
     )
 
     @model_validator(mode="after")
     def _can_be_tiled(self) -> Self:
         if self.receptive_radius is None and self.halo is None:
             raise ValueError("a network without receptive_radius needs a halo")
+        if self.margin > MAX_MARGIN:
+            raise ValueError(f"a network with a receptive_radius above {MAX_MARGIN} needs a halo")
         return self
 
     @property
@@ -83,7 +112,10 @@ class Golden(StrictModel):
     image: File = Field(description="Small input image.")
     enlarged: File = Field(description="Expected output of the model for this image.")
     least_psnr_db: float = Field(
-        45, ge=10, description="Minimum PSNR in dB, over all channels, between a worker's output and `enlarged`."
+        45,
+        ge=10,
+        le=200,
+        description="Minimum PSNR in dB, over all channels, between a worker's output and `enlarged`.",
     )
 
 
@@ -97,8 +129,10 @@ class Manifest(StrictModel):
     licence: str = Field(max_length=200, description="SPDX identifier of the licence.")
     origin: str = Field("", max_length=1000, description="Source of the model, when it was not trained by upres.")
     created: date = Field(description="Date of the weights.")
-    networks: tuple[Network, ...] = Field(min_length=1, description="Networks, one per factor.")
-    golden: tuple[Golden, ...] = Field((), description="Golden images that workers check before they serve it.")
+    networks: tuple[Network, ...] = Field(min_length=1, max_length=8, description="Networks, one per factor.")
+    golden: tuple[Golden, ...] = Field(
+        (), max_length=16, description="Golden images that workers check before they serve it."
+    )
 
     def chain(self, factor: int) -> tuple[Network, ...]:
         """Return the networks to run one after the other for a factor; empty when the model cannot make the factor.
@@ -139,7 +173,7 @@ LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 class Rule(StrictModel):
     """The rule by which a canary automatically becomes stable or is given up."""
 
-    jobs: int = Field(ge=1, description="Number of the canary's jobs after which it becomes stable.")
+    jobs: int = Field(ge=1, le=1_000_000_000, description="Number of the canary's jobs after which it becomes stable.")
     most_failed_percent: float = Field(
         ge=0, le=100, description="The canary is given up as soon as more than this percentage of `jobs` has failed."
     )
@@ -149,11 +183,17 @@ class Labels(StrictModel):
     """The file `models/{name}/labels.json`: the version of each label, and the settings of the canary."""
 
     labels: Annotated[dict[LabelName, VersionName], AfterValidator(_stable)] = Field(
-        description="Label → version. stable: the default; canary: for a share of the jobs; others: on request."
+        max_length=100,
+        description="Label → version. stable: the default; canary: for a share of the jobs; others: on request.",
     )
     canary_percent: float = Field(5, ge=0, le=100, description="Share of the jobs that the canary gets, in percent.")
     rule: Rule | None = Field(None, description="Rule for the current canary; absent: an operator decides.")
     canary_run_id: str | None = Field(
-        None, alias="trial", description="Id of this canary's run, so that only its own jobs are counted for it."
+        None,
+        max_length=64,
+        alias="trial",
+        description="Id of this canary's run, so that only its own jobs are counted for it.",
     )
-    before: tuple[VersionName, ...] = Field((), description="Earlier stable versions for rollback, latest first.")
+    before: tuple[VersionName, ...] = Field(
+        (), max_length=100, description="Earlier stable versions for rollback, latest first."
+    )

@@ -18,7 +18,9 @@ from pydantic import Field, ValidationError
 
 from upres.core import keys
 from upres.core.errors import ModelError, ModelNotFound
-from upres.core.manifest import SCHEMA_VERSION, Labels, Manifest, Rule
+from upres.core.foreign_text import printable
+from upres.core.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSION, Labels, Manifest, Rule
+from upres.core.model_files import check, check_size
 from upres.core.schema import TolerantModel
 from upres.core.storage import ObjectNotFound, Store
 
@@ -84,9 +86,10 @@ def labels(store: Store, name: str) -> Labels:
 def manifest(store: Store, name: str, version: str) -> tuple[Manifest, str]:
     """Read the manifest of a version, and its digest. Raises ModelNotFound, ModelError or StoreUnavailable."""
     try:
-        raw = store.get(keys.model(name, version, "manifest.json"))
+        raw = store.get(keys.model(name, version, "manifest.json"), MAX_MANIFEST_BYTES)
     except ObjectNotFound:
         raise ModelNotFound(f"Model {name!r} has no version {version!r}.") from None
+    check_size(f"The manifest of {name} {version}", len(raw), MAX_MANIFEST_BYTES)
     return parse(raw, f"{name} {version}"), digest(raw)
 
 
@@ -113,22 +116,15 @@ def digest(data: bytes) -> str:
 def read_folder(folder: Path) -> tuple[Manifest, str]:
     """Read the manifest of a version in a local folder, and its digest. Check all files. Raises ModelError."""
     try:
+        check_size(str(folder / "manifest.json"), (folder / "manifest.json").stat().st_size, MAX_MANIFEST_BYTES)
         raw = (folder / "manifest.json").read_bytes()
         found = parse(raw, str(folder))
         for file in found.files:
+            check_size(str(folder / file.file), (folder / file.file).stat().st_size, file.most_bytes)
             check(found, file.file, (folder / file.file).read_bytes(), file.sha256)
     except OSError as error:
         raise ModelError(f"{error.filename}: {error.strerror}") from error
     return found, digest(raw)
-
-
-def check(manifest: Manifest, file: str, data: bytes, sha256: str) -> None:
-    """Raise ModelError when a file's SHA-256 is not the one in its manifest."""
-    if digest(data) != sha256:
-        raise ModelError(
-            f"{file} of model {manifest.name!r} {manifest.version} has SHA-256 {digest(data)}, "
-            f"but its manifest says {sha256}; push the model again."
-        )
 
 
 def push(store: Store, folder: Path) -> Manifest:
@@ -163,8 +159,10 @@ def fetch(store: Store, name: str, version: str, folder: Path) -> None:
     """Copy a version from the registry into a folder. Raises ModelNotFound, ModelError or StoreUnavailable."""
     found, _ = manifest(store, name, version)
     folder.mkdir(parents=True, exist_ok=True)
-    for file in ("manifest.json", *(one.file for one in found.files)):
-        (folder / file).write_bytes(store.get(keys.model(name, version, file)))
+    for file, most in (("manifest.json", MAX_MANIFEST_BYTES), *((one.file, one.most_bytes) for one in found.files)):
+        data = store.get(keys.model(name, version, file), most)
+        check_size(f"{file} of model {name} {version}", len(data), most)
+        (folder / file).write_bytes(data)
     read_folder(folder)
 
 
@@ -296,4 +294,4 @@ def _put_labels(store: Store, name: str, changed: Labels) -> None:
 def first(error: ValidationError) -> str:
     """Return the first problem of a pydantic ValidationError as one line."""
     problem = error.errors()[0]
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return printable(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}")

@@ -8,7 +8,9 @@ seconds, sizes in pixels.
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+
+from upres.core.foreign_text import MAX_SENTENCE, printable
 
 FACTORS = (2, 4, 8)
 OutputFormat = Literal["png", "jpeg", "webp"]
@@ -38,10 +40,26 @@ class TolerantModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", **ALIASES)
 
 
+def _limited(most: int) -> BeforeValidator:
+    """Make a text printable and short, instead of refusing it.
+
+    So making the event of a failure cannot fail itself, and events that an older release stored stay readable.
+    """
+    return BeforeValidator(lambda text: printable(text, most) if isinstance(text, str) else text)
+
+
+Sentence = Annotated[str, Field(max_length=MAX_SENTENCE), _limited(MAX_SENTENCE)]
+"""A sentence for users, which may quote text from outside."""
+Name = Annotated[str, Field(max_length=255), _limited(255)]
+"""The name of a worker, device, model, format, file or error code."""
+Link = Annotated[str, Field(max_length=1 << 14)]
+"""The address of an object: names are quoted in it, and stores add tokens."""
 JobId = Annotated[str, Field(description="Id of the job: 128 random bits in hexadecimal.")]
 Factor = Annotated[int, Field(ge=2, le=8, description="Enlargement per side: 2, 4 or 8.")]
-Digest = Annotated[str, Field(description="SHA-256 of the model's manifest, which lists the digests of all its files.")]
-Device = Annotated[str, Field(description="Product name of the processor that runs the model.")]
+Digest = Annotated[
+    Name, Field(description="SHA-256 of the model's manifest, which lists the digests of all its files.")
+]
+Device = Annotated[Name, Field(description="Product name of the processor that runs the model.")]
 TilesDone = Annotated[int, Field(ge=0, description="Number of finished tiles.")]
 TilesTotal = Annotated[int, Field(ge=0, description="Number of tiles of the whole job; 0 until it is known.")]
 Percent = Annotated[
@@ -59,11 +77,13 @@ class JobMessage(StrictModel):
     job_id: Annotated[
         str, Field(pattern=r"^[0-9a-f]{32}$", description="Id of the job: 128 random bits in hexadecimal.")
     ]
-    image_url: str | None = Field(None, description="http(s) address of the image; absent when image_key is given.")
+    image_url: str | None = Field(
+        None, max_length=8192, description="http(s) address of the image; absent when image_key is given."
+    )
     image_key: str | None = Field(
         None, pattern=UPLOAD_KEY, description="Key of the image in the object store; absent when image_url is given."
     )
-    image_name: str | None = Field(None, description="File name of the image, as the client gave it.")
+    image_name: str | None = Field(None, max_length=255, description="File name of the image, as the client gave it.")
     upscale_factor: Literal[2, 4, 8] = Field(description="Enlargement per side: 2, 4 or 8.")
     model: ModelName = Field(description="Model name.")
     model_version: VersionName = Field(
@@ -73,8 +93,10 @@ class JobMessage(StrictModel):
     output_format: WantedFormat = Field(description="File format of the result; see JobRequest.")
     submitted_at: datetime = Field(description="Time at which the request was accepted, UTC.")
     deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
-    owner: str | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")
-    webhook_url: str | None = Field(None, description="http(s) address that receives a webhook when the job ends.")
+    owner: Name | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")
+    webhook_url: str | None = Field(
+        None, max_length=2048, description="http(s) address that receives a webhook when the job ends."
+    )
     preview: bool = Field(False, description="Whether the worker stores previews of finished tiles.")
     traceparent: str | None = Field(
         None, max_length=55, description="Trace that the job belongs to (W3C Trace Context)."
@@ -90,19 +112,19 @@ class JobMessage(StrictModel):
 class Result(TolerantModel):
     """The result of a succeeded job: the addresses of its images, and how they were made."""
 
-    sr_image_url: str = Field(description="Presigned URL of the enlarged image, valid for one hour.")
-    sr_image_uri: str = Field(description="s3:// address of the enlarged image.")
-    original_image_url: str = Field(
+    sr_image_url: Link = Field(description="Presigned URL of the enlarged image, valid for one hour.")
+    sr_image_uri: Link = Field(description="s3:// address of the enlarged image.")
+    original_image_url: Link = Field(
         description="Presigned URL of a bicubic enlargement of the input for comparison, valid for one hour."
     )
-    original_image_uri: str = Field(description="s3:// address of the bicubic enlargement.")
+    original_image_uri: Link = Field(description="s3:// address of the bicubic enlargement.")
     upscale_factor: Factor
     width: int = Field(ge=1, description="Width of both images in pixels.")
     height: int = Field(ge=1, description="Height of both images in pixels.")
     format: OutputFormat = Field(description="File format of both images.")
-    file_name: str = Field(description="File name under which a browser saves the enlarged image.")
-    model: str = Field(description="Model name.")
-    model_version: str = Field(description="Version of the model.")
+    file_name: Name = Field(description="File name under which a browser saves the enlarged image.")
+    model: Name = Field(description="Model name.")
+    model_version: Name = Field(description="Version of the model.")
     model_digest: Digest
     device: Device
     seconds: dict[Stage, float] = Field(description="Duration of each stage in seconds.")
@@ -123,24 +145,24 @@ class Queued(_Event):
 
     type: Literal["queued"] = Field("queued", description="Kind of event.")
     upscale_factor: Factor
-    model: str = Field(description="Model name.")
-    model_version: str = Field(
+    model: Name = Field(description="Model name.")
+    model_version: Name = Field(
         description="Version that the requested label or version meant when the job was accepted."
     )
-    output_format: str = Field(description="Requested file format of the result: auto, png, jpeg or webp.")
+    output_format: Name = Field(description="Requested file format of the result: auto, png, jpeg or webp.")
     position: int = Field(ge=0, description="Number of jobs before this one in the queue at that time.")
     deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
-    owner: str | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")
+    owner: Name | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")
 
 
 class Started(_Event):
     """A worker has taken the job and runs it."""
 
     type: Literal["started"] = Field("started", description="Kind of event.")
-    worker: str = Field(description="Name of the worker process.")
+    worker: Name = Field(description="Name of the worker process.")
     device: Device
-    model: str = Field(description="Model name.")
-    model_version: str = Field(description="Version of the model.")
+    model: Name = Field(description="Model name.")
+    model_version: Name = Field(description="Version of the model.")
     model_digest: Digest
     attempt: Attempt
     waited_seconds: float = Field(ge=0, description="Seconds from the acceptance of the job to this event.")
@@ -155,7 +177,7 @@ class Progress(_Event):
     tiles_total: TilesTotal = 0
     percent: Percent
     eta_seconds: Eta = None
-    notice: str | None = Field(
+    notice: Sentence | None = Field(
         None, description="A sentence for the user about something unusual, such as smaller tiles for lack of memory."
     )
 
@@ -181,8 +203,8 @@ class Failed(_Event):
     """The job has ended with an error."""
 
     type: Literal["failed"] = Field("failed", description="Kind of event.")
-    code: str = Field(description="Stable error code, see core/errors.py.")
-    message: str = Field(description="A sentence for the user that says what is wrong and what to do.")
+    code: Name = Field(description="Stable error code, see core/errors.py.")
+    message: Sentence = Field(description="A sentence for the user that says what is wrong and what to do.")
     retryable: bool = Field(description="Whether the same request may succeed later.")
 
 
@@ -199,8 +221,8 @@ EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 class Failure(TolerantModel):
     """Why a job failed."""
 
-    code: str = Field(description="Stable error code, see core/errors.py.")
-    message: str = Field(description="A sentence for the user that says what is wrong and what to do.")
+    code: Name = Field(description="Stable error code, see core/errors.py.")
+    message: Sentence = Field(description="A sentence for the user that says what is wrong and what to do.")
     retryable: bool = Field(description="Whether the same request may succeed later.")
 
 
@@ -210,19 +232,19 @@ class Snapshot(TolerantModel):
     job_id: JobId
     status: Status = Field(description="Status of the job; succeeded, failed and cancelled are final.")
     upscale_factor: Factor
-    model: str = Field(description="Model name.")
-    model_version: str = Field(
+    model: Name = Field(description="Model name.")
+    model_version: Name = Field(
         description="Version that the requested label or version meant when the job was accepted."
     )
-    output_format: str = Field(description="Requested file format of the result: auto, png, jpeg or webp.")
+    output_format: Name = Field(description="Requested file format of the result: auto, png, jpeg or webp.")
     submitted_at: datetime = Field(description="Time at which the request was accepted, UTC.")
     updated_at: datetime = Field(description="Time of the last event, UTC.")
     deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
     position: int | None = Field(
         None, ge=0, description="Number of jobs before this one in the queue; absent unless the job is queued."
     )
-    worker: str | None = Field(None, description="Name of the worker process that took the job last.")
-    device: str | None = Field(None, description="Product name of the processor that runs the model.")
+    worker: Name | None = Field(None, description="Name of the worker process that took the job last.")
+    device: Name | None = Field(None, description="Product name of the processor that runs the model.")
     attempt: Attempt = 0
     stage: Stage | None = Field(None, description="Current stage of a running job; absent otherwise.")
     tiles_done: TilesDone = 0

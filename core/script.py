@@ -47,7 +47,7 @@ def _literal(value: str | int) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
-_PARTS = ("jobs.lua", "recovery.lua", "webhooks.lua", "workers.lua", "limits.lua")
+_PARTS = ("jobs.lua", "places.lua", "recovery.lua", "webhooks.lua", "workers.lua", "limits.lua")
 _SOURCE = "\n".join(
     [
         *(f"local {name} = {_literal(value)}" for name, value in _CONSTANTS.items()),

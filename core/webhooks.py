@@ -9,7 +9,6 @@ import hmac
 import json
 import secrets
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from redis import Redis
 
@@ -38,11 +37,6 @@ class Due(NamedTuple):
     def message_id(self) -> str:
         """The `webhook-id`, which is the same for each attempt."""
         return f"msg_{self.job_id}"
-
-    @property
-    def subject(self) -> str:
-        """The owner, or the address's host and port when there is no owner; limits of webhooks at once apply to it."""
-        return self.owner or urlsplit(self.url).netloc
 
 
 def body(event: Event) -> str:

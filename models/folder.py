@@ -20,6 +20,7 @@ from upres.worker.engine.compute import Compute
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
 from upres.worker.engine.torch_compute import TorchCompute
+from upres.worker.imaging import images
 from upres.worker.model import Model, open_folder
 
 PICTURE = Path(__file__).parent / "golden.png"
@@ -28,9 +29,13 @@ PICTURE = Path(__file__).parent / "golden.png"
 
 def photo(height: int, width: int, shift: int = 0) -> npt.NDArray[np.uint8]:
     """An image of (height, width, 3) cut from the golden image, shifted by `shift` columns, continued by reflection."""
-    pixels = np.roll(golden.read_png(PICTURE), shift, 1)
+    pixels = np.roll(_picture(), shift, 1)
     more = [(0, max(0, wanted - have)) for wanted, have in zip((height, width), pixels.shape, strict=False)]
     return np.pad(pixels, (*more, (0, 0)), mode="symmetric")[:height, :width].copy()
+
+
+def _picture() -> npt.NDArray[np.uint8]:
+    return images.decode(PICTURE.read_bytes(), golden.MAX_PIXELS).pixels
 
 
 class NewNetwork(NamedTuple):
@@ -86,7 +91,7 @@ def make_golden(model: Model, compute: Compute, thread: DeviceThread, folder: Pa
     made = []
     for network in model.manifest.networks:
         enlarged = folder / f"golden-x{network.factor}.png"
-        pixels = Engine(model.manifest, compute, thread).upscale(golden.read_png(picture), network.factor)
+        pixels = Engine(model.manifest, compute, thread).upscale(_picture(), network.factor)
         Image.fromarray(pixels).save(enlarged, optimize=True)
         files = {"image": described(picture), "enlarged": described(enlarged)}
         made.append(Golden.model_validate({"factor": network.factor, **files}))

@@ -16,6 +16,7 @@ from upres.worker.engine import runtimes
 from upres.worker.engine.device import choose
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
+from upres.worker.imaging.decoding import Decoders
 from upres.worker.model import Model, pull
 
 SIDE = 256
@@ -27,7 +28,8 @@ def verify(store: Store, name: str, version: str) -> str:
     # With an empty cache: files in the usual cache say nothing about those in the store.
     with tempfile.TemporaryDirectory() as nowhere, DeviceThread() as thread:
         model = pull(store, name, version, Path(nowhere))
-        golden.check(model, start_engine(model, thread))
+        with Decoders(1, golden.MAX_PIXELS) as decoders:
+            golden.check(model, start_engine(model, thread), decoders.decode)
     return f"{len(model.files)} files and {len(model.manifest.golden)} golden images are correct"
 
 
@@ -37,8 +39,9 @@ def compare(store: Store, name: str) -> list[tuple[str, ...]]:
     if CANARY not in labels:
         raise ModelError(f"Model {name!r} has no canary; give it one: upres models label {name} canary=VERSION")
     models = {label: _pull(store, name, labels[label]) for label in (STABLE, CANARY)}
-    with DeviceThread() as thread:
-        return [_row(label, model, models[STABLE], start_engine(model, thread)) for label, model in models.items()]
+    with DeviceThread() as thread, Decoders(1, golden.MAX_PIXELS) as decoders:
+        engines = {label: start_engine(model, thread) for label, model in models.items()}
+        return [_row(label, model, models[STABLE], engines[label], decoders.decode) for label, model in models.items()]
 
 
 def seconds(engine: Engine, factor: int, side: int = SIDE, runs: int = RUNS) -> float:
@@ -58,10 +61,10 @@ def download(store: Store, name: str, version: str | None) -> Model:
     return _pull(store, name, labels.get(version or STABLE, version or STABLE))
 
 
-def _row(label: str, model: Model, stable: Model, engine: Engine) -> tuple[str, ...]:
+def _row(label: str, model: Model, stable: Model, engine: Engine, decode: golden.Decode) -> tuple[str, ...]:
     """One row of `compare`. The PSNR is against the golden images of the stable version, which users get now."""
     factors = [one for one in stable.manifest.golden if model.manifest.chain(one.factor)]
-    found = [f"x{one.factor} {golden.measure_psnr(stable, engine, one):.2f} dB" for one in factors]
+    found = [f"x{one.factor} {golden.measure_psnr(stable, engine, one, decode):.2f} dB" for one in factors]
     factor = max(network.factor for network in model.manifest.networks)
     took = f"x{factor} {seconds(engine, factor) * 1000:.0f} ms"
     return label, model.manifest.version, ", ".join(found) or "none", took, f"{model.bytes / 1e6:.1f} MB"

@@ -21,6 +21,7 @@ from upres.worker import golden
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.networks import load
 from upres.worker.golden import psnr
+from upres.worker.imaging.decoding import Decoders
 from upres.worker.model import Model, open_folder
 
 Pixels = npt.NDArray[np.uint8]
@@ -44,8 +45,8 @@ def make(model: Model, precision: str, photos: Path, to: Path) -> Model:
         for fields, quality in zip(written, compare(model, variant, pictures), strict=True)
     ]
     made = folder.derive(open_folder(to), to, variant.manifest.version, measured)
-    with DeviceThread() as thread:
-        golden.check(made, start_engine(made, thread))  # the same check as in workers
+    with DeviceThread() as thread, Decoders(1, golden.MAX_PIXELS) as decoders:
+        golden.check(made, start_engine(made, thread), decoders.decode)  # the same check as in workers
     return made
 
 

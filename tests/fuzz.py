@@ -1,7 +1,8 @@
 """`python -m tests.fuzz`: decode thousands of damaged images with the decoders of the worker.
 
-Each image has to give a picture or an upres error within two seconds and 512 MiB, and no image may end the child
-process that decodes it. Each image that breaks this rule is written into a folder, so that it can become a test.
+Each image has to give a picture or an upres error within two seconds and the memory of a decoder (528 MiB of address
+space), and no image may end the process that decodes it. Each image that breaks this rule is written into a folder, so
+that it can become a test.
 """
 
 import argparse
@@ -15,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 from PIL import Image
 
 from tests.support.paths import SAMPLES
@@ -23,7 +23,7 @@ from upres.core.errors import ImageError, UndecodableImage
 from upres.worker.imaging.decoding import Decoders
 
 MAX_PIXELS = 1_000_000
-SECONDS, MEBIBYTES = 2.0, 512
+SECONDS = 2.0
 
 
 def seeds() -> list[bytes]:
@@ -122,9 +122,6 @@ def run(count: int, seed: int) -> tuple[Counter[str], list[tuple[str, bytes]]]:
             findings.append((repr(error), data))
         if time.perf_counter() - begin > SECONDS:
             findings.append((f"took {time.perf_counter() - begin:.1f} s", data))
-    peak = max((child.memory_info().rss for child in psutil.Process().children()), default=0) >> 20
-    if peak > MEBIBYTES:
-        findings.append((f"{peak} MiB", b""))
     decoders.close()
     return outcomes, findings
 

@@ -6,6 +6,7 @@ from redis import Redis
 
 from upres.core.settings import Settings
 from upres.core.storage import Store
+from upres.worker.ended_jobs import EndedJobs
 from upres.worker.engine.device import Device, Memory
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.imaging.decoding import Decoders
@@ -25,6 +26,7 @@ class WorkerContext(NamedTuple):
     label_watcher: LabelWatcher
     decoders: Decoders
     encoders: Encoders
+    ended_jobs: EndedJobs
     settings: Settings
     device: Device
     memory: Memory

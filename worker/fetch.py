@@ -2,7 +2,7 @@
 
 import http.client
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from upres.core.errors import (
     UrlRefused,
     UrlUnreachable,
 )
+from upres.core.foreign_text import printable
 from upres.worker.guard import PUBLIC, FetchPolicy, Guard
 from upres.worker.target import follow, parse
 
@@ -30,6 +31,8 @@ HEADERS = {"User-Agent": "upres", "Accept": "image/*", "Accept-Encoding": "ident
 REDIRECTS = (301, 302, 303, 307, 308)
 RETRYABLE = (408, 425, 429)
 """Statuses below 500 after which the same request may succeed later (RFC 9110, RFC 8470, RFC 6585)."""
+MAX_SAID = 100
+"""Longest text in characters that a message quotes from a server."""
 COMPRESSIONS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress")
 HTML = (b"<!doctype html", b"<html")
 
@@ -41,14 +44,23 @@ class Answer(NamedTuple):
     retry_after: str
 
 
-def fetch(url: str, max_bytes: int, policy: FetchPolicy = PUBLIC, seconds: float = TOTAL_SECONDS) -> bytes:
+def fetch(
+    url: str,
+    max_bytes: int,
+    policy: FetchPolicy = PUBLIC,
+    seconds: float = TOTAL_SECONDS,
+    on_start: Callable[[Callable[[], None]], object] = id,
+) -> bytes:
     """Return the body at a URL, of at most `max_bytes`, within `seconds`.
+
+    `on_start` gets a function that ends the fetch at once, from any thread, with UrlUnreachable.
 
     Raises UrlRefused (address not public, port not 80 or 443, host not allowed, not http or https), UrlUnreachable
     (no answer, too slow, too many redirects, certificate not trusted), UrlAnsweredError (not a 2xx status, or a
     compressed body), NotAnImage (an empty body or a web page) or TooManyBytes.
     """
     guard = Guard(policy, seconds, "image_url")
+    on_start(guard.abort)
     with guard:
         for _ in range(MAX_REDIRECTS + 1):
             with _exchange(guard, "GET", url, HEADERS) as response:
@@ -62,12 +74,14 @@ def fetch(url: str, max_bytes: int, policy: FetchPolicy = PUBLIC, seconds: float
     raise UrlUnreachable(f"image_url: more than {MAX_REDIRECTS} redirects.")
 
 
-def post(url: str, body: bytes, headers: dict[str, str], policy: FetchPolicy, seconds: float = TOTAL_SECONDS) -> Answer:
-    """Post a body to a URL within `seconds` and return the answer, whose body is not read.
+def post(
+    url: str, body: bytes, headers: dict[str, str], policy: FetchPolicy, admit: Callable[[str], float] | None = None
+) -> Answer:
+    """Post a body to a URL within TOTAL_SECONDS, and return the answer, whose body is not read.
 
-    Redirects are not followed. Raises UrlRefused or UrlUnreachable.
+    `admit` is Guard's. Redirects are not followed. Raises UrlRefused, UrlUnreachable, or what `admit` raises.
     """
-    guard = Guard(policy, seconds, "webhook_url")
+    guard = Guard(policy, TOTAL_SECONDS, "webhook_url", admit)
     with guard, _exchange(guard, "POST", url, {"Accept": "*/*", **headers}, body) as response:
         return Answer(response.status, response.headers.get("Retry-After", ""))
 
@@ -101,11 +115,10 @@ def _exchange(
 def _unreachable(guard: Guard, host: str, error: BaseException) -> FetchError:
     """Make the error for a request that failed."""
     if guard.expired:
-        return UrlUnreachable(f"{guard.what}: {host} did not deliver within {guard.seconds:g} seconds.")
+        return UrlUnreachable(f"{guard.what}: {host} did not deliver within {guard.seconds:.3g} seconds.")
     if isinstance(error, ssl.SSLCertVerificationError):
-        untrusted = UrlUnreachable(
-            f"{guard.what}: the TLS certificate of {host} is not trusted ({error.verify_message.rstrip('.')})."
-        )
+        reason = printable(error.verify_message, MAX_SAID).rstrip(".")
+        untrusted = UrlUnreachable(f"{guard.what}: the TLS certificate of {host} is not trusted ({reason}).")
         untrusted.retryable = False
         return untrusted
     return UrlUnreachable(f"{guard.what}: {host} does not answer ({_reason(error)}).")
@@ -113,7 +126,7 @@ def _unreachable(guard: Guard, host: str, error: BaseException) -> FetchError:
 
 def _check_head(response: BaseHTTPResponse) -> None:
     """Raise UrlAnsweredError unless the answer is a success, and not compressed."""
-    reason = "".join(filter(str.isprintable, response.reason or ""))[:80]
+    reason = printable(response.reason or "", MAX_SAID)
     answered = f"image_url: the server answered {response.status} {reason}".rstrip()
     if not 200 <= response.status < 300:
         error = UrlAnsweredError(answered + (" without a Location." if response.status in REDIRECTS else "."))
@@ -154,4 +167,4 @@ def _reason(error: BaseException) -> str:
     """Describe the innermost cause of an error in a few words."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    return str(error) or type(error).__name__
+    return printable(str(error), MAX_SAID) or type(error).__name__

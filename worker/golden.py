@@ -1,24 +1,30 @@
 """Golden images: a model version is served only if it enlarges them as it did when the version was made."""
 
-import io
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from upres.core.errors import ModelRefused
-from upres.core.manifest import Golden
+from upres.core.errors import ImageError, ModelRefused
+from upres.core.manifest import File, Golden
 from upres.worker.engine.engine import Engine
+from upres.worker.imaging.images import Picture
 from upres.worker.model import Model
 
 Pixels = npt.NDArray[np.uint8]
+Decode = Callable[[bytes, int], Picture]
+"""Decodes an image file of at most so many pixels: Decoders.decode, because the author of a model made the file."""
+MAX_PIXELS = 4_000_000
+"""Largest golden image in pixels, also of the enlarged ones."""
 
 
-def check(model: Model, engine: Engine) -> None:
-    """Enlarge the golden images. Raises ModelRefused when a result differs too much, or the errors of the engine."""
+def check(model: Model, engine: Engine, decode: Decode) -> None:
+    """Enlarge the golden images.
+
+    Raises ModelRefused when one cannot be decoded or a result differs too much, or the errors of the engine.
+    """
     for golden in model.manifest.golden:
-        found = measure_psnr(model, engine, golden)
+        found = measure_psnr(model, engine, golden, decode)
         if not found >= golden.least_psnr_db:
             raise ModelRefused(
                 f"Model {model} failed its check: its result for {golden.image.file} at factor {golden.factor} has "
@@ -26,17 +32,24 @@ def check(model: Model, engine: Engine) -> None:
             )
 
 
-def measure_psnr(model: Model, engine: Engine, golden: Golden) -> float:
-    """Return the PSNR in dB between the engine's result for a golden image and the expected one; 0 if sizes differ."""
-    made = engine.upscale(read_png(model.files[golden.image.file]), golden.factor)
-    expected = read_png(model.files[golden.enlarged.file])
+def measure_psnr(model: Model, engine: Engine, golden: Golden, decode: Decode) -> float:
+    """Return the PSNR in dB between the engine's result for a golden image and the expected one; 0 if sizes differ.
+
+    Raises ModelRefused when one of them cannot be decoded.
+    """
+    image, expected = (_pixels(model, file, decode) for file in (golden.image, golden.enlarged))
+    if image.shape[0] * image.shape[1] * golden.factor**2 > MAX_PIXELS:
+        return 0.0
+    made = engine.upscale(image, golden.factor)
     return psnr(made, expected) if made.shape == expected.shape else 0.0
 
 
-def read_png(path: Path) -> Pixels:
-    """Decode a PNG file whose digest was checked: (height, width, 3), RGB."""
-    with Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]) as image:
-        return np.asarray(image.convert("RGB"))
+def _pixels(model: Model, file: File, decode: Decode) -> Pixels:
+    """Decode a golden image: (height, width, 3), RGB. Raises ModelRefused."""
+    try:
+        return decode(model.files[file.file].read_bytes(), MAX_PIXELS).pixels
+    except ImageError as error:
+        raise ModelRefused(f"Model {model} failed its check: {file.file} cannot be decoded ({error})") from error
 
 
 def psnr(one: Pixels, other: Pixels) -> float:

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 from upres.core.errors import UrlRefused
 from upres.core.settings import Settings, is_among
 from upres.worker.addresses import Network, refusal_reason
-from upres.worker.lookup import lookup
+from upres.worker.lookup import Lookup
 from upres.worker.target import Target
 
 log = logging.getLogger("upres.worker")
@@ -61,16 +61,20 @@ class Guard:
     """Opens the sockets of one request, to allowed addresses only, and shuts them down when the time is up.
 
     `what` is the field that contains the URL, for messages. A socket timeout limits the time between two bytes. This
-    limits the total time, including the DNS lookup.
+    limits the total time, including the DNS lookup. `admit` gets each address before it is connected to, and returns
+    the seconds that are left from then on, at most; what it raises ends the request.
     """
 
-    def __init__(self, policy: FetchPolicy, seconds: float, what: str) -> None:
+    def __init__(
+        self, policy: FetchPolicy, seconds: float, what: str, admit: Callable[[str], float] | None = None
+    ) -> None:
         self.what, self.seconds = what, seconds
-        self._policy = policy
+        self._policy, self._admit = policy, admit
         self._deadline = time.monotonic() + seconds
-        self._timer = threading.Timer(seconds, self._expire)
+        self._timer = threading.Timer(seconds, self.abort)
         self._timer.daemon = True
         self._sockets: list[socket.socket] = []
+        self._lookup: Lookup | None = None
         self.expired = False
 
     def __enter__(self) -> None:
@@ -104,8 +108,10 @@ class Guard:
         error: OSError = OSError("no address")
         for family, kind, protocol, _, address in answers:
             self.check_time()
+            if self._admit:
+                self._limit(self._admit(str(address[0])))
             sock = socket.socket(family, kind, protocol)
-            # TLS takes over this socket object. The duplicate descriptor lets `_expire` shut the connection down.
+            # TLS takes over this socket object. The duplicate descriptor lets `abort` shut the connection down.
             self._sockets.append(sock.dup())
             sock.settimeout(min(CONNECT_SECONDS, max(0.01, self._deadline - time.monotonic())))
             try:
@@ -124,16 +130,31 @@ class Guard:
             self.expired = True
             raise TimeoutError("time is up")
 
-    def _expire(self) -> None:
+    def _limit(self, seconds: float) -> None:
+        """Shorten the time that is left to `seconds`, if it is longer."""
+        if (left := self._deadline - time.monotonic()) > seconds:
+            self.seconds -= left - seconds
+            self._deadline -= left - seconds
+            self._timer.cancel()
+            self._timer = threading.Timer(seconds, self.abort)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def abort(self) -> None:
+        """End the request at once, from another thread, as if its time were up: its sockets, or its DNS lookup."""
         self.expired = True
+        if self._lookup:
+            self._lookup.abort()
         for sock in self._sockets:
             with suppress(OSError):  # already closed
                 sock.shutdown(socket.SHUT_RDWR)
 
     def _resolve(self, host: str, port: int) -> list[Any]:
         """Look up all addresses of the host in the time that is left. Raises socket.gaierror."""
+        self._lookup = Lookup(host, port)
+        self.check_time()
         try:
-            return lookup(host, port, max(0.01, self._deadline - time.monotonic()))
+            return self._lookup.wait(max(0.01, self._deadline - time.monotonic()))
         finally:
             self.expired = self.expired or time.monotonic() > self._deadline
 

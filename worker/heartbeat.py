@@ -121,7 +121,7 @@ class Heartbeat(threading.Thread):
         """Publish the failure of a job whose time is up, even while a call in it hangs. Set `stuck` when it hangs."""
         now = time.monotonic()
         if job.failed_at is None and now > job.until:
-            publish_failure(self._connection, job.lease, _time_out(job.lease))
+            publish_failure(self._connection, job.lease, _time_out(job.lease), busy=True)
             job.failed_at = now
         if job.failed_at is not None and now > job.failed_at + STUCK_SECONDS:
             JobLog(log, job.lease.job_id).error("the job hangs")

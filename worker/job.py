@@ -24,6 +24,7 @@ from upres.core.errors import (
     UpresError,
     WorkerUnavailable,
 )
+from upres.core.foreign_text import printable
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.schema import JobMessage, OutputFormat, Result, Stage, Succeeded
@@ -47,6 +48,9 @@ log = logging.getLogger("upres.worker")
 
 WORKER_FAULTS = (StoreUnavailable, ModelUnavailable, WorkerUnavailable)
 """Errors that are faults of this worker or of what it uses, and not of the job: the job is tried again."""
+
+MAX_STEM = 200
+"""Longest name in characters of a result's file, without its ending: file systems take names of 255 bytes or more."""
 
 
 class StoredImages(NamedTuple):
@@ -148,11 +152,20 @@ def _engine(context: WorkerContext, job: JobMessage, report: Report) -> Iterator
 
 
 def _fetch(context: WorkerContext, job: JobMessage, lease: Lease) -> bytes:
-    """Fetch the image file from the store or from its URL. Raises FetchError, TooManyBytes or StoreUnavailable."""
+    """Fetch the image file from the store or from its URL.
+
+    Raises FetchError, TooManyBytes or StoreUnavailable; JobEnded as soon as the job ends while its URL is fetched.
+    """
     limit = context.settings.max_input_bytes
     if job.image_url is not None:
         left = max(1, min(TOTAL_SECONDS, lease.seconds_left))  # by the clock of Redis: this one may be wrong
-        return fetch(job.image_url, limit, FetchPolicy.of(context.settings), left)
+        with context.ended_jobs.watch(lease) as interrupt:
+            try:
+                return fetch(job.image_url, limit, FetchPolicy.of(context.settings), left, interrupt.attach)
+            except FetchError:
+                if interrupt.is_set:
+                    raise JobEnded from None
+                raise
     try:
         data = context.store.get(job.image_key or "", limit)
     except ObjectNotFound as error:
@@ -234,9 +247,9 @@ def _result(context: WorkerContext, job: JobMessage, images: StoredImages, secon
 
 
 def _stem(job: JobMessage) -> str:
-    """Return the input's file name without extension and non-printable characters; if that is empty, the job's id."""
+    """Return the input's file name without extension, printable and not too long; if that is empty, the job's id."""
     name = job.image_name or unquote(urlsplit(job.image_url or "").path)
-    return "".join(filter(str.isprintable, PurePath(name).stem)) or job.job_id
+    return printable(PurePath(name).stem, MAX_STEM) or job.job_id
 
 
 def _succeed(context: WorkerContext, job: JobMessage, lease: Lease, result: Result) -> None:

@@ -2,26 +2,38 @@
 
 import socket
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any
 
 
-def lookup(host: str, port: int, seconds: float) -> list[Any]:
-    """Return the addresses of a host as socket.getaddrinfo does, within `seconds`.
+class Lookup:
+    """A lookup of the addresses of a host. It runs in a thread, because a lookup that hangs cannot be interrupted."""
 
-    It runs in a thread, because a lookup that hangs cannot be interrupted. Raises socket.gaierror; EAI_AGAIN also when
-    no DNS server answers in time.
-    """
-    answer: Future[list[Any]] = Future()
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
+        self._answer: Future[list[Any]] = Future()
+        threading.Thread(target=self._run, name="resolver", daemon=True).start()
 
-    def resolve() -> None:
+    def _run(self) -> None:
+        with suppress(InvalidStateError):  # nobody waits for it any more
+            try:
+                self._answer.set_result(socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM))
+            except Exception as error:
+                self._answer.set_exception(error)
+
+    def wait(self, seconds: float) -> list[Any]:
+        """Return what socket.getaddrinfo returns. Raises socket.gaierror: EAI_AGAIN if no answer comes in `seconds`."""
         try:
-            answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except BaseException as error:
-            answer.set_exception(error)
+            return self._answer.result(seconds)
+        except TimeoutError:
+            raise _silence() from None
 
-    threading.Thread(target=resolve, name="resolver", daemon=True).start()
-    try:
-        return answer.result(seconds)
-    except TimeoutError:
-        raise socket.gaierror(socket.EAI_AGAIN, "the DNS lookup took too long") from None
+    def abort(self) -> None:
+        """End `wait` now, from another thread, as if the time were up."""
+        with suppress(InvalidStateError):  # it has its answer
+            self._answer.set_exception(_silence())
+
+
+def _silence() -> socket.gaierror:
+    return socket.gaierror(socket.EAI_AGAIN, "the DNS lookup took too long")

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from upres.core import keys, registry
 from upres.core.errors import ModelError, ModelUnavailable
 from upres.core.manifest import File, Manifest
+from upres.core.model_files import check, check_size
+from upres.core.onnx_graph import check_self_contained
 from upres.core.storage import ObjectNotFound, Store
 
 log = logging.getLogger("upres.worker")
@@ -88,13 +90,16 @@ def _file(store: Store, manifest: Manifest, file: File, disk: "_Disk") -> Path:
     """Return the path of the cached file with this digest. It is downloaded first if it is missing or damaged."""
     name = file.sha256 + Path(file.file).suffix
     if path := disk.find(name, file.sha256):
+        if path.suffix == ".onnx":
+            check_self_contained(file.file, path.read_bytes())  # an older release may have cached it
         return path
     log.info("model %s %s: downloading %s", manifest.name, manifest.version, file.file)
     try:
-        data = store.get(keys.model(manifest.name, manifest.version, file.file), sha256=file.sha256)
+        data = store.get(keys.model(manifest.name, manifest.version, file.file), file.most_bytes, file.sha256)
     except ObjectNotFound as error:
         raise ModelError(f"Model {manifest.name!r} {manifest.version} lacks {file.file}: {error}") from error
-    registry.check(manifest, file.file, data, file.sha256)
+    check_size(f"{file.file} of model {manifest.name} {manifest.version}", len(data), file.most_bytes)
+    check(manifest, file.file, data, file.sha256)
     try:
         return disk.keep(name, data)
     except OSError as error:

@@ -23,6 +23,7 @@ from upres.worker.engine import runtimes
 from upres.worker.engine.device import Device
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
+from upres.worker.imaging.decoding import Decoders
 from upres.worker.model import Model, pull
 
 log = logging.getLogger("upres.worker")
@@ -60,12 +61,15 @@ class _Entry:
 class ModelCache:
     """All models on one device, by digest. A model that no job uses may be unloaded. Safe from all threads."""
 
-    def __init__(self, settings: Settings, store: Store, device: Device, thread: DeviceThread) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, device: Device, thread: DeviceThread, decoders: Decoders
+    ) -> None:
         self._budget = settings.model_megabytes * 1_000_000
         self._cache = settings.cache_folder
         self._store = store
         self._device = device
         self._thread = thread
+        self._decoders = decoders
         self._quick = connect_with_timeout(settings)
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
@@ -144,7 +148,7 @@ class ModelCache:
                 engine = Engine(model.manifest, ran_by, self._thread, HEAVY_TILE if model.bytes > HEAVY_BYTES else TILE)
                 self._remember_tile(model, engine)
                 engine.warm_up()
-                golden.check(model, engine)
+                golden.check(model, engine, self._decoders.decode)
         except UpresError:
             raise
         except Exception as error:  # libraries raise many types for weights that they cannot use

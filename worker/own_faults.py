@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Iterator
 
 from upres.core.errors import WorkerUnavailable
-from upres.worker.lookup import lookup
+from upres.worker.lookup import Lookup
 
 ERRNOS = frozenset(
     (
@@ -57,7 +57,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _resolves(host: str) -> bool:
     """Whether a DNS server answers a question for this name, even if it does not know it."""
     try:
-        lookup(host, 443, LOOKUP_SECONDS)
+        Lookup(host, 443).wait(LOOKUP_SECONDS)
     except socket.gaierror as error:
         return error.errno != socket.EAI_AGAIN
     return True

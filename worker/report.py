@@ -26,17 +26,17 @@ class JobEnded(Exception):
     """The worker must stop its work on the job, which has ended, has another holder, or waits for an identical one."""
 
 
-def publish(connection: Redis, event: Event, lease: Lease, dead: bool = False) -> bool:
+def publish(connection: Redis, event: Event, lease: Lease, dead: bool = False, busy: bool = False) -> bool:
     """Append an event of a job that this worker holds (core/events.py). Returns False when it does not hold the job."""
-    if events.append(connection, event, lease.holder, dead) is None:
+    if events.append(connection, event, lease.holder, dead, busy) is None:
         return False
     metrics.EVENTS.labels(event.type).inc()
     return True
 
 
-def publish_failure(connection: Redis, lease: Lease, error: UpresError, dead: bool = False) -> None:
-    """End a job that this worker holds with an error; `dead` keeps it as a dead letter."""
-    if publish(connection, leases.failure(lease.job_id, error), lease, dead):
+def publish_failure(connection: Redis, lease: Lease, error: UpresError, dead: bool = False, busy: bool = False) -> None:
+    """End a job that this worker holds with an error. `dead`: as a dead letter; `busy`: a slot still runs it."""
+    if publish(connection, leases.failure(lease.job_id, error), lease, dead, busy):
         tracing.failed(error.code)
         JobLog(log, lease.job_id).info("failed: %s", error.code, extra={"event": "failed", "code": error.code})
 

@@ -27,6 +27,7 @@ from upres.worker import metrics
 from upres.worker.circuit_breaker import CircuitBreaker
 from upres.worker.collector import WorkerCollector
 from upres.worker.context import WorkerContext
+from upres.worker.ended_jobs import EndedJobs
 from upres.worker.engine.device import Memory, choose, host_memory
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.heartbeat import Heartbeat
@@ -78,7 +79,7 @@ class WorkerThreads:
         self.heartbeat = Heartbeat(settings, self.in_flight, describe, context.thread.seconds_in_call, outage)
         self.webhooks = WebhookDispatcher(settings, context.store, outage)
         self.label_watcher = context.label_watcher
-        self._all = (self.heartbeat, self.label_watcher, *self.webhooks.threads, *self.slots)
+        self._all = (self.heartbeat, self.label_watcher, context.ended_jobs, self.webhooks, *self.slots)
         health.hangs = self.heartbeat.hangs
         health.fault = lambda: breaker.fault
         metrics.REGISTRY.register(WorkerCollector(context, self.in_flight))
@@ -200,9 +201,9 @@ def prepare(settings: Settings) -> WorkerContext:
     device = choose(settings.device)
     log.info("device: %s", device)
     store, thread = Store(settings), DeviceThread()
-    models = ModelCache(settings, store, device, thread)
     decoders = Decoders(min(settings.slots, os.cpu_count() or 1), settings.max_input_pixels(2))
     decoders.start()
+    models = ModelCache(settings, store, device, thread, decoders)
     memory = Memory(device)
     label_watcher = LabelWatcher(settings, store, models, memory)
     if settings.cache_folder:
@@ -223,6 +224,7 @@ def prepare(settings: Settings) -> WorkerContext:
         label_watcher=label_watcher,
         decoders=decoders,
         encoders=Encoders(settings.slots),
+        ended_jobs=EndedJobs(settings),
         settings=settings,
         device=device,
         memory=memory,

@@ -142,6 +142,8 @@ class Slot(threading.Thread):
         message = read_message(lease.job_id, lease.record)
         if pipeline.run(self._worker_context, message, job):
             self._breaker.close()
+        else:
+            leases.let_go(self._connection, lease)
 
     def _hand_back(self, lease: Lease, error: UpresError) -> None:
         """Put a job back into the queue, as soon as Redis accepts that. Its lease is renewed until then.

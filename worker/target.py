@@ -18,6 +18,8 @@ SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 ILLEGAL = re.compile(r"[^A-Za-z0-9._~:/?@!$&'()*+,;=%\[\]-]|%(?![0-9A-Fa-f]{2})")
 HOST = re.compile(r"[A-Za-z0-9._~-]+")
+MAX_HOST = 253
+"""Longest name of a host in characters (RFC 1035, 2.3.4)."""
 PORTS = {"http": 80, "https": 443}
 
 
@@ -69,7 +71,7 @@ def follow(url: str, location: str) -> str:
 def _name(text: str) -> str:
     """Return a host's name in ASCII and lower case. Raises ValueError."""
     name = text.lower() if text.isascii() else idna.encode(text, uts46=True).decode("ascii")
-    if not HOST.fullmatch(name):
+    if not HOST.fullmatch(name) or len(name) > MAX_HOST:
         raise ValueError("invalid host")
     return name
 

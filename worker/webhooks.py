@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections import Counter
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -21,15 +20,13 @@ from upres.core.webhooks import Due
 from upres.worker.fetch import Answer, post
 from upres.worker.guard import FetchPolicy
 from upres.worker.outage_log import OutageLog
+from upres.worker.webhook_limits import Busy, Limits, Sending
 
 log = logging.getLogger("upres.worker")
 
-THREADS = 4
-AT_ONCE = 2
-"""Maximum number of threads that send for one owner (or one host, without an owner) at a time, so that a slow receiver
-does not delay the webhooks of all others."""
-BUSY_RETRY_SECONDS = 2.0
-"""A webhook above AT_ONCE is due again after this many seconds."""
+AT_ONCE = 64
+"""Maximum number of webhooks that are sent at a time, each in a thread. worker/webhook_limits.py limits the part of
+each owner and receiver, so that slow receivers do not delay the webhooks of others."""
 POLL_SECONDS = 1.0
 """Seconds between two checks for due webhooks while none is due."""
 GONE = 410
@@ -39,65 +36,65 @@ BUSY = (429, 503)
 """HTTP statuses of a receiver that is busy; its Retry-After is heeded."""
 
 
-class WebhookDispatcher:
-    """Sends webhooks that are due, in `threads`, which the caller starts, until it is closed."""
+class WebhookDispatcher(threading.Thread):
+    """Sends webhooks that are due, until it is closed."""
 
     def __init__(self, settings: Settings, store: Store, outage: OutageLog) -> None:
+        super().__init__(name="webhooks", daemon=True)
         self._connection = connect_with_timeout(settings)
         self._outage = outage
-        self._polling = threading.Lock()
         self._store = store
         self._policy = FetchPolicy.of(settings)
         self._closed = threading.Event()
-        self._lock = threading.Lock()
-        self._busy: Counter[str] = Counter()
-        self.threads = [threading.Thread(target=self._run, name="webhooks", daemon=True) for _ in range(THREADS)]
+        self._limits = Limits()
+        self._places = threading.Semaphore(AT_ONCE)
 
     def close(self) -> None:
         """Send no more webhooks, except those that are being sent now."""
         self._closed.set()
 
-    def _run(self) -> None:
-        """Send each webhook that is due."""
+    def run(self) -> None:
+        """Start a thread for each webhook that is due, as long as there are less than AT_ONCE."""
         while not self._closed.is_set():
-            try:
-                if due := self._next():
-                    self._send_unless_busy(due)
-            except RedisError as error:
-                self._outage.failed(error)
-                self._closed.wait(POLL_SECONDS)
-            except Exception:
-                log.exception("a webhook failed")
+            if not self._places.acquire(timeout=POLL_SECONDS):
+                continue
+            if not self._start_one():
+                self._places.release()
                 self._closed.wait(POLL_SECONDS)
 
-    def _next(self) -> Due | None:
-        """Return a webhook that is due; without one wait for POLL_SECONDS. One thread asks at a time."""
-        with self._polling:
-            due = None if self._closed.is_set() else webhooks.due(self._connection)
-            if not due:
-                self._closed.wait(POLL_SECONDS)
-            return due
-
-    def _send_unless_busy(self, due: Due) -> None:
-        """Send a webhook, unless AT_ONCE threads already send for its owner or host; then put it off."""
-        with self._lock:
-            allowed = self._busy[due.subject] < AT_ONCE
-            self._busy[due.subject] += allowed
-        if not allowed:
-            webhooks.postpone(self._connection, due, BUSY_RETRY_SECONDS)
-            return
+    def _start_one(self) -> bool:
+        """Start to send a webhook that is due. Returns False when there is none, or it could not be started."""
         try:
-            self._send(due)
-        finally:
-            with self._lock:
-                self._busy[due.subject] -= 1
-                self._busy += Counter()  # removes entries that are zero
+            if due := webhooks.due(self._connection):
+                threading.Thread(target=self._try, args=(due,), name="webhook", daemon=True).start()
+                return True
+        except RedisError as error:
+            self._outage.failed(error)
+        except Exception:  # also: the system starts no thread
+            log.exception("a webhook failed")
+        return False
 
-    def _send(self, due: Due) -> None:
-        """Send a webhook once. Record in Redis that it is done, or when it is due again."""
+    def _try(self, due: Due) -> None:
+        """Send a webhook, unless a limit is reached: then put it off until its turn is expected."""
+        try:
+            try:
+                with self._limits.send(due.owner, due.attempt) as sending:
+                    self._send(due, sending)
+            except Busy as busy:
+                webhooks.postpone(self._connection, due, busy.seconds)
+        except RedisError as error:
+            self._outage.failed(error)
+        except Exception:
+            log.exception("a webhook failed")
+        finally:
+            self._places.release()
+
+    def _send(self, due: Due, sending: Sending) -> None:
+        """Send a webhook once. Record in Redis that it is done, or when it is due again. Raises Busy."""
         body = self._body(due)
         try:
-            answer = post(due.url, body.encode(), self._headers(due, body), self._policy)
+            answer = post(due.url, body.encode(), self._headers(due, body), self._policy, sending.admit)
+            sending.answered = True
         except UrlRefused as error:
             JobLog(log, due.job_id).warning("its webhook is given up: %s", error)
             webhooks.delete(self._connection, due)

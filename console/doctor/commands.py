@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.text import Text
 
 from upres.client.environment import DEFAULT_URL
-from upres.client.text import printable
 from upres.console.doctor.finding import Finding, fault, is_healthy
 from upres.core.errors import SettingsError
+from upres.core.foreign_text import printable
 from upres.core.settings import Settings
 
 HELP = """Check everything that a running upres needs, and say how to fix what is wrong.
@@ -65,7 +65,7 @@ def diagnose(server: str) -> Iterator[Finding]:
 
 def _print(console: Console, finding: Finding) -> None:
     mark, style = MARKS[finding.grade]
-    line = Text.assemble((mark, style), f" {finding.what:<18} ", printable(finding.found))
+    line = Text.assemble((mark, style), f" {finding.what:<18} ", printable(finding.found, None, lines=True))
     console.print(line, soft_wrap=True)
     if finding.fix:
         console.print(Text(f"{'':21}→ {finding.fix}", style="bold"), soft_wrap=True)

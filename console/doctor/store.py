@@ -9,7 +9,7 @@ import httpx
 
 from upres.console.doctor.finding import Finding, fault, ok, warning
 from upres.console.doctor.redis_server import clock_offset
-from upres.core import keys, registry
+from upres.core import keys, model_files, registry
 from upres.core.errors import ModelError, ModelNotFound, SettingsError, StoreUnavailable, UpresError
 from upres.core.settings import Settings
 from upres.core.storage import Store
@@ -112,7 +112,7 @@ def _model(store: Store, name: str) -> Finding:
         version = registry.labels(store, name).labels[registry.STABLE]
         found, digest = registry.manifest(store, name, version)
         for file in found.files:
-            registry.check(found, file.file, store.get(keys.model(name, version, file.file)), file.sha256)
+            model_files.check(found, file.file, store.get(keys.model(name, version, file.file)), file.sha256)
     except ModelNotFound:
         return fault(what, "is not in the store", "Put one there: upres models push faithful")
     except (ModelError, UpresError) as error:

@@ -17,7 +17,7 @@ FROM ubuntu:24.04@sha256:008173c23f95b170204355c12626cb5a965d779a7e1283b09e9cffb
 
 FROM ${DEVICE} AS python
 WORKDIR /upres
-# libseccomp confines the decoders (worker/imaging/decoder.py); connections to Redis over TLS need ca-certificates.
+# libseccomp confines the decoders (worker/imaging/sandbox.py); connections to Redis over TLS need ca-certificates.
 # Versions are not pinned, because Ubuntu's archive keeps only the newest build of a package.
 # hadolint ignore=DL3008
 RUN apt-get update \

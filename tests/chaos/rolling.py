@@ -5,17 +5,15 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import IO
 
 from redis import Redis
 
 from tests.chaos import images
 from tests.chaos.fleet import Fleet
-from tests.chaos.others import all_succeeded, names
+from tests.chaos.others import all_succeeded
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.scenarios import Outcome, check, events_after_the_end
-from tests.support.waiting import wait_until
 from upres.client import Client
 from upres.embedded.child import Child, accepts, free_port
 from upres.embedded.stack import Local
@@ -30,18 +28,16 @@ def restarts(local: Local, log: IO[bytes], seed: int, rounds: int) -> Outcome:
     outcome = Outcome("rolling restarts", {"of each part": rounds})
     rng, over = random.Random(seed), threading.Event()
     redis = Redis.from_url(local.settings.redis_url)
-    earlier = names(redis)
     with FaultProxy() as proxy, Fleet(local, 2, log, UPRES_STOP_SECONDS=str(STOP_SECONDS)) as fleet:
         function = start_function(local, proxy)
-        wait_until(lambda: len(names(redis) - earlier) == 2)
+        fleet.wait_ready(redis)
         with ThreadPoolExecutor(CLIENTS) as pool:
             clients = [pool.submit(use, proxy.port, random.Random(rng.random()), over) for _ in range(CLIENTS)]
             try:
                 for _ in range(rounds):
                     time.sleep(1)
-                    there = names(redis)
                     fleet.terminate(rng)
-                    wait_until(partial(joined, redis, there))
+                    fleet.wait_ready(redis)
                     former, function = function, start_function(local, proxy)
                     former.stop()
                     local.stop("redis")
@@ -54,11 +50,6 @@ def restarts(local: Local, log: IO[bytes], seed: int, rounds: int) -> Outcome:
         function.stop()
     check(outcome, events_after_the_end(redis, ids, 30), redis)
     return all_succeeded(outcome)
-
-
-def joined(redis: Redis, there: set[str]) -> bool:
-    """Whether a worker has come that was not there."""
-    return bool(names(redis) - there)
 
 
 def start_function(local: Local, proxy: FaultProxy) -> Child:

@@ -4,7 +4,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 
 import pytest
 from redis import Redis
@@ -109,10 +108,9 @@ def due(redis: Redis, url: str) -> webhooks.Due:
 def test_what_a_receiver_answers_decides_whether_the_webhook_is_sent_again(
     local: Local, isolated_redis: Redis, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    quick = partial(fetch.post, seconds=LIMIT_SECONDS)
-    monkeypatch.setattr("upres.worker.webhooks.post", quick)
+    monkeypatch.setattr(fetch, "TOTAL_SECONDS", LIMIT_SECONDS)
     settings = local.settings.model_copy(update={"redis_url": local.settings.redis_url.removesuffix("/0") + "/1"})
     dispatcher = WebhookDispatcher(settings, local.store, OutageLog("Redis"))
     with receiver({**DELIVERED, **GIVEN_UP, **AGAIN}[name]) as url:
-        dispatcher._send(due(isolated_redis, url))
+        dispatcher._try(due(isolated_redis, url))
     assert isolated_redis.zcard(keys.WEBHOOKS) == (1 if name in AGAIN else 0)

@@ -1,81 +1,64 @@
-"""`python -m upres.worker.imaging.decoder BYTES`: a confined process that decodes images from untrusted clients.
+"""`python -m upres.worker.imaging.decoder BYTES`: forks a confined process for each image from an untrusted client.
 
-It starts with almost no environment variables. Before the first image it confines itself: the kernel refuses all system
-calls except CALLS, such as those on its two pipes (seccomp(2)), and more than BYTES of address space (setrlimit(2)).
-The worker (decoding.py) kills it when it takes too long. It reads requests from stdin and writes answers to stdout:
+This process, the fork server, has imported what decoding needs, has no threads and almost no environment variables, and
+never sees a byte of an image. Before the first request it confines itself (sandbox.py): the kernel refuses it more than
+BYTES of address space, and all system calls except those that it needs to fork. stdin is its connection to the worker
+(fork_server.py), on which it first sends {}, or the reason why it could not confine itself; then it answers requests:
+
+    request   >Q    0: fork; the socket that comes with it (SCM_RIGHTS) is the child's. Else the process id of a child
+                    that ends, and is reaped
+    answer    >Q    to 0 only: the process id of the child; 0 if the system could not make one
+
+A child closes the connection to the worker, confines itself further, answers one request on its own socket, and ends.
+So whoever takes a child over can reach neither the fork server nor the decoder of another image:
 
     request   >QQ   maximum number of pixels, length of the image file; then the image file
     answer    >Q    length of the header; then a JSON header, then pixels, alpha and ICC profile as the header says
-
-It sends the first answer without a request: {}, or the reason why it could not confine itself.
 """
 
-import ctypes
-import errno
+import gc
 import io
 import json
-import mmap
-import resource
-import signal
+import os
+import socket
 import struct
 import sys
 import warnings
+from base64 import b64decode
 from collections.abc import Iterable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from PIL import AvifImagePlugin, Image
 
 from upres.core.errors import ImageError, UndecodableImage
-from upres.worker.imaging import images
+from upres.worker.imaging import images, sandbox
 from upres.worker.imaging.images import Picture
 
-PR_SET_PDEATHSIG = 1
-"""Option of prctl(2) that sets the signal which this process gets when its parent dies."""
-MAX_SECONDS = 60
-"""Seconds after which SIGALRM ends a decoder whose worker did not: the worker kills it after DECODE_SECONDS."""
-CALLS = (
-    *("read", "readv", "write", "writev"),  # only files that are open already: the two pipes
-    *("munmap", "mremap", "brk", "madvise", "futex"),
-    *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "alarm", "setitimer"),
-    *("clock_gettime", "gettimeofday", "getrandom", "sched_yield"),
-    *("fstat", "lseek", "restart_syscall", "exit", "exit_group"),
-)
-"""System calls that decoding needs, on x86-64 and ARM. mmap and mprotect are allowed as well, without PROT_EXEC."""
-
+EXAMPLE = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
+"""A PNG file with one pixel."""
+STDIN = 0
+NUMBER = struct.Struct(">Q")
+"""A request to the fork server, its answer, and the length of a JSON header in bytes."""
 REQUEST = struct.Struct(">QQ")
 """Maximum number of pixels, and length of the image file in bytes."""
-ANSWER = struct.Struct(">Q")
-"""Length of the JSON header in bytes."""
 
 
 def main() -> None:
-    """Confine this process, then answer requests until stdin ends."""
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    """Confine this process, then fork children until stdin ends."""
+    worker = socket.socket(fileno=STDIN)
     try:
-        confine(int(sys.argv[1]))
+        child_filter = confine_server(int(sys.argv[1]))
     except Exception as error:  # the machine lacks some part of the sandbox
-        send(answers, {"unconfined": f"{type(error).__name__}: {error}"})
+        worker.sendall(b"".join(packed(_unconfined(error))))
         return
-    send(answers, {})
-    while head := requests.read(REQUEST.size):
-        most_pixels, length = REQUEST.unpack(head)
-        signal.alarm(MAX_SECONDS)  # in case the worker cannot kill this process
-        send(answers, *answer(requests.read(length), most_pixels))
-        signal.alarm(0)
+    gc.freeze()  # the collector of a child must not write to, and so copy, the memory that it shares with this process
+    worker.sendall(b"".join(packed({})))
+    serve(worker, child_filter)
 
 
-def send(answers: BinaryIO, header: dict[str, Any], parts: Iterable[Any] = ()) -> None:
-    """Write one answer: the length of the header, the header, and the parts that it describes."""
-    encoded = json.dumps(header).encode()
-    answers.write(ANSWER.pack(len(encoded)) + encoded)
-    for part in parts:
-        answers.write(part)
-    answers.flush()
-
-
-def confine(memory: int) -> None:
-    """Limit the address space to `memory` bytes, and refuse all system calls except CALLS.
+def confine_server(memory: int) -> Any:
+    """Confine this process, and return the filter of system calls that its children apply to themselves.
 
     Decodes one image of each kind first, because afterwards no library can be loaded. Raises OSError or another error
     when this machine lacks a part of the sandbox.
@@ -86,48 +69,98 @@ def confine(memory: int) -> None:
     for kind in ("PNG", "JPEG", "WEBP"):
         example = io.BytesIO()
         Image.new("RGB", (1, 1)).save(example, kind)
-        images.decode(example.getvalue(), 1)
-    for limit, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(limit, (value, value))
-    if sys.platform == "linux":
-        die_with_parent()
-        refuse_calls()
+        answer(example.getvalue(), 1)
+    sandbox.limit_memory(memory)
+    child_filter = sandbox.make_filter(sandbox.DECODER_CALLS)
+    if own := sandbox.make_filter(sandbox.SERVER_CALLS, may_fork=True):
+        own.load()
+    return child_filter
 
 
-def die_with_parent() -> None:
-    """Let the kernel kill this process when its worker ends, in whatever way (prctl(2)). Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")
+def serve(worker: socket.socket, child_filter: Any) -> None:
+    """Fork and reap children as the worker asks."""
+    own_pid = os.getpid()
+    while True:
+        request, descriptors, _, _ = socket.recv_fds(worker, NUMBER.size, 1)
+        if len(request) < NUMBER.size:  # the worker has closed the connection, or has ended
+            return
+        (ended,) = NUMBER.unpack(request)
+        if ended:
+            os.waitpid(ended, 0)
+            continue
+        try:
+            pid = os.fork()
+        except OSError:  # no memory, or too many processes
+            pid = -1
+        if pid == 0:
+            run_child(descriptors[0], own_pid, child_filter)
+        os.close(descriptors[0])
+        worker.sendall(NUMBER.pack(max(0, pid)))
 
 
-def refuse_calls() -> None:
-    """Let all system calls except CALLS fail with EPERM in this process. This cannot be undone."""
-    import pyseccomp as seccomp
+def run_child(descriptor: int, parent: int, child_filter: Any) -> NoReturn:
+    """Confine this process further, decode the one image that comes over its socket, answer, and end."""
+    try:
+        os.dup2(descriptor, STDIN)  # this closes the connection to the worker
+        os.close(descriptor)
+        with open(STDIN, "rb", closefd=False) as requests, open(STDIN, "wb", closefd=False) as answers:
+            try:
+                confine_child(parent, child_filter)
+            except Exception as error:
+                send(answers, packed(_unconfined(error)))
+            else:
+                answer(EXAMPLE, 1)  # before the request: now the child gets its copies of the memory that decoding uses
+                send(answers, reply(requests))
+    finally:
+        os._exit(0)
 
-    filter = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
-    for name in CALLS:
-        filter.add_rule(seccomp.ALLOW, name)
-    for name in ("mmap", "mprotect"):
-        filter.add_rule(seccomp.ALLOW, name, seccomp.Arg(2, seccomp.MASKED_EQ, mmap.PROT_EXEC, 0))
-    filter.set_attr(seccomp.Attr.CTL_TSYNC, 1)  # also for threads that run already
-    filter.load()
+
+def confine_child(parent: int, child_filter: Any) -> None:
+    """Refuse all system calls except DECODER_CALLS to this process. It ends with its parent."""
+    sandbox.limit_time()
+    if child_filter:
+        sandbox.die_with(parent)
+        child_filter.load()
 
 
-def answer(data: bytes, most_pixels: int) -> tuple[dict[str, Any], list[Any]]:
-    """Decode an image file. Returns the header of the answer and the parts that follow it."""
+def send(answers: BinaryIO, parts: Iterable[Any]) -> None:
+    """Write the parts of one answer."""
+    for part in parts:
+        answers.write(part)
+    answers.flush()
+
+
+def packed(header: dict[str, Any], parts: Iterable[Any] = ()) -> list[Any]:
+    """Return one answer as buffers: the length of the header, the header, and the parts that it describes."""
+    encoded = json.dumps(header).encode()
+    return [NUMBER.pack(len(encoded)), encoded, *parts]
+
+
+def _unconfined(error: Exception) -> dict[str, Any]:
+    return {"unconfined": f"{type(error).__name__}: {error}"}
+
+
+def reply(requests: BinaryIO) -> list[Any]:
+    """Read a request, and return the answer."""
+    try:
+        most_pixels, length = REQUEST.unpack(requests.read(REQUEST.size))
+        return answer(requests.read(length), most_pixels)
+    except MemoryError:
+        message = "The image takes too much memory to decode; send a smaller one, or save it anew."
+        return packed({"code": UndecodableImage.code, "message": message})
+
+
+def answer(data: bytes, most_pixels: int) -> list[Any]:
+    """Decode an image file, and return the answer."""
     try:
         picture = images.decode(data, most_pixels)
     except ImageError as error:
-        return {"code": error.code, "message": str(error)}, []
-    except MemoryError:
-        message = "The image takes too much memory to decode; send a smaller one, or save it anew."
-        return {"code": UndecodableImage.code, "message": message}, []
+        return packed({"code": error.code, "message": str(error)})
     return describe(picture)
 
 
-def describe(picture: Picture) -> tuple[dict[str, Any], list[Any]]:
-    """Return a picture as a header and its parts: pixels, alpha if any, ICC profile."""
+def describe(picture: Picture) -> list[Any]:
+    """Return the answer with a picture: pixels, alpha if any, ICC profile."""
     header = {
         "shape": picture.pixels.shape,
         "alpha": picture.alpha is not None,
@@ -136,7 +169,7 @@ def describe(picture: Picture) -> tuple[dict[str, Any], list[Any]]:
         "format": picture.format,
     }
     planes = [picture.pixels] if picture.alpha is None else [picture.pixels, picture.alpha]
-    return header, [*(np.ascontiguousarray(plane).data for plane in planes), picture.icc or b""]
+    return packed(header, [*(np.ascontiguousarray(plane).data for plane in planes), picture.icc or b""])
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
-"""Decodes images from untrusted clients in confined child processes (decoder.py), and replaces children that fail."""
+"""Decodes images from untrusted clients, each in a confined process of its own (decoder.py)."""
 
 import json
-import os
-import queue
-import subprocess
-import sys
+import socket
 import threading
-from contextlib import suppress
-from io import BufferedReader
-from typing import IO, Any, cast
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from upres.core.errors import ImageError, Unconfined, UndecodableImage, tree
+from upres.core.foreign_text import printable
 from upres.core.formats import CONTENT_TYPES
-from upres.worker.imaging.decoder import ANSWER, REQUEST
+from upres.worker.imaging.decoder import EXAMPLE, NUMBER, REQUEST
+from upres.worker.imaging.fork_server import ForkServer, ServerDied
 from upres.worker.imaging.images import MAX_ICC_BYTES, Picture
 
 Pixels = npt.NDArray[np.uint8]
@@ -24,150 +24,140 @@ DECODE_SECONDS = 10.0
 """Time limit in seconds for one image. An image within the limits takes far less: the slowest decoder makes 50
 megapixels a second."""
 BASE_BYTES = 512 << 20
-"""Address space in bytes of a child for Python and its libraries."""
+"""Address space in bytes of a decoder for Python and its libraries."""
 BYTES_PER_PIXEL = 16
 """Address space in bytes for one pixel: the maximum, by measurement, that decoding and all conversions take."""
 MAX_HEADER_BYTES = 1 << 16
-"""Largest header in bytes that the worker accepts from a child, which may be compromised."""
-MAX_MESSAGE = 300
-"""Longest error message in characters that the worker accepts from a child."""
+"""Largest header in bytes that the worker accepts from a decoder, which may be compromised."""
 ERRORS = {kind.code: kind for kind in tree(ImageError)}
-"""Error code in a child's answer → type of the error that the worker raises."""
+"""Error code in a decoder's answer → type of the error that the worker raises."""
 
 
 class Decoders:
-    """A pool of `count` children, for images of at most `most_pixels`. They start on first use, or all with `start`."""
+    """Decodes images of at most `most_pixels`, at most `count` at a time. The fork server starts on first use."""
 
     def __init__(self, count: int, most_pixels: int) -> None:
         self._memory = BASE_BYTES + BYTES_PER_PIXEL * most_pixels
-        self._count = count
-        self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()
-        for _ in range(count):
-            self._idle.put(None)
+        self._places = threading.BoundedSemaphore(count)
+        self._lock = threading.Lock()
+        self._server: ForkServer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def start(self) -> None:
-        """Start all children. Raises Unconfined when this machine lacks a part of their sandbox."""
-        children = [_Child(self._memory) for _ in range(self._count)]
-        for _ in children:
-            self._idle.get()
-        for child in children:
-            self._idle.put(child)
-        for child in children:
-            child.greet()
+        """Start the fork server, and try it. Raises Unconfined when this machine lacks a part of the sandbox."""
+        self.decode(EXAMPLE, 1)
 
     def decode(self, data: bytes, most_pixels: int) -> Picture:
-        """Decode an image file in a child. Raises what images.decode raises, UndecodableImage or Unconfined."""
-        child = self._idle.get()
-        try:
-            if child:
-                try:
-                    return child.decode(data, most_pixels)
-                except UndecodableImage:
-                    if child.is_alive() or child.timed_out:
-                        raise
-            # There was no child yet, or it died, perhaps for a reason that is not this image: try once with a new one.
-            child = _Child(self._memory)
-            return child.decode(data, most_pixels)
-        finally:
-            self._idle.put(child if child and child.is_alive() else None)
+        """Decode an image file in a process of its own. Raises what images.decode raises, UndecodableImage, Unconfined.
+
+        A process that dies may have been killed for a reason that is not the image, so it is tried a second time.
+        """
+        with self._places:
+            try:
+                return self._decode_once(data, most_pixels)
+            except (DecoderDied, ServerDied):
+                pass
+            try:
+                return self._decode_once(data, most_pixels)
+            except (DecoderDied, ServerDied) as error:
+                raise self._undecodable() from error
 
     def close(self) -> None:
-        """Kill all idle children."""
-        while not self._idle.empty():
-            if child := self._idle.get():
-                child.kill()
+        """Kill the fork server, and all its processes."""
+        with self._lock:
+            if self._server:
+                self._server.close()
+            self._server = None
 
+    def _decode_once(self, data: bytes, most_pixels: int) -> Picture:
+        """Decode an image file. Raises DecoderDied or ServerDied when a process ends before its answer is complete."""
+        with self._conversation() as conversation:
+            try:
+                return conversation.decode(data, most_pixels)
+            except (ImageError, Unconfined, DecoderDied):
+                raise
+            except Exception as error:  # it answers too late, or nonsense
+                raise self._undecodable() from error
 
-class _Child:
-    """One child process. Methods are called from one thread at a time."""
-
-    def __init__(self, memory: int) -> None:
-        # The child must not get the worker's environment, which holds credentials and addresses.
-        environment = {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "upres.worker.imaging.decoder", str(memory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment | {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ},
-            start_new_session=True,
+    def _undecodable(self) -> UndecodableImage:
+        return UndecodableImage(
+            f"The image could not be decoded within {DECODE_SECONDS:g} seconds and "
+            f"{self._memory >> 20} MiB; it may be damaged. Save it anew and send that."
         )
-        self.timed_out = False
-        self._memory = memory
-        self._greeted = False
-        assert self._process.stdin
-        self._requests: IO[bytes] = self._process.stdin
-        self._answers = cast(BufferedReader, self._process.stdout)
 
-    def greet(self) -> None:
-        """Wait until the child has confined itself. Raises Unconfined when it could not."""
-        if self._greeted:
-            return
+    @contextmanager
+    def _conversation(self) -> Iterator["_Conversation"]:
+        """Give a new decoder for the block; then kill it. Starts another fork server if the last one has died."""
+        with self._lock:
+            if self._server and not self._server.is_alive():
+                self._server.close()
+                self._server = None
+            self._server = self._server or ForkServer(self._memory)
+            server = self._server
         try:
-            reason = self._header().get("unconfined")
-        except (EOFError, ValueError) as error:
-            reason = str(error)
-        if reason is not None:
-            self.kill()
-            raise Unconfined(f"Images cannot be decoded safely on this machine: {reason}")
-        self._greeted = True
+            decoder = server.fork()
+        except ServerDied:
+            server.close()
+            raise
+        try:
+            yield _Conversation(decoder.connection)
+        finally:
+            server.end(decoder)
+
+
+class DecoderDied(Exception):
+    """A decoder ended before its answer was complete."""
+
+
+class _Conversation:
+    """The worker's side of the socket to one decoder. All of it takes at most DECODE_SECONDS."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._deadline = time.monotonic() + DECODE_SECONDS
 
     def decode(self, data: bytes, most_pixels: int) -> Picture:
-        """Send a request and wait for the answer. Raises the error in the answer, or Unconfined.
+        """Send the request, and return the picture in the answer.
 
-        Raises UndecodableImage when there is no valid answer in time; then the child was killed.
+        Raises the error in the answer, Unconfined, DecoderDied, TimeoutError, or others when the answer is not valid.
         """
-        timer = threading.Timer(DECODE_SECONDS, self._time_out)
-        timer.start()
         try:
-            return self._ask(data, most_pixels)
-        except (ImageError, Unconfined):
-            raise
-        except Exception as error:
-            # The rest of a broken answer would be read as the answer for the next image.
-            self.kill()
-            raise UndecodableImage(
-                f"The image could not be decoded within {DECODE_SECONDS:g} seconds and "
-                f"{self._memory >> 20} MiB; it may be damaged. Save it anew and send that."
-            ) from error
-        finally:
-            timer.cancel()
-
-    def _ask(self, data: bytes, most_pixels: int) -> Picture:
-        self.greet()
-        self._requests.write(REQUEST.pack(most_pixels, len(data)))
-        self._requests.write(data)
-        self._requests.flush()
+            self._send(REQUEST.pack(most_pixels, len(data)))
+            self._send(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has ended; what it answered before says why
         header = self._header()
+        if "unconfined" in header:
+            reason = printable(str(header["unconfined"]))
+            raise Unconfined(f"Images cannot be decoded safely on this machine: {reason}")
         if "code" in header:
-            raise ERRORS[header["code"]](str(header["message"])[:MAX_MESSAGE])
+            raise ERRORS[header["code"]](printable(str(header["message"])))
         return self._picture(header, most_pixels)
 
+    def _send(self, data: bytes) -> None:
+        self._connection.settimeout(self._left())
+        self._connection.sendall(data)
+
+    def _left(self) -> float:
+        """Return the seconds until the deadline. Raises TimeoutError when it has passed."""
+        if (left := self._deadline - time.monotonic()) <= 0:
+            raise TimeoutError
+        return left
+
     def _header(self) -> dict[str, Any]:
-        (length,) = ANSWER.unpack(self._read(ANSWER.size))
+        (length,) = NUMBER.unpack(self._read(NUMBER.size))
         header: dict[str, Any] = json.loads(self._read(_at_most(length, MAX_HEADER_BYTES)))
         return header
-
-    def _time_out(self) -> None:
-        self.timed_out = True
-        self._process.kill()
-
-    def is_alive(self) -> bool:
-        """Return whether the process runs."""
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        """Kill the process, and close its pipes."""
-        self._process.kill()
-        self._process.wait()
-        self._answers.close()
-        with suppress(OSError):  # closing flushes what was not sent, which fails
-            self._requests.close()
 
     def _picture(self, header: dict[str, Any], most_pixels: int) -> Picture:
         """Read the picture that the header describes.
 
-        Raises ValueError when the header is not plausible, because a malicious image may control the child.
+        Raises ValueError when the header is not plausible, because a malicious image may control the decoder.
         """
         height, width, channels = header["shape"]
         if channels != 3 or not (height > 0 and width > 0 and height * width <= most_pixels):
@@ -195,16 +185,20 @@ class _Child:
         return bytes(data)
 
     def _fill(self, target: memoryview) -> None:
-        """Read until the target is full. Raises EOFError when the child ends before."""
+        """Read until the target is full. Raises DecoderDied when the decoder ends before, TimeoutError or OSError."""
         while target:
-            got = self._answers.readinto(target)
+            self._connection.settimeout(self._left())
+            try:
+                got = self._connection.recv_into(target)
+            except ConnectionResetError:  # it ended before it had read its request
+                got = 0
             if not got:
-                raise EOFError("the decoder died")
+                raise DecoderDied
             target = target[got:]
 
 
 def _at_most(length: int, most: int) -> int:
-    """Return a length that a child announced. Raises ValueError when it is negative or too large."""
+    """Return a length that a decoder announced. Raises ValueError when it is negative or too large."""
     if not 0 <= length <= most:
         raise ValueError("the decoder announced too much")
     return length
