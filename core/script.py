@@ -29,6 +29,7 @@ _CONSTANTS: dict[str, str | int] = {
     "WORKER_SECONDS": keys.WORKER_SECONDS,
     "POPPED_SECONDS": keys.POPPED_SECONDS,
     "DAY_SECONDS": keys.DAY,
+    "QUOTA_SECONDS": keys.QUOTA_SECONDS,
     "ATTEMPTS": keys.ATTEMPTS,
     "RETURNS": keys.RETURNS,
     "MAX_DEAD_LETTERS": keys.MAX_DEAD_LETTERS,

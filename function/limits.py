@@ -18,5 +18,12 @@ STALLED_SECONDS = 30.0
 """A connection whose client reads nothing for this many seconds is closed. A browser reconnects and resumes."""
 STOP_SECONDS = 2
 """Seconds that open requests get when the process stops; then they are interrupted."""
+STREAMS_PER_JOB = 100
+"""Event streams of one job that a process keeps open: a page in several windows, and people who watch together."""
+STREAMS_PER_KEY = 500
+"""Event streams of one API key. Its program may follow each of its jobs; there are 2,000 for four such keys."""
+STREAMS_PER_ADDRESS = 300
+"""Event streams of one address, or of one IPv6 network (/64), without an API key: in an office behind one address a
+hundred browsers can open the three streams that `upres.js` uses."""
 DESCRIPTORS_KEPT = 128
 """File descriptors that event streams leave to probes and short requests."""
