@@ -35,8 +35,8 @@ class IdempotencyRecord:
         self.key = keys.idempotency(f"{owner or ''}:{key}")
         # The image is part of the digest. Without API keys all clients have the same owner: whoever guesses the key of
         # another one gets no job without the same image. A client that repeats a request may upload the image again.
-        image = request.image_key and keys.upload_content(request.image_key)
-        given = request.model_copy(update={"image_key": image}).model_dump_json()
+        upload = keys.upload_content(request.image_key) if request.image_key else ""
+        given = request.model_dump_json(exclude={"image_key"}) + upload
         self._digest = hashlib.sha256(given.encode()).hexdigest()
 
     @property

@@ -210,10 +210,10 @@ def test_operators_create_list_and_revoke_keys_by_command(local: Local, guarded:
             command, env={**os.environ, **local.environment}, capture_output=True, text=True, timeout=30
         )
 
-    text = upres("create", "Ann", "--per-minute", "7").stdout.strip()
+    text = upres("create", "Ann", "--per-minute", "7", "--megabytes", "123").stdout.strip()
     assert post_job(guarded, text).status_code == 202
     listed = upres().stdout
-    assert "Ann" in listed
+    assert [line.split()[-1] for line in listed.splitlines() if "Ann" in line] == ["123"]
     assert text not in listed
     assert upres("revoke", text.split("_")[1]).returncode == 0
     assert post_job(guarded, text).status_code == 401

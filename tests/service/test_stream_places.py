@@ -14,8 +14,10 @@ from tests.support.servers import Patched, patched_function, post_job
 from tests.support.waiting import wait_until
 from upres.client import Client
 from upres.core import api_keys, events
+from upres.core.errors import TooManyStreams
 from upres.core.schema import Cancelled
 from upres.embedded.stack import Local
+from upres.function.stream_places import StreamPlaces
 
 pytestmark = pytest.mark.without_worker
 
@@ -183,3 +185,13 @@ def test_a_page_without_a_place_shows_the_state_and_waits_for_a_place(
     assert heard[-2:] == [["queued", True], ["cancelled", True]]  # then all events
     assert all("429" in text for text in visit.wrong)
     visit.wrong.clear()
+
+
+def test_two_thousand_streams_are_possible_from_several_addresses() -> None:
+    places = StreamPlaces()
+    taken = [places.take(f"job {number % 20}", None, f"192.0.2.{number % 7}") for number in range(2000)]
+    with pytest.raises(TooManyStreams):
+        places.take("job 0", None, "192.0.2.9")
+    for leave in taken:
+        leave()
+    assert not places._open  # nothing is kept of those who have left
