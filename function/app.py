@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from redis.exceptions import RedisError
@@ -16,18 +16,20 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from upres.core import events, tracing, webhooks
+from upres.core.api import JobAccepted
 from upres.core.api_keys import Pace
 from upres.core.errors import QueueUnavailable, Unauthorized
 from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
 from upres.function import body, buffered, jobs, model_list, problems, stream, uploads
-from upres.function.access import caller, check_token
+from upres.function.access import Caller, caller, check_token
+from upres.function.clients import client_name
 from upres.function.descriptors import StreamGate
 from upres.function.estimate import estimate
 from upres.function.middleware import Identified, Interruptible, Measured, SafeHeaders
 from upres.function.parse import parse_estimate, parse_json, parse_upload, preferred_wait
 from upres.function.services import Services
-from upres.function.slow_parts import SlowParts
+from upres.function.slow_parts import Pool, SlowParts
 from upres.function.stream_places import HeldStream, StreamPlaces
 from upres.function.submit import submit
 from upres.function.web_page import page
@@ -76,7 +78,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     app = App(routes=ROUTES, exception_handlers=problems.HANDLERS, lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirect would name the client's Host, with http
     app.state.services, app.state.slow = services, SlowParts(services)
-    app.state.gate, app.state.places = StreamGate(), StreamPlaces()
+    app.state.gate, app.state.places, app.state.bodies = StreamGate(), StreamPlaces(), body.Bodies()
     return app
 
 
@@ -94,15 +96,10 @@ async def create_job(request: Request) -> Response:
     """
     services = _services(request)
     who = await run_in_threadpool(caller, services, request, "rate")
-    sent = await body.read(request, int(services.settings.max_input_bytes * BASE64) + BODY_SLACK)
-    job_request = await run_in_threadpool(parse_json, sent, request.path_params.get("model"))
-    base_url = services.settings.public_url or str(request.base_url)
-    key = request.headers.get("Idempotency-Key")
-    slow: SlowParts = request.app.state.slow
-    threads = slow.other if job_request.image_base64 is None else slow.inline
-    traceparent = request.headers.get("traceparent")
-    with tracing.span("POST /v1/jobs", "server", traceparent, url__path=request.url.path):
-        accepted = await threads.run(submit, services, job_request, base_url, key, who)
+    limit = int(services.settings.max_input_bytes * BASE64) + BODY_SLACK
+    async with request.app.state.bodies.reading(request, limit, client_name(request, who.owner)) as sent:
+        accepted = await _submitted(request, sent, who)
+    del sent  # the answer may wait for the end of the job
     headers = {"Location": accepted.status_url}
     if seconds := preferred_wait(", ".join(request.headers.getlist("Prefer"))):
         headers["Preference-Applied"] = f"wait={seconds:g}"
@@ -110,6 +107,17 @@ async def create_job(request: Request) -> Response:
             done = await run_in_threadpool(jobs.snapshot, services, accepted.job_id, who.owner)
             return _json(done, 200, **headers)
     return _json(accepted, 202, **headers)
+
+
+async def _submitted(request: Request, sent: bytes, who: Caller) -> JobAccepted:
+    """Submit the job request in a body."""
+    services, slow = _services(request), request.app.state.slow
+    job_request = await run_in_threadpool(parse_json, sent, request.path_params.get("model"))
+    base_url = services.settings.public_url or str(request.base_url)
+    key, traceparent = request.headers.get("Idempotency-Key"), request.headers.get("traceparent")
+    threads: Pool = slow.other if job_request.image_base64 is None else slow.inline
+    with tracing.span("POST /v1/jobs", "server", traceparent, url__path=request.url.path):
+        return await threads.run(submit, services, job_request, base_url, key, who)
 
 
 async def _ends_within(request: Request, job_id: str, seconds: float) -> bool:
@@ -184,16 +192,8 @@ async def job_events(request: Request) -> Response:
         fresh = await run_in_threadpool(buffered.poll, services.settings, job_id, after)
         text = "retry: 250\n\n" + "".join(frame.text for frame in fresh)
         return Response(text, headers=headers, media_type="text/event-stream")
-    leave = _take_place(request, job_id, owner)
+    leave = request.app.state.places.take(job_id, client_name(request, owner))
     return HeldStream(request.app.state.hub.follow(job_id, after), headers, leave)
-
-
-def _take_place(request: Request, job_id: str, owner: str | None) -> Callable[[], None]:
-    """Take a place for an event stream. Raises TooManyStreams. Where only this machine is served, there is no limit."""
-    if not _services(request).settings.access:
-        return lambda: None
-    places: StreamPlaces = request.app.state.places
-    return places.take(job_id, owner, request.client.host if request.client else "")
 
 
 def job_preview(request: Request) -> Response:

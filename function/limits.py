@@ -9,6 +9,9 @@ HEAD_SECONDS = 10.0
 """Seconds in which a new connection has to send its first byte, and in which a begun head has to be complete."""
 BODY_SECONDS = 30.0
 """A request is answered with 408 when its body makes no progress for this many seconds."""
+BODY_BYTES = 400_000_000
+"""Bytes of request bodies that one API key, or one address without a key, may have in memory at once: 14 of the largest
+images, or 70 of the largest that the Python clients send in a body."""
 LINGER_BYTES = 32 * 1024 * 1024
 """Bytes that are read and discarded after an answer that comes before the end of its request. If the socket was closed
 with unread data, TCP would reset the connection, and the client could lose the answer (RFC 9112, section 9.6)."""

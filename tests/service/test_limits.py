@@ -4,6 +4,7 @@ import base64
 import secrets
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -14,6 +15,7 @@ from redis import Redis
 
 from tests.support.images import encoded
 from tests.support.servers import Patched, patched_function, post_job
+from tests.support.waiting import wait_until
 from tests.support.workers import worker
 from upres.client import Client
 from upres.core import api_keys, keys
@@ -116,6 +118,30 @@ def test_the_body_of_a_request_above_the_pace_is_not_waited_for(running: Patched
         head = f"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {text}\r\nContent-Length: 20000000\r\n\r\n"
         connection.sendall(head.encode())
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 429 ")
+
+
+@pytest.mark.parametrize("access", ["keys", "open"])
+def test_unfinished_bodies_of_one_client_do_not_fill_the_memory(
+    local: Local, redis: Redis, tmp_path: Path, access: str
+) -> None:
+    image = {"image_base64": base64.b64encode(bytes(300_000)).decode()}
+    with patched_function(local, tmp_path, {"BODY_BYTES": 1_000_000}, UPRES_ACCESS=access) as small:
+        mine, other = ({**bearer(made(redis)), "X-Forwarded-For": f"192.0.2.{number}"} for number in (1, 2))
+        assert submit(small, image, mine).status_code == 202
+        with small.connect() as connection:
+            lines = "".join(f"{name}: {value}\r\n" for name, value in mine.items())
+            head = f"POST /v1/jobs HTTP/1.1\r\nHost: a\r\n{lines}Content-Length: 900000\r\n\r\n"
+            connection.sendall(head.encode() + b" " * 800_000)
+            wait_until(lambda: submit(small, image, mine).status_code == 429)
+            refused = submit(small, image, mine)
+            assert refused.json()["code"] == "rate_limited"
+            assert "1 MB of request bodies" in refused.json()["detail"]
+            assert submit(small, image, other).status_code == 202
+        wait_until(lambda: submit(small, image, mine).status_code == 202)
+
+
+def submit(running: Patched, body: object, headers: dict[str, str]) -> requests.Response:
+    return requests.post(f"{running.url}/v1/jobs", json=body, headers=headers, timeout=20)
 
 
 def test_requests_that_read_have_a_pace_that_suffices_for_polling_all_jobs(running: Patched, redis: Redis) -> None:

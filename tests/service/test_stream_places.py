@@ -17,6 +17,7 @@ from upres.core import api_keys, events
 from upres.core.errors import TooManyStreams
 from upres.core.schema import Cancelled
 from upres.embedded.stack import Local
+from upres.function.clients import ClientName
 from upres.function.stream_places import StreamPlaces
 
 pytestmark = pytest.mark.without_worker
@@ -189,9 +190,9 @@ def test_a_page_without_a_place_shows_the_state_and_waits_for_a_place(
 
 def test_two_thousand_streams_are_possible_from_several_addresses() -> None:
     places = StreamPlaces()
-    taken = [places.take(f"job {number % 20}", None, f"192.0.2.{number % 7}") for number in range(2000)]
+    taken = [places.take(f"job {n % 20}", ClientName("address", f"192.0.2.{n % 7}")) for n in range(2000)]
     with pytest.raises(TooManyStreams):
-        places.take("job 0", None, "192.0.2.9")
+        places.take("job 0", ClientName("address", "192.0.2.9"))
     for leave in taken:
         leave()
     assert not places._open  # nothing is kept of those who have left
