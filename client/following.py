@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from upres.client.calls import Call, Deadline
 from upres.client.errors import JobCancelled, JobFailed, ServerUnreachable
-from upres.client.protocol import MAX_BACKOFF, RECONNECT_SECONDS
-from upres.client.responses import check_stream, stranger, unreachable
+from upres.client.protocol import MAX_BACKOFF, MAX_PAUSE, RECONNECT_SECONDS
+from upres.client.responses import check_stream, is_at_limit, retry_after, stranger, unreachable
 from upres.client.sse import Decoder
 from upres.core.schema import EVENT, TERMINAL, Cancelled, Event, Failed, Result, Snapshot, Succeeded
 
@@ -37,6 +37,7 @@ class EventFollower:
         self._deadline = deadline
         self._heard = time.monotonic()
         self._connections = 0
+        self._asked = 0.0
         self._decoder = Decoder()
 
     @property
@@ -47,10 +48,13 @@ class EventFollower:
     def begin(self, call: Call, response: httpx.Response) -> None:
         """Called with each new response; status 204 means that no more events will come.
 
-        Raises an error for a response that is not from upres; when events came before, a transport error, because a
-        proxy may show another page while the server is replaced.
+        A server that refuses the stream because too many are open is asked again for as long as it answers so. Raises
+        an error for a response that is not from upres; when events came before, a transport error, because a proxy may
+        show another page while the server is replaced.
         """
         self._decoder = Decoder()
+        if response.is_error and is_at_limit(response):
+            self._asked, self._heard = min(retry_after(response), MAX_PAUSE), time.monotonic()
         try:
             check_stream(call, response)
             if response.status_code == NOTHING_MORE and self.after is None:
@@ -76,9 +80,10 @@ class EventFollower:
             _ = self._deadline.left
 
     def pause(self, call: Call, error: Exception | None) -> float:
-        """Seconds to wait before reconnecting: exponential backoff with jitter, which only an event resets.
+        """Seconds to wait before reconnecting: exponential backoff with jitter, or Retry-After if that is longer.
 
-        Raises ServerUnreachable after GONE_SECONDS without a line, or at once when no attempt can succeed.
+        Only an event resets the backoff. Raises ServerUnreachable after GONE_SECONDS without a line, or at once when no
+        attempt can succeed.
         """
         failure = unreachable(call, error) if error else None
         if failure and not failure.retryable:
@@ -90,7 +95,8 @@ class EventFollower:
             ) from error
         self._connections += 1
         backoff = min(MAX_BACKOFF, RECONNECT_SECONDS * 2 ** min(self._connections - 1, 10))
-        return self._deadline.limit(backoff * random.uniform(0.5, 1))
+        asked, self._asked = self._asked, 0.0
+        return self._deadline.limit(max(backoff * random.uniform(0.5, 1), asked))
 
 
 def _event(data: str) -> Event | None:

@@ -5,6 +5,7 @@ send(). Client (sdk.py) and AsyncClient (asynchronous.py) run the same operation
 """
 
 import base64
+import hashlib
 import random
 import uuid
 from collections.abc import Iterator
@@ -144,7 +145,7 @@ class ApiOperations:
 
     def upload(self, data: bytes, on_bytes: OnBytes) -> Steps[str]:
         """Upload a file by presigned URL; returns its `image_key`."""
-        link = yield from self._read(UploadLink, "POST", "/v1/uploads", {"bytes": len(data)})
+        link = yield from self._read(UploadLink, "POST", "/v1/uploads", _about(data))
         headers = {"Content-Length": str(len(data))}
         put = replace(store_call("PUT", link.upload_url), content=Body(data, on_bytes), headers=headers)
         yield from self._ask(put, httpx.codes.OK, httpx.codes.CREATED, httpx.codes.NO_CONTENT)
@@ -239,6 +240,11 @@ class ApiOperations:
 
 def noop(*news: object) -> None:
     """Do nothing; the default callback."""
+
+
+def _about(data: bytes) -> dict[str, object]:
+    """What an upload says of its file; by the digest the server knows a repeated upload for an Idempotency-Key."""
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _file(path: Path) -> tuple[bytes, dict[str, str]]:

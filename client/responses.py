@@ -127,6 +127,14 @@ def refused(call: Call, response: httpx.Response) -> RequestRefused | ServerUnre
     )
 
 
+def is_at_limit(response: httpx.Response) -> bool:
+    """Whether upres, not a proxy, refused the request because a limit is reached."""
+    try:
+        return Problem.model_validate_json(response.content).status == httpx.codes.TOO_MANY_REQUESTS
+    except ValidationError:
+        return False
+
+
 def is_too_large_for_a_proxy(error: RequestRefused) -> bool:
     """Whether a proxy, not upres, refused the body of a request: nginx takes 1 MB unless it is told otherwise."""
     return error.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE and error.code == FOREIGN

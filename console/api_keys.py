@@ -30,26 +30,35 @@ def api_keys(context: click.Context) -> None:
         from upres.core import api_keys as stored
 
         with connection() as redis:
-            listed = table("id", "name", "made", "a minute", "at once", "megapixels a day")
+            listed = table("id", "name", "made", "a minute", "at once", "megapixels a day", "MB a day")
             for key in stored.listing(redis):
-                limits = (key.requests_per_minute, key.jobs_at_once, f"{key.megapixels_per_day:g}")
-                row(listed, key.key_id, key.name, f"{key.created_at:%Y-%m-%d}", *map(str, limits))
+                limits = (key.requests_per_minute, key.jobs_at_once, key.megapixels_per_day, key.megabytes_per_day)
+                row(listed, key.key_id, key.name, f"{key.created_at:%Y-%m-%d}", *(f"{limit:g}" for limit in limits))
             print_table(listed, "There are no keys.")
 
 
 @api_keys.command()
 @click.argument("name")
-@click.option("--per-minute", default=120, show_default=True, help="Submissions per minute; they may come in a burst.")
+@click.option(
+    "--per-minute", default=120, show_default=True, help="POST requests per minute; they may come in a burst."
+)
 @click.option("--at-once", default=100, show_default=True, help="Jobs that have not ended, at most.")
 @click.option("--megapixels", default=50_000.0, show_default=True, help="Megapixels of results per 24 hours.")
-def create(name: str, per_minute: int, at_once: int, megapixels: float) -> None:
+@click.option("--megabytes", default=20_000.0, show_default=True, help="Megabytes of sent images per 24 hours.")
+def create(name: str, per_minute: int, at_once: int, megapixels: float, megabytes: float) -> None:
     """Create an API key for the owner NAME. It is shown only once; only its digest is stored."""
     from upres.core import api_keys as stored
 
     with connection() as redis:
         try:
-            limits = {"requests_per_minute": per_minute, "jobs_at_once": at_once, "megapixels_per_day": megapixels}
-            _, text = stored.create(redis, name, **limits)
+            _, text = stored.create(
+                redis,
+                name,
+                requests_per_minute=per_minute,
+                jobs_at_once=at_once,
+                megapixels_per_day=megapixels,
+                megabytes_per_day=megabytes,
+            )
         except ValidationError as error:
             raise click.UsageError("; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())) from None
     print(text)

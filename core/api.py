@@ -136,6 +136,12 @@ class UploadRequest(StrictModel):
     """A request for a presigned URL to upload one image file."""
 
     bytes: int = Field(ge=1, strict=True, description="Exact size of the image file in bytes.")
+    sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the image file in hexadecimal: two uploads of one file are then the same image for an "
+        "Idempotency-Key.",
+    )
 
 
 class UploadLink(TolerantModel):

@@ -9,17 +9,24 @@ import hmac
 import re
 import secrets
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import Field
 from redis import Redis
 
 from upres.core import keys
-from upres.core.errors import KeyNotFound, LimitReached, QuotaExceeded, RateLimited, TooManyJobs
+from upres.core.errors import KeyNotFound, QuotaExceeded, RateLimited, TooManyJobs
 from upres.core.leases import Lease
 from upres.core.schema import TolerantModel, now
 from upres.core.script import call
 
+Pace = Literal["rate", "reads"]
+"""What a request counts for: `rate` has the requests that may cost most (POST), `reads` all others."""
+READS_PER_JOB = 120
+"""Requests per minute that may read or cancel jobs, for each job that the key may have at once: a client that polls
+every job once a second, and its preview too."""
+MIN_READS = 600
+"""Such requests per minute of a key that may have few jobs: a page that was reloaded reads all its jobs."""
 _TEXT = re.compile(r"upres_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 
 
@@ -31,10 +38,28 @@ class ApiKey(TolerantModel):
     digest: str = Field(description="SHA-256 of the secret.")
     created_at: datetime = Field(description="Time at which the key was created, UTC.")
     requests_per_minute: int = Field(
-        120, ge=1, description="Rate limit in requests per minute; the same number may come in one burst."
+        120, ge=1, description="Rate limit of POST requests per minute; the same number may come in one burst."
     )
     jobs_at_once: int = Field(100, ge=1, description="Maximum number of jobs that have not ended.")
     megapixels_per_day: float = Field(50_000, gt=0, description="Quota: megapixels of results within 24 hours.")
+    megabytes_per_day: float = Field(
+        20_000, gt=0, description="Quota: megabytes of images in requests and uploads within 24 hours."
+    )
+
+    @property
+    def reads_per_minute(self) -> int:
+        """Rate limit of requests that read or cancel jobs, per minute; the same number may come in one burst."""
+        return max(MIN_READS, READS_PER_JOB * self.jobs_at_once)
+
+    @property
+    def pixels_per_day(self) -> int:
+        """Quota in pixels."""
+        return int(self.megapixels_per_day * 1e6)
+
+    @property
+    def bytes_per_day(self) -> int:
+        """Quota in bytes."""
+        return int(self.megabytes_per_day * 1e6)
 
 
 def create(connection: Redis, name: str, **limits: Any) -> tuple[ApiKey, str]:
@@ -83,29 +108,38 @@ def leave(connection: Redis, key: ApiKey, place: str) -> None:
     connection.zrem(keys.api_key_jobs(key.key_id), place)
 
 
-def admit(connection: Redis, key: ApiKey, place: str) -> None:
-    """Count a job submission, once for each `place`.
+def admit(connection: Redis, key: ApiKey, place: str, size: int = 0) -> None:
+    """Count a job submission, once for each `place`, and charge the `size` of an image in the request, in bytes.
 
-    Raises RateLimited, TooManyJobs or QuotaExceeded; `retry_after` gives seconds.
+    Raises TooManyJobs or QuotaExceeded; `retry_after` gives seconds.
     """
-    limits = (key.requests_per_minute, key.jobs_at_once, int(key.megapixels_per_day * 1e6))
-    verdict, milliseconds = call(connection, "admit", key.key_id, place, *limits)
+    limits = (key.jobs_at_once, key.pixels_per_day, size, key.bytes_per_day)
+    verdict, *more = call(connection, "admit", key.key_id, place, *limits)
     if verdict == b"yes":
         return
-    kinds: dict[bytes, tuple[type[LimitReached], str]] = {
-        b"rate": (RateLimited, _too_fast(key)),
-        b"jobs": (TooManyJobs, f"This key may have {key.jobs_at_once} jobs at once; wait for one to end."),
-        b"pixels": (QuotaExceeded, f"This key may enlarge to {key.megapixels_per_day:g} megapixels in 24 hours."),
-    }
-    kind, message = kinds[verdict]
-    raise kind(message, retry_after=max(1, -(-milliseconds // 1000)))
+    left, milliseconds = more
+    seconds = _seconds(milliseconds)
+    if verdict == b"jobs":
+        raise TooManyJobs(f"This key may have {key.jobs_at_once} jobs at once; wait for one to end.", seconds)
+    if verdict == b"bytes":
+        raise _bytes_exceeded(key, size, left, milliseconds)
+    raise QuotaExceeded(f"This key may enlarge to {key.megapixels_per_day:g} megapixels in 24 hours.", seconds)
 
 
-def count_request(connection: Redis, key: ApiKey) -> None:
-    """Count a request that submits no job. Raises RateLimited; `retry_after` gives seconds."""
-    milliseconds = call(connection, "count_request", key.key_id, key.requests_per_minute)
+def charge_bytes(connection: Redis, key: ApiKey, size: int) -> None:
+    """Charge an image of `size` bytes to the key's quota. Raises QuotaExceeded; `retry_after` gives seconds."""
+    over = call(connection, "charge_bytes", key.key_id, size, key.bytes_per_day)
+    if over:
+        raise _bytes_exceeded(key, size, *over)
+
+
+def count_request(connection: Redis, key: ApiKey, pace: Pace = "rate") -> None:
+    """Count a request for one of the key's paces. Raises RateLimited; `retry_after` gives seconds."""
+    most = key.requests_per_minute if pace == "rate" else key.reads_per_minute
+    milliseconds = call(connection, "count_request", key.key_id, pace, most)
     if milliseconds:
-        raise RateLimited(_too_fast(key), retry_after=max(1, -(-milliseconds // 1000)))
+        what = "requests that read or cancel jobs" if pace == "reads" else "requests"
+        raise RateLimited(f"This key may send {most} {what} per minute.", _seconds(milliseconds))
 
 
 def charge(connection: Redis, lease: Lease, pixels: int) -> None:
@@ -120,20 +154,27 @@ def charge(connection: Redis, lease: Lease, pixels: int) -> None:
 
 def check_quota(connection: Redis, key: ApiKey, pixels: int) -> None:
     """Raise QuotaExceeded when the key's quota has fewer than `pixels` left. Charges nothing."""
-    name = keys.api_key_pixels(key.key_id)
-    used: Any = connection.hget(name, "used")
-    left = key.megapixels_per_day * 1e6 - int(used or 0)
+    left, milliseconds = call(connection, "pixels_left", key.key_id, key.pixels_per_day)
     if pixels > left:
-        raise _quota_exceeded(pixels, left, connection.pttl(name))
+        raise _quota_exceeded(pixels, left, milliseconds)
 
 
 def _quota_exceeded(pixels: int, left: float, milliseconds: int) -> QuotaExceeded:
     message = f"The result has {pixels / 1e6:.2f} megapixels, and this key has {left / 1e6:.2f} left."
-    return QuotaExceeded(message, retry_after=max(1, -(-milliseconds // 1000)))
+    return QuotaExceeded(message, _seconds(milliseconds))
 
 
-def _too_fast(key: ApiKey) -> str:
-    return f"This key may send {key.requests_per_minute} requests per minute."
+def _bytes_exceeded(key: ApiKey, size: int, left: int, milliseconds: int) -> QuotaExceeded:
+    return QuotaExceeded(
+        f"The image file has {size / 1e6:.2f} MB, and of the {key.megabytes_per_day:g} MB that this key may send in "
+        f"24 hours {left / 1e6:.2f} are left.",
+        _seconds(milliseconds),
+    )
+
+
+def _seconds(milliseconds: int) -> int:
+    """Convert to whole seconds for Retry-After, at least 1."""
+    return max(1, -(-milliseconds // 1000))
 
 
 def _digest(secret: str) -> str:

@@ -33,8 +33,10 @@ class IdempotencyRecord:
 
     def __init__(self, key: str, request: JobRequest, owner: str | None = None) -> None:
         self.key = keys.idempotency(f"{owner or ''}:{key}")
-        # The digest leaves out image_key: a client that repeats a request uploads the image again, under another key.
-        given = request.model_dump_json(exclude={"image_key"})
+        # The image is part of the digest. Without API keys all clients have the same owner: whoever guesses the key of
+        # another one gets no job without the same image. A client that repeats a request may upload the image again.
+        upload = keys.upload_content(request.image_key) if request.image_key else ""
+        given = request.model_dump_json(exclude={"image_key"}) + upload
         self._digest = hashlib.sha256(given.encode()).hexdigest()
 
     @property

@@ -23,6 +23,7 @@
     │   └── LimitReached            limit_reached          429  retry
     │       ├── RateLimited         rate_limited           429  retry
     │       ├── TooManyJobs         too_many_jobs          429  retry
+    │       ├── TooManyStreams      too_many_streams       429  retry
     │       └── QuotaExceeded       quota_exceeded         429  retry
     ├── ImageError                  the client must change the image
     │   ├── NotAnImage              not_an_image           422
@@ -233,6 +234,11 @@ class RateLimited(LimitReached):
 
 class TooManyJobs(LimitReached):
     code = "too_many_jobs"
+
+
+class TooManyStreams(LimitReached):
+    code = "too_many_streams"
+    title = "A limit of open event streams is reached"
 
 
 class QuotaExceeded(LimitReached):

@@ -26,8 +26,10 @@ Redis
     upres:idempotency:{sha256}     the job that an Idempotency-Key made, and the digest of its request
     upres:keys                     hash: id → API key, with the digest of its secret and its limits
     upres:key:{id}:rate            theoretical arrival time of the API key's next request (GCRA), in milliseconds
+    upres:key:{id}:reads           the same for requests that read or cancel jobs
     upres:key:{id}:jobs            sorted set: the API key's jobs that have not ended, by the time of their expiry
-    upres:key:{id}:pixels          hash: pixels of the API key's results within 24 hours, and the limit
+    upres:key:{id}:pixels          hash: pixels of the API key's results within 24 hours, their end, and the limit
+    upres:key:{id}:bytes           hash: the same for the bytes of the images that it sends
     upres:token-secret             secret that signs the tokens with which clients read one job
     upres:model:{name}             the served model: its labels → versions that workers have checked
     upres:model:{name}:outcomes    hash: number of succeeded and failed jobs of each canary
@@ -50,6 +52,7 @@ Object store
 
 import hashlib
 import re
+import secrets
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 """Form of a job id: 128 random bits in hexadecimal. Other text from clients is never made part of a key."""
@@ -97,6 +100,9 @@ DEADLINE_SECONDS = DAY
 """Default deadline in seconds after acceptance: a job that has not ended by then fails."""
 MAX_DEADLINE_SECONDS = 6 * DAY
 """Largest deadline that a request may set. It is below EVENTS_SECONDS, so that events and record outlive the job."""
+QUOTA_SECONDS = EVENTS_SECONDS + 7 * DAY
+"""TTL of the quotas of an API key, renewed by each submission. The limit must outlive every job that is charged to it:
+a job may end after MAX_DEADLINE_SECONDS, and its dead letter may be replayed for EVENTS_SECONDS."""
 LEASE_SECONDS = 12
 """A job is given to another worker this many seconds after its worker's last renewal. A restart of Redis must fit
 into that time."""
@@ -184,11 +190,6 @@ def api_key_jobs(key_id: str) -> str:
     return f"upres:key:{key_id}:jobs"
 
 
-def api_key_pixels(key_id: str) -> str:
-    """Redis key of the number of pixels in an API key's results within 24 hours, and of its limit."""
-    return f"upres:key:{key_id}:pixels"
-
-
 def idempotency(key: str) -> str:
     """Redis key for a client's Idempotency-Key. It contains a hash, so that no text from clients is in a Redis key."""
     return f"upres:idempotency:{hashlib.sha256(key.encode()).hexdigest()}"
@@ -223,6 +224,16 @@ def tile(device: str, model_digest: str, precision: str) -> str:
 def upload(name: str) -> str:
     """Object key of an uploaded image. The name must be secret: any client that knows it can use the image."""
     return f"uploads/{name}"
+
+
+def new_upload(sha256: str | None = None) -> str:
+    """Make a new object key for an image. It ends with 124 bits of the image's digest, when the client states that."""
+    return upload(secrets.token_hex(16) + (f"-{sha256[:31]}" if sha256 else ""))
+
+
+def upload_content(image_key: str) -> str:
+    """Return what uploads of the same image have in common: the digest in the object key, else the whole key."""
+    return image_key.partition("-")[2] or image_key
 
 
 def result(job_id: str, attempt: int, extension: str) -> str:

@@ -1,54 +1,76 @@
 -- Limits of API keys; the last part of the script that begins in jobs.lua.
 
--- Count a request and return 0; when the rate limit is reached, return the milliseconds until the next request is
--- allowed. The algorithm is GCRA (ATM Forum 1996); a burst of one minute's requests is allowed.
-local function count_request(name, per_minute, now)
-    local step = 60000 / per_minute
-    local due = tonumber(redis.call('GET', name .. ':rate') or 0)
+-- Count one request of an API key for a pace (`rate` or `reads`), and return 0; when the pace is reached, return the
+-- milliseconds until the next request is allowed. The algorithm is GCRA (ATM Forum 1996); a burst of one minute's
+-- requests is allowed.
+function operations.count_request(key, pace, per_minute)
+    local name, now, step = 'upres:key:' .. key .. ':' .. pace, milliseconds(), 60000 / per_minute
+    local due = tonumber(redis.call('GET', name) or 0)
     if due < now or due > now + CLOCK_SECONDS * 1000 then due = now end -- or it was written by a clock that was ahead
     local wait = math.ceil(due - now - (60000 - step))
     if wait > 0 then return wait end
-    redis.call('SET', name .. ':rate', math.ceil(due + step), 'PX', 120000)
+    redis.call('SET', name, math.ceil(due + step), 'PX', 120000)
     return 0
 end
 
--- Count a request that submits no job. Return as above.
-function operations.count_request(key, per_minute)
-    return count_request('upres:key:' .. key, per_minute, milliseconds())
+-- Return how much of a quota is used in its present 24 hours, and the milliseconds until they end; begin new ones when
+-- they have ended. The limit `most` stays stored for longer: workers charge jobs that were admitted on another day.
+local function quota(name, most, now)
+    local used, ends = unpack(redis.call('HMGET', name, 'used', 'ends'))
+    used, ends = tonumber(used) or 0, tonumber(ends) or 0
+    if ends <= now then used, ends = 0, now + DAY_SECONDS * 1000 end
+    redis.call('HSET', name, 'most', most, 'used', used, 'ends', ends)
+    redis.call('EXPIRE', name, QUOTA_SECONDS)
+    return used, ends - now
 end
 
--- Count a submission. Return {'yes', 0}, or {the limit that is reached, milliseconds after which to try again}. An
--- admitted job counts as one of the API key's jobs for 30 seconds, and until its deadline once `begin` was called.
-function operations.admit(key, id, per_minute, most_jobs, most_pixels)
+-- Charge `amount` to a quota and return nil. When it has less left, charge nothing and return what is left, and the
+-- milliseconds until its 24 hours end.
+local function charge(name, most, amount, now)
+    local used, wait = quota(name, most, now)
+    if used + amount > tonumber(most) then return {math.max(0, most - used), wait} end
+    redis.call('HINCRBY', name, 'used', amount)
+end
+
+-- Charge bytes to the quota of an API key. Return as above.
+function operations.charge_bytes(key, bytes, most)
+    return charge('upres:key:' .. key .. ':bytes', most, bytes, milliseconds())
+end
+
+-- Return the pixels left in the quota of an API key, and the milliseconds until its 24 hours end.
+function operations.pixels_left(key, most)
+    local used, wait = quota('upres:key:' .. key .. ':pixels', most, milliseconds())
+    return {math.max(0, most - used), wait}
+end
+
+-- Count a submission with an image of `bytes` bytes (0 when the image is not in the request). Return {'yes'}, or {the
+-- limit that is reached, what is left of it, milliseconds after which to try again}. An admitted job counts as one of
+-- the API key's jobs for 30 seconds, and until its deadline once `begin` was called.
+function operations.admit(key, id, most_jobs, most_pixels, bytes, most_bytes)
     local now, name = milliseconds(), 'upres:key:' .. key
-    if tonumber(redis.call('HGET', name .. ':pixels', 'used') or 0) >= tonumber(most_pixels) then
-        return {'pixels', redis.call('PTTL', name .. ':pixels')}
-    end
-    redis.call('HSET', name .. ':pixels', 'most', most_pixels)
-    if redis.call('TTL', name .. ':pixels') < 0 then redis.call('EXPIRE', name .. ':pixels', DAY_SECONDS) end
+    local used, wait = quota(name .. ':pixels', most_pixels, now)
+    if used >= tonumber(most_pixels) then return {'pixels', 0, wait} end
     redis.call('ZREMRANGEBYSCORE', name .. ':jobs', '-inf', now)
-    if redis.call('ZSCORE', name .. ':jobs', id) then return {'yes', 0} end
-    if redis.call('ZCARD', name .. ':jobs') >= tonumber(most_jobs) then return {'jobs', 1000} end
-    local wait = count_request(name, per_minute, now)
-    if wait > 0 then return {'rate', wait} end
-    redis.call('ZADD', name .. ':jobs', now + 30000, id)
+    local known = redis.call('ZSCORE', name .. ':jobs', id)
+    if not known and redis.call('ZCARD', name .. ':jobs') >= tonumber(most_jobs) then return {'jobs', 0, 1000} end
+    local over = tonumber(bytes) > 0 and charge(name .. ':bytes', most_bytes, bytes, now)
+    if over then return {'bytes', over[1], over[2]} end
+    if not known then redis.call('ZADD', name .. ':jobs', now + 30000, id) end
     redis.call('EXPIRE', name .. ':jobs', EVENTS_SECONDS)
-    return {'yes', 0}
+    return {'yes'}
 end
 
 -- Charge a job's pixels to the quota of its API key, once for all attempts, and return nil. When the quota has too few
--- pixels left, charge nothing and return {pixels left, milliseconds until the quota is reset}.
+-- pixels left, charge nothing and return {pixels left, milliseconds until its 24 hours end}.
 function operations.charge(id, holder, pixels)
     local run = run_of(id)
     local owner = is_holder(id, holder) and redis.call('HGET', run, 'owner')
     if not owner or redis.call('HEXISTS', run, 'charged') == 1 then return nil end
     local name = 'upres:key:' .. owner .. ':pixels'
-    local most, used = unpack(redis.call('HMGET', name, 'most', 'used'))
-    local left = (tonumber(most) or math.huge) - (tonumber(used) or 0)
-    if tonumber(pixels) > left then return {left, redis.call('PTTL', name)} end
+    local most = redis.call('HGET', name, 'most')
+    local over = most and charge(name, most, pixels, milliseconds())
+    if over then return over end
     redis.call('HSET', run, 'charged', 1)
-    redis.call('HINCRBY', name, 'used', pixels)
-    if redis.call('TTL', name) < 0 then redis.call('EXPIRE', name, DAY_SECONDS) end
 end
 
 return operations[ARGV[1]](unpack(ARGV, 2))

@@ -32,6 +32,7 @@ _CONSTANTS: dict[str, str | int] = {
     "DAY_SECONDS": keys.DAY,
     "DEATHS": keys.DEATHS,
     "SUSPECT_DEATHS": keys.SUSPECT_DEATHS,
+    "QUOTA_SECONDS": keys.QUOTA_SECONDS,
     "ATTEMPTS": keys.ATTEMPTS,
     "MAX_ATTEMPTS": keys.MAX_ATTEMPTS,
     "RETURNS": keys.RETURNS,

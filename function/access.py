@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 
 from upres.core import api_keys, keys
-from upres.core.api_keys import ApiKey
+from upres.core.api_keys import ApiKey, Pace
 from upres.core.errors import AccessUndecided, Unauthorized
 from upres.core.settings import Settings
 from upres.function.services import Services
@@ -39,27 +39,29 @@ class Caller(NamedTuple):
 ANYBODY = Caller()
 
 
-def caller(services: Services, request: HTTPConnection) -> Caller:
-    """Identify the caller of a request.
+def caller(services: Services, request: HTTPConnection, pace: Pace | None = "reads") -> Caller:
+    """Identify the caller of a request by its headers, and count the request for a pace of the API key.
 
-    Raises Unauthorized without a valid API key, where keys are needed. Raises AccessUndecided when UPRES_ACCESS is not
-    set and the request does not come from this machine.
+    Without a pace nothing is counted. Raises Unauthorized without a valid API key, where keys are needed, and
+    RateLimited. Raises AccessUndecided when UPRES_ACCESS is not set and the request does not come from this machine.
     """
     match services.settings.access:
         case "open":
             return ANYBODY
         case "keys":
             scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-            return holder(services, text.strip() if scheme.lower() == "bearer" else "")
+            return holder(services, text.strip() if scheme.lower() == "bearer" else "", pace)
     _check_local(services.settings, request)
     return ANYBODY
 
 
-def holder(services: Services, text: str) -> Caller:
-    """Return the caller with this API key. Raises Unauthorized when the key is not valid."""
+def holder(services: Services, text: str, pace: Pace | None) -> Caller:
+    """Return the caller with this API key, after counting its request. Raises Unauthorized or RateLimited."""
     key = api_keys.authenticate(services.redis, text)
     if key is None:
         raise Unauthorized("Send an API key of this server: Authorization: Bearer upres_….")
+    if pace:
+        api_keys.count_request(services.redis, key, pace)
     return Caller(key)
 
 

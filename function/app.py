@@ -4,34 +4,36 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.endpoints import HTTPEndpoint
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from upres.core import events, keys, tracing, webhooks
+from upres.core import events, tracing, webhooks
+from upres.core.api import JobAccepted
+from upres.core.api_keys import Pace
 from upres.core.errors import QueueUnavailable, Unauthorized
 from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
 from upres.function import body, buffered, jobs, model_list, problems, stream, uploads
-from upres.function.access import caller, check_token
+from upres.function.access import Caller, caller, check_token
+from upres.function.clients import client_name
 from upres.function.descriptors import StreamGate
 from upres.function.estimate import estimate
 from upres.function.middleware import Identified, Interruptible, Measured, SafeHeaders
 from upres.function.parse import parse_estimate, parse_json, parse_upload, preferred_wait
 from upres.function.services import Services
+from upres.function.slow_parts import Pool, SlowParts
+from upres.function.stream_places import HeldStream, StreamPlaces
 from upres.function.submit import submit
+from upres.function.web_page import page
 
-WEB = Path(__file__).parent.parent / "client" / "web"
-WEB_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 BASE64 = 1.4
 """Maximum size of an image in base64, relative to its file: a third more, and a little for line breaks."""
 BODY_SLACK = 64 * 1024
@@ -75,7 +77,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
     app = App(routes=ROUTES, exception_handlers=problems.HANDLERS, lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirect would name the client's Host, with http
-    app.state.services, app.state.gate = services, StreamGate()
+    app.state.services, app.state.slow = services, SlowParts(services)
+    app.state.gate, app.state.places, app.state.bodies = StreamGate(), StreamPlaces(), body.Bodies()
     return app
 
 
@@ -92,14 +95,11 @@ async def create_job(request: Request) -> Response:
     With `Prefer: wait=SECONDS` (RFC 7240), if the job ends in that time → 200 and its Snapshot.
     """
     services = _services(request)
-    who = await run_in_threadpool(caller, services, request)
-    sent = await body.read(request, int(services.settings.max_input_bytes * BASE64) + BODY_SLACK)
-    job_request = await run_in_threadpool(parse_json, sent, request.path_params.get("model"))
-    base_url = services.settings.public_url or str(request.base_url)
-    key = request.headers.get("Idempotency-Key")
-    traceparent = request.headers.get("traceparent")
-    with tracing.span("POST /v1/jobs", "server", traceparent, url__path=request.url.path):
-        accepted = await run_in_threadpool(submit, services, job_request, base_url, key, who)
+    who = await run_in_threadpool(caller, services, request, "rate")
+    limit = int(services.settings.max_input_bytes * BASE64) + BODY_SLACK
+    async with request.app.state.bodies.reading(request, limit, client_name(request, who.owner)) as sent:
+        accepted = await _submitted(request, sent, who)
+    del sent  # the answer may wait for the end of the job
     headers = {"Location": accepted.status_url}
     if seconds := preferred_wait(", ".join(request.headers.getlist("Prefer"))):
         headers["Preference-Applied"] = f"wait={seconds:g}"
@@ -107,6 +107,17 @@ async def create_job(request: Request) -> Response:
             done = await run_in_threadpool(jobs.snapshot, services, accepted.job_id, who.owner)
             return _json(done, 200, **headers)
     return _json(accepted, 202, **headers)
+
+
+async def _submitted(request: Request, sent: bytes, who: Caller) -> JobAccepted:
+    """Submit the job request in a body."""
+    services, slow = _services(request), request.app.state.slow
+    job_request = await run_in_threadpool(parse_json, sent, request.path_params.get("model"))
+    base_url = services.settings.public_url or str(request.base_url)
+    key, traceparent = request.headers.get("Idempotency-Key"), request.headers.get("traceparent")
+    threads: Pool = slow.other if job_request.image_base64 is None else slow.inline
+    with tracing.span("POST /v1/jobs", "server", traceparent, url__path=request.url.path):
+        return await threads.run(submit, services, job_request, base_url, key, who)
 
 
 async def _ends_within(request: Request, job_id: str, seconds: float) -> bool:
@@ -123,7 +134,7 @@ async def _ends_within(request: Request, job_id: str, seconds: float) -> bool:
 async def create_upload(request: Request) -> Response:
     """POST /v1/uploads → 201 and an UploadLink, a presigned URL for an image file."""
     services = _services(request)
-    who = await run_in_threadpool(caller, services, request)
+    who = await run_in_threadpool(caller, services, request, "rate")
     upload = parse_upload(await body.read(request, BODY_SLACK))
     return _json(await run_in_threadpool(uploads.create, services, upload, who), 201)
 
@@ -131,9 +142,9 @@ async def create_upload(request: Request) -> Response:
 async def create_estimate(request: Request) -> Response:
     """POST /v1/estimate → an Estimate of a job's result and duration."""
     services = _services(request)
-    who = await run_in_threadpool(caller, services, request)
+    who = await run_in_threadpool(caller, services, request, "rate")
     asked = parse_estimate(await body.read(request, BODY_SLACK))
-    return _json(await run_in_threadpool(estimate, services, asked, who))
+    return _json(await request.app.state.slow.inline.run(estimate, services, asked, who))
 
 
 class OneJob(HTTPEndpoint):
@@ -163,7 +174,7 @@ async def job_events(request: Request) -> Response:
 
     204 when Last-Event-ID is the job's last event: an EventSource then does not reconnect.
     """
-    services, job_id, owner = await run_in_threadpool(_job, request)
+    services, job_id, owner = await run_in_threadpool(_job, request, pace=None)
     jobs.check_id(job_id)
     after = stream.check_id(request.headers.get("Last-Event-ID") or request.query_params.get("last_event_id"))
     on_lambda = "aws.event" in request.scope
@@ -181,8 +192,8 @@ async def job_events(request: Request) -> Response:
         fresh = await run_in_threadpool(buffered.poll, services.settings, job_id, after)
         text = "retry: 250\n\n" + "".join(frame.text for frame in fresh)
         return Response(text, headers=headers, media_type="text/event-stream")
-    frames = request.app.state.hub.follow(job_id, after)
-    return StreamingResponse(frames, headers=headers, media_type="text/event-stream")
+    leave = request.app.state.places.take(job_id, client_name(request, owner))
+    return HeldStream(request.app.state.hub.follow(job_id, after), headers, leave)
 
 
 def job_preview(request: Request) -> Response:
@@ -197,16 +208,19 @@ def webhook_secret(request: Request) -> Response:
     return JSONResponse({"secret": secret}, headers={"Cache-Control": "no-store"})
 
 
-def list_models(request: Request) -> Response:
+async def list_models(request: Request) -> Response:
     """GET /v1/models → all models."""
-    caller(_services(request), request)
-    return _json(model_list.listing(_services(request)))
+    services = _services(request)
+    await run_in_threadpool(caller, services, request)
+    return _json(model_list.listing(services, await request.app.state.slow.models.get()))
 
 
-def read_model(request: Request) -> Response:
+async def read_model(request: Request) -> Response:
     """GET /v1/models/{model} → one model with its versions."""
-    caller(_services(request), request)
-    return _json(model_list.details(_services(request), request.path_params["model"]))
+    services = _services(request)
+    await run_in_threadpool(caller, services, request)
+    index = await request.app.state.slow.models.get()
+    return _json(model_list.details(services, index, request.path_params["model"]))
 
 
 async def healthz(request: Request) -> Response:
@@ -214,11 +228,9 @@ async def healthz(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-def readyz(request: Request) -> Response:
+async def readyz(request: Request) -> Response:
     """GET /readyz → 200 when Redis and the object store answer, else a 503 that names the one that does not."""
-    services = _services(request)
-    services.redis.set(keys.idempotency("readyz"), 1, ex=10)  # a PING is answered also by a Redis that refuses writes
-    services.store.ping()
+    await request.app.state.slow.ready.get()
     return JSONResponse({"status": "ok", "redis": "ok", "store": "ok"})
 
 
@@ -239,20 +251,12 @@ def openapi(request: Request) -> Response:
     return JSONResponse(document())
 
 
-def page(request: Request) -> Response:
-    """GET / → a web page to enlarge images with; GET /web/{file} → one of its files."""
-    file = WEB / request.path_params.get("file", "index.html")
-    if file not in WEB.iterdir():  # only files of this folder, against path traversal
-        raise HTTPException(404)
-    return Response(file.read_bytes(), media_type=WEB_TYPES[file.suffix], headers={"Cache-Control": "no-cache"})
-
-
-def _job(request: Request, by_token: bool = True) -> tuple[Services, str, str | None]:
+def _job(request: Request, by_token: bool = True, pace: Pace | None = "reads") -> tuple[Services, str, str | None]:
     """The services, the job's id, and the owner that the job must have; a valid token allows any owner."""
     services, job_id = _services(request), request.path_params["job_id"]
     token = request.query_params.get("token") if by_token else None
     if token is None:
-        return services, job_id, caller(services, request).owner
+        return services, job_id, caller(services, request, pace).owner
     if not check_token(services.token_secret, job_id, token) and not check_token(
         services.renewed_token_secret(), job_id, token
     ):

@@ -1,22 +1,57 @@
 """Request bodies: read within limits of bytes and seconds (see limits.py); discarded when nobody reads them."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upres.core.errors import BodyIncomplete, BodyTooLarge, UnsupportedEncoding
+from upres.core.errors import BodyIncomplete, BodyTooLarge, RateLimited, UnsupportedEncoding
 from upres.function import limits
+from upres.function.clients import ClientName
 
 
-async def read(request: Request, limit: int) -> bytes:
-    """Read the request body of at most `limit` bytes.
+class Bodies:
+    """The bodies in memory, counted for each client: slow ones would fill it, however few are begun in a minute."""
 
-    Raises UnsupportedEncoding when it is compressed, BodyTooLarge as soon as it is known to be larger, or
-    BodyIncomplete when it makes no progress for BODY_SECONDS, or when the client closes the connection.
+    def __init__(self) -> None:
+        self._bytes: Counter[ClientName] = Counter()
+
+    @asynccontextmanager
+    async def reading(self, request: Request, limit: int, client: ClientName | None) -> AsyncIterator[bytes]:
+        """Read the body as `read` does. It counts for the client until the block ends.
+
+        Raises what `read` raises; RateLimited when the client's bodies together have more than BODY_BYTES bytes.
+        """
+        counted = 0
+
+        def count(size: int) -> None:
+            nonlocal counted
+            if client is None:
+                return
+            if self._bytes[client] + size > limits.BODY_BYTES:
+                much = f"{limits.BODY_BYTES / 1e6:g} MB of request bodies"
+                raise RateLimited(f"This {client.kind} may send {much} at once.", retry_after=2)
+            self._bytes[client] += size
+            counted += size
+
+        try:
+            yield await read(request, limit, count)
+        finally:
+            if client:
+                self._bytes[client] -= counted
+                if not self._bytes[client]:
+                    del self._bytes[client]
+
+
+async def read(request: Request, limit: int, count: Callable[[int], None] = lambda size: None) -> bytes:
+    """Read the request body of at most `limit` bytes. `count` is called with the size of each part.
+
+    Raises what `count` raises, UnsupportedEncoding when it is compressed, BodyTooLarge as soon as it is known to be
+    larger, or BodyIncomplete when it makes no progress for BODY_SECONDS, or when the client closes the connection.
     """
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise UnsupportedEncoding("Send the body without Content-Encoding.")
@@ -25,6 +60,7 @@ async def read(request: Request, limit: int) -> bytes:
     body = bytearray()
     async with aclosing(request.stream()) as chunks:
         while (chunk := await _next(chunks)) is not None:
+            count(len(chunk))
             body += chunk
             _check_size(len(body), limit)
     return bytes(body)

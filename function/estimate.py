@@ -14,9 +14,7 @@ ANY_JOB = "0" * 32
 
 
 def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Estimate:
-    """Estimate a job. Raises UnknownModel, ModelError, RateLimited, StoreUnavailable or redis-py's errors."""
-    if caller.key:
-        api_keys.count_request(services.redis, caller.key)
+    """Estimate a job. Raises UnknownModel, ModelError, StoreUnavailable or redis-py's errors."""
     factor, model = request.upscale_factor, request.model or services.settings.model
     ref = served_models.resolve(services.redis, services.store, model, request.model_version, ANY_JOB)
     width, height = request.width * factor, request.height * factor

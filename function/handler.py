@@ -38,7 +38,7 @@ def _direct(event: Any) -> dict[str, Any]:
         event = dict(event)
         key, who = event.pop("idempotency_key", None), event.pop("api_key", None)
     try:
-        caller = ANYBODY if who is None else holder(_services, str(who))
+        caller = ANYBODY if who is None else holder(_services, str(who), "rate")
         accepted = submit(_services, parse(event), _services.settings.public_url, key, caller)
     except Exception as error:
         return problems.describe(error).model_dump(mode="json")

@@ -9,6 +9,9 @@ HEAD_SECONDS = 10.0
 """Seconds in which a new connection has to send its first byte, and in which a begun head has to be complete."""
 BODY_SECONDS = 30.0
 """A request is answered with 408 when its body makes no progress for this many seconds."""
+BODY_BYTES = 400_000_000
+"""Bytes of request bodies that one API key, or one address without a key, may have in memory at once: 14 of the largest
+images, or 70 of the largest that the Python clients send in a body."""
 LINGER_BYTES = 32 * 1024 * 1024
 """Bytes that are read and discarded after an answer that comes before the end of its request. If the socket was closed
 with unread data, TCP would reset the connection, and the client could lose the answer (RFC 9112, section 9.6)."""
@@ -18,5 +21,12 @@ STALLED_SECONDS = 30.0
 """A connection whose client reads nothing for this many seconds is closed. A browser reconnects and resumes."""
 STOP_SECONDS = 2
 """Seconds that open requests get when the process stops; then they are interrupted."""
+STREAMS_PER_JOB = 100
+"""Event streams of one job that a process keeps open: a page in several windows, and people who watch together."""
+STREAMS_PER_KEY = 500
+"""Event streams of one API key. Its program may follow each of its jobs; there are 2,000 for four such keys."""
+STREAMS_PER_ADDRESS = 300
+"""Event streams of one address, or of one IPv6 network (/64), without an API key: in an office behind one address a
+hundred browsers can open the three streams that `upres.js` uses."""
 DESCRIPTORS_KEPT = 128
 """File descriptors that event streams leave to probes and short requests."""

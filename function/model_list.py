@@ -33,15 +33,14 @@ class ModelList(TolerantModel):
     models: tuple[ModelSummary, ...] = Field(description="Models, sorted by name.")
 
 
-def listing(services: Services) -> ModelList:
-    """List all models. Raises StoreUnavailable or ModelError."""
-    entries = registry.index(services.store).models.values()
-    return ModelList(models=tuple(ModelSummary(**_summary(services, entry)) for entry in entries))
+def listing(services: Services, index: registry.Index) -> ModelList:
+    """List all models of the index."""
+    return ModelList(models=tuple(ModelSummary(**_summary(services, entry)) for entry in index.models.values()))
 
 
-def details(services: Services, name: str) -> ModelDetails:
-    """Describe one model. Raises ModelNotFound, StoreUnavailable or ModelError."""
-    models = registry.index(services.store).models
+def details(services: Services, index: registry.Index, name: str) -> ModelDetails:
+    """Describe one model of the index. Raises ModelNotFound."""
+    models = index.models
     if name not in models:
         raise ModelNotFound(f"There is no model {name[:64]!r}; available: {', '.join(models) or 'none'}.")
     return ModelDetails(**_summary(services, models[name]), versions=models[name].versions)

@@ -91,7 +91,6 @@ def _accepting(name: str, summary: str, *parameters: dict[str, Any]) -> dict[str
             "200": _answer("Snapshot", "The job has ended within the seconds that Prefer gives."),
             "202": _answer("JobAccepted", "The job was accepted; events_url has its events."),
             **_refused(),
-            "429": _problem("A limit of the API key is reached; retry after the seconds in Retry-After."),
             "400": _problem("The body is not a JSON object."),
             "408": _problem("The body did not arrive in time."),
             "409": _problem("The Idempotency-Key was used for another request."),
@@ -132,7 +131,6 @@ def _post_without_job(path: str, name: str, summary: str, answer: dict[str, Any]
         "413": _problem("The body or the image file has too many bytes."),
         "415": _problem("The body is compressed."),
         "422": _problem("A field is invalid; the code says which one."),
-        "429": _problem("The rate limit of the API key is reached."),
         "503": _problem("Redis or the object store does not answer."),
     }
     body = {"required": True, "content": _json(request)}
@@ -266,7 +264,9 @@ def _missing() -> dict[str, Any]:
 
 
 def _refused() -> dict[str, Any]:
-    return {"401": _problem("An API key is needed."), "403": _problem("UPRES_ACCESS is not set on the server.")}
+    limit = "A limit of the API key, or of open event streams, is reached; retry after the seconds in Retry-After."
+    key, access = _problem("An API key is needed."), _problem("UPRES_ACCESS is not set on the server.")
+    return {"401": key, "403": access, "429": _problem(limit)}
 
 
 def _operation(

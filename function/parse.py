@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -17,6 +18,11 @@ SHOWN = 80
 MAX_FIELDS = 50
 """Maximum number of fields in a body: many more than there are, so that errors name every mistake, and few enough that
 an answer cannot become huge."""
+
+MAX_VALUES = 12_000
+"""Maximum number of JSON values in a body: 27 MB of `[],` would take 700 MB and stop all other requests for seconds.
+What is counted are commas and brackets, those in texts too; base64 has none, and all other texts of a request may have
+11,000 characters together."""
 
 MAX_WAIT = 25.0
 """Maximum of `Prefer: wait` in seconds: below the timeout of API Gateway, 30 seconds."""
@@ -37,6 +43,7 @@ CODES = {
     "deadline_seconds": "invalid_deadline",
     "webhook_url": "invalid_webhook_url",
     "bytes": "invalid_size",
+    "sha256": "invalid_digest",
     "width": "invalid_size",
     "height": "invalid_size",
     "preview": "invalid_preview",
@@ -52,6 +59,7 @@ EXPECTED = {
     "output_format": "output_format must be auto, png, jpeg or webp.",
     "priority": "priority must be normal or high.",
     "bytes": "bytes must be the size of the image file, a whole number.",
+    "sha256": "sha256 must be the SHA-256 of the image file: 64 hexadecimal digits in lower case.",
     "width": "width must be the width of the image in pixels, a whole number.",
     "height": "height must be the height of the image in pixels, a whole number.",
     "webhook_url": "webhook_url must be an absolute http:// or https:// address of at most 2048 characters.",
@@ -96,6 +104,8 @@ def parse_estimate(body: bytes) -> EstimateRequest:
 
 def _decoded(body: bytes, instead: str) -> Any:
     """Decode JSON. Raises InvalidJson, whose message ends with `instead`, an example of a valid body."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:  # each value but the first follows one of them
+        raise InvalidJson(f"The body has more than {MAX_VALUES:,} commas and brackets; {instead}")
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -130,6 +140,19 @@ def _field_error(error: dict[str, Any], known: str) -> FieldError:
 
 def _shown(value: object) -> str:
     """Shorten a value to SHOWN characters of valid Unicode, for an error."""
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    text = value if isinstance(value, str) else json.dumps(_shortened(value), default=str)
     text = text if len(text) <= SHOWN else text[:SHOWN] + "…"
     return text.encode(errors="replace").decode()
+
+
+def _shortened(value: object, depth: int = 0) -> object:
+    """Copy the beginning of a JSON value, as far as an error may quote it: the whole may be as large as a body."""
+    if isinstance(value, str):
+        return value[: SHOWN + 1]
+    if depth > SHOWN:
+        return None
+    if isinstance(value, list):
+        return [_shortened(one, depth + 1) for one in value[:SHOWN]]
+    if isinstance(value, dict):
+        return {name[: SHOWN + 1]: _shortened(one, depth + 1) for name, one in islice(value.items(), SHOWN)}
+    return value

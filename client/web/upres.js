@@ -56,9 +56,10 @@ export class Upres {
    * Receive a job's events, from the first one (or the one after the id `after`) to the last. Returns its result.
    *
    * onEvent(event, id) is called with each event. After a lost connection it reconnects and misses no event;
-   * onConnection(true or false) is called at each change. While all streams are in use the job is polled: onEvent is
-   * then called with its state and an empty id. Without EventSource it is polled to its end. Rejects with the job's error code when it fails or is cancelled, and
-   * with what onEvent throws. `signal` closes the stream; the job continues.
+   * onConnection(true or false) is called at each change. While all streams are in use, here or at the server, the job
+   * is polled: onEvent is then called with its state and an empty id. Without EventSource it is polled to its end.
+   * Rejects with the job's error code when it fails or is cancelled, and with what onEvent throws. `signal` closes the
+   * stream; the job continues.
    */
   async subscribe(job, onEvent = () => {}, { after = "", onConnection = () => {}, signal } = {}) {
     const seen = { id: after };
@@ -72,8 +73,8 @@ export class Upres {
       if (seen.id !== last || Date.now() - begin > STEADY_MS) failures = 0;
       if (ended === "again") continue;
       if (ended === "over") over = true;
-      else if (ended === "away") {
-        onConnection(false);
+      else if (ended === "away" || ended === "refused") {
+        onConnection(ended === "refused");
         const wait = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];
         await pause(wait * (0.5 + Math.random()), signal); // not all pages at the same moment
       } else {
@@ -149,8 +150,9 @@ export class Upres {
   }
 
   /**
-   * Read a stream until the job ends. Returns its last event; "away" if the connection was lost or refused; "again" if
-   * the page was hidden for long: phones, and computers that sleep, drop the connections of such pages silently.
+   * Read a stream until the job ends. Returns its last event; "away" if the connection was lost; "refused" if the server
+   * has no place for a stream now, but tells the job's state; "again" if the page was hidden for long: phones, and
+   * computers that sleep, drop the connections of such pages silently.
    */
   async #stream(job, onEvent, onConnection, seen, signal) {
     signal?.throwIfAborted(); // it may have been aborted while this waited for a slot
@@ -185,11 +187,16 @@ export class Upres {
       };
       source.onerror = () => {
         if (source.readyState !== EventSource.CLOSED) return end(resolve, "away"); // its own retries may be too fast
-        // The response was no stream: all events were received already, the job is unknown, or the server failed.
+        // The response was no stream: all events were received already, too many streams are open, the job is unknown,
+        // or the server failed.
         this.status(job, { signal }).then(
-          (now) => end(resolve, ENDED.has(now.status) ? now : "away"),
+          (now) => {
+            if (ENDED.has(now.status)) return end(resolve, now);
+            tell(onEvent, now);
+            end(resolve, "refused");
+          },
           (error) => (error.retryable ? end(resolve, "away") : end(reject, error)),
-        );
+        ).catch((error) => end(reject, error)); // of onEvent
       };
     });
   }
@@ -203,7 +210,7 @@ export class Upres {
     if (!now) return "away";
     const ended = ENDED.has(now.status);
     if (ended && typeof EventSource !== "undefined") return "over"; // a stream sends the events that were missed
-    onEvent({ ...now, type: now.status === "running" ? "progress" : now.status }, "");
+    tell(onEvent, now);
     return ended ? now : null;
   }
 
@@ -226,6 +233,11 @@ function lock(name) {
     const held = (granted) => (granted ? new Promise(resolve) : resolve(null));
     navigator.locks.request(name, { ifAvailable: true }, held).catch(reject);
   });
+}
+
+/** Call onEvent with the state of a job, in place of an event. */
+function tell(onEvent, now) {
+  onEvent({ ...now, type: now.status === "running" ? "progress" : now.status }, "");
 }
 
 /** Add the job's read token to a URL, if its events_url has one. */

@@ -16,7 +16,7 @@ from tests.support.gateway_events import http
 from tests.support.leasing import image_key
 from tests.system.aws.runtime import running
 from upres.client import sse
-from upres.core import events
+from upres.core import api_keys, events
 from upres.core.api import JobAccepted
 from upres.core.schema import Cancelled
 from upres.embedded.stack import Local
@@ -90,6 +90,12 @@ def test_an_invalid_direct_invocation_returns_a_problem(handler: Handler, event:
 @pytest.mark.parametrize("event", [None, [], "text", 7])
 def test_an_event_that_is_not_a_json_object_returns_invalid_json(handler: Handler, event: Any) -> None:
     assert handler(event)["code"] == "invalid_json"
+
+
+def test_a_direct_invocation_with_an_api_key_counts_for_its_pace(handler: Handler, redis: Redis) -> None:
+    _, text = api_keys.create(redis, "somebody", requests_per_minute=1)
+    event = {"image_url": 1, "api_key": text}
+    assert [handler(event)["code"] for _ in range(2)] == ["invalid_image_url", "rate_limited"]
 
 
 def test_an_idempotency_key_that_is_not_a_string_returns_a_problem(handler: Handler) -> None:

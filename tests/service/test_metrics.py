@@ -98,10 +98,11 @@ def test_requests_with_a_prefer_header_are_counted_separately(local: Local, post
 def test_healthz_responds_while_sixty_requests_wait_for_redis(local: Local, tmp_path: Path) -> None:
     with FaultProxy(local.redis_port) as proxy:
         for url in function(local, tmp_path, UPRES_REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0"):
-            assert requests.get(f"{url}/readyz", timeout=20).ok
+            job = f"{url}/v1/jobs/{'0' * 32}"
+            assert requests.get(job, timeout=20).status_code == 404
             with proxy.partition(), ThreadPoolExecutor(60) as pool:
                 asked = threading.Barrier(61, timeout=20)
-                waiting = [pool.submit(_ask, asked, f"{url}/readyz") for _ in range(60)]
+                waiting = [pool.submit(_ask, asked, job) for _ in range(60)]
                 asked.wait()
                 assert requests.get(f"{url}/healthz", timeout=1).ok
                 assert not all(one.done() for one in waiting)

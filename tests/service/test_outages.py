@@ -50,7 +50,7 @@ def cut_off_from_redis(local: Local, tmp_path: Path) -> Iterator[str]:
     with FaultProxy(local.redis_port) as proxy:
         urls = function(local, tmp_path, UPRES_REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0")
         url = next(urls)
-        assert requests.get(f"{url}/readyz", timeout=20).ok
+        assert requests.get(f"{url}/v1/jobs/{'0' * 32}", timeout=20).status_code == 404  # it is connected now
         with proxy.partition():
             yield url
         next(urls, None)

@@ -80,15 +80,17 @@ def test_a_gateway_can_serve_event_streams_but_cannot_submit_jobs(
     local: Local, urls: dict[str, str], tmp_path: Path, operator: Redis
 ) -> None:
     job_id = secrets.token_hex(16)
-    events.append(operator, queued(job_id))
-    for url in function(local, tmp_path, UPRES_REDIS_URL=urls["gateway"]):
-        with requests.get(f"{url}/v1/jobs/{job_id}/events", stream=True, timeout=20) as stream:
+    key, text = api_keys.create(operator, "somebody")
+    events.append(operator, queued(job_id).model_copy(update={"owner": key.key_id}))
+    headers = {"Authorization": f"Bearer {text}"}
+    for url in function(local, tmp_path, UPRES_REDIS_URL=urls["gateway"], UPRES_ACCESS="keys"):
+        with requests.get(f"{url}/v1/jobs/{job_id}/events", headers=headers, stream=True, timeout=20) as stream:
             lines = stream.iter_lines()
             assert b"queued" in next(line for line in lines if line.startswith(b"data"))
             events.append(operator, Cancelled(job_id=job_id))
             assert b"cancelled" in next(line for line in lines if line.startswith(b"data"))
-        answer = requests.post(f"{url}/v1/jobs", json={"image_url": "https://example.org/a.png"}, timeout=20)
-        assert answer.status_code == 503
+        body = {"image_url": "https://example.org/a.png"}
+        assert requests.post(f"{url}/v1/jobs", json=body, headers=headers, timeout=20).status_code == 503
 
 
 FORBIDDEN = {
