@@ -18,11 +18,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from upres.core import events, keys, tracing, webhooks
-from upres.core.errors import QueueUnavailable, Unauthorized
+from upres.core.errors import QueueUnavailable
 from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
 from upres.function import body, buffered, jobs, model_list, problems, stream, uploads
-from upres.function.access import caller, check_token
+from upres.function.access import caller, reader
 from upres.function.descriptors import StreamGate
 from upres.function.estimate import estimate
 from upres.function.middleware import Identified, Interruptible, Measured, SafeHeaders
@@ -163,14 +163,16 @@ async def job_events(request: Request) -> Response:
 
     204 when Last-Event-ID is the job's last event: an EventSource then does not reconnect.
     """
-    services, job_id, owner = await run_in_threadpool(_job, request)
+    services, job_id = _services(request), request.path_params["job_id"]
+    permit = await run_in_threadpool(reader, services, request, job_id)
     jobs.check_id(job_id)
     after = stream.check_id(request.headers.get("Last-Event-ID") or request.query_params.get("last_event_id"))
     on_lambda = "aws.event" in request.scope
     if on_lambda:
-        last_id, last_event = await run_in_threadpool(jobs.last_event, services, job_id, owner)
+        last_id, last_event = await run_in_threadpool(jobs.last_event, services, job_id, permit.owner)
     else:
-        last_id, last_event = jobs.check_owner(job_id, owner, await request.app.state.hub.first_and_last(job_id))
+        ends = await request.app.state.hub.first_and_last(job_id)
+        last_id, last_event = jobs.check_owner(job_id, permit.owner, ends)
     if events.is_terminal(last_event) and stream.reached(after, last_id):
         return Response(status_code=204)
     headers = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
@@ -181,7 +183,7 @@ async def job_events(request: Request) -> Response:
         fresh = await run_in_threadpool(buffered.poll, services.settings, job_id, after)
         text = "retry: 250\n\n" + "".join(frame.text for frame in fresh)
         return Response(text, headers=headers, media_type="text/event-stream")
-    frames = request.app.state.hub.follow(job_id, after)
+    frames = request.app.state.hub.follow(job_id, after, permit)
     return StreamingResponse(frames, headers=headers, media_type="text/event-stream")
 
 
@@ -248,16 +250,10 @@ def page(request: Request) -> Response:
 
 
 def _job(request: Request, by_token: bool = True) -> tuple[Services, str, str | None]:
-    """The services, the job's id, and the owner that the job must have; a valid token allows any owner."""
+    """The services, the job's id, and the owner that the job must have."""
     services, job_id = _services(request), request.path_params["job_id"]
-    token = request.query_params.get("token") if by_token else None
-    if token is None:
-        return services, job_id, caller(services, request).owner
-    if not check_token(services.token_secret, job_id, token) and not check_token(
-        services.renewed_token_secret(), job_id, token
-    ):
-        raise Unauthorized("The token in this address is invalid or has expired; use an API key instead of the token.")
-    return services, job_id, jobs.ANY_OWNER
+    owner = reader(services, request, job_id).owner if by_token else caller(services, request).owner
+    return services, job_id, owner
 
 
 def _services(request: Request) -> Services:

@@ -14,9 +14,6 @@ from upres.function.services import Services
 
 log = logging.getLogger("upres.function")
 
-ANY_OWNER = "*"
-"""Owner of a request with a valid token for one job: it matches any job. No API key has this id."""
-
 # Jobs of other owners raise JobNotFound too, so that a client that guesses ids does not learn which jobs exist.
 
 
@@ -94,7 +91,7 @@ def link(services: Services, job_id: str, owner: str | None, which: Literal["res
 def _is_owner(first: events.Entry, owner: str | None) -> bool:
     """Whether a job has this owner, by its first event. The first event is not `queued` if the stream had expired."""
     event = first[1]
-    return isinstance(event, Queued) and owner in (event.owner, ANY_OWNER)
+    return isinstance(event, Queued) and event.owner == owner
 
 
 def check_id(job_id: str) -> None:

@@ -40,7 +40,7 @@ def submit(
     _check_key(idempotency_key)
     record = IdempotencyRecord(idempotency_key, request, caller.owner) if idempotency_key else None
     if record and (earlier := record.find(services.redis)):
-        return _accepted(services, Enqueued(earlier, created=False), base_url)
+        return _accepted(services, Enqueued(earlier, created=False), base_url, caller)
     job_id = secrets.token_hex(16)
     ref, image = _validate(services, request, job_id)
     if caller.key:
@@ -48,14 +48,14 @@ def submit(
             api_keys.admit(services.redis, caller.key, record.place if record else job_id)
         except LimitReached:
             if record and (earlier := record.find(services.redis)):  # accepted a moment ago
-                return _accepted(services, Enqueued(earlier, created=False), base_url)
+                return _accepted(services, Enqueued(earlier, created=False), base_url, caller)
             raise
     image_key = request.image_key if image is None else _store(services, image)
     message = _message(services, request, caller, job_id, ref, image_key)
     enqueued = _enqueue(services, message, request.priority == "high", record)
     if caller.key and record:
         api_keys.leave(services.redis, caller.key, record.place)  # the job has a place of its own now
-    return _accepted(services, enqueued, base_url)
+    return _accepted(services, enqueued, base_url, caller)
 
 
 def _validate(services: Services, request: JobRequest, job_id: str) -> tuple[ModelRef, bytes | None]:
@@ -121,12 +121,12 @@ def _enqueue(services: Services, message: JobMessage, high: bool, record: Idempo
     return enqueued
 
 
-def _accepted(services: Services, job: Enqueued, base_url: str) -> JobAccepted:
+def _accepted(services: Services, job: Enqueued, base_url: str, caller: Caller) -> JobAccepted:
     """Make the answer with the job's addresses; with an empty base URL they are paths."""
     status_url = f"{base_url.rstrip('/')}/v1/jobs/{job.job_id}"
     events_url = f"{status_url}/events"
-    if services.settings.access == "keys":
-        events_url += f"?token={make_token(services.token_secret, job.job_id)}"
+    if caller.key:
+        events_url += f"?token={make_token(services.token_secret, job.job_id, caller.key.key_id)}"
     return JobAccepted(
         job_id=job.job_id,
         status="queued" if job.created else _status(services.redis, job.job_id),
