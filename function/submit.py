@@ -5,11 +5,10 @@ import binascii
 import logging
 import secrets
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 from redis import Redis
 
-from upres.core import api_keys, events, keys, served_models, tracing
+from upres.core import api_keys, events, keys, served_models, target, tracing
 from upres.core.api import JobAccepted, JobRequest
 from upres.core.enqueue import Enqueued, IdempotencyRecord, enqueue
 from upres.core.errors import FieldError, InvalidRequest, LimitReached, TooManyBytes
@@ -145,7 +144,7 @@ def check_factor(model: str, ref: ModelRef, factor: int) -> None:
 
 def _check_webhook(services: Services, url: str | None) -> None:
     """Raise InvalidRequest when the settings do not allow this host; workers check the addresses of the host."""
-    host = urlsplit(url).hostname or "" if url else ""
+    host = target.parse(url).host if url else ""
     if host and not services.settings.may_reach(host):
         detail = f"webhook_url: this server is configured to send no webhooks to {host}; use another host."
         raise _invalid("webhook_url", "invalid_webhook_url", detail, url or "")

@@ -4,13 +4,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from pathlib import PurePath
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from redis.exceptions import RedisError
 
-from upres.core import api_keys, coalescing, formats, keys, rates, results, tracing
+from upres.core import api_keys, coalescing, file_names, formats, keys, rates, results, tracing
 from upres.core.errors import (
     DeviceLost,
     FetchError,
@@ -220,9 +219,8 @@ def _result(context: WorkerContext, job: JobMessage, images: StoredImages, secon
 
 
 def _stem(job: JobMessage) -> str:
-    """Return the input's file name without extension and non-printable characters; if that is empty, the job's id."""
-    name = job.image_name or unquote(urlsplit(job.image_url or "").path)
-    return "".join(filter(str.isprintable, PurePath(name).stem)) or job.job_id
+    """Return the input's file name without extension, safe on every system; if that is empty, the job's id."""
+    return file_names.stem(job.image_name or unquote(urlsplit(job.image_url or "").path)) or job.job_id
 
 
 def _succeed(context: WorkerContext, job: JobMessage, lease: Lease, result: Result) -> None:
