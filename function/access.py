@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from upres.core import api_keys, keys
 from upres.core.api_keys import ApiKey
-from upres.core.errors import AccessUndecided, Unauthorized
+from upres.core.errors import AccessUndecided, ForeignPage, Unauthorized
 from upres.core.settings import Settings
 from upres.function.services import Services
 
@@ -55,10 +55,12 @@ def caller(services: Services, request: HTTPConnection) -> Caller:
     """Identify the caller of a request.
 
     Raises Unauthorized without a valid API key, where keys are needed. Raises AccessUndecided when UPRES_ACCESS is not
-    set and the request does not come from this machine.
+    set and the request does not come from this machine. Raises ForeignPage where no keys are needed and the request
+    comes from a web page of another site.
     """
     match services.settings.access:
         case "open":
+            _check_page(services.settings, request)
             return ANYBODY
         case "keys":
             scheme, _, text = request.headers.get("Authorization", "").partition(" ")
@@ -73,6 +75,32 @@ def holder(services: Services, text: str) -> Caller:
     if key is None:
         raise Unauthorized("Send an API key of this server: Authorization: Bearer upres_….")
     return Caller(key)
+
+
+def _check_page(settings: Settings, request: HTTPConnection) -> None:
+    """Refuse requests of web pages of other sites, where being in the network is the only credential.
+
+    Browsers send Origin with each request of a page that changes something, and with each that may be read; the page
+    cannot change it, nor the headers with which it is compared. Raises ForeignPage.
+    """
+    origin, allowed = request.headers.get("Origin"), settings.allowed_origins
+    if origin is None or "*" in allowed or origin in allowed:
+        return
+    own = {request.headers.get("Host"), request.headers.get("X-Forwarded-Host"), _authority(settings.public_url)}
+    if not _authority(origin) or _authority(origin) not in own:
+        raise ForeignPage(
+            "This server needs no API key, so web pages of other sites may not use it: name their origins in "
+            "UPRES_CORS_ORIGINS, or set UPRES_ACCESS to keys. If this is its own page, a proxy hides the server's "
+            "address: set UPRES_PUBLIC_URL."
+        )
+
+
+def _authority(url: str) -> str:
+    """Host and port of a URL; nothing if it has none."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 def _check_local(settings: Settings, request: HTTPConnection) -> None:
@@ -94,7 +122,7 @@ def _check_local(settings: Settings, request: HTTPConnection) -> None:
     # DNS rebinding: the host name of a malicious page may resolve to this machine; the Host header then has that name.
     host, origin = "//" + request.headers.get("Host", ""), request.headers.get("Origin")
     if not _is_this_machine(host) or not (
-        origin is None or _is_this_machine(origin) or origin in settings.cors_origins
+        origin is None or _is_this_machine(origin) or origin in settings.allowed_origins
     ):
         raise AccessUndecided(
             "UPRES_ACCESS is not set on this server, so web pages of other sites may not use it: "

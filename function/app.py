@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from upres.core import events, keys, tracing, webhooks
-from upres.core.errors import QueueUnavailable
+from upres.core.errors import MetricsPrivate, QueueUnavailable
 from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
 from upres.function import body, buffered, jobs, model_list, problems, stream, uploads
@@ -41,6 +41,8 @@ ALLOWED_HEADERS = [
     *("traceparent", "tracestate", "X-Request-ID"),
 ]
 """Request headers that pages of other origins may send (CORS); libraries for tracing add some by themselves."""
+THIS_MACHINE = r"https?://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]+)?"
+"""Origins of pages of this machine, which may read answers where UPRES_ACCESS is not set."""
 FULL_COLLECTION = 200
 """Number of collections of the middle generation before a full garbage collection; Python's default is 10."""
 
@@ -53,7 +55,8 @@ class App(Starlette):
         settings: Settings = self.state.services.settings
         cors = CORSMiddleware(
             super().build_middleware_stack(),
-            allow_origins=list(settings.cors_origins),
+            allow_origins=list(settings.allowed_origins),
+            allow_origin_regex=None if settings.access else THIS_MACHINE,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=ALLOWED_HEADERS,
             expose_headers=["Location", "Preference-Applied", "Retry-After", "X-Request-ID"],
@@ -225,7 +228,9 @@ def readyz(request: Request) -> Response:
 
 
 def metrics(request: Request) -> Response:
-    """GET /metrics → metrics in Prometheus's text format."""
+    """GET /metrics → metrics in Prometheus's text format, for this machine; other clients are not the operator."""
+    if _services(request).settings.access:
+        raise MetricsPrivate("Metrics are served on the port in UPRES_METRICS_PORT only, which operators can reach.")
     caller(_services(request), request)
     from upres.function.metrics import Metrics
 

@@ -51,7 +51,7 @@ def key(redis: Redis) -> Iterator[Key]:
 
 def test_requests_without_a_valid_key_get_401_except_on_open_paths(guarded: str, key: Key) -> None:
     job = post_job(guarded, key[1]).json()["job_id"]
-    asked = [("POST", "/v1/jobs"), ("GET", f"/v1/jobs/{job}"), ("DELETE", f"/v1/jobs/{job}"), ("GET", "/metrics")]
+    asked = [("POST", "/v1/jobs"), ("GET", f"/v1/jobs/{job}"), ("DELETE", f"/v1/jobs/{job}"), ("GET", "/v1/models")]
     asked += [("GET", f"/v1/jobs/{job}/{what}") for what in ("events", "result", "original")]
     altered = key[1][:-1] + ("A" if key[1][-1] != "A" else "B")
     for wrong in (

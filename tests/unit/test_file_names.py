@@ -30,7 +30,7 @@ def job(**image: str) -> JobMessage:
     return JobMessage(
         job_id="0" * 32, upscale_factor=2, model="m", model_version="1", model_digest="d", output_format="png",
         submitted_at=now, deadline=now, **image,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "stem"), NAMES.items())
