@@ -8,7 +8,7 @@ from upres.core import events, keys, leases
 from upres.core.api import PreviewTile, PreviewTiles
 from upres.core.errors import FieldError, InvalidRequest, JobNotFound, NoResult, ResultNotReady
 from upres.core.logs import JobLog
-from upres.core.results import linked
+from upres.core.results import NotTheirs, linked
 from upres.core.schema import TERMINAL, Cancelled, Failed, Queued, Snapshot, Succeeded, now
 from upres.function.services import Services
 
@@ -78,7 +78,11 @@ def link(services: Services, job_id: str, owner: str | None, which: Literal["res
     """Make a new presigned URL of an image of a succeeded job. Raises JobNotFound, ResultNotReady or NoResult."""
     match last_event(services, job_id, owner)[1]:
         case Succeeded(result=result):
-            fresh = linked(services.store, result)
+            try:
+                fresh = linked(services.store, owner, result)
+            except NotTheirs as error:
+                JobLog(log, job_id).error("forged: %s", error)
+                raise NoResult("The job names images that are not its own; submit the image again.") from None
             return fresh.sr_image_url if which == "result" else fresh.original_image_url
         case Failed():
             raise NoResult("The job failed, so there is no result; submit the image again.")

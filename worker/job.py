@@ -98,7 +98,7 @@ def process(context: WorkerContext, job: JobMessage, report: Report) -> Result:
             formats.check_size(size, format)
         api_keys.charge(context.connection, report.lease, size[0] * size[1])
         work = keys.work(job.owner, data, job.model_digest, factor, format)
-        if shared := _claim(context, work, report.lease):
+        if shared := _claim(context, job.owner, work, report.lease):
             return _result(context, job, shared, report.seconds)
         need = estimate(size[0] * size[1], format)
         with context.budget.reserve(need, lambda: report.notice("Waits until the worker has memory.", "upscale")):
@@ -147,10 +147,10 @@ def _fetch(context: WorkerContext, job: JobMessage) -> bytes:
     return data
 
 
-def _claim(context: WorkerContext, work: str, lease: Lease) -> StoredImages | None:
+def _claim(context: WorkerContext, owner: str | None, work: str, lease: Lease) -> StoredImages | None:
     """Return the images of an identical job, or None if this job must make them. Raises JobEnded when it must wait."""
     claim = coalescing.claim(context.connection, work, lease)
-    if isinstance(claim, Result) and not _both_exist(context.store, claim):
+    if isinstance(claim, Result) and not _may_be_shared(context.store, owner, claim):
         claim = coalescing.claim(context.connection, work, lease, gone=True)
     if isinstance(claim, Result):
         made, store = claim, context.store
@@ -161,16 +161,17 @@ def _claim(context: WorkerContext, work: str, lease: Lease) -> StoredImages | No
     return None
 
 
-def _both_exist(store: Store, result: Result) -> bool:
-    """Return whether both images of a result are still in the store."""
-    return all(store.exists(store.key(uri)) for uri in (result.sr_image_uri, result.original_image_uri))
+def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
+    """Return whether both images of a result are the owner's, and still in the store."""
+    images = [store.key(uri) for uri in (result.sr_image_uri, result.original_image_uri)]
+    return all(keys.is_result_of(owner, key) and store.exists(key) for key in images)
 
 
 def _new_images(
     context: WorkerContext, job: JobMessage, lease: Lease, size: tuple[int, int], format: OutputFormat
 ) -> StoredImages:
     """Return the object keys under which this attempt will store its images, with their size and format."""
-    name = (job.job_id, lease.attempt, formats.EXTENSIONS[format])
+    name = (job.owner, job.job_id, lease.attempt, formats.EXTENSIONS[format])
     return StoredImages(keys.result(*name), keys.original(*name), size, format, context.device.name)
 
 
@@ -199,7 +200,7 @@ def _enlarged_bands(
 def _result(context: WorkerContext, job: JobMessage, images: StoredImages, seconds: dict[Stage, float]) -> Result:
     """Return the result that this job publishes, with its own presigned URLs and file name."""
     store, file_name = context.store, f"{_stem(job)}_x{job.upscale_factor}.{formats.EXTENSIONS[images.format]}"
-    enlarged, original = results.links(store, images.enlarged, images.original, file_name)
+    enlarged, original = results.links(store, job.owner, images.enlarged, images.original, file_name)
     return Result(
         sr_image_url=enlarged,
         sr_image_uri=store.uri(images.enlarged),
