@@ -273,11 +273,11 @@ def _argument(loader: yaml.SafeLoader, _: str, node: yaml.ScalarNode) -> object:
     return loader.construct_scalar(node)
 
 
-Intrinsics.add_multi_constructor("!", _argument)  # type: ignore[no-untyped-call]
+Intrinsics.add_multi_constructor("!", _argument)
 
 
 def test_the_policies_for_other_stores_allow_what_those_on_aws_allow() -> None:
-    on_aws = {
+    on_aws: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "function": ("functions.yml", lambda of: of["FunctionStorePolicy"]["Properties"]["PolicyDocument"]),
         "worker": ("workers.yml", lambda of: of["WorkerRole"]["Properties"]["Policies"][0]["PolicyDocument"]),
     }
