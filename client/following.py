@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import time
 from collections.abc import Iterator
 
@@ -21,6 +22,8 @@ GONE_SECONDS = 60
 """Seconds without a line from the server after which it is considered unreachable."""
 KNOWN = {"queued", "started", "progress", "requeued", *TERMINAL}
 """The types of events that this release knows."""
+EVENT_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+"""Form of an event's id, which the next request repeats in the header Last-Event-ID."""
 NOTHING_MORE = 204
 """HTTP status 204: the client has seen the terminal event already."""
 
@@ -66,12 +69,17 @@ class EventFollower:
         self.over = response.status_code == NOTHING_MORE
 
     def feed(self, piece: bytes) -> Iterator[tuple[str, Event]]:
-        """Decode a piece of the stream; yields (id, event) for each event that it completes. Raises JobTimeout."""
+        """Decode a piece of the stream; yields (id, event) for each event that it completes.
+
+        Raises JobTimeout, or ServerUnreachable for what no upres sends.
+        """
         understood = self._decoder.understood
         for decoded in self._decoder.feed(piece):
             event = _event(decoded.data)
             if event is None:
                 continue  # of a newer server
+            if not EVENT_ID.fullmatch(decoded.id):
+                raise ServerUnreachable(f"The server sent an event with the id {decoded.id[:100]!r}, unlike upres.")
             self.after, self.over, self._connections = decoded.id, event.type in TERMINAL, 0
             yield decoded.id, event
         if self._decoder.understood > understood:
@@ -110,7 +118,7 @@ def _event(data: str) -> Event | None:
         pass
     try:
         kind = json.loads(data)["type"]
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         kind = None
     if not isinstance(kind, str) or kind in KNOWN:
         raise ServerUnreachable(f"The server sent an event that is not from upres: {data[:100]!r}.")

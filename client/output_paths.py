@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from string import Formatter
 from typing import NamedTuple, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from upres.client.atomic_file import MayReplace
 from upres.client.errors import OutputTaken, OutputUnwritable
 from upres.client.ledger import Identity, Ledger
 from upres.client.sources import Source
+from upres.core import file_names
 from upres.core.formats import EXTENSIONS
 from upres.core.schema import OutputFormat, Result
 
@@ -167,7 +168,7 @@ class OutputPaths:
 def check_pattern(pattern: str) -> None:
     """Check a pattern of names. Raises ValueError, whose message says what is wrong."""
     fields = {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
-    if not fields & {"stem", "n"} or not fields <= FIELDS or "/" in pattern:
+    if not fields & {"stem", "n"} or not fields <= FIELDS or set("/\\") & set(pattern):
         known = ", ".join(f"{{{name}}}" for name in sorted(FIELDS))
         raise ValueError(f"a file name with {{stem}} or {{n}} in it; known are {known}")
     pattern.format(**dict.fromkeys(FIELDS, 1))
@@ -213,7 +214,7 @@ def _parent(image: str) -> str:
     if "://" not in image:
         return Path(image).absolute().parent.name
     url = urlsplit(image)
-    return PurePosixPath(url.path).parent.name or url.hostname or ""
+    return file_names.plain(unquote(PurePosixPath(url.path).parent.name)) or url.hostname or ""
 
 
 def _advice(one: str, other: str) -> str:

@@ -5,9 +5,11 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, NamedTuple
 from urllib.parse import unquote, urlsplit
+
+from upres.core import file_names
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"}
 """File suffixes that are searched for in folders. A file that is named directly is used with any suffix."""
@@ -31,9 +33,10 @@ class Source(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """The last component of its path or URL."""
-        path = unquote(urlsplit(self.image).path) if self.is_address else self.image
-        return PurePosixPath(path).name or "image"
+        """The last component of its path, or of its URL, where it is made safe on every system."""
+        if self.is_address:
+            return file_names.plain(unquote(urlsplit(self.image).path)) or "image"
+        return Path(self.image).name or "image"
 
     @property
     def name(self) -> str:

@@ -15,7 +15,8 @@ EPILOG = """\b
 Examples:
   upres keys                               list all keys and their limits
   upres keys create "Ann" --per-minute 60  print a new key (shown only once)
-  upres keys revoke KEY_ID
+  upres keys revoke KEY_ID                 reject a key, and the tokens of its jobs
+  upres keys rotate-secret                 reject the tokens of all jobs
 
 \b
 Exit codes: 0 success · 1 error · 2 wrong usage
@@ -67,8 +68,21 @@ def create(name: str, per_minute: int, at_once: int, megapixels: float, megabyte
 @api_keys.command()
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
-    """Revoke a key: it is rejected from now on. Jobs that it submitted continue."""
+    """Revoke a key: it is rejected from now on, and so are the tokens of its jobs. These jobs continue."""
     from upres.core import api_keys as stored
 
     with connection() as redis:
         stored.revoke(redis, key_id)
+
+
+@api_keys.command()
+def rotate_secret() -> None:
+    """Make the tokens of all jobs invalid, for example because addresses with tokens became public.
+
+    It works at once, in all running functions. API keys stay valid: with them clients go on reading their jobs, and new
+    jobs get new tokens.
+    """
+    from upres.core import api_keys as stored
+
+    with connection() as redis:
+        stored.replace_token_secret(redis)

@@ -5,12 +5,11 @@ Requests reject unknown fields; answers ignore them when they are read.
 
 from datetime import datetime
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from upres.core import keys
+from upres.core import keys, target
 from upres.core.schema import (
     FACTORS,
     UPLOAD_KEY,
@@ -59,12 +58,9 @@ def _format(value: object) -> object:
 def _http(url: str | None) -> str | None:
     if url is not None:
         try:
-            parts = urlsplit(url)
-            fine = parts.scheme in ("http", "https") and bool(parts.hostname)
+            target.parse(url)
         except ValueError:
-            fine = False
-        if not fine:
-            raise PydanticCustomError("invalid_url", "It must be an absolute http:// or https:// address.")
+            raise PydanticCustomError("invalid_url", "It must be an absolute http:// or https:// address.") from None
     return url
 
 

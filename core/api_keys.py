@@ -86,9 +86,16 @@ def authenticate(connection: Redis, text: str) -> ApiKey | None:
 
 def shared_secret(connection: Redis, name: str) -> bytes:
     """Return a secret of 32 random bytes that all processes share; the first process that needs it creates it."""
-    if not connection.exists(name):
+    known = connection.get(name)
+    if not known:
         connection.set(name, secrets.token_bytes(32), nx=True)
-    return cast(bytes, connection.get(name))
+        known = connection.get(name)
+    return cast(bytes, known)
+
+
+def replace_token_secret(connection: Redis) -> None:
+    """Replace the secret that signs the tokens of jobs, so that all tokens become invalid at once."""
+    connection.set(keys.JOB_SIGNING_KEY, secrets.token_bytes(32))
 
 
 def listing(connection: Redis) -> list[ApiKey]:
@@ -98,7 +105,10 @@ def listing(connection: Redis) -> list[ApiKey]:
 
 
 def revoke(connection: Redis, key_id: str) -> None:
-    """Delete a key, so that requests with it are refused; its jobs continue. Raises KeyNotFound."""
+    """Delete a key, so that requests with it, or with tokens of its jobs, are refused; its jobs continue.
+
+    Raises KeyNotFound.
+    """
     if not connection.hdel(keys.API_KEYS, key_id):
         raise KeyNotFound(f"There is no key {key_id[:16]!r}; `upres keys` lists them.")
 

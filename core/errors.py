@@ -15,6 +15,8 @@
     │   ├── IdempotencyConflict     idempotency_conflict   409
     │   ├── Unauthorized            unauthorized           401
     │   ├── AccessUndecided         access_undecided       403
+    │   ├── ForeignPage             foreign_page           403
+    │   ├── MetricsPrivate          metrics_private        404
     │   ├── JobNotFound             job_not_found          404
     │   ├── ModelNotFound           model_not_found        404
     │   ├── KeyNotFound             key_not_found          404
@@ -201,6 +203,18 @@ class AccessUndecided(RequestError):
     code = "access_undecided"
     status = 403
     title = "UPRES_ACCESS is not set on the server"
+
+
+class ForeignPage(RequestError):
+    code = "foreign_page"
+    status = 403
+    title = "Web pages of other sites may not use this server"
+
+
+class MetricsPrivate(RequestError):
+    code = "metrics_private"
+    status = 404
+    title = "Metrics are for operators"
 
 
 class ModelNotFound(RequestError):

@@ -42,8 +42,8 @@ Redis
 
 Object store
     uploads/{random}               the image as the client sent it
-    results/{id}/{attempt}/sr.{ext}        the enlarged image
-    results/{id}/{attempt}/original.{ext}  a bicubic enlargement of the same image, for comparison
+    results/{owner}/{id}/{attempt}/sr.{ext}        the enlarged image
+    results/{owner}/{id}/{attempt}/original.{ext}  a bicubic enlargement of the same image, for comparison
     checkpoints/{id}/{work}/{rows}.png     finished rows of a long job
     models/{name}/{version}/…      manifest and weights
     models/{name}/labels.json      label → version
@@ -56,6 +56,9 @@ import secrets
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 """Form of a job id: 128 random bits in hexadecimal. Other text from clients is never made part of a key."""
+NO_OWNER = "anybody"
+"""Stands for the owner in the keys of results of jobs that were submitted without an API key."""
+_RESULT = re.compile(r"results/(?P<owner>[0-9a-z]+)/[0-9a-f]{32}/[0-9]{1,9}/(sr|original)\.[a-z]{3,4}")
 QUEUE = "upres"
 """Name of the RQ queue."""
 JOB_FUNCTION = "worker.job.run"
@@ -236,14 +239,23 @@ def upload_content(image_key: str) -> str:
     return image_key.partition("-")[2] or image_key
 
 
-def result(job_id: str, attempt: int, extension: str) -> str:
-    """Object key of the enlarged image. Each attempt has its own key, so that a late worker overwrites nothing."""
-    return f"results/{job_id}/{attempt}/sr.{extension}"
+def result(owner: str | None, job_id: str, attempt: int, extension: str) -> str:
+    """Object key of the enlarged image. Each attempt has its own key, so that a late worker overwrites nothing.
+
+    It contains the owner, because jobs of one owner share results: so it shows for which jobs a link may be made.
+    """
+    return f"results/{owner or NO_OWNER}/{job_id}/{attempt}/sr.{extension}"
 
 
-def original(job_id: str, attempt: int, extension: str) -> str:
+def original(owner: str | None, job_id: str, attempt: int, extension: str) -> str:
     """Object key of the bicubic enlargement."""
-    return f"results/{job_id}/{attempt}/original.{extension}"
+    return f"results/{owner or NO_OWNER}/{job_id}/{attempt}/original.{extension}"
+
+
+def is_result_of(owner: str | None, key: str) -> bool:
+    """Whether an object key is that of an image of a job of this owner."""
+    found = _RESULT.fullmatch(key)
+    return found is not None and found["owner"] == (owner or NO_OWNER)
 
 
 def checkpoint(job_id: str, work: str, rows: str) -> str:

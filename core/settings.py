@@ -88,9 +88,10 @@ class Settings(BaseModel):
         description="Clients that may use the API; keys: those with an API key; open: all; unset: this machine's.",
     )
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
-        ("*",),
-        description="Origins whose web pages may use the API (comma-separated); *: all, since it uses no cookies. "
-        "If `access` is unset, * is ignored: pages of this machine and of the origins named here may use the API.",
+        (),
+        description="Origins whose web pages may use the API, besides its own (comma-separated); *: all. Default: all "
+        "if `access` is keys, since there are no cookies; else none, since any page could use what needs no key. "
+        "If `access` is unset, * is ignored, and pages of this machine may use the API.",
     )
     public_url: str = Field("", description="Address of the function for clients, if requests do not show it.")
     fetch_private_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_list)] = Field(
@@ -122,6 +123,13 @@ class Settings(BaseModel):
     def may_reach(self, host: str) -> bool:
         """Whether `fetch_hosts` allows image_url and webhook_url to name this host. Its addresses are not checked."""
         return is_among(host, self.fetch_hosts)
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The origins whose web pages may use the API, besides its own; `*` stands for all."""
+        if self.access is None:
+            return tuple(origin for origin in self.cors_origins if origin != "*")
+        return self.cors_origins or (("*",) if self.access == "keys" else ())
 
     @property
     def cache_folder(self) -> Path | None:

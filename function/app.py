@@ -17,12 +17,11 @@ from starlette.types import ASGIApp
 
 from upres.core import events, tracing, webhooks
 from upres.core.api import JobAccepted
-from upres.core.api_keys import Pace
-from upres.core.errors import QueueUnavailable, Unauthorized
+from upres.core.errors import MetricsPrivate, QueueUnavailable
 from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
 from upres.function import body, buffered, jobs, model_list, problems, stream, uploads
-from upres.function.access import Caller, caller, check_token
+from upres.function.access import Caller, caller, reader
 from upres.function.clients import client_name
 from upres.function.descriptors import StreamGate
 from upres.function.estimate import estimate
@@ -43,6 +42,8 @@ ALLOWED_HEADERS = [
     *("traceparent", "tracestate", "X-Request-ID"),
 ]
 """Request headers that pages of other origins may send (CORS); libraries for tracing add some by themselves."""
+THIS_MACHINE = r"https?://(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]+)?"
+"""Origins of pages of this machine, which may read answers where UPRES_ACCESS is not set."""
 FULL_COLLECTION = 200
 """Number of collections of the middle generation before a full garbage collection; Python's default is 10."""
 
@@ -55,7 +56,8 @@ class App(Starlette):
         settings: Settings = self.state.services.settings
         cors = CORSMiddleware(
             super().build_middleware_stack(),
-            allow_origins=list(settings.cors_origins),
+            allow_origins=list(settings.allowed_origins),
+            allow_origin_regex=None if settings.access else THIS_MACHINE,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=ALLOWED_HEADERS,
             expose_headers=["Location", "Preference-Applied", "Retry-After", "X-Request-ID"],
@@ -174,14 +176,16 @@ async def job_events(request: Request) -> Response:
 
     204 when Last-Event-ID is the job's last event: an EventSource then does not reconnect.
     """
-    services, job_id, owner = await run_in_threadpool(_job, request, pace=None)
+    services, job_id = _services(request), request.path_params["job_id"]
+    permit = await run_in_threadpool(reader, services, request, job_id, None)
     jobs.check_id(job_id)
     after = stream.check_id(request.headers.get("Last-Event-ID") or request.query_params.get("last_event_id"))
     on_lambda = "aws.event" in request.scope
     if on_lambda:
-        last_id, last_event = await run_in_threadpool(jobs.last_event, services, job_id, owner)
+        last_id, last_event = await run_in_threadpool(jobs.last_event, services, job_id, permit.owner)
     else:
-        last_id, last_event = jobs.check_owner(job_id, owner, await request.app.state.hub.first_and_last(job_id))
+        ends = await request.app.state.hub.first_and_last(job_id)
+        last_id, last_event = jobs.check_owner(job_id, permit.owner, ends)
     if events.is_terminal(last_event) and stream.reached(after, last_id):
         return Response(status_code=204)
     headers = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
@@ -192,8 +196,8 @@ async def job_events(request: Request) -> Response:
         fresh = await run_in_threadpool(buffered.poll, services.settings, job_id, after)
         text = "retry: 250\n\n" + "".join(frame.text for frame in fresh)
         return Response(text, headers=headers, media_type="text/event-stream")
-    leave = request.app.state.places.take(job_id, client_name(request, owner))
-    return HeldStream(request.app.state.hub.follow(job_id, after), headers, leave)
+    leave = request.app.state.places.take(job_id, client_name(request, None if permit.secret else permit.owner))
+    return HeldStream(request.app.state.hub.follow(job_id, after, permit), headers, leave)
 
 
 def job_preview(request: Request) -> Response:
@@ -235,7 +239,9 @@ async def readyz(request: Request) -> Response:
 
 
 def metrics(request: Request) -> Response:
-    """GET /metrics → metrics in Prometheus's text format."""
+    """GET /metrics → metrics in Prometheus's text format, for this machine; other clients are not the operator."""
+    if _services(request).settings.access:
+        raise MetricsPrivate("Metrics are served on the port in UPRES_METRICS_PORT only, which operators can reach.")
     caller(_services(request), request)
     from upres.function.metrics import Metrics
 
@@ -251,17 +257,11 @@ def openapi(request: Request) -> Response:
     return JSONResponse(document())
 
 
-def _job(request: Request, by_token: bool = True, pace: Pace | None = "reads") -> tuple[Services, str, str | None]:
-    """The services, the job's id, and the owner that the job must have; a valid token allows any owner."""
+def _job(request: Request, by_token: bool = True) -> tuple[Services, str, str | None]:
+    """The services, the job's id, and the owner that the job must have."""
     services, job_id = _services(request), request.path_params["job_id"]
-    token = request.query_params.get("token") if by_token else None
-    if token is None:
-        return services, job_id, caller(services, request, pace).owner
-    if not check_token(services.token_secret, job_id, token) and not check_token(
-        services.renewed_token_secret(), job_id, token
-    ):
-        raise Unauthorized("The token in this address is invalid or has expired; use an API key instead of the token.")
-    return services, job_id, jobs.ANY_OWNER
+    owner = reader(services, request, job_id).owner if by_token else caller(services, request).owner
+    return services, job_id, owner
 
 
 def _services(request: Request) -> Services:

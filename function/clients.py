@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
-from upres.function.jobs import ANY_OWNER
-
 IPV6_NETWORK = 64
 """Bits of an IPv6 address that count: a network of one subscriber has 2^64 addresses (RFC 6177)."""
 
@@ -19,14 +17,14 @@ class ClientName(NamedTuple):
 
 
 def client_name(request: Request, owner: str | None) -> ClientName | None:
-    """Name the client of a request; `owner` is its API key's id, None without one, or ANY_OWNER with a token.
+    """Name the client of a request; `owner` is the id of its API key, None without one (also with a token).
 
     None where UPRES_ACCESS is not set: only this machine is served then, and nothing is limited.
     """
     if not request.app.state.services.settings.access:
         return None
-    if owner not in (None, ANY_OWNER):
-        return ClientName("key", str(owner))
+    if owner is not None:
+        return ClientName("key", owner)
     return ClientName("address", _network(request.client.host if request.client else ""))
 
 

@@ -8,14 +8,11 @@ from upres.core import events, keys, leases
 from upres.core.api import PreviewTile, PreviewTiles
 from upres.core.errors import FieldError, InvalidRequest, JobNotFound, NoResult, ResultNotReady
 from upres.core.logs import JobLog
-from upres.core.results import linked
+from upres.core.results import NotTheirs, linked
 from upres.core.schema import TERMINAL, Cancelled, Failed, Queued, Snapshot, Succeeded, now
 from upres.function.services import Services
 
 log = logging.getLogger("upres.function")
-
-ANY_OWNER = "*"
-"""Owner of a request with a valid token for one job: it matches any job. No API key has this id."""
 
 # Jobs of other owners raise JobNotFound too, so that a client that guesses ids does not learn which jobs exist.
 
@@ -81,7 +78,11 @@ def link(services: Services, job_id: str, owner: str | None, which: Literal["res
     """Make a new presigned URL of an image of a succeeded job. Raises JobNotFound, ResultNotReady or NoResult."""
     match last_event(services, job_id, owner)[1]:
         case Succeeded(result=result):
-            fresh = linked(services.store, result)
+            try:
+                fresh = linked(services.store, owner, result)
+            except NotTheirs as error:
+                JobLog(log, job_id).error("forged: %s", error)
+                raise NoResult("The job names images that are not its own; submit the image again.") from None
             return fresh.sr_image_url if which == "result" else fresh.original_image_url
         case Failed():
             raise NoResult("The job failed, so there is no result; submit the image again.")
@@ -94,7 +95,7 @@ def link(services: Services, job_id: str, owner: str | None, which: Literal["res
 def _is_owner(first: events.Entry, owner: str | None) -> bool:
     """Whether a job has this owner, by its first event. The first event is not `queued` if the stream had expired."""
     event = first[1]
-    return isinstance(event, Queued) and owner in (event.owner, ANY_OWNER)
+    return isinstance(event, Queued) and event.owner == owner
 
 
 def check_id(job_id: str) -> None:

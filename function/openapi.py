@@ -254,7 +254,15 @@ def _operators() -> dict[str, Any]:
             )
         },
         "/metrics": {
-            "get": _operation("metrics", "Read metrics.", {"200": {"description": "Prometheus text."}, **_refused()})
+            "get": _operation(
+                "metrics",
+                "Read metrics, where UPRES_ACCESS is not set.",
+                {
+                    "200": {"description": "Prometheus text."},
+                    **_refused(),
+                    "404": _problem("They are on the port in UPRES_METRICS_PORT only."),
+                },
+            )
         },
     }
 

@@ -23,6 +23,8 @@ from upres.core.errors import InvalidEventId, QueueUnavailable
 from upres.core.queue import connect_async, connect_with_timeout
 from upres.core.schema import TERMINAL
 from upres.core.settings import Settings
+from upres.function.access import Permit
+from upres.function.revocation import Revocation
 
 log = logging.getLogger("upres.function")
 
@@ -41,6 +43,7 @@ MAX_READ = 500
 """Maximum number of events in one read, which limits the memory that a stalled subscriber holds."""
 QUIET_SECONDS = 30
 """A subscription that received no message for this many seconds may be dead, and is renewed."""
+ANYBODY = Permit()
 Wakeups = defaultdict[str, set[asyncio.Event]]
 """Job id → the wake-ups of its subscribers."""
 _TERMINAL = re.compile(rb'"type":"(?:succeeded|failed|cancelled)"')
@@ -89,6 +92,7 @@ class Hub:
         self._settings = settings
         self._redis = connect_async(settings, READERS)
         self._subscriber = connect_async(settings, 1, seconds=None)
+        self._revocation = Revocation(self._redis)
         self._followers: Wakeups = defaultdict(set)
         self._waiting: Wakeups = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
@@ -101,16 +105,16 @@ class Hub:
         """Number of open event streams."""
         return sum(map(len, list(self._followers.values())))
 
-    async def follow(self, job_id: str, after: str) -> AsyncGenerator[str, None]:
+    async def follow(self, job_id: str, after: str, permit: Permit = ANYBODY) -> AsyncGenerator[str, None]:
         """Yield the job's events after an id as text, and a comment every HEARTBEAT_SECONDS without events.
 
-        It ends after the terminal event, or when the process stops. It does not raise when Redis fails: it sends
-        comments and retries.
+        It ends after the terminal event, when the permit becomes void, or when the process stops. It does not raise
+        when Redis fails: it sends comments and retries.
         """
         self._begin_to_listen()
         failures = 0
-        with self._wakeups(self._followers, job_id) as wakeup:
-            while not self._stopping:
+        with self._wakeups(self._followers, job_id) as wakeup, self._revocation.watch(permit, wakeup) as watched:
+            while not (self._stopping or watched.void):
                 wakeup.clear()
                 try:
                     fresh = await self._read(job_id, after)
@@ -186,6 +190,7 @@ class Hub:
 
     async def close(self) -> None:
         """Stop to listen, and close the connections to Redis."""
+        await self._revocation.close()
         if self._listener:
             self._listener.cancel()
             with suppress(asyncio.CancelledError):

@@ -4,11 +4,10 @@ import base64
 import logging
 import secrets
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 from redis import Redis
 
-from upres.core import api_keys, events, keys, served_models, tracing
+from upres.core import api_keys, events, keys, served_models, target, tracing
 from upres.core.api import JobAccepted, JobRequest
 from upres.core.enqueue import Enqueued, IdempotencyRecord, enqueue
 from upres.core.errors import FieldError, InvalidRequest, LimitReached, TooManyBytes
@@ -41,7 +40,7 @@ def submit(
     _check_key(idempotency_key)
     record = IdempotencyRecord(idempotency_key, request, caller.owner) if idempotency_key else None
     if record and (earlier := record.find(services.redis)):
-        return _accepted(services, Enqueued(earlier, created=False), base_url)
+        return _accepted(services, Enqueued(earlier, created=False), base_url, caller)
     job_id = secrets.token_hex(16)
     ref, image = _validate(services, request, job_id)
     if caller.key:
@@ -49,14 +48,14 @@ def submit(
             api_keys.admit(services.redis, caller.key, record.place if record else job_id, len(image or b""))
         except LimitReached:
             if record and (earlier := record.find(services.redis)):  # accepted a moment ago
-                return _accepted(services, Enqueued(earlier, created=False), base_url)
+                return _accepted(services, Enqueued(earlier, created=False), base_url, caller)
             raise
     image_key = request.image_key if image is None else _store(services, image)
     message = _message(services, request, caller, job_id, ref, image_key)
     enqueued = _enqueue(services, message, request.priority == "high", record)
     if caller.key and record:
         api_keys.leave(services.redis, caller.key, record.place)  # the job has a place of its own now
-    return _accepted(services, enqueued, base_url)
+    return _accepted(services, enqueued, base_url, caller)
 
 
 def _validate(services: Services, request: JobRequest, job_id: str) -> tuple[ModelRef, bytes | None]:
@@ -122,12 +121,12 @@ def _enqueue(services: Services, message: JobMessage, high: bool, record: Idempo
     return enqueued
 
 
-def _accepted(services: Services, job: Enqueued, base_url: str) -> JobAccepted:
+def _accepted(services: Services, job: Enqueued, base_url: str, caller: Caller) -> JobAccepted:
     """Make the answer with the job's addresses; with an empty base URL they are paths."""
     status_url = f"{base_url.rstrip('/')}/v1/jobs/{job.job_id}"
     events_url = f"{status_url}/events"
-    if services.settings.access == "keys":
-        events_url += f"?token={make_token(services.token_secret, job.job_id)}"
+    if caller.key:
+        events_url += f"?token={make_token(services.token_secret, job.job_id, caller.key.key_id)}"
     return JobAccepted(
         job_id=job.job_id,
         status="queued" if job.created else _status(services.redis, job.job_id),
@@ -146,7 +145,7 @@ def check_factor(model: str, ref: ModelRef, factor: int) -> None:
 
 def _check_webhook(services: Services, url: str | None) -> None:
     """Raise InvalidRequest when the settings do not allow this host; workers check the addresses of the host."""
-    host = urlsplit(url).hostname or "" if url else ""
+    host = target.parse(url).host if url else ""
     if host and not services.settings.may_reach(host):
         detail = f"webhook_url: this server is configured to send no webhooks to {host}; use another host."
         raise _invalid("webhook_url", "invalid_webhook_url", detail, url or "")

@@ -161,7 +161,8 @@ def variables(root: Path) -> Check:
     """Check that each UPRES_ variable in docker/ and kubernetes/ is a setting, or the password of a Redis user."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for users in ("infra/redis/users.acl", "infra/kubernetes/scaler.acl"):
-        known |= set(VARIABLE.findall((root / users).read_text()))
+        hashes = VARIABLE.findall((root / users).read_text())
+        known |= {*hashes, *(name.removesuffix("_SHA256") for name in hashes)}
     files = [path for part in ("docker", "kubernetes") for path in (root / "infra" / part).rglob("*") if path.is_file()]
     named = {(path, name) for path in files for name in VARIABLE.findall(path.read_text())}
     wrong = [f"{path.relative_to(root)}: {name} is no setting" for path, name in sorted(named) if name not in known]

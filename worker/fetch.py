@@ -18,8 +18,8 @@ from upres.core.errors import (
     UrlUnreachable,
 )
 from upres.core.foreign_text import printable
+from upres.core.target import follow, parse
 from upres.worker.guard import PUBLIC, FetchPolicy, Guard
-from upres.worker.target import follow, parse
 
 TOTAL_SECONDS = 10
 """Time limit in seconds of a whole fetch, with redirects: enough for 20 MB at 16 Mbit/s. So a server that sends slowly

@@ -24,9 +24,9 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from upres.core.errors import UrlRefused
 from upres.core.settings import Settings, is_among
+from upres.core.target import Target
 from upres.worker.addresses import Network, refusal_reason
 from upres.worker.lookup import Lookup
-from upres.worker.target import Target
 
 log = logging.getLogger("upres.worker")
 

@@ -4,13 +4,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from pathlib import PurePath
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from redis.exceptions import RedisError
 
-from upres.core import api_keys, coalescing, formats, keys, rates, results, tracing
+from upres.core import api_keys, coalescing, file_names, formats, keys, rates, results, tracing
 from upres.core.errors import (
     DeviceLost,
     FetchError,
@@ -24,7 +23,6 @@ from upres.core.errors import (
     UpresError,
     WorkerUnavailable,
 )
-from upres.core.foreign_text import printable
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.schema import JobMessage, OutputFormat, Result, Stage, Succeeded
@@ -48,9 +46,6 @@ log = logging.getLogger("upres.worker")
 
 WORKER_FAULTS = (StoreUnavailable, ModelUnavailable, WorkerUnavailable)
 """Errors that are faults of this worker or of what it uses, and not of the job: the job is tried again."""
-
-MAX_STEM = 200
-"""Longest name in characters of a result's file, without its ending: file systems take names of 255 bytes or more."""
 
 
 class StoredImages(NamedTuple):
@@ -118,7 +113,7 @@ def _enlarge(
         formats.check_size(size, format)
     api_keys.charge(context.connection, report.lease, size[0] * size[1])
     work = keys.work(job.owner, data, job.model_digest, factor, format)
-    if shared := _claim(context, work, report.lease):
+    if shared := _claim(context, job.owner, work, report.lease):
         return _result(context, job, shared, report.seconds)
     with reserved_memory(context, report, in_flight, estimate(size[0] * size[1], format)):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
@@ -175,10 +170,10 @@ def _fetch(context: WorkerContext, job: JobMessage, lease: Lease) -> bytes:
     return data
 
 
-def _claim(context: WorkerContext, work: str, lease: Lease) -> StoredImages | None:
+def _claim(context: WorkerContext, owner: str | None, work: str, lease: Lease) -> StoredImages | None:
     """Return the images of an identical job, or None if this job must make them. Raises JobEnded when it must wait."""
     claim = coalescing.claim(context.connection, work, lease)
-    if isinstance(claim, Result) and not _both_exist(context.store, claim):
+    if isinstance(claim, Result) and not _may_be_shared(context.store, owner, claim):
         claim = coalescing.claim(context.connection, work, lease, gone=True)
     if isinstance(claim, Result):
         made, store = claim, context.store
@@ -189,16 +184,17 @@ def _claim(context: WorkerContext, work: str, lease: Lease) -> StoredImages | No
     return None
 
 
-def _both_exist(store: Store, result: Result) -> bool:
-    """Return whether both images of a result are still in the store."""
-    return all(store.exists(store.key(uri)) for uri in (result.sr_image_uri, result.original_image_uri))
+def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
+    """Return whether both images of a result are the owner's, and still in the store."""
+    images = [store.key(uri) for uri in (result.sr_image_uri, result.original_image_uri)]
+    return all(keys.is_result_of(owner, key) and store.exists(key) for key in images)
 
 
 def _new_images(
     context: WorkerContext, job: JobMessage, lease: Lease, size: tuple[int, int], format: OutputFormat
 ) -> StoredImages:
     """Return the object keys under which this attempt will store its images, with their size and format."""
-    name = (job.job_id, lease.attempt, formats.EXTENSIONS[format])
+    name = (job.owner, job.job_id, lease.attempt, formats.EXTENSIONS[format])
     return StoredImages(keys.result(*name), keys.original(*name), size, format, context.device.name)
 
 
@@ -227,7 +223,7 @@ def _enlarged_bands(
 def _result(context: WorkerContext, job: JobMessage, images: StoredImages, seconds: dict[Stage, float]) -> Result:
     """Return the result that this job publishes, with its own presigned URLs and file name."""
     store, file_name = context.store, f"{_stem(job)}_x{job.upscale_factor}.{formats.EXTENSIONS[images.format]}"
-    enlarged, original = results.links(store, images.enlarged, images.original, file_name)
+    enlarged, original = results.links(store, job.owner, images.enlarged, images.original, file_name)
     return Result(
         sr_image_url=enlarged,
         sr_image_uri=store.uri(images.enlarged),
@@ -247,9 +243,8 @@ def _result(context: WorkerContext, job: JobMessage, images: StoredImages, secon
 
 
 def _stem(job: JobMessage) -> str:
-    """Return the input's file name without extension, printable and not too long; if that is empty, the job's id."""
-    name = job.image_name or unquote(urlsplit(job.image_url or "").path)
-    return printable(PurePath(name).stem, MAX_STEM) or job.job_id
+    """Return the input's file name without extension, safe on every system; if that is empty, the job's id."""
+    return file_names.stem(job.image_name or unquote(urlsplit(job.image_url or "").path)) or job.job_id
 
 
 def _succeed(context: WorkerContext, job: JobMessage, lease: Lease, result: Result) -> None:

@@ -12,7 +12,7 @@ from upres.core import webhooks
 from upres.core.errors import FetchError, UrlRefused
 from upres.core.logs import JobLog
 from upres.core.queue import connect_with_timeout
-from upres.core.results import linked
+from upres.core.results import NotTheirs, linked
 from upres.core.schema import EVENT, Succeeded
 from upres.core.settings import Settings
 from upres.core.storage import Store
@@ -91,7 +91,12 @@ class WebhookDispatcher(threading.Thread):
 
     def _send(self, due: Due, sending: Sending) -> None:
         """Send a webhook once. Record in Redis that it is done, or when it is due again. Raises Busy."""
-        body = self._body(due)
+        try:
+            body = self._body(due)
+        except NotTheirs as error:
+            JobLog(log, due.job_id).error("its webhook is given up, because its result is forged: %s", error)
+            webhooks.delete(self._connection, due)
+            return
         try:
             answer = post(due.url, body.encode(), self._headers(due, body), self._policy, sending.admit)
             sending.answered = True
@@ -112,10 +117,13 @@ class WebhookDispatcher(threading.Thread):
         JobLog(log, due.job_id).warning("its webhook was not delivered, %s: %s", why, then)
 
     def _body(self, due: Due) -> str:
-        """Return the message. A result gets new presigned URLs, because those in the stored event may have expired."""
+        """Return the message. A result gets new presigned URLs, because those in the stored event may have expired.
+
+        Raises NotTheirs.
+        """
         event = EVENT.validate_json(due.event)
         if isinstance(event, Succeeded):
-            event = event.model_copy(update={"result": linked(self._store, event.result)})
+            event = event.model_copy(update={"result": linked(self._store, due.owner or None, event.result)})
         return webhooks.body(event)
 
     def _headers(self, due: Due, body: str) -> dict[str, str]:

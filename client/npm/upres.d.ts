@@ -47,7 +47,7 @@ export class Upres {
 }
 
 export interface UpresOptions {
-  /** An API key. Do not put one into a page that other people can open. */
+  /** An API key. It is sent to this server only. Do not put one into a page that other people can open. */
   key?: string;
 }
 

@@ -15,7 +15,9 @@ export class UpresError extends Error {
 
 /** Request until an answer is final. `isExpected` tells an answer of upres from that of another program. */
 export async function request(method, url, isExpected, { key, body, headers, onWait = () => {}, signal } = {}) {
-  const sent = { method, headers: allHeaders(headers, body, key), body: body && JSON.stringify(body) };
+  // upres never redirects these requests, and a key must not follow a redirect: older browsers send it to any host.
+  const redirect = key ? "manual" : "follow";
+  const sent = { method, headers: allHeaders(headers, body, key), body: body && JSON.stringify(body), redirect };
   for (let attempt = 0; ; attempt++) {
     const last = method === "GET" || attempt === RETRY_MS.length;
     const response = await answered(url, sent, signal);
@@ -82,7 +84,8 @@ function problem(response) {
 
 /** The error for a response of a proxy or another server, not of upres. */
 export function strange({ status }) {
-  const text = `The server answered ${status}, and not as upres does. Try again later.`;
+  const answer = status || "with a redirect"; // a browser hides the status of a redirect that is not followed
+  const text = `The server answered ${answer}, and not as upres does. Try again later.`;
   return new UpresError(text, { code: "http_error", status, retryable: RETRY_STATUSES.has(status) });
 }
 

@@ -21,6 +21,7 @@ const STREAMS = 3; // with HTTP/1.1 a browser opens six connections to a host, f
 const POLL_MS = 2000;
 const HIDDEN_MS = 20_000; // after that long the connection of a hidden page may be lost without an error
 const STEADY_MS = 10_000; // a stream that lasted so long was no error of the server
+const JOB_ID = /^[0-9a-f]{32}$/;
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 
 export class Upres {
@@ -85,19 +86,19 @@ export class Upres {
   }
 
   /** Cancel a job. Returns its state; a job that has ended keeps its state. */
-  cancel(job, { signal } = {}) {
-    return this.#call("DELETE", job.status_url, isState, { signal });
+  async cancel(job, { signal } = {}) {
+    return this.#call("DELETE", this.#address(job), isState, { signal });
   }
 
   /** Return the current state of a job. */
-  status(job, { signal } = {}) {
-    return this.#call("GET", this.#readable(job.status_url, job), isState, { signal });
+  async status(job, { signal } = {}) {
+    return this.#call("GET", this.#address(job), isState, { signal });
   }
 
   /** Return the finished tiles, without the first `after`, of a running job that was submitted with `preview`. */
   async preview(job, after = 0, { signal } = {}) {
-    const url = this.#readable(`${job.status_url}/preview`, job, { after });
-    return (await this.#call("GET", url, ({ tiles }) => Array.isArray(tiles), { signal })).tiles;
+    const address = this.#address(job, "/preview", { after });
+    return (await this.#call("GET", address, ({ tiles }) => Array.isArray(tiles), { signal })).tiles;
   }
 
   /** Return the URL of a finished job's image ("result", or "original": bicubic), valid until it is deleted. */
@@ -134,9 +135,14 @@ export class Upres {
     return () => this.#streams.delete(number);
   }
 
-  /** With an API key leave out the job's token, because the key is valid for longer. */
-  #readable(address, job, query) {
-    return this.key ? readable(address, { events_url: address }, query) : readable(address, job, query);
+  /**
+   * Where a job is asked for. With an API key: a path below #base, whatever addresses the job names, because it may have
+   * been stored by somebody else, and the key is for this server only. Without a key: the job's own address and token.
+   */
+  #address(job, below = "", query = {}) {
+    if (!this.key) return readable(job.status_url + below, job, query);
+    if (!JOB_ID.test(job.job_id)) throw noJob();
+    return `/v1/jobs/${job.job_id}${below}?${new URLSearchParams(query)}`;
   }
 
   async #imageFields(image, { onUpload = () => {}, signal }) {
@@ -176,7 +182,7 @@ export class Upres {
       source.onopen = () => onConnection(true);
       source.onmessage = ({ data, lastEventId }) => {
         const event = fromJson(data);
-        if (typeof event.type !== "string") return end(reject, strange({ status: 200 }));
+        if (typeof event.type !== "string" || !isLinked(event)) return end(reject, strange({ status: 200 }));
         seen.id = lastEventId;
         try {
           onEvent(event, lastEventId);
@@ -214,9 +220,10 @@ export class Upres {
     return ended ? now : null;
   }
 
-  #call(method, path, isExpected, options) {
-    const url = path.startsWith("/") ? this.#base + path : path;
-    return request(method, url, isExpected, { key: this.key, ...options });
+  /** Request a path of this server, with the API key; or another address, without it. */
+  #call(method, address, isExpected, options) {
+    const [url, key] = address.startsWith("/") ? [this.#base + address, this.key] : [address, ""];
+    return request(method, url, isExpected, { key, ...options });
   }
 }
 
@@ -240,8 +247,9 @@ function tell(onEvent, now) {
   onEvent({ ...now, type: now.status === "running" ? "progress" : now.status }, "");
 }
 
-/** Add the job's read token to a URL, if its events_url has one. */
+/** Add the job's read token to a URL, if its events_url has one. Throws when one of them is no http(s) URL. */
 function readable(address, job, query = {}) {
+  if (!isUrl(address) || !isUrl(job.events_url)) throw noJob();
   const url = new URL(address);
   const token = new URL(job.events_url).searchParams.get("token");
   if (token) url.searchParams.set("token", token);
@@ -250,7 +258,8 @@ function readable(address, job, query = {}) {
 }
 
 const isJob = ({ events_url, status_url }) => isUrl(events_url) && isUrl(status_url);
-const isState = ({ status }) => typeof status === "string";
+const isState = (state) => typeof state.status === "string" && isLinked(state);
+const isLinked = ({ result }) => !result || (isUrl(result.sr_image_url) && isUrl(result.original_image_url));
 const isUpload = ({ upload_url, image_key }) => isUrl(upload_url) && typeof image_key === "string";
 const isUrl = (text) => /^https?:\/\/[^/]/.test(text);
 
@@ -270,6 +279,10 @@ async function base64(blob) {
     pieces.push(String.fromCharCode(...bytes.subarray(at, at + 32_768)));
   }
   return btoa(pieces.join(""));
+}
+
+function noJob() {
+  return new UpresError("This is not a job of upres; submit the image again.", { code: "no_job", retryable: false });
 }
 
 function unreadable() {

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from upres.console.doctor import redis_users
 from upres.console.doctor.finding import Finding, fault, ok, warning
 from upres.core import backlog, keys, leases
 from upres.core.script import call
@@ -43,7 +44,7 @@ def check(redis: Redis, url: str) -> Iterator[Finding]:
         )
         return
     yield from _server(redis, url)
-    for check in (_rights, _speed, _clock, _dead, _waiting):
+    for check in (lambda one: redis_users.check(one, url), _rights, _speed, _clock, _dead, _waiting):
         try:
             yield check(redis)
         except RedisError as error:

@@ -5,5 +5,5 @@ const { readFileSync } = require("node:fs");
 const { join } = require("node:path");
 
 const text = readFileSync(join(__dirname, "..", "redis", "users.acl"), "utf8");
-const users = text.matchAll(/^user (\w+) on >\S+ (.+)$/gm);
+const users = text.matchAll(/^user (\w+) on #\S+ (.+)$/gm);
 module.exports = Object.fromEntries([...users].map(([, name, rules]) => [name, `on ${rules}`]));

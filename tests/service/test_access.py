@@ -51,7 +51,7 @@ def key(redis: Redis) -> Iterator[Key]:
 
 def test_requests_without_a_valid_key_get_401_except_on_open_paths(guarded: str, key: Key) -> None:
     job = post_job(guarded, key[1]).json()["job_id"]
-    asked = [("POST", "/v1/jobs"), ("GET", f"/v1/jobs/{job}"), ("DELETE", f"/v1/jobs/{job}"), ("GET", "/metrics")]
+    asked = [("POST", "/v1/jobs"), ("GET", f"/v1/jobs/{job}"), ("DELETE", f"/v1/jobs/{job}"), ("GET", "/v1/models")]
     asked += [("GET", f"/v1/jobs/{job}/{what}") for what in ("events", "result", "original")]
     altered = key[1][:-1] + ("A" if key[1][-1] != "A" else "B")
     for wrong in (
@@ -243,16 +243,18 @@ def test_thousands_of_wrong_tokens_are_rejected(guarded: str, redis: Redis, key:
     secret = redis.get(keys.JOB_SIGNING_KEY)
     assert isinstance(secret, bytes)
     assert check_token(secret, job_id, token)
-    other = make_token(secret, secrets.token_hex(16))
-    expired = make_token(secret, job_id, seconds=-1)
-    forged = [make_token(secrets.token_bytes(32), job_id) for _ in range(3000)]
-    guessed = [secrets.token_urlsafe(37) for _ in range(3000)]
+    key_id = key[0].key_id
+    other = make_token(secret, secrets.token_hex(16), key_id)
+    other_key = make_token(secret, job_id, "0" * 8)
+    expired = make_token(secret, job_id, key_id, seconds=-1)
+    forged = [make_token(secrets.token_bytes(32), job_id, key_id) for _ in range(3000)]
+    guessed = [secrets.token_urlsafe(42) for _ in range(3000)]
     altered = [token[:at] + letter + token[at + 1 :] for at in range(len(token)) for letter in "ABCxyz012789-_=+/ " * 4]
-    wrong = [one for one in ("", "=", "é", other, expired, *forged, *guessed, *altered) if one != token]
+    wrong = [one for one in ("", "=", "é", other, expired, token + "=", *forged, *guessed, *altered) if one != token]
     assert len(wrong) > 9000
     assert [one for one in wrong if check_token(secret, job_id, one)] == []
     with requests.Session() as session:
-        for one in wrong[:5] + wrong[5::40]:
+        for one in [other_key, *wrong[:6], *wrong[6::40]]:
             answer = session.get(f"{accepted['status_url']}/events", params={"token": one}, timeout=20)
             assert answer.status_code == 401, one
             assert "data:" not in answer.text

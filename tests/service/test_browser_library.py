@@ -51,7 +51,7 @@ window.use = async (bytes) => {{
 
 
 def test_a_page_from_another_origin_can_use_the_library(visit: Visit, local: Local, tmp_path: Path, png: bytes) -> None:
-    for url in function(local, tmp_path, UPRES_ACCESS="open"):
+    for url in function(local, tmp_path, UPRES_ACCESS="open", UPRES_CORS_ORIGINS="*"):
         html = PAGE_ELSEWHERE.format(url=url).encode()
         with http_server(body(html, headers={"Content-Type": "text/html"})) as elsewhere:
             visit.page.goto(elsewhere)

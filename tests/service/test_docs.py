@@ -109,7 +109,7 @@ def test_each_javascript_example_runs(
 ) -> None:
     block, first = blocks(page, "js")[index], blocks(ROOT / "docs" / "web.md", "js")[0]
     before = "" if "import" in block else "\n".join(first.splitlines()[:3])
-    for url in function(local, tmp_path, UPRES_ACCESS="open"):
+    for url in function(local, tmp_path, UPRES_ACCESS="open", UPRES_CORS_ORIGINS="*"):
         html = f"""<!doctype html><title>page</title><link rel="icon" href="data:,"><img><script>
             const file = new File([new Uint8Array({list(png)})], "photo.png"), show = () => {{}};
             </script><script type="module">{before}

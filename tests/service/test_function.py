@@ -254,20 +254,6 @@ def test_the_openapi_document_is_valid(local: Local) -> None:
     assert fields["upscale_factor"]["enum"] == [2, 4, 8]
 
 
-def test_cors_allows_requests_from_other_origins(local: Local) -> None:
-    response = requests.options(
-        f"{local.url}/v1/jobs",
-        headers={
-            "Origin": "https://page.example",
-            "Access-Control-Request-Method": "POST",
-            "Access-Control-Request-Headers": "authorization,cache-control,traceparent,tracestate,x-request-id",
-        },
-        timeout=10,
-    )
-    assert response.status_code == 200
-    assert response.headers["Access-Control-Allow-Origin"] == "*"
-
-
 def test_the_page_and_its_files_are_served(local: Local) -> None:
     response = requests.get(local.url, timeout=10)
     assert response.headers["Content-Type"].startswith("text/html")

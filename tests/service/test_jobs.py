@@ -44,7 +44,7 @@ def test_a_job_runs_from_submission_to_download(
     assert (result.model, result.model_version, result.model_digest) == ("faithful", "1", model.digest)
     assert result.device
     assert set(result.seconds) == set(stages)
-    assert result.sr_image_uri == f"s3://upres/results/{upscaled.job_id}/1/sr.png"
+    assert result.sr_image_uri == f"s3://upres/results/anybody/{upscaled.job_id}/1/sr.png"
 
     original = opened(upscaled.download("original"))
     bicubic = opened(png).convert("RGB").resize((256, 192), Image.Resampling.BICUBIC)

@@ -20,7 +20,7 @@ from tests.support.servers import body, function, http_server
 from tests.support.waiting import wait_until
 from tests.support.workers import worker
 from upres.client import Client
-from upres.core import events
+from upres.core import api_keys, events, keys
 from upres.core.schema import Cancelled, now
 from upres.embedded.child import free_port
 from upres.embedded.stack import Local
@@ -113,11 +113,17 @@ def _ask(asked: threading.Barrier, url: str) -> None:
     requests.get(url, timeout=60)
 
 
-def test_only_the_separate_metrics_port_needs_no_api_key(local: Local, tmp_path: Path) -> None:
-    port = free_port()
-    for url in function(local, tmp_path, UPRES_ACCESS="keys", UPRES_METRICS_PORT=str(port)):
-        assert requests.get(f"{url}/metrics", timeout=10).status_code == 401
+@pytest.mark.parametrize("access", ["keys", "open"])
+def test_metrics_are_on_the_port_for_operators_only(local: Local, redis: Redis, tmp_path: Path, access: str) -> None:
+    """With an API key, or where all may submit jobs, nobody learns from /metrics what others do."""
+    port, (key, text) = free_port(), api_keys.create(redis, "somebody")
+    for url in function(local, tmp_path, UPRES_ACCESS=access, UPRES_METRICS_PORT=str(port)):
+        for headers in ({}, {"Authorization": f"Bearer {text}"}):
+            answer = requests.get(f"{url}/metrics", headers=headers, timeout=10)
+            assert (answer.status_code, answer.json()["code"]) == (404, "metrics_private")
+            assert "UPRES_METRICS_PORT" in answer.json()["detail"]
         assert scrape(f"http://127.0.0.1:{port}").get("upres_redis_up") == 1
+    redis.hdel(keys.API_KEYS, key.key_id)
 
 
 def test_metrics_are_served_when_redis_and_the_store_are_unreachable(local: Local, tmp_path: Path) -> None:

@@ -38,13 +38,22 @@ class Patched(NamedTuple):
 
 @contextmanager
 def http_server(answer: Answer, host: str = IMAGE_HOST) -> Iterator[str]:
-    """A real HTTP server that calls `answer` for each GET and POST request; yields its URL."""
+    """A real HTTP server that calls `answer` for each request; yields its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             answer(self)
 
         def do_POST(self) -> None:
+            answer(self)
+
+        def do_PUT(self) -> None:
+            answer(self)
+
+        def do_DELETE(self) -> None:
+            answer(self)
+
+        def do_OPTIONS(self) -> None:
             answer(self)
 
         def log_message(self, format: str, *args: Any) -> None:

@@ -1,12 +1,13 @@
 """Permissions in Redis: the user of each part can run the commands that the part needs, and no others."""
 
 import os
+import re
 import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
-from string import Template
 
 import pytest
 import requests
@@ -19,6 +20,7 @@ from tests.support.paths import ROOT
 from tests.support.servers import function
 from tests.support.workers import worker
 from upres.client import Client
+from upres.console.doctor import redis_users
 from upres.core import api_keys, events, keys
 from upres.core.schema import Cancelled
 from upres.embedded.child import Child, accepts, free_port
@@ -28,14 +30,20 @@ USERS = ("function", "worker", "gateway", "operator")
 pytestmark = pytest.mark.without_worker
 
 
+def made(passwords: dict[str, str], *files: str) -> "subprocess.CompletedProcess[str]":
+    """Run infra/redis/users.sh with these variables."""
+    command = ["sh", "infra/redis/users.sh", *(files or ["infra/redis/users.acl"])]
+    environment = {"PATH": os.environ["PATH"], **passwords}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20)
+
+
 @pytest.fixture(scope="module")
 def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Start a Redis server with the users of infra/redis/users.acl; return the URL of each user."""
     passwords = {f"UPRES_{user.upper()}_PASSWORD": secrets.token_hex(8) for user in USERS}
     folder, port = tmp_path_factory.mktemp("acl"), free_port()
     users = folder / "users.acl"
-    lines = Template((ROOT / "infra/redis/users.acl").read_text()).substitute(passwords).splitlines()
-    users.write_text("\n".join(line for line in lines if line.startswith("user ")))
+    users.write_text(made(passwords).stdout)
     command = [redis_server(), "--bind", "127.0.0.1", "--port", str(port), "--aclfile", str(users), "--save", ""]
     server = Child("redis", command, {}, folder)
     server.wait_ready(lambda: accepts(port))
@@ -52,7 +60,8 @@ def operator(urls: dict[str, str]) -> Iterator[Redis]:
 def test_function_and_worker_run_jobs_with_their_own_redis_users(
     local: Local, urls: dict[str, str], tmp_path: Path, png: bytes, operator: Redis
 ) -> None:
-    changed = {"UPRES_REDIS_URL": urls["function"], "UPRES_ACCESS": "keys"}
+    port = free_port()
+    changed = {"UPRES_REDIS_URL": urls["function"], "UPRES_ACCESS": "keys", "UPRES_METRICS_PORT": str(port)}
     _, text = api_keys.create(operator, "somebody")
     for url in function(local, tmp_path, **changed):
         with worker(local, watcher=operator, UPRES_REDIS_URL=urls["worker"]), Client(url, text) as client:
@@ -60,8 +69,7 @@ def test_function_and_worker_run_jobs_with_their_own_redis_users(
             again = client.submit(png, 4)
             assert client.cancel(again.job_id).status in ("cancelled", "succeeded")
             assert requests.get(f"{url}/readyz", timeout=20).ok
-            metrics = requests.get(f"{url}/metrics", headers={"Authorization": f"Bearer {text}"}, timeout=20)
-            assert "upres_worker_slots" in metrics.text
+            assert "upres_worker_slots" in requests.get(f"http://127.0.0.1:{port}/metrics", timeout=20).text
 
 
 @pytest.mark.parametrize("user", ["function", "worker", "operator"])
@@ -147,3 +155,60 @@ def test_an_operator_can_list_jobs_and_keys_and_append_events(
         assert says in done.stdout
     events.append(operator, Cancelled(job_id=job_id))
     assert operator.zscore(keys.DEADLINES, job_id) is None
+
+
+@pytest.mark.parametrize("missing", [f"UPRES_{user.upper()}_PASSWORD" for user in USERS])
+@pytest.mark.parametrize("value", ["", None])
+def test_no_file_of_users_is_made_without_a_password_for_each(missing: str, value: str | None) -> None:
+    passwords = {f"UPRES_{user.upper()}_PASSWORD": "x" for user in USERS} | {missing: value or ""}
+    if value is None:
+        del passwords[missing]
+    done = made(passwords)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert missing in done.stderr
+
+
+@pytest.mark.parametrize(
+    "files", [["nothing"], ["infra/redis/users.acl", "nothing"], ["/dev/null"], ["infra/kubernetes/scaler.acl"]]
+)
+def test_no_file_of_users_is_made_from_files_that_leave_redis_open(files: list[str]) -> None:
+    passwords = {f"UPRES_{user.upper()}_PASSWORD": "x" for user in (*USERS, "scaler")}
+    done = made(passwords, *files)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_passwords_with_any_characters_are_those_that_redis_takes() -> None:
+    """sed, with which they were inserted before, reads & and / in them."""
+    password = "a/b&c$d`e\\f'g\"h é*"
+    done = made({f"UPRES_{user.upper()}_PASSWORD": password for user in USERS})
+    hashes = {line.split()[3] for line in done.stdout.splitlines() if line != "user default off"}
+    assert hashes == {f"#{sha256(password.encode()).hexdigest()}"}
+
+
+def test_redis_refuses_the_file_whose_variables_were_not_inserted(tmp_path: Path) -> None:
+    for hashed in ("${UPRES_FUNCTION_PASSWORD_SHA256}", ""):
+        lines = re.sub(r"\$\{\w+\}", hashed, (ROOT / "infra/redis/users.acl").read_text()).splitlines()
+        users = tmp_path / "users.acl"
+        users.write_text("\n".join(line for line in lines if line.startswith("user ")))
+        command = [redis_server(), "--bind", "127.0.0.1", "--port", str(free_port()), "--aclfile", str(users)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        assert done.returncode == 1
+        assert "password hash must be exactly 64 characters" in done.stdout
+
+
+def test_the_doctor_finds_users_with_empty_passwords(local: Local, urls: dict[str, str], tmp_path: Path) -> None:
+    users, port = tmp_path / "users.acl", free_port()
+    users.write_text("user default on nopass ~* +@all\nuser worker on > +ping\nuser function on nopass +@all ~*\n")
+    command = [redis_server(), "--bind", "127.0.0.1", "--port", str(port), "--aclfile", str(users), "--save", ""]
+    with Child("redis", command, {}, tmp_path) as server:
+        server.wait_ready(lambda: accepts(port))
+        with Redis.from_url(f"redis://function:x@127.0.0.1:{port}") as redis:
+            found = redis_users.check(redis, f"redis://function:x@127.0.0.1:{port}")
+        with Redis.from_url(f"redis://127.0.0.1:{port}") as redis:
+            without_name = redis_users.check(redis, f"redis://127.0.0.1:{port}")
+    assert (found.grade, without_name.grade) == ("fault", "fault")
+    assert "as function, worker, default, with" in found.found
+    assert "as function, worker, with" in without_name.found
+    for url in urls.values():
+        with Redis.from_url(url) as redis:
+            assert redis_users.check(redis, url).grade == "ok"

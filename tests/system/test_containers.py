@@ -190,7 +190,8 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
     (folder / "kubectl").write_text(shim)
     (folder / "kubectl").chmod(0o755)
     _, _, script = (KUBERNETES / "README.md").read_text().partition("```sh\n")
-    environment = {"PATH": f"{folder}:/usr/bin:/bin", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    given = {f"{part}_{name}": f"{part}-{name}" for part in ("FUNCTION", "WORKER") for name in ("KEY_ID", "SECRET")}
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", **given}
     command = ["bash", "-euo", "pipefail", "-c", script.partition("```")[0]]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     made = list(yaml.safe_load_all(done.stdout.replace("}\n{", "}\n---\n{")))
@@ -211,6 +212,18 @@ def redis(secrets: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathF
     child.wait_ready(lambda: accepts(port))
     yield f"127.0.0.1:{port}"
     child.stop()
+
+
+def test_function_and_workers_have_credentials_of_their_own_for_the_store(
+    composed: Composed, secrets: dict[str, dict[str, str]]
+) -> None:
+    parts = ("function", "worker", "operator")
+    for given in (
+        [secrets[f"upres-{part}"] for part in parts[:2]],
+        [composed.services[part]["environment"] for part in parts],
+    ):
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            assert len({one[name] for one in given} - {""}) == len(given)
 
 
 def connected(secrets: dict[str, dict[str, str]], user: str, address: str) -> Redis:

@@ -149,3 +149,16 @@ def test_a_disk_without_room_is_named_before_anything_starts(tmp_path: Path, mon
     with pytest.raises(ChildDied, match=f"MB are free for data in {tmp_path}; .* Set TMPDIR"), stack.Local():
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_upres_up_takes_the_setting_of_access(tmp_path: Path) -> None:
+    """It was dropped without a word, and everybody was served."""
+    asks = "import os, requests; print(requests.get(os.environ['UPRES_URL'] + '/v1/models', timeout=20).status_code)"
+    command = [sys.executable, "-m", "upres", "up", "--port", "0", "--", sys.executable, "-c", asks]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "UPRES_ACCESS": "keys"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+    assert (done.returncode, done.stdout) == (0, "401\n"), done.stderr
+    wrong = {**environment, "UPRES_ACCESS": "closed"}
+    refused = subprocess.run(command, env=wrong, capture_output=True, text=True, timeout=90)
+    assert refused.returncode == 1
+    assert "UPRES_ACCESS: Input should be 'keys' or 'open'" in refused.stderr

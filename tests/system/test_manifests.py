@@ -1,5 +1,6 @@
 """`python -m infra.manifests` finds faults in container and Kubernetes files; other tests check what no schema can."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from infra.manifests import Check, Document, compose, dockerfile, main, overlay, rendered, variables
 from infra.source_tree import packages
@@ -200,11 +202,86 @@ def test_the_worker_requests_a_gpu_exactly_when_its_image_uses_cuda(objects: lis
     assert gpus == ([1, 1] if container["image"].endswith("-cuda") else [None, None])
 
 
-def test_the_network_policy_lets_workers_reach_only_public_addresses(objects: list[Document]) -> None:
-    [policy] = [one for one in every(objects, "NetworkPolicy") if one["metadata"]["name"] == "upres-worker"]
-    [blocks] = [rule["to"] for rule in policy["spec"]["egress"] if "to" in rule]
+def egress(objects: list[Document], name: str) -> list[tuple[set[int], list[Any]]]:
+    """The ports and the targets that each rule of a network policy allows. A rule without targets would allow all."""
+    [policy] = [one for one in every(objects, "NetworkPolicy") if one["metadata"]["name"] == name]
+    return [({one["port"] for one in rule["ports"]}, rule["to"]) for rule in policy["spec"]["egress"]]
+
+
+def within(address: str, targets: list[Any]) -> bool:
+    """Whether the blocks among the targets contain an address."""
+    blocks = [target["ipBlock"] for target in targets if "ipBlock" in target]
+    return any(
+        ip_address(address) in ip_network(block["cidr"])
+        and not any(ip_address(address) in ip_network(hole) for hole in block.get("except", ()))
+        for block in blocks
+    )
+
+
+@pytest.mark.parametrize(("name", "ports"), [("upres-function", {443}), ("upres-worker", {443, 80})])
+def test_pods_reach_only_redis_and_public_addresses(objects: list[Document], name: str, ports: set[int]) -> None:
+    redis, public, *outside = egress(objects, name)
+    assert redis == ({6379}, [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "upres-redis"}}}])
+    assert public[0] == ports
     for address, allowed in REACHED.items():
-        within = [ip_address(address) in ip_network(block["ipBlock"]["cidr"])
-                  and not any(ip_address(address) in ip_network(hole) for hole in block["ipBlock"].get("except", ()))
-                  for block in blocks]  # fmt: skip
-        assert any(within) is allowed, address
+        assert within(address, public[1]) is allowed, address
+    has_redis = any(one["metadata"]["name"] == "upres-redis" for one in every(objects, "StatefulSet"))
+    assert [rule[0] for rule in outside] == ([] if has_redis else [{6379}])
+    for _, targets in outside:
+        assert all(ip_network(target["ipBlock"]["cidr"]).is_private for target in targets)
+
+
+def test_names_are_looked_up_in_the_dns_of_the_cluster_only(objects: list[Document]) -> None:
+    """A DNS server elsewhere could be told data in the names that are looked up."""
+    [(ports, targets)] = egress(objects, "names")
+    dns = {"matchLabels": {"k8s-app": "kube-dns"}}
+    system = {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
+    assert (ports, targets) == ({53}, [{"namespaceSelector": system, "podSelector": dns}])
+
+
+def test_only_workers_reach_the_internet_in_compose() -> None:
+    described = yaml.safe_load((ROOT / "infra/docker/compose.yml").read_text())
+    networks, services = described["networks"], described["services"]
+    assert networks["inside"] == {"internal": True}
+    assert networks["front"]["driver_opts"] == {"com.docker.network.bridge.enable_ip_masquerade": "false"}
+    joined = {name: set(one.get("networks", ())) for name, one in services.items()}
+    assert {name for name, found in joined.items() if not found <= {"inside", "front"}} == {"worker"}
+    assert {name for name, one in services.items() if "ports" in one} == {
+        name for name, found in joined.items() if "front" in found
+    }
+    assert [name for name, found in joined.items() if not found] == ["bucket"]
+    assert services["bucket"]["network_mode"] == "none"
+
+
+def allowed(statements: list[Any]) -> set[tuple[str, str]]:
+    """The pairs of action and resource that statements of IAM allow; the bucket is left out of the resource."""
+    found = set()
+    for one in statements:
+        assert one["Effect"] == "Allow"
+        actions, resources = (
+            [value] if isinstance(value, str) else value for value in (one["Action"], one["Resource"])
+        )
+        found |= {(action, resource.partition("/")[2]) for action in actions for resource in resources}
+    return found
+
+
+class Intrinsics(yaml.SafeLoader):
+    """Reads CloudFormation's functions as their arguments."""
+
+
+def _argument(loader: yaml.SafeLoader, _: str, node: yaml.ScalarNode) -> object:
+    return loader.construct_scalar(node)
+
+
+Intrinsics.add_multi_constructor("!", _argument)
+
+
+def test_the_policies_for_other_stores_allow_what_those_on_aws_allow() -> None:
+    on_aws: dict[str, tuple[str, Callable[[Any], Any]]] = {
+        "function": ("functions.yml", lambda of: of["FunctionStorePolicy"]["Properties"]["PolicyDocument"]),
+        "worker": ("workers.yml", lambda of: of["WorkerRole"]["Properties"]["Policies"][0]["PolicyDocument"]),
+    }
+    for part, (file, document) in on_aws.items():
+        text = (ROOT / "infra/aws" / file).read_text()
+        expected = allowed(document(yaml.load(text, Intrinsics)["Resources"])["Statement"])
+        assert allowed(json.loads((ROOT / f"infra/s3/{part}.json").read_text())["Statement"]) == expected

@@ -23,7 +23,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(local: Local, tmp_path: Path) -> Iterator[str]:
-    yield from function(local, tmp_path, UPRES_ACCESS="open")
+    yield from function(local, tmp_path, UPRES_ACCESS="open", UPRES_CORS_ORIGINS="*")
 
 
 IN_NODE = """

@@ -18,7 +18,7 @@ from upres.embedded.child import free_port
 from upres.embedded.stack import redis_server, tool
 
 TEXT = (ROOT / "docs/operations.md").read_text()
-PORTS = ("6379", "9000", "8000", "9464", "9465")
+PORTS = ("6379", "9000", "8000", "9463", "9464", "9465")
 
 
 class Block(NamedTuple):

@@ -1,8 +1,10 @@
 """URLs taken apart: what is sent is what was given, and only what no URL may contain is quoted."""
 
 import pytest
+from pydantic import ValidationError
 
-from upres.worker.target import follow, parse
+from upres.core.api import JobRequest
+from upres.core.target import follow, parse
 
 SIGNED = "/a%7Eb%2Dc%3d/%c3%a9;p=1/./../x//y?X-Sig=%2fAb%2B&e=[1]&q='*'~!$()&&=?%7e"
 
@@ -54,3 +56,25 @@ def test_redirects_are_followed_as_they_were_given(location: str, url: str) -> N
 
 def test_bytes_of_a_redirect_that_are_not_utf_8_are_quoted_as_they_are() -> None:
     assert parse(follow("http://a/", "/caf\xe9")).path == "/caf%E9"
+
+
+AMBIGUOUS = [
+    "http://127.0.0.1:1\\@evil.example/", "http://evil.example\\@127.0.0.1/", "http:\\\\evil.example/",
+    "http://a\\.example/", "http://a.example\t/", "ht\ntp://a.example/", "http://a.example\r\nHost: b/", "http://a b/",
+    "http://[::1%25eth0]/", "http://[::1", "http://@/", "http://a:99999/", "http://a:b:80/", "http:///a", "http:a",
+    "//a.example/", "file:///etc/passwd",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", AMBIGUOUS)
+@pytest.mark.parametrize("field", ["image_url", "webhook_url"])
+def test_a_url_that_programs_read_in_different_ways_is_refused_at_once(field: str, url: str) -> None:
+    """By the function already, so that no other parser's host is compared with UPRES_FETCH_HOSTS."""
+    given = {"image_url": "https://example.org/a.png", field: url}
+    with pytest.raises(ValidationError, match="absolute http"):
+        JobRequest.model_validate(given)
+
+
+@pytest.mark.parametrize("url", ["https://user@example.org:8080/a?b#c", "http://bücher.example/é", " http://[::1]/ "])
+def test_other_urls_are_accepted_as_before(url: str) -> None:
+    assert JobRequest(image_url=url, webhook_url=url).image_url == url

@@ -1,5 +1,6 @@
 """The command `upres up`."""
 
+import os
 import shutil
 import signal
 import sys
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 PORT = 8000
 """Default port of the function."""
+TAKEN = ("UPRES_ACCESS", "UPRES_CORS_ORIGINS", "UPRES_FETCH_HOSTS", "UPRES_FETCH_PRIVATE_NETWORKS")
+"""Variables that say who may use upres, and what it may reach. All others may belong to another upres, and are not
+taken."""
 EPILOG = """\b
 Examples:
   upres up                     serve until Ctrl-C; the page is at http://127.0.0.1:8000
@@ -36,7 +40,8 @@ def up(port: int, command: tuple[str, ...]) -> None:
     """Run all of upres on this machine: Redis, S3, function and worker.
 
     COMMAND gets their addresses and credentials in UPRES_* and AWS_* variables. All data is in a temporary folder,
-    which is deleted at the end.
+    which is deleted at the end. Of the variables that are set already, UPRES_ACCESS, UPRES_CORS_ORIGINS,
+    UPRES_FETCH_HOSTS and UPRES_FETCH_PRIVATE_NETWORKS apply, and no others.
     """
     from upres.core.errors import UpresError
     from upres.embedded.child import ChildDied
@@ -51,7 +56,8 @@ def up(port: int, command: tuple[str, ...]) -> None:
         sys.exit(127)
     click.echo("Starting Redis, an S3 server, the function and a worker …", err=True)
     try:
-        with Local(port) as local:
+        given = {name: os.environ[name] for name in TAKEN if os.environ.get(name)}
+        with Local(port, given) as local:
             sys.exit(_run(local, list(command)) if command else _serve(local, port))
     except (ChildDied, UpresError, OSError) as error:
         raise click.ClickException(str(error)) from error

@@ -33,7 +33,7 @@ def test_the_queue_is_encrypted_replicated_without_eviction_and_private(template
 @pytest.mark.parametrize("name", USERS)
 def test_each_part_has_its_own_redis_user_password_and_address(template: Template, name: str) -> None:
     user = properties(template, f"{name}User")
-    [rules] = re.findall(rf"^user {name.lower()} on >\S+ (.+)$", (ROOT / "infra/redis/users.acl").read_text(), re.M)
+    [rules] = re.findall(rf"^user {name.lower()} on #\S+ (.+)$", (ROOT / "infra/redis/users.acl").read_text(), re.M)
     assert (user["UserName"], user["AccessString"]) == (name.lower(), f"on {rules}")
     secret = f"{{{{resolve:secretsmanager:{name}Password:SecretString:::}}}}"
     assert user["AuthenticationMode"] == {"Type": "password", "Passwords": [secret]}

@@ -1,5 +1,6 @@
 """Takes the URL of a request apart, once: the host that is checked is the host that is connected to. Does no I/O.
 
+The function checks image_url and webhook_url with it, and the worker connects with it, so both see the same host.
 Path and query stay as they were given, byte by byte, because a signature in a link may cover them. Only characters that
 no URL may contain are quoted (RFC 3986, section 2).
 """
@@ -9,8 +10,6 @@ from base64 import b64encode
 from ipaddress import IPv6Address
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes, urljoin
-
-import idna
 
 ADDRESS = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<path>[^#]*)(#.*)?", re.IGNORECASE)
 AUTHORITY = re.compile(r"(?:(?P<login>.*)@)?(?:\[(?P<ipv6>[^\]]*)\]|(?P<name>[^:@\[\]]+))(?::(?P<port>[0-9]{0,5}))?")
@@ -70,10 +69,16 @@ def follow(url: str, location: str) -> str:
 
 def _name(text: str) -> str:
     """Return a host's name in ASCII and lower case. Raises ValueError."""
-    name = text.lower() if text.isascii() else idna.encode(text, uts46=True).decode("ascii")
+    name = text.lower() if text.isascii() else _in_ascii(text)
     if not HOST.fullmatch(name) or len(name) > MAX_HOST:
         raise ValueError("invalid host")
     return name
+
+
+def _in_ascii(text: str) -> str:
+    import idna  # its tables take time to load, and most requests do not need them
+
+    return idna.encode(text, uts46=True).decode("ascii")
 
 
 def _ipv6(text: str) -> str:
