@@ -234,7 +234,8 @@ class Hub:
         while True:
             try:
                 async with self._subscriber.pubsub() as pubsub:
-                    await pubsub.psubscribe(keys.channel("*"))
+                    async with asyncio.timeout(ANSWER_SECONDS):  # the connection may die while it is opened
+                        await pubsub.psubscribe(keys.channel("*"))
                     while message := await pubsub.get_message(timeout=QUIET_SECONDS):
                         self._wake(message)
                         failures = 0

@@ -19,6 +19,7 @@ from upres.core.errors import (
     StoreUnavailable,
     TooManyBytes,
     Unavailable,
+    Unconfined,
     UploadNotFound,
     UpresError,
     WorkerUnavailable,
@@ -44,7 +45,7 @@ from upres.worker.waits import alone_if_suspect, reserved_memory
 
 log = logging.getLogger("upres.worker")
 
-WORKER_FAULTS = (StoreUnavailable, ModelUnavailable, WorkerUnavailable)
+WORKER_FAULTS = (StoreUnavailable, ModelUnavailable, WorkerUnavailable, Unconfined)
 """Errors that are faults of this worker or of what it uses, and not of the job: the job is tried again."""
 
 

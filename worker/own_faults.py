@@ -22,6 +22,7 @@ ERRNOS = frozenset(
         errno.EMFILE,
         errno.ENFILE,
         errno.ENOMEM,
+        errno.EAGAIN,
         errno.ENOBUFS,
         errno.ENETDOWN,
     )

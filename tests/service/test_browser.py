@@ -134,7 +134,7 @@ localStorage.setItem("other", "x".repeat(room - 60_000));
 def test_jobs_are_kept_when_there_is_no_room_for_thumbnails(page: Page, draw: Draw) -> None:
     page.evaluate(STORAGE_NEARLY_FULL)
     names = [f"{number}.png" for number in range(9)]
-    choose(page, *(draw(name, (460 + number, 400)) for number, name in enumerate(names)), factor=2)
+    choose(page, *(draw(name, (230 + number, 200)) for number, name in enumerate(names)), factor=2)
     for index in range(9):
         done(page, index)
     page.reload()

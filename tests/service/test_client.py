@@ -75,7 +75,7 @@ def test_a_signal_cancels_the_job_and_then_ends_the_command(
     pubsub = cast(Any, redis).pubsub(ignore_subscribe_messages=True)
     pubsub.psubscribe(keys.channel("*"))
     environment = {**os.environ, "UPRES_URL": local.url}
-    command = [tool("upres"), str(SAMPLES / "coffee.png"), "--factor", "8", "--out", str(tmp_path)]
+    command = [tool("upres"), str(SAMPLES / "coffee.png"), "--factor", "4", "--out", str(tmp_path)]
     earlier = signal.signal(number, signal.SIG_DFL)  # under nohup, children would inherit an ignored SIGHUP
     running = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     signal.signal(number, earlier)
@@ -146,7 +146,7 @@ def test_the_other_commands_and_modules_have_help() -> None:
 
 
 def test_an_error_response_raises_request_refused(client: Client, png: bytes) -> None:
-    with pytest.raises(RequestRefused, match="available: faithful") as caught:
+    with pytest.raises(RequestRefused, match="available: .*faithful") as caught:
         client.submit(png, model="nonesuch")
     assert (caught.value.code, caught.value.status) == ("unknown_model", 422)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.support.images import encoded
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
-from upres.core.errors import ImageError, Unconfined, UndecodableImage
+from upres.core.errors import ImageError, UndecodableImage, WorkerUnavailable
 from upres.worker.imaging import decoding, fork_server
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.imaging.fork_server import Decoder, ForkServer
@@ -160,7 +160,7 @@ def test_a_fork_server_that_hangs_is_replaced(decoders: Decoders, monkeypatch: p
 def test_a_system_without_room_for_processes_is_named(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
     decoders.decode(png(), 100)
     monkeypatch.setattr(ForkServer, "_forked", lambda self: None)
-    with pytest.raises(Unconfined, match="makes no process"):
+    with pytest.raises(WorkerUnavailable, match="makes no process"):
         decoders.decode(png(), 100)
     monkeypatch.undo()
     assert decoders.decode(png(), 100).size == (4, 4)

@@ -36,7 +36,7 @@ def job(**image: str) -> JobMessage:
 @pytest.mark.parametrize(("text", "stem"), NAMES.items())
 def test_the_stem_of_a_name_is_found_as_every_system_reads_it(text: str, stem: str) -> None:
     assert file_names.stem(text) == stem
-    assert _stem(job(image_key="uploads/x", image_name=text or " ")) == (stem or "0" * 32)
+    assert _stem(job(image_key="uploads/x", image_name=text[:255] or " ")) == (stem or "0" * 32)
 
 
 @given(TEXTS)

@@ -53,9 +53,10 @@ class Decoders:
         self.decode(EXAMPLE, 1)
 
     def decode(self, data: bytes, most_pixels: int) -> Picture:
-        """Decode an image file in a process of its own. Raises what images.decode raises, UndecodableImage, Unconfined.
+        """Decode an image file in a process of its own.
 
         A process that dies may have been killed for a reason that is not the image, so it is tried a second time.
+        Raises what images.decode raises, UndecodableImage, Unconfined or WorkerUnavailable.
         """
         with self._places:
             try:

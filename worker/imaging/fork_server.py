@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 from typing import NamedTuple
 
-from upres.core.errors import Unconfined
+from upres.core.errors import Unconfined, WorkerUnavailable
 from upres.worker.imaging.decoder import NUMBER
 
 START_SECONDS = 60
@@ -58,7 +58,8 @@ class ForkServer:
         """Return a new process for one image; the caller must give it to `end`.
 
         It was forked when the last one ended, so that an image waits for no fork, unless it comes at once. Raises
-        ServerDied, or Unconfined when the server could not confine itself, or when the system makes no process.
+        ServerDied, Unconfined when the server could not confine itself, or WorkerUnavailable when the system makes no
+        process.
         """
         try:
             with self._lock:
@@ -68,7 +69,7 @@ class ForkServer:
         except (OSError, EOFError) as error:
             raise ServerDied(str(error)) from error
         if decoder is None:
-            raise Unconfined("Images cannot be decoded now: the system makes no process for a decoder.")
+            raise WorkerUnavailable("The system makes no process for a decoder; try again later.")
         return decoder
 
     def end(self, decoder: Decoder) -> None:
