@@ -155,31 +155,6 @@ local function put_back(id)
     return true
 end
 
--- Whether the job is the likely cause of the death of its worker, which is counted here. The job was alone in it, and this
--- has happened often enough. While other workers die too, it counts only after MAX_ATTEMPTS: then something else kills them.
-local function is_cause(id)
-    local run = run_of(id)
-    local alone, holder, before = unpack(redis.call('HMGET', run, 'alone', 'holder', 'deaths_before'))
-    local all = redis.call('INCR', DEATHS)
-    redis.call('EXPIRE', DEATHS, EVENTS_SECONDS)
-    local deaths = redis.call('HINCRBY', run, 'deaths', 1)
-    if not alone or alone ~= holder then return false end
-    if all - 1 == tonumber(before) then redis.call('HINCRBY', run, 'sole_deaths', 1) end
-    local sole = tonumber(redis.call('HGET', run, 'sole_deaths') or 0)
-    return deaths >= ATTEMPTS and sole >= ATTEMPTS - SUSPECT_DEATHS or deaths >= MAX_ATTEMPTS
-end
-
--- Count the death of a worker that held the job: requeue the job, or fail it as a dead letter if it is the cause.
-local function count_death(id, once, requeued, failed)
-    if is_cause(id) then
-        append(id, once, 'failed', message(id, failed), true)
-        return 'failed'
-    end
-    append(id, once, 'requeued', message(id, requeued))
-    to_queue(id)
-    return 'requeued'
-end
-
 local operations = {}
 
 -- Append an event. Workers give their holder token; the function gives '', and is not fenced. `busy`: the worker ends the
@@ -242,28 +217,6 @@ function operations.renew(...)
         end
     end
     return lost
-end
-
--- Put a job back into the queue. With `failed` (JSON of an event) the job may have caused the problem: count a death.
-function operations.give_back(id, once, holder, requeued, failed)
-    if not is_holder(id, holder) then return nil end
-    if failed ~= '' then return count_death(id, once, requeued, failed) end
-    append(id, once, 'requeued', message(id, requeued))
-    to_queue(id)
-    return 'requeued'
-end
-
--- Put a job back into the queue because of a fault of its worker, which cannot use the object store, Redis or the model.
--- After RETURNS of these the job fails.
-function operations.hand_back(id, once, holder, requeued, failed)
-    if not is_holder(id, holder) then return nil end
-    if redis.call('HINCRBY', run_of(id), 'returns', 1) > RETURNS then
-        append(id, once, 'failed', message(id, failed))
-        return 'failed'
-    end
-    append(id, once, 'requeued', message(id, requeued))
-    to_queue(id)
-    return 'requeued'
 end
 
 -- Note that no other job is in the hands of this job's worker from now on.

@@ -146,7 +146,7 @@ def test_the_other_commands_and_modules_have_help() -> None:
 
 
 def test_an_error_response_raises_request_refused(client: Client, png: bytes) -> None:
-    with pytest.raises(RequestRefused, match="available: .*faithful") as caught:
+    with pytest.raises(RequestRefused, match=r"available: .*faithful") as caught:
         client.submit(png, model="nonesuch")
     assert (caught.value.code, caught.value.status) == ("unknown_model", 422)
 
