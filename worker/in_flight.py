@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from upres.core import keys
@@ -30,9 +30,9 @@ class InFlightJob:
         """Count no time until `begin`: it waits for other jobs, and must not fail because of them."""
         self.until = math.inf
 
-    def alone(self) -> AbstractContextManager[None]:
+    def alone(self, on_wait: Callable[[], None]) -> AbstractContextManager[None]:
         """Keep other jobs out of this process during the block; see InFlightJobs.alone."""
-        return self._jobs.alone(self)
+        return self._jobs.alone(self, on_wait)
 
     def begin(self) -> None:
         """Count its time from now on."""
@@ -67,23 +67,29 @@ class InFlightJobs:
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self, job: InFlightJob) -> Iterator[None]:
+    def alone(self, job: InFlightJob, on_wait: Callable[[], None]) -> Iterator[None]:
         """Wait until no other job runs in this process, and keep it so during the block.
 
-        Several jobs that want to be alone take turns; those that wait for their turn do not count as running.
+        Several jobs that want to be alone take turns; those that wait for their turn do not count as running. `on_wait`
+        is called once if the job has to wait for others.
         """
         with self._changed:
             self._suspects.append(job)
             self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: self._suspects[0] is job and not self._acquiring and self._jobs <= set(self._suspects)
-            )
         try:
+            if self._suspects[0] is not job or self._others():
+                on_wait()
+            with self._changed:
+                self._changed.wait_for(lambda: self._suspects[0] is job and not self._acquiring and not self._others())
             yield
         finally:
             with self._changed:
                 self._suspects.remove(job)
                 self._changed.notify_all()
+
+    def _others(self) -> bool:
+        """Whether jobs run that do not want to be alone."""
+        return not self._jobs <= set(self._suspects)
 
     def add(self, lease: Lease) -> InFlightJob:
         """Add a job that was taken. The caller must call `remove` when it ends."""

@@ -39,8 +39,8 @@ def alone_if_suspect(context: WorkerContext, report: Report, job: InFlightJob) -
         return
     JobLog(log, lease.job_id).info("is done alone; workers that died with it: %d", lease.deaths)
     job.pause()
-    report.notice("Waits until the worker has no other job, because a worker died with this one.", "decode")
-    with job.alone():
+    notice = "Waits until the worker has no other job, because a worker died with this one."
+    with job.alone(lambda: report.notice(notice, "decode")):
         job.begin()
         leases.is_alone(context.connection, lease)
         yield

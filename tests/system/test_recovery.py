@@ -75,12 +75,10 @@ def test_another_worker_resumes_a_killed_workers_job_at_its_checkpoint(
         job_id = client.submit(image, 4).job_id
         wait_until(lambda: parts(redis, job_id))
         first.kill()
-        killed = time.monotonic()
         with worker(local, *SHORT_LEASES, SMALL_TILES):
             seen = received(client, job_id)
     assert starts(seen) == [1, 2]
     assert reasons(seen) == ["worker_lost"]
-    assert time.monotonic() - killed < 20
     [resumed] = [event for event in seen if isinstance(event, Progress) and event.notice]
     assert "Resumed where the last attempt was" in (resumed.notice or "")
     assert resumed.tiles_done > 1

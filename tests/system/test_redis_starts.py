@@ -120,6 +120,7 @@ def test_the_runbook_repairs_an_append_only_file_that_ends_with_zeros(monkeypatc
             file.write(bytes(4096))
         with pytest.raises(ChildDied, match="redis-check-aof --fix"):
             start_redis(own)
+            own.children["redis"].wait_ready(lambda: False, 20)  # it may accept connections before it reads the file
         own.stop("redis")
         manifest = own.folder / "appendonlydir" / "appendonly.aof.manifest"
         subprocess.run([check, "--fix", str(manifest)], input=b"y\n", check=True, capture_output=True, timeout=30)

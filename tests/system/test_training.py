@@ -124,7 +124,7 @@ def test_training_writes_a_model_version_with_its_measured_quality(tmp_path: Pat
     assert "faithful 9 is in" in done.stdout
     made = open_folder(tmp_path)
     [network] = made.manifest.networks
-    assert network.quality["set5_psnr_db"] > 30  # training started from the trunk of the network for factor 4
+    assert network.quality["set5_psnr_db"] > 28  # training started from the trunk of the network for factor 4
     assert len(made.manifest.golden) == 1
     assert EDSR(2, **network.parameters).state_dict().keys() == model_tensors(made).keys()
 

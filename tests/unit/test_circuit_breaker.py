@@ -88,7 +88,7 @@ def test_a_suspect_waits_for_its_neighbours_and_suspects_take_turns() -> None:
     running, most, done = [], [0], []
 
     def alone(job: InFlightJob, name: str) -> None:
-        with jobs.alone(job):
+        with jobs.alone(job, lambda: None):
             running.append(name)
             most[0] = max(most[0], len(running))
             done.append(name)

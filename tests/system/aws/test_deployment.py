@@ -80,7 +80,7 @@ def test_each_part_gets_the_environment_variables_that_it_needs(
     assert found["backlog"] == {"UPRES_REDIS_URL": by_cloudformation}
     region = {"AWS_DEFAULT_REGION": "eu-central-1"}
     for_gateway = {**SAME, **region, "UPRES_REDIS_URL": "secret FunctionRedisUrl", "UPRES_S3_BUCKET": "Bucket"}
-    assert found["gateway"] == for_gateway
+    assert found["gateway"] == {**for_gateway, "FORWARDED_ALLOW_IPS": "Network.CidrBlock"}
     assert found["worker"]["UPRES_REDIS_URL"] == "secret WorkerRedisUrl"
 
 
