@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
+from upres.function.access import bearer
 from upres.function.jobs import ANY_OWNER
 
 IPV6_NETWORK = 64
@@ -28,6 +29,16 @@ def client_name(request: Request, owner: str | None) -> ClientName | None:
     if owner not in (None, ANY_OWNER):
         return ClientName("key", str(owner))
     return ClientName("address", _network(request.client.host if request.client else ""))
+
+
+def sender(request: Request) -> str | None:
+    """Name who sends a request before its API key is looked up: the text of the key, valid or not, or else the address.
+
+    None where no API keys are needed: behind a proxy all clients may have one address.
+    """
+    if request.app.state.services.settings.access != "keys":
+        return None
+    return bearer(request) or _network(request.client.host if request.client else "")
 
 
 def _network(address: str) -> str:
