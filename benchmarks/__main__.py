@@ -17,6 +17,7 @@ BENCHMARKS = (
     "models",
     "observing",
     "waiting",
+    "abuse",
     "scaling",
 )
 

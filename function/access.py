@@ -64,10 +64,15 @@ def caller(services: Services, request: HTTPConnection, pace: Pace | None = "rea
             _check_page(services.settings, request)
             return ANYBODY
         case "keys":
-            scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-            return holder(services, text.strip() if scheme.lower() == "bearer" else "", pace)
+            return holder(services, bearer(request), pace)
     _check_local(services.settings, request)
     return ANYBODY
+
+
+def bearer(request: HTTPConnection) -> str:
+    """Return the text of the API key in a request's headers, valid or not; "" without one (RFC 6750, section 2.1)."""
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    return text.strip() if scheme.lower() == "bearer" else ""
 
 
 def holder(services: Services, text: str, pace: Pace | None) -> Caller:

@@ -22,15 +22,16 @@ from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
 from upres.function import body, buffered, jobs, model_list, problems, stream, uploads
 from upres.function.access import Caller, caller, reader
-from upres.function.clients import client_name
+from upres.function.clients import client_name, sender
 from upres.function.descriptors import StreamGate
 from upres.function.estimate import estimate
 from upres.function.middleware import Identified, Interruptible, Measured, SafeHeaders
 from upres.function.parse import parse_estimate, parse_json, parse_upload, preferred_wait
 from upres.function.services import Services
-from upres.function.slow_parts import Pool, SlowParts
+from upres.function.slow_parts import SlowParts
 from upres.function.stream_places import HeldStream, StreamPlaces
 from upres.function.submit import submit
+from upres.function.threads import Pool, in_thread
 from upres.function.web_page import page
 
 BASE64 = 1.4
@@ -80,6 +81,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     app = App(routes=ROUTES, exception_handlers=problems.HANDLERS, lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirect would name the client's Host, with http
     app.state.services, app.state.slow = services, SlowParts(services)
+    app.state.threads = Pool()
     app.state.gate, app.state.places, app.state.bodies = StreamGate(), StreamPlaces(), body.Bodies()
     return app
 
@@ -97,7 +99,7 @@ async def create_job(request: Request) -> Response:
     With `Prefer: wait=SECONDS` (RFC 7240), if the job ends in that time → 200 and its Snapshot.
     """
     services = _services(request)
-    who = await run_in_threadpool(caller, services, request, "rate")
+    who = await in_thread(request, caller, services, request, "rate")
     limit = int(services.settings.max_input_bytes * BASE64) + BODY_SLACK
     async with request.app.state.bodies.reading(request, limit, client_name(request, who.owner)) as sent:
         accepted = await _submitted(request, sent, who)
@@ -106,7 +108,7 @@ async def create_job(request: Request) -> Response:
     if seconds := preferred_wait(", ".join(request.headers.getlist("Prefer"))):
         headers["Preference-Applied"] = f"wait={seconds:g}"
         if await _ends_within(request, accepted.job_id, seconds):
-            done = await run_in_threadpool(jobs.snapshot, services, accepted.job_id, who.owner)
+            done = await in_thread(request, jobs.snapshot, services, accepted.job_id, who.owner)
             return _json(done, 200, **headers)
     return _json(accepted, 202, **headers)
 
@@ -114,12 +116,12 @@ async def create_job(request: Request) -> Response:
 async def _submitted(request: Request, sent: bytes, who: Caller) -> JobAccepted:
     """Submit the job request in a body."""
     services, slow = _services(request), request.app.state.slow
-    job_request = await run_in_threadpool(parse_json, sent, request.path_params.get("model"))
+    job_request = await in_thread(request, parse_json, sent, request.path_params.get("model"))
     base_url = services.settings.public_url or str(request.base_url)
     key, traceparent = request.headers.get("Idempotency-Key"), request.headers.get("traceparent")
     threads: Pool = slow.other if job_request.image_base64 is None else slow.inline
     with tracing.span("POST /v1/jobs", "server", traceparent, url__path=request.url.path):
-        return await threads.run(submit, services, job_request, base_url, key, who)
+        return await threads.run(sender(request), submit, services, job_request, base_url, key, who)
 
 
 async def _ends_within(request: Request, job_id: str, seconds: float) -> bool:
@@ -136,17 +138,17 @@ async def _ends_within(request: Request, job_id: str, seconds: float) -> bool:
 async def create_upload(request: Request) -> Response:
     """POST /v1/uploads → 201 and an UploadLink, a presigned URL for an image file."""
     services = _services(request)
-    who = await run_in_threadpool(caller, services, request, "rate")
+    who = await in_thread(request, caller, services, request, "rate")
     upload = parse_upload(await body.read(request, BODY_SLACK))
-    return _json(await run_in_threadpool(uploads.create, services, upload, who), 201)
+    return _json(await in_thread(request, uploads.create, services, upload, who), 201)
 
 
 async def create_estimate(request: Request) -> Response:
     """POST /v1/estimate → an Estimate of a job's result and duration."""
     services = _services(request)
-    who = await run_in_threadpool(caller, services, request, "rate")
+    who = await in_thread(request, caller, services, request, "rate")
     asked = parse_estimate(await body.read(request, BODY_SLACK))
-    return _json(await request.app.state.slow.inline.run(estimate, services, asked, who))
+    return _json(await request.app.state.slow.inline.run(sender(request), estimate, services, asked, who))
 
 
 class OneJob(HTTPEndpoint):
@@ -154,21 +156,21 @@ class OneJob(HTTPEndpoint):
 
     async def get(self, request: Request) -> Response:
         """GET → the job's Snapshot."""
-        return _json(await run_in_threadpool(lambda: jobs.snapshot(*_job(request))))
+        return _json(await in_thread(request, lambda: jobs.snapshot(*_job(request))))
 
     async def delete(self, request: Request) -> Response:
         """DELETE → cancel the job, and return its Snapshot."""
-        return _json(await run_in_threadpool(lambda: jobs.cancel(*_job(request, by_token=False))))
+        return _json(await in_thread(request, lambda: jobs.cancel(*_job(request, by_token=False))))
 
 
-def job_result(request: Request) -> Response:
+async def job_result(request: Request) -> Response:
     """GET /v1/jobs/{id}/result → redirect to a new presigned URL of the enlarged image."""
-    return _redirect(jobs.link(*_job(request), "result"))
+    return _redirect(await in_thread(request, lambda: jobs.link(*_job(request), "result")))
 
 
-def job_original(request: Request) -> Response:
+async def job_original(request: Request) -> Response:
     """GET /v1/jobs/{id}/original → redirect to a new presigned URL of the bicubic enlargement."""
-    return _redirect(jobs.link(*_job(request), "original"))
+    return _redirect(await in_thread(request, lambda: jobs.link(*_job(request), "original")))
 
 
 async def job_events(request: Request) -> Response:
@@ -177,12 +179,12 @@ async def job_events(request: Request) -> Response:
     204 when Last-Event-ID is the job's last event: an EventSource then does not reconnect.
     """
     services, job_id = _services(request), request.path_params["job_id"]
-    permit = await run_in_threadpool(reader, services, request, job_id, None)
+    permit = await in_thread(request, reader, services, request, job_id, None)
     jobs.check_id(job_id)
     after = stream.check_id(request.headers.get("Last-Event-ID") or request.query_params.get("last_event_id"))
     on_lambda = "aws.event" in request.scope
     if on_lambda:
-        last_id, last_event = await run_in_threadpool(jobs.last_event, services, job_id, permit.owner)
+        last_id, last_event = await in_thread(request, jobs.last_event, services, job_id, permit.owner)
     else:
         ends = await request.app.state.hub.first_and_last(job_id)
         last_id, last_event = jobs.check_owner(job_id, permit.owner, ends)
@@ -200,29 +202,31 @@ async def job_events(request: Request) -> Response:
     return HeldStream(request.app.state.hub.follow(job_id, after, permit), headers, leave)
 
 
-def job_preview(request: Request) -> Response:
+async def job_preview(request: Request) -> Response:
     """GET /v1/jobs/{id}/preview?after=N → the finished pieces of the enlarged image, without the first N."""
-    return _json(jobs.preview(*_job(request), request.query_params.get("after", "0")))
+    after = request.query_params.get("after", "0")
+    return _json(await in_thread(request, lambda: jobs.preview(*_job(request), after)))
 
 
-def webhook_secret(request: Request) -> Response:
+async def webhook_secret(request: Request) -> Response:
     """GET /v1/webhook-secret → the secret that signs webhooks for the caller's jobs."""
     services = _services(request)
-    secret = webhooks.secret(services.redis, caller(services, request).owner)
+    who = await in_thread(request, caller, services, request)
+    secret = await in_thread(request, webhooks.secret, services.redis, who.owner)
     return JSONResponse({"secret": secret}, headers={"Cache-Control": "no-store"})
 
 
 async def list_models(request: Request) -> Response:
     """GET /v1/models → all models."""
     services = _services(request)
-    await run_in_threadpool(caller, services, request)
+    await in_thread(request, caller, services, request)
     return _json(model_list.listing(services, await request.app.state.slow.models.get()))
 
 
 async def read_model(request: Request) -> Response:
     """GET /v1/models/{model} → one model with its versions."""
     services = _services(request)
-    await run_in_threadpool(caller, services, request)
+    await in_thread(request, caller, services, request)
     index = await request.app.state.slow.models.get()
     return _json(model_list.details(services, index, request.path_params["model"]))
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
+from upres.function.access import bearer
+
 IPV6_NETWORK = 64
 """Bits of an IPv6 address that count: a network of one subscriber has 2^64 addresses (RFC 6177)."""
 
@@ -26,6 +28,16 @@ def client_name(request: Request, owner: str | None) -> ClientName | None:
     if owner is not None:
         return ClientName("key", owner)
     return ClientName("address", _network(request.client.host if request.client else ""))
+
+
+def sender(request: Request) -> str | None:
+    """Name who sends a request before its API key is looked up: the text of the key, valid or not, or else the address.
+
+    None where no API keys are needed: behind a proxy all clients may have one address.
+    """
+    if request.app.state.services.settings.access != "keys":
+        return None
+    return bearer(request) or _network(request.client.host if request.client else "")
 
 
 def _network(address: str) -> str:

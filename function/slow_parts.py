@@ -7,32 +7,19 @@ them would stop every status and every result.
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Generic, ParamSpec, TypeVar
+from typing import Generic, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
 from upres.core import keys, registry
 from upres.function.services import Services
+from upres.function.threads import Pool
 
 THREADS = 20
 """Requests of one kind that may wait for the object store at once; others wait for them, without a thread."""
 KEPT_SECONDS = 1.0
 """Seconds for which the answer to a look at the store is kept."""
-Parameters = ParamSpec("Parameters")
 Value = TypeVar("Value")
-
-
-class Pool:
-    """Runs functions in threads, at most THREADS at once."""
-
-    def __init__(self) -> None:
-        self._limiter = CapacityLimiter(THREADS)
-
-    async def run(
-        self, function: Callable[Parameters, Value], *given: Parameters.args, **named: Parameters.kwargs
-    ) -> Value:
-        """Run a function in a thread, and return its value. Raises what it raises."""
-        return await to_thread.run_sync(lambda: function(*given, **named), limiter=self._limiter)
 
 
 class Shared(Generic[Value]):
@@ -61,9 +48,9 @@ class SlowParts:
     """The slow parts of one process of the function."""
 
     def __init__(self, services: Services) -> None:
-        self.inline = Pool()
+        self.inline = Pool(THREADS)
         """Submissions whose image is in the request, since it is put into the store; and estimates."""
-        self.other = Pool()
+        self.other = Pool(THREADS)
         """Other submissions. They ask the store only for a model that no worker serves."""
         self.ready = Shared(lambda: _check(services))
         """Whether Redis and the object store answer. Raises StoreUnavailable or redis-py's errors."""

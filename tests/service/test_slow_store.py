@@ -16,9 +16,10 @@ from redis import Redis
 from tests.support.leasing import submit
 from tests.support.servers import Patched, patched_function
 from tests.support.waiting import wait_until
-from upres.core import registry, served_models
+from upres.core import api_keys, registry, served_models
 from upres.core.served_models import ServedModel
 from upres.embedded.stack import Local
+from upres.function.threads import AT_ONCE
 
 pytestmark = pytest.mark.without_worker
 
@@ -56,9 +57,9 @@ class CountingStore:
 
 
 @contextmanager
-def function_with(local: Local, folder: Path, store: CountingStore) -> Iterator[Patched]:
+def function_with(local: Local, folder: Path, store: CountingStore, **changed: str) -> Iterator[Patched]:
     try:
-        with patched_function(local, folder, {}, UPRES_S3_ENDPOINT_URL=store.url) as running:
+        with patched_function(local, folder, {}, UPRES_S3_ENDPOINT_URL=store.url, **changed) as running:
             yield running
     finally:
         store.close()
@@ -67,18 +68,25 @@ def function_with(local: Local, folder: Path, store: CountingStore) -> Iterator[
 @pytest.fixture
 def slow(local: Local, redis: Redis, tmp_path: Path) -> Iterator[tuple[Patched, CountingStore]]:
     """A function whose store is silent, while a worker serves the default model."""
-    store, name = CountingStore(), local.settings.model
-    known = served_models.read(local.store, name, registry.labels(local.store, name).labels["stable"])
-    served_models.publish(redis, name, ServedModel(labels={"stable": known}))
+    store = CountingStore()
+    serve_default_model(local, redis)
     with function_with(local, tmp_path, store) as running:
         yield running, store
 
 
+def serve_default_model(local: Local, redis: Redis) -> None:
+    """Say that a worker serves the default model, so that no submission asks the store for it."""
+    name = local.settings.model
+    known = served_models.read(local.store, name, registry.labels(local.store, name).labels["stable"])
+    served_models.publish(redis, name, ServedModel(labels={"stable": known}))
+
+
 @contextmanager
-def asking(running: Patched, count: int, method: str, path: str, body: object = None) -> Iterator[None]:
-    """Send a request on each of `count` connections, and wait for no answer."""
+def asking(running: Patched, count: int, method: str, path: str, body: object = None, text: str = "") -> Iterator[None]:
+    """Send a request on each of `count` connections, with an API key or without, and wait for no answer."""
     data = b"" if body is None else json.dumps(body).encode()
-    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(data)}\r\n\r\n"
+    key = f"Authorization: Bearer {text}\r\n" if text else ""
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{key}Content-Length: {len(data)}\r\n\r\n"
     with ExitStack() as opened:
         for _ in range(count):
             opened.enter_context(running.connect()).sendall(head.encode() + data)
@@ -115,6 +123,23 @@ def test_images_that_wait_for_the_store_do_not_delay_other_requests(
     with asking(running, MANY, "POST", "/v1/jobs", body):
         wait_until(lambda: store.requests >= 10)
         assert_prompt(running, redis)
+
+
+def test_images_of_one_key_that_wait_for_the_store_do_not_delay_those_of_another(
+    local: Local, redis: Redis, tmp_path: Path
+) -> None:
+    store = CountingStore()
+    serve_default_model(local, redis)
+    one, other = (api_keys.create(redis, name)[1] for name in ("one", "other"))
+    body = {"image_base64": base64.b64encode(b"image").decode()}
+    with (
+        function_with(local, tmp_path, store, UPRES_ACCESS="keys") as running,
+        asking(running, MANY, "POST", "/v1/jobs", body, one),
+    ):
+        wait_until(lambda: store.requests >= AT_ONCE)
+        with asking(running, 1, "POST", "/v1/jobs", body, other):
+            wait_until(lambda: store.requests > AT_ONCE)
+        assert store.requests == AT_ONCE + 1, "before the first request to the store is given up, and another begins"
 
 
 def test_the_answer_about_readiness_is_kept_for_a_second(local: Local, tmp_path: Path) -> None:

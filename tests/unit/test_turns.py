@@ -1,0 +1,112 @@
+"""One client's requests have a few threads of the function at a time, and long base64 is decoded in pieces."""
+
+import asyncio
+import base64
+import os
+import threading
+from types import SimpleNamespace
+
+import pytest
+from starlette.requests import Request
+
+from upres.core.errors import InvalidRequest
+from upres.function import submit
+from upres.function.clients import sender
+from upres.function.threads import AT_ONCE, Pool
+
+MANY = 60
+"""More requests than there are threads."""
+
+
+def test_one_sender_has_some_threads_and_others_do_not_wait_for_it() -> None:
+    pool, release, begun = Pool(), threading.Event(), list[str]()
+
+    def work(name: str) -> None:
+        begun.append(name)
+        assert release.wait(10)
+
+    async def crowd() -> None:
+        running = [asyncio.create_task(pool.run("one", work, "one")) for _ in range(MANY)]
+        while len(begun) < AT_ONCE:
+            await asyncio.sleep(0)
+        assert await asyncio.wait_for(pool.run("other", lambda: "done"), 10) == "done"
+        assert await asyncio.wait_for(pool.run(None, lambda: "done"), 10) == "done"
+        assert len(begun) == AT_ONCE
+        release.set()
+        await asyncio.gather(*running)
+
+    asyncio.run(crowd())
+    assert len(begun) == MANY
+    assert not pool._turns  # nothing is kept of senders that have no requests
+
+
+def test_a_waiting_request_that_is_cancelled_or_fails_gives_its_turn_to_the_next() -> None:
+    pool, release = Pool(), threading.Event()
+
+    async def crowd() -> None:
+        running = [asyncio.create_task(pool.run("one", release.wait, 10)) for _ in range(AT_ONCE)]
+        waiting = asyncio.create_task(pool.run("one", lambda: "never"))
+        failing = asyncio.create_task(pool.run("one", lambda: 1 // 0))
+        last = asyncio.create_task(pool.run("one", lambda: "done"))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        release.set()
+        await asyncio.gather(*running)
+        with pytest.raises(ZeroDivisionError):
+            await failing
+        assert await last == "done"
+        assert waiting.cancelled()
+
+    asyncio.run(crowd())
+
+
+def named(access: str, address: str = "192.0.2.1", **headers: str) -> str | None:
+    services = SimpleNamespace(settings=SimpleNamespace(access=access))
+    lines = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    app = SimpleNamespace(state=SimpleNamespace(services=services))
+    return sender(Request({"type": "http", "app": app, "headers": lines, "client": (address, 1)}))
+
+
+def test_a_sender_cannot_have_several_names() -> None:
+    spellings = ("Bearer upres_1", "bearer upres_1", "BEARER   upres_1 ")
+    assert {named("keys", Authorization=one) for one in spellings} == {"upres_1"}
+    assert named("keys", "192.0.2.1", Authorization="Basic upres_1") == "192.0.2.1"
+    assert named("keys", "2001:db8::1") == named("keys", "2001:db8::ffff:1") != named("keys", "2001:db8:0:1::1")
+    assert named("open") is None, "behind a proxy all clients may have one address"
+
+
+@pytest.mark.parametrize("more", range(-4, 5))
+def test_base64_in_pieces_is_the_same(more: int) -> None:
+    data = os.urandom(3 * submit.PIECE // 2 + more)
+    assert submit._decode(base64.b64encode(data).decode(), len(data)) == data
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "A" * (submit.PIECE - 2) + "==" + "AAAA",
+        "A" * (submit.PIECE - 1) + "=" + "AAAA",
+        "A" * submit.PIECE + "A",
+        "A" * submit.PIECE + "=",
+        "A" * submit.PIECE + "!AAA",
+        "===",
+    ],
+)
+def test_wrong_base64_is_refused_at_the_edges_of_pieces_too(wrong: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        submit._decode(wrong, 1_000_000)
+    assert refused.value.errors[0]["code"] == "invalid_base64"
+
+
+def test_no_piece_of_base64_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = list[int]()
+    decode = base64.b64decode
+
+    def measured(piece: bytes, validate: bool) -> bytes:
+        sizes.append(len(piece))
+        return decode(piece, validate=validate)
+
+    monkeypatch.setattr("upres.function.submit.base64.b64decode", measured)
+    assert len(submit._decode("A" * 4_000_000, 3_000_000)) == 3_000_000
+    assert sum(sizes) == 4_000_000
+    assert max(sizes) == submit.PIECE < 1_000_000
