@@ -22,7 +22,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 help:
 	@echo "make demo     enlarge a photo through the whole system"
 	@echo "make up       run the whole system until Ctrl-C"
-	@echo "make test     unit and service tests, on real parts (needs npm; 5 to 12 minutes)"
+	@echo "make test     unit, service and security tests, on real parts (needs npm; 5 to 12 minutes)"
 	@echo "make test-all these, and the system tests: own stacks, kills, AWS, containers, wheels (needs npm; half an hour)"
 	@echo "make pythons  demo and test, in new clones, with each Python 3.11 to 3.14 that this machine has"
 	@echo "make check    format, lint, types, imports"
@@ -43,11 +43,11 @@ up: $(INSTALLED)
 
 test: $(INSTALLED) $(AXE) $(CHROMIUM)
 	@$(BIN)/python -m infra.tools test
-	$(PYTEST) tests/unit tests/service
+	$(PYTEST) tests/unit tests/service tests/security
 
 test-all: $(INSTALLED) $(AXE) $(CHROMIUM) $(KUBECTL)
 	@$(BIN)/python -m infra.tools test-all
-	$(PYTEST) tests/unit tests/service
+	$(PYTEST) tests/unit tests/service tests/security
 	$(BIN)/python -m pytest tests/system
 
 pythons: $(INSTALLED)

@@ -50,7 +50,9 @@ def _text(value: object) -> object:
 
 def _format(value: object) -> object:
     """Convert an output format to lower case, and `jpg`, which users often write, to `jpeg`."""
-    if isinstance(value, str):
+    if (
+        isinstance(value, str) and value.isascii()
+    ):  # of other texts it takes six times their size in memory, and a second
         value = value.lower()
     return "jpeg" if value == "jpg" else value
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from redis import Redis
 
 from upres.core import keys
-from upres.core.errors import KeyNotFound, QuotaExceeded, RateLimited, TooManyJobs
+from upres.core.errors import KeyNotFound, QuotaExceeded, RateLimited, TooManyJobs, Unauthorized
 from upres.core.leases import Lease
 from upres.core.schema import TolerantModel, now
 from upres.core.script import call
@@ -121,10 +121,11 @@ def leave(connection: Redis, key: ApiKey, place: str) -> None:
 def admit(connection: Redis, key: ApiKey, place: str, size: int = 0) -> None:
     """Count a job submission, once for each `place`, and charge the `size` of an image in the request, in bytes.
 
-    Raises TooManyJobs or QuotaExceeded; `retry_after` gives seconds.
+    Raises TooManyJobs or QuotaExceeded, whose `retry_after` gives seconds; or Unauthorized when the key was revoked
+    after the request had begun.
     """
     limits = (key.jobs_at_once, key.pixels_per_day, size, key.bytes_per_day)
-    verdict, *more = call(connection, "admit", key.key_id, place, *limits)
+    verdict, *more = _unless_revoked(call(connection, "admit", key.key_id, place, *limits))
     if verdict == b"yes":
         return
     left, milliseconds = more
@@ -137,10 +138,17 @@ def admit(connection: Redis, key: ApiKey, place: str, size: int = 0) -> None:
 
 
 def charge_bytes(connection: Redis, key: ApiKey, size: int) -> None:
-    """Charge an image of `size` bytes to the key's quota. Raises QuotaExceeded; `retry_after` gives seconds."""
-    over = call(connection, "charge_bytes", key.key_id, size, key.bytes_per_day)
+    """Charge an image of `size` bytes to the key's quota. Raises Unauthorized, or QuotaExceeded as `admit` does."""
+    over = _unless_revoked(call(connection, "charge_bytes", key.key_id, size, key.bytes_per_day))
     if over:
         raise _bytes_exceeded(key, size, *over)
+
+
+def _unless_revoked(answer: Any) -> Any:
+    """Return the script's answer. Raises Unauthorized when it says that the key was revoked."""
+    if answer == [b"revoked"]:
+        raise Unauthorized("This API key was revoked while the request was being sent.")
+    return answer
 
 
 def count_request(connection: Redis, key: ApiKey, pace: Pace = "rate") -> None:

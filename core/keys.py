@@ -239,6 +239,11 @@ def upload_content(image_key: str) -> str:
     return image_key.partition("-")[2] or image_key
 
 
+def is_content(image_key: str, data: bytes) -> bool:
+    """Whether an uploaded image has the digest that its object key states, if it states one."""
+    return hashlib.sha256(data).hexdigest().startswith(image_key.partition("-")[2])
+
+
 def result(owner: str | None, job_id: str, attempt: int, extension: str) -> str:
     """Object key of the enlarged image. Each attempt has its own key, so that a late worker overwrites nothing.
 

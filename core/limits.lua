@@ -32,8 +32,12 @@ local function charge(name, most, amount, now)
     redis.call('HINCRBY', name, 'used', amount)
 end
 
--- Charge bytes to the quota of an API key. Return as above.
+-- Whether an API key was deleted, perhaps after the request had begun: a body may arrive slowly.
+local function is_revoked(key) return redis.call('HEXISTS', API_KEYS, key) == 0 end
+
+-- Charge bytes to the quota of an API key. Return as above, or {'revoked'}.
 function operations.charge_bytes(key, bytes, most)
+    if is_revoked(key) then return {'revoked'} end
     return charge('upres:key:' .. key .. ':bytes', most, bytes, milliseconds())
 end
 
@@ -44,9 +48,10 @@ function operations.pixels_left(key, most)
 end
 
 -- Count a submission with an image of `bytes` bytes (0 when the image is not in the request). Return {'yes'}, or {the
--- limit that is reached, what is left of it, milliseconds after which to try again}. An admitted job counts as one of
--- the API key's jobs for 30 seconds, and until its deadline once `begin` was called.
+-- limit that is reached, what is left of it, milliseconds after which to try again}, or {'revoked'}. An admitted
+-- job counts as one of the API key's jobs for 30 seconds, and until its deadline once `begin` was called.
 function operations.admit(key, id, most_jobs, most_pixels, bytes, most_bytes)
+    if is_revoked(key) then return {'revoked'} end
     local now, name = milliseconds(), 'upres:key:' .. key
     local used, wait = quota(name .. ':pixels', most_pixels, now)
     if used >= tonumber(most_pixels) then return {'pixels', 0, wait} end

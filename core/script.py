@@ -11,6 +11,7 @@ from redis.exceptions import NoPermissionError, NoScriptError
 from upres.core import keys
 
 _CONSTANTS: dict[str, str | int] = {
+    "API_KEYS": keys.API_KEYS,
     "QUEUE": keys.WAITING,
     "POPPED": keys.POPPED,
     "LEASES": keys.LEASES,

@@ -46,6 +46,8 @@ def _network(address: str) -> str:
         known = ip_address(address)
     except ValueError:
         return address
-    if known.version == 6 and known.ipv4_mapped is None:
-        return str(ip_network((known, IPV6_NETWORK), strict=False))
-    return address
+    if known.version == 4:
+        return address
+    if known.ipv4_mapped:  # on a socket for IPv4 and IPv6
+        return str(known.ipv4_mapped)
+    return str(ip_network((known, IPV6_NETWORK), strict=False))

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from uvicorn._types import ASGISendCallable, ASGISendEvent
+from uvicorn._types import ASGI3Application, ASGISendCallable, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from upres.core.errors import HeadIncomplete, HeadTooLarge, InvalidHttp, UpresError
@@ -27,6 +27,8 @@ class PatientProtocol(HttpToolsProtocol):
     _reserved = False
     _refused = False
     _discarded = 0
+    _answering: RequestResponseCycle | None = None
+    """The request that is answered now, or was last; `cycle` is the one that was received last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected: wait for the head of its request (see asyncio.Protocol)."""
@@ -46,11 +48,17 @@ class PatientProtocol(HttpToolsProtocol):
             super().data_received(part)  # sets _overhead to 0 when a head ends, or a part of a body arrives
             if self._overhead >= limits.HEAD_BYTES:
                 self._refuse(HeadTooLarge(f"Send at most {limits.HEAD_BYTES // 1024} KiB of address and headers."))
-        if self._in_head and not self._is_answering():
+        if self._in_head and (self._answering is None or self._answering.response_complete):
             self._expect_head()
 
     def on_message_begin(self) -> None:
-        """A request begins (see httptools)."""
+        """A request begins (see httptools). Raises InvalidHttp, which ends the parsing, when too many others wait."""
+        if len(self.pipeline) >= limits.PIPELINED:
+            error = InvalidHttp(
+                f"Send at most {limits.PIPELINED} requests on a connection before the first is answered."
+            )
+            self._refuse(error)
+            raise error
         super().on_message_begin()
         self.scope["state"][descriptors.RESERVED] = self._reserved
 
@@ -94,8 +102,9 @@ class PatientProtocol(HttpToolsProtocol):
         self._forget_late()
         super().connection_lost(exc)
 
-    def _is_answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _expect_head(self) -> None:
         """Start the timeout of the head, unless it runs."""
@@ -115,12 +124,12 @@ class PatientProtocol(HttpToolsProtocol):
             return
         self._refused = True
         self._forget_late()
-        if self._is_answering():
-            if self.cycle.response_started:
+        if self._answering and not self._answering.response_complete:
+            if self._answering.response_started:
                 self.transport.close()
                 return
-            self.cycle.disconnected = True  # its answer is not sent any more
-            self.cycle.message_event.set()
+            self._answering.disconnected = True  # its answer is not sent any more
+            self._answering.message_event.set()
         self.transport.write(_answer(error))
         self.transport.write_eof()
         self._late = self.loop.call_later(limits.LINGER_SECONDS, self.transport.abort)

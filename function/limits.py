@@ -7,6 +7,9 @@ HEAD_BYTES = 64 * 1024
 """Largest head of a request, in bytes: request line and headers. Also the largest trailer of a chunked body."""
 HEAD_SECONDS = 10.0
 """Seconds in which a new connection has to send its first byte, and in which a begun head has to be complete."""
+PIPELINED = 8
+"""Requests that one connection may have sent before the first of them is answered, besides that one (RFC 9112, section
+9.3.2). Clients and proxies in use today send one after the other; each that waits costs some kilobytes."""
 BODY_SECONDS = 30.0
 """A request is answered with 408 when its body makes no progress for this many seconds."""
 BODY_BYTES = 400_000_000

@@ -168,6 +168,8 @@ def _fetch(context: WorkerContext, job: JobMessage, lease: Lease) -> bytes:
         raise UploadNotFound(f"image_key: there is no upload {job.image_key}; upload the image first.") from error
     if len(data) > limit:
         raise TooManyBytes.for_limit(limit)
+    if not keys.is_content(job.image_key or "", data):  # else whoever knows an image's digest could stand in for it
+        raise UploadNotFound("image_key: the upload is not the image whose SHA-256 was stated; upload the image again.")
     return data
 
 

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.client import HTTPResponse
 
 import pytest
@@ -10,6 +11,7 @@ import requests
 
 from tests.support.servers import Patched, patched_function
 from upres.embedded.stack import Local
+from upres.function import limits
 
 pytestmark = pytest.mark.without_worker
 
@@ -111,6 +113,27 @@ def test_a_connection_without_progress_is_closed(connection: socket.socket, sent
         assert answer(connection)[0] == status
     assert connection.recv(1) == b""
     assert SECONDS / 2 < time.monotonic() - begin < 5
+
+
+def test_as_many_requests_as_a_connection_may_have_wait_for_their_turn(connection: socket.socket) -> None:
+    connection.sendall((HEAD + b"Content-Length: 2\r\n\r\n{}") * (1 + limits.PIPELINED))
+    received = b""
+    while received.count(b"HTTP/1.1 422 ") <= limits.PIPELINED:
+        received += connection.recv(1 << 16) or pytest.fail(f"{received!r}")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/jobs/nothing/result"])
+def test_endless_requests_that_wait_for_an_answer_are_cut_off(impatient: Patched, path: str) -> None:
+    """Uvicorn alone keeps thousands of them for a connection: five connections stopped all others for a minute."""
+    process = impatient.child.process
+    before, sent = process.memory_info().rss, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode() * 3000
+    with ExitStack() as opened:
+        for _ in range(5):
+            connection = opened.enter_context(impatient.connect())
+            assert list(until_closed(connection, sent)) != []
+        assert requests.get(f"{impatient.url}/healthz", timeout=5).status_code == 200
+    assert process.memory_info().rss - before < 8 << 20
+    assert "Traceback" not in impatient.child.log.read_text()
 
 
 def test_an_idle_connection_is_kept_after_an_answer(connection: socket.socket) -> None:

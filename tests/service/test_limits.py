@@ -57,6 +57,7 @@ def peak(process: psutil.Process) -> int:
         (b"", b'{"a":', b"", "invalid_json"),
         (b'{"upscale_factor":["', b"A", b'"]}', "unsupported_factor"),
         (b'{"image_base64":"', b"AA ", b'!"}', "invalid_base64"),
+        (b'{"image_url":"http://a.b/","output_format":"', "İ".encode(), b'"}', "unsupported_format"),
     ],
 )
 def test_a_body_costs_no_more_memory_than_a_few_times_its_size(

@@ -129,6 +129,22 @@ def test_with_open_access_streams_are_limited_for_each_address(open_to_all: Patc
         assert statuses(open_to_all, opened, 4, path, X_Forwarded_For="192.0.2.1") == [200] * 3 + [429]
 
 
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("192.0.2.9", "::ffff:192.0.2.9", "[::FFFF:c000:209]:99", "192.0.2.9:1234", "198.51.100.1, 192.0.2.9"),
+        ("2001:db8::1", "2001:DB8:0:0::2", "[2001:db8::3]:80", "[2001:db8::4]", "2001:db8:0:0:ffff::"),
+    ],
+)
+def test_spellings_of_an_address_evade_no_limit(open_to_all: Patched, redis: Redis, spellings: tuple[str, ...]) -> None:
+    with ExitStack() as opened:
+        got = [
+            follow(open_to_all, opened, f"/v1/jobs/{submit(redis)}/events", X_Forwarded_For=spelling).status
+            for spelling in spellings
+        ]
+        assert got == [200] * 4 + [429]
+
+
 def test_the_client_waits_for_a_place_and_gets_all_events(
     guarded: Patched, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

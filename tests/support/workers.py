@@ -34,7 +34,7 @@ def worker(
         before = {one.name for one in workers.listing(connection)}
         process = start(local, *flags, **environment)
         try:
-            wait_until(lambda: bool({one.name for one in workers.listing(connection)} - before))
+            wait_until(lambda: bool({one.name for one in workers.listing(connection)} - before), 90)
             yield process
         finally:
             process.kill()
