@@ -13,6 +13,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypedDict
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
@@ -158,11 +159,11 @@ class ApiOperations:
 
     def status(self, job_id: str) -> Steps[Snapshot]:
         """Read the current state of a job."""
-        return self._read(Snapshot, "GET", f"/v1/jobs/{job_id}")
+        return self._read(Snapshot, "GET", _path(job_id))
 
     def cancel(self, job_id: str) -> Steps[Snapshot]:
         """Cancel a job; returns its state afterwards."""
-        return self._read(Snapshot, "DELETE", f"/v1/jobs/{job_id}")
+        return self._read(Snapshot, "DELETE", _path(job_id))
 
     def download(self, job: str | Result, which: Which) -> Steps[bytes]:
         """Download the result (or the bicubic enlargement, `original`) of a finished job."""
@@ -178,7 +179,7 @@ class ApiOperations:
         if isinstance(job, Result):
             address = job.sr_image_url if which == "result" else job.original_image_url
         else:
-            call = Call("GET", f"{self.url}/v1/jobs/{job}/{which}")
+            call = Call("GET", f"{self.url}{_path(job)}/{which}")
             response = yield from self._ask(call, httpx.codes.FOUND)
             address = response.headers.get("Location", "")
         return store_call("GET", address)
@@ -197,7 +198,7 @@ class ApiOperations:
     def events(self, job_id: str, after: str | None) -> Call:
         """The request for the event stream of a job, resuming after the event id `after`."""
         headers = {"Last-Event-ID": after} if after else {}
-        return Call("GET", f"{self.url}/v1/jobs/{job_id}/events", headers=headers)
+        return Call("GET", f"{self.url}{_path(job_id)}/events", headers=headers)
 
     def _image_fields(self, image: Image, on_bytes: OnBytes) -> Steps[dict[str, str]]:
         """The request fields for an image: its URL, its key in the store after an upload, or its bytes in base64."""
@@ -245,6 +246,11 @@ def noop(*news: object) -> None:
 def _about(data: bytes) -> dict[str, object]:
     """What an upload says of its file; by the digest the server knows a repeated upload for an Idempotency-Key."""
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _path(job_id: str) -> str:
+    """The path of a job, below that of the server also with `../..` for an id: the API key is for upres only."""
+    return f"/v1/jobs/{quote(job_id, safe='')}"
 
 
 def _file(path: Path) -> tuple[bytes, dict[str, str]]:

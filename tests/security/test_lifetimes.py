@@ -48,7 +48,9 @@ def test_an_upload_link_is_valid_for_fifteen_minutes(guarded: str, text: str) ->
 
 
 def test_a_link_to_a_result_is_valid_for_an_hour(store: Store) -> None:
-    assert [seconds_of(link) for link in results.links(store, "results/a", "results/b", "a.png")] == [3600] * 2
+    enlarged, original = (make("0123abcd", "0" * 32, 1, "png") for make in (keys.result, keys.original))
+    links = results.links(store, "0123abcd", enlarged, original, "a.png")
+    assert [seconds_of(link) for link in links] == [3600] * 2
 
 
 def test_a_token_is_valid_for_a_day(guarded: str, text: str) -> None:
@@ -70,6 +72,6 @@ def test_ids_of_jobs_and_uploads_have_128_random_bits(
 
 def test_the_results_of_each_attempt_have_keys_of_their_own() -> None:
     job_id = secrets.token_hex(16)
-    made = [make(job_id, attempt, "png") for make in (keys.result, keys.original) for attempt in (1, 2, 3)]
+    made = [make("0123abcd", job_id, attempt, "png") for make in (keys.result, keys.original) for attempt in (1, 2, 3)]
     assert len(set(made)) == 6
-    assert all(one.startswith(f"results/{job_id}/") for one in made)
+    assert all(one.startswith(f"results/0123abcd/{job_id}/") for one in made)

@@ -14,7 +14,7 @@ TESTS = ROOT / "tests"
 PAGE = (ROOT / "SECURITY.md").read_text()
 TABLE: dict[str, Any] = tomllib.loads((TESTS / "security/proofs.toml").read_text())
 PARTS: list[dict[str, list[str]]] = [*TABLE["threats"].values(), TABLE["elsewhere"]]
-FILE = re.compile(r"((?:unit|service|system|security)/test_\w+\.py)")
+FILE = re.compile(r"((?:unit|service|system(?:/aws)?|security)/test_\w+\.py)")
 
 
 def rows() -> dict[str, list[str]]:

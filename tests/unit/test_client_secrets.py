@@ -38,22 +38,22 @@ def recorded(status: int, body: bytes = b"", **headers: str) -> Iterator[tuple[s
         yield url, seen
 
 
-def calls(client: Any, folder: Path) -> dict[str, Callable[[], Any]]:
+def calls(client: Any, folder: Path, job: str) -> dict[str, Callable[[], Any]]:
     return {
         "submit": lambda: client.submit(IMAGE, 2),
         "upload": lambda: client.upload(IMAGE),
-        "status": lambda: client.status(JOB),
-        "cancel": lambda: client.cancel(JOB),
-        "wait": lambda: client.wait(JOB),
-        "download": lambda: client.download(JOB),
-        "save": lambda: client.save(JOB, folder / "saved.png"),
+        "status": lambda: client.status(job),
+        "cancel": lambda: client.cancel(job),
+        "wait": lambda: client.wait(job),
+        "download": lambda: client.download(job),
+        "save": lambda: client.save(job, folder / "saved.png"),
     }
 
 
-def call_each(kind: type[Client] | type[AsyncClient], url: str, folder: Path) -> None:
+def call_each(kind: type[Client] | type[AsyncClient], url: str, folder: Path, job: str = JOB) -> None:
     async def run() -> None:
         async with AsyncClient(url, KEY, retries=0, timeout=5) as client:
-            for call in calls(client, folder).values():
+            for call in calls(client, folder, job).values():
                 with suppress(UpresError):
                     await call()
 
@@ -61,7 +61,7 @@ def call_each(kind: type[Client] | type[AsyncClient], url: str, folder: Path) ->
         asyncio.run(run())
         return
     with Client(url, KEY, retries=0, timeout=5) as client:
-        for call in calls(client, folder).values():
+        for call in calls(client, folder, job).values():
             with suppress(UpresError):
                 call()
 
@@ -89,3 +89,15 @@ def test_the_key_is_not_sent_to_the_links_that_the_server_gives(
     assert ("PUT", "/put", "") in theirs
     assert {authorization for _, _, authorization in theirs} == {""}
     assert {authorization for _, _, authorization in mine} == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("job", ["../../../elsewhere", "..", ".", "x/../../../../y", "?a", "#a", "..\\..\\z", ""])
+def test_the_key_is_sent_below_the_path_of_the_server_only(
+    kind: type[Client] | type[AsyncClient], tmp_path: Path, job: str
+) -> None:
+    """Whatever id of a job a page or a list gives: another program may serve the rest of the host."""
+    with recorded(404) as (url, seen):
+        call_each(kind, f"{url}/prefix", tmp_path, job)
+    assert len(seen) == 7
+    assert all(path.startswith("/prefix/") for _, path, _ in seen), seen
