@@ -1,8 +1,11 @@
 """The cache of networks that were converted for OpenVINO."""
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from upres.worker.engine.openvino_compute import OpenVinoCompute
@@ -27,3 +30,17 @@ def test_a_network_that_cannot_be_kept_is_used_without(
     one = weights._replace(manifest=weights.manifest.model_copy(update={"networks": weights.manifest.networks[1:]}))
     OpenVinoCompute(one, tmp_path)
     assert "UPRES_CACHE_DIR" in caplog.text
+
+
+def test_memory_does_not_grow_with_the_number_of_image_sizes(model: Model) -> None:
+    """Each size of a small image is a shape of its own, for which OpenVINO prepares kernels."""
+    compute, process = OpenVinoCompute(model), psutil.Process()
+
+    def enlarge(sizes: Iterable[tuple[int, int]]) -> int:
+        for size in sizes:
+            compute.start(2, [np.zeros((*size, 3), np.uint8)])()
+        return process.memory_info().rss
+
+    sizes = list(itertools.product(range(8, 28), range(8, 24)))
+    earlier = enlarge(sizes[:120])
+    assert enlarge(sizes[120:]) - earlier < 40 << 20
