@@ -58,6 +58,7 @@ JOB_ID = re.compile(r"[0-9a-f]{32}")
 """Form of a job id: 128 random bits in hexadecimal. Other text from clients is never made part of a key."""
 NO_OWNER = "anybody"
 """Stands for the owner in the keys of results of jobs that were submitted without an API key."""
+_UPLOAD = re.compile(r"uploads/[0-9a-f]{32}-(?P<digest>[0-9a-f]{31})")
 _RESULT = re.compile(r"results/(?P<owner>[0-9a-z]+)/[0-9a-f]{32}/[0-9]{1,9}/(sr|original)\.[a-z]{3,4}")
 QUEUE = "upres"
 """Name of the RQ queue."""
@@ -236,12 +237,14 @@ def new_upload(sha256: str | None = None) -> str:
 
 def upload_content(image_key: str) -> str:
     """Return what uploads of the same image have in common: the digest in the object key, else the whole key."""
-    return image_key.partition("-")[2] or image_key
+    stated = _UPLOAD.fullmatch(image_key)
+    return stated["digest"] if stated else image_key
 
 
 def is_content(image_key: str, data: bytes) -> bool:
     """Whether an uploaded image has the digest that its object key states, if it states one."""
-    return hashlib.sha256(data).hexdigest().startswith(image_key.partition("-")[2])
+    stated = _UPLOAD.fullmatch(image_key)
+    return stated is None or hashlib.sha256(data).hexdigest().startswith(stated["digest"])
 
 
 def result(owner: str | None, job_id: str, attempt: int, extension: str) -> str:
