@@ -14,7 +14,7 @@ from tests.chaos.scenarios import Outcome, events_after_the_end
 from upres.client import Client
 from upres.embedded.stack import Local
 
-WARM = 0.25
+WARM = 0.5
 """Share of the jobs after which the sizes are compared: caches are full by then."""
 BATCH = 20
 """Jobs that wait at once."""
