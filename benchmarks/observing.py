@@ -12,18 +12,16 @@ import statistics
 import sys
 import tempfile
 import time
-from datetime import timedelta
 from pathlib import Path
 
 import requests
 
+from benchmarks.queued import fill
 from benchmarks.report import emit
 from benchmarks.scaling.local import SIDES, Bench
-from upres.core import events, keys, logs
-from upres.core.enqueue import enqueue
+from upres.core import events, logs
 from upres.core.logs import JobLog
-from upres.core.queue import open_queue
-from upres.core.schema import Cancelled, JobMessage, Started, Succeeded, now
+from upres.core.schema import Cancelled, Started, Succeeded
 from upres.core.settings import Settings
 from upres.embedded.child import Child, accepts, free_port
 from upres.worker import metrics
@@ -80,23 +78,9 @@ def small_job(bench: Bench) -> float:
     return (end - begin).total_seconds() / SMALL
 
 
-def fill(bench: Bench) -> None:
+def end_jobs(bench: Bench) -> None:
     """Create DONE jobs that have ended."""
-    queue = open_queue(bench.redis)
-    for number in range(DONE):
-        job_id = f"{number:032x}"
-        message = JobMessage(
-            job_id=job_id,
-            image_key=keys.upload("a"),
-            upscale_factor=4,
-            model="faithful",
-            model_version="1",
-            model_digest="d",
-            output_format="auto",
-            submitted_at=now(),
-            deadline=now() + timedelta(days=1),
-        )
-        enqueue(queue, message)
+    for job_id in fill(bench.redis, DONE):
         events.append(bench.redis, Cancelled(job_id=job_id))
 
 
@@ -117,7 +101,7 @@ def main() -> int:
         alone, port = small_job(bench), free_port()
         emit("metrics and logs of a job", 1000 * cost(), "ms", "a small job of a busy worker", 1000 * alone)
         empty = scrape(bench.local.url)
-        fill(bench)
+        end_jobs(bench)
         full = scrape(bench.local.url)
         emit(f"scrape of the function, {DONE} jobs done", 1000 * full, "ms", "none done", 1000 * empty)
         environment = {**bench.local.environment, "UPRES_METRICS_PORT": str(port)}

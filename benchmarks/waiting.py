@@ -9,42 +9,19 @@ import argparse
 import statistics
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 
 import requests
 from redis import Redis
 
+from benchmarks.queued import fill
 from benchmarks.report import emit
-from upres.core import keys
-from upres.core.enqueue import enqueue
-from upres.core.queue import connect, open_queue
-from upres.core.schema import JobMessage, now
+from upres.core.queue import connect
 from upres.embedded.stack import Local
 
 WAITING = 10_000
 CANCELLED = 2_000
 ASKED = 50
 """Number of timed requests for a position; the median counts."""
-
-
-def fill(redis: Redis, jobs: int) -> list[str]:
-    """Enqueue jobs; returns their ids."""
-    queue = open_queue(redis)
-    ids = [f"{number:032x}" for number in range(jobs)]
-    for job_id in ids:
-        message = JobMessage(
-            job_id=job_id,
-            image_key=keys.upload("a"),
-            upscale_factor=4,
-            model="faithful",
-            model_version="1",
-            model_digest="d",
-            output_format="auto",
-            submitted_at=now(),
-            deadline=now() + timedelta(days=1),
-        )
-        enqueue(queue, message)
-    return ids
 
 
 def position(session: requests.Session, url: str, job_id: str) -> float:

@@ -30,11 +30,11 @@ def begin(settings: Settings) -> None:
 class TextFormatter(logging.Formatter):
     """One line for each record, then those of its exception, indented: no text in them can look like another record."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is logging's
         """Return the record's line, without control characters (see logging.Formatter)."""
         return printable(super().formatMessage(record), None)
 
-    def formatException(self, ei: Any) -> str:  # noqa: N802
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # the name is logging's
         """Return the exception's lines, without other control characters (see logging.Formatter)."""
         return "    " + printable(super().formatException(ei), None, lines=True).replace("\n", "\n    ")
 

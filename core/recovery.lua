@@ -1,51 +1,50 @@
 -- A part of the script jobs.lua: the recovery of jobs whose worker died or gave them back, that are past their deadline,
 -- or that another program has removed from the queue.
 
--- Whether the job is the likely cause of the death of its worker, which is counted here. The job was alone in it, and this
--- has happened often enough. While other workers die too, it counts only after MAX_ATTEMPTS: then something else kills them.
-local function is_cause(id)
+-- Append `requeued`, and put the job back at the front of the queue.
+local function requeue(id, once, requeued)
+    append(id, once, 'requeued', message(id, requeued))
+    to_queue(id)
+    return 'requeued'
+end
+
+-- Count the death of a worker that held the job. Return whether the job was alone in it, how many workers have died with
+-- it, and how many of them when it was alone and no other worker died meanwhile.
+local function count(id)
     local run = run_of(id)
     local alone, holder, before = unpack(redis.call('HMGET', run, 'alone', 'holder', 'deaths_before'))
     local all = redis.call('INCR', DEATHS)
     redis.call('EXPIRE', DEATHS, EVENTS_SECONDS)
     local deaths = redis.call('HINCRBY', run, 'deaths', 1)
-    if not alone or alone ~= holder then return false end
-    if all - 1 == tonumber(before) then redis.call('HINCRBY', run, 'sole_deaths', 1) end
-    local sole = tonumber(redis.call('HGET', run, 'sole_deaths') or 0)
-    return deaths >= ATTEMPTS and sole >= ATTEMPTS - SUSPECT_DEATHS or deaths >= MAX_ATTEMPTS
+    local was_alone = alone and alone == holder
+    local sole = was_alone and all - 1 == tonumber(before) and 1 or 0
+    return was_alone, deaths, redis.call('HINCRBY', run, 'sole_deaths', sole)
 end
 
--- Count the death of a worker that held the job: requeue the job, or fail it as a dead letter if it is the cause.
+-- Count the death of a worker that held the job. Requeue the job; or fail it as a dead letter if it is the likely cause,
+-- because it was alone often enough. While other workers die too, something else kills them: then it needs MAX_ATTEMPTS.
 local function count_death(id, once, requeued, failed)
-    if is_cause(id) then
-        append(id, once, 'failed', message(id, failed), true)
-        return 'failed'
-    end
-    append(id, once, 'requeued', message(id, requeued))
-    to_queue(id)
-    return 'requeued'
+    local was_alone, deaths, sole = count(id)
+    local often = deaths >= ATTEMPTS and sole >= ATTEMPTS - SUSPECT_DEATHS or deaths >= MAX_ATTEMPTS
+    if not (was_alone and often) then return requeue(id, once, requeued) end
+    append(id, once, 'failed', message(id, failed), true)
+    return 'failed'
 end
 
 -- Put a job back into the queue. With `failed` (JSON of an event) the job may have caused the problem: count a death.
 function operations.give_back(id, once, holder, requeued, failed)
     if not is_holder(id, holder) then return nil end
     if failed ~= '' then return count_death(id, once, requeued, failed) end
-    append(id, once, 'requeued', message(id, requeued))
-    to_queue(id)
-    return 'requeued'
+    return requeue(id, once, requeued)
 end
 
 -- Put a job back into the queue because of a fault of its worker, which cannot use the object store, Redis or the model.
 -- After RETURNS of these the job fails.
 function operations.hand_back(id, once, holder, requeued, failed)
     if not is_holder(id, holder) then return nil end
-    if redis.call('HINCRBY', run_of(id), 'returns', 1) > RETURNS then
-        append(id, once, 'failed', message(id, failed))
-        return 'failed'
-    end
-    append(id, once, 'requeued', message(id, requeued))
-    to_queue(id)
-    return 'requeued'
+    if redis.call('HINCRBY', run_of(id), 'returns', 1) <= RETURNS then return requeue(id, once, requeued) end
+    append(id, once, 'failed', message(id, failed))
+    return 'failed'
 end
 
 -- Whether a time, in milliseconds, lies at most `seconds` before now. A time after now was written before the clock of

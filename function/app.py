@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from upres.core import events, tracing, webhooks
 from upres.core.api import JobAccepted
-from upres.core.errors import MetricsPrivate, QueueUnavailable
+from upres.core.errors import QueueUnavailable
 from upres.core.schema import TolerantModel
 from upres.core.settings import Settings
 from upres.function import body, buffered, jobs, model_list, problems, stream, uploads
@@ -25,6 +25,7 @@ from upres.function.access import Caller, caller, reader
 from upres.function.clients import client_name, sender
 from upres.function.descriptors import StreamGate
 from upres.function.estimate import estimate
+from upres.function.health import healthz, metrics, readyz
 from upres.function.middleware import Identified, Interruptible, Measured, SafeHeaders
 from upres.function.parse import parse_estimate, parse_json, parse_upload, preferred_wait
 from upres.function.services import Services
@@ -229,29 +230,6 @@ async def read_model(request: Request) -> Response:
     await in_thread(request, caller, services, request)
     index = await request.app.state.slow.models.get()
     return _json(model_list.details(services, index, request.path_params["model"]))
-
-
-async def healthz(request: Request) -> Response:
-    """GET /healthz → 200 while the process answers. It is async, so threads that wait for Redis do not delay it."""
-    return JSONResponse({"status": "ok"})
-
-
-async def readyz(request: Request) -> Response:
-    """GET /readyz → 200 when Redis and the object store answer, else a 503 that names the one that does not."""
-    await request.app.state.slow.ready.get()
-    return JSONResponse({"status": "ok", "redis": "ok", "store": "ok"})
-
-
-def metrics(request: Request) -> Response:
-    """GET /metrics → metrics in Prometheus's text format, for this machine; other clients are not the operator."""
-    if _services(request).settings.access:
-        raise MetricsPrivate("Metrics are served on the port in UPRES_METRICS_PORT only, which operators can reach.")
-    caller(_services(request), request)
-    from upres.function.metrics import Metrics
-
-    state = request.app.state
-    measured: Metrics = getattr(state, "metrics", None) or Metrics(state)
-    return Response(*measured.render())
 
 
 def openapi(request: Request) -> Response:

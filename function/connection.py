@@ -30,7 +30,7 @@ class PatientProtocol(HttpToolsProtocol):
     _answering: RequestResponseCycle | None = None
     """The request that is answered now, or was last; `cycle` is the one that was received last."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
         """A client has connected: wait for the head of its request (see asyncio.Protocol)."""
         super().connection_made(transport)
         self._reserved = descriptors.is_reserved(transport.get_extra_info("socket").fileno())
@@ -70,7 +70,7 @@ class PatientProtocol(HttpToolsProtocol):
         if self._reserved:
             self.cycle.keep_alive = False
         if self.scope["http_version"] == "1.0":
-            self.cycle.send = _without_chunks(self.cycle)  # type: ignore[method-assign, assignment]
+            self.cycle.send = _without_chunks(self.cycle)  # type: ignore[method-assign, assignment]  # this request only
 
     def on_body(self, body: bytes) -> None:
         """A part of the body has arrived (see httptools)."""

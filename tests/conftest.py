@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,14 +16,17 @@ from PIL import Image
 from redis import Redis
 
 from tests.chaos import images
+from tests.support.events import queued
 from tests.support.images import encoded
 from tests.support.leasing import empty
 from tests.support.paths import MODEL, SAMPLES
 from tests.support.without_worker import WithoutWorker
 from upres.client import Client
+from upres.core import events, keys
 from upres.core.queue import connect
 from upres.core.storage import Store
 from upres.embedded.stack import Local
+from upres.worker.imaging.decoding import Decoders
 from upres.worker.model import Model, open_folder
 
 if TYPE_CHECKING:
@@ -85,6 +89,22 @@ def isolated_redis(local: Local) -> Iterator[Redis]:
         empty(connection)
         yield connection
         connection.flushdb()
+
+
+@pytest.fixture
+def job_id(redis: Redis) -> Iterator[str]:
+    """A queued job that no worker runs: the test itself appends its events."""
+    job_id = secrets.token_hex(16)
+    events.append(redis, queued(job_id))
+    yield job_id
+    redis.delete(keys.events(job_id))
+
+
+@pytest.fixture
+def decoders() -> Iterator[Decoders]:
+    """Decoders for two images of at most a megapixel at a time."""
+    with Decoders(2, 1_000_000) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -76,8 +76,9 @@ class InFlightJobs:
         with self._changed:
             self._suspects.append(job)
             self._changed.notify_all()
+            must_wait = self._suspects[0] is not job or self._others()
         try:
-            if self._suspects[0] is not job or self._others():
+            if must_wait:
                 on_wait()
             with self._changed:
                 self._changed.wait_for(lambda: self._suspects[0] is job and not self._acquiring and not self._others())

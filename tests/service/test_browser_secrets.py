@@ -52,12 +52,12 @@ def recorded(body: str, status: int = 200, **headers: str) -> Iterator[tuple[str
         yield url, seen
 
 
-def job_at(url: str) -> dict[str, str]:
+def job_at(url: str) -> dict[str, str | None]:
     """A job as somebody may have stored it: its addresses name a server of their choice."""
     return {"job_id": JOB, "status_url": f"{url}/v1/jobs/{JOB}", "events_url": f"{url}/v1/jobs/{JOB}/events?token=t"}
 
 
-def used(visit: Visit, local: Local, base: str, job: dict[str, str], key: str = KEY) -> dict[str, Any]:
+def used(visit: Visit, local: Local, base: str, job: dict[str, str | None], key: str = KEY) -> dict[str, Any]:
     visit.page.goto(local.url)
     outcomes: dict[str, Any] = visit.page.evaluate(EACH_CALL, [local.url, base, key, job])
     visit.wrong = []  # the browser's messages about the answers
@@ -88,7 +88,7 @@ def test_the_key_follows_no_redirect(visit: Visit, local: Local) -> None:
 @pytest.mark.parametrize("job_id", ["../../elsewhere", "", "x", None])
 def test_a_job_without_a_job_id_is_asked_nowhere(visit: Visit, local: Local, job_id: str | None) -> None:
     with recorded('{"status": "queued"}') as (own, mine):
-        received = used(visit, local, own, {**job_at(own), "job_id": job_id})  # type: ignore[dict-item]
+        received = used(visit, local, own, {**job_at(own), "job_id": job_id})
     assert received["status"] == received["cancel"] == received["preview"] == "no_job"
     assert {authorization for _, authorization in mine} <= {""}  # the event stream, which has no key
 

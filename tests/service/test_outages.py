@@ -102,10 +102,10 @@ def test_inline_images_get_503_and_image_urls_work_without_the_store(without_sto
 
 
 @pytest.fixture
-def some_tiles() -> bytes:
-    """A PNG crop of a photo that is divided into several tiles."""
+def seven_tiles() -> bytes:
+    """A PNG crop of a photo that is divided into seven tiles at factor 8."""
     with Image.open(SAMPLES / "coffee.png") as image:
-        return encoded(image.convert("RGB").crop((0, 0, 500, 330)), "PNG")
+        return encoded(image.convert("RGB").crop((0, 0, 330, 170)), "PNG")
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def own() -> Iterator[Local]:
         yield running
 
 
-def test_a_job_succeeds_although_redis_restarts_while_it_runs(own: Local, some_tiles: bytes) -> None:
+def test_a_job_succeeds_although_redis_restarts_while_it_runs(own: Local, seven_tiles: bytes) -> None:
     with Client(own.url) as client:
-        job_id = client.submit(some_tiles, 4).job_id
+        job_id = client.submit(seven_tiles, 8).job_id
         seen: list[Event] = []
         for event in client.events(job_id):
             seen.append(event)

@@ -73,8 +73,8 @@ def test_new_attempt_deletes_old_previews_and_void_token_adds_none(isolated_redi
 
 def test_api_returns_preview_tiles_only_while_the_job_runs(local: Local, client: Client, post: Post) -> None:
     with Image.open(SAMPLES / "chelsea.png") as image:
-        photo = encoded(image.convert("RGB").resize((700, 500)), "PNG")
-    job = post(image_base64=base64.b64encode(photo).decode(), upscale_factor=4, preview=True).json()
+        photo = encoded(image.convert("RGB").resize((300, 200)), "PNG")
+    job = post(image_base64=base64.b64encode(photo).decode(), upscale_factor=8, preview=True).json()
     seen = 0
     for event in client.events(job["job_id"]):
         if isinstance(event, Progress) and event.stage == "upscale":

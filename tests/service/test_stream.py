@@ -2,15 +2,13 @@
 
 import asyncio
 import json
-import secrets
 import threading
-from collections.abc import Iterator
 
 import pytest
 from redis import Redis
 
 from tests.chaos.proxy import FaultProxy
-from tests.support.events import queued, started
+from tests.support.events import started
 from tests.support.streams import follow, frames
 from tests.support.without_worker import DATABASE
 from upres.client import sse
@@ -22,15 +20,6 @@ from upres.function import stream
 
 pytestmark = pytest.mark.without_worker
 Frames = list[sse.ServerSentEvent]
-
-
-@pytest.fixture
-def job_id(redis: Redis) -> Iterator[str]:
-    """A queued job that no worker runs: the test itself appends the events of the job."""
-    job_id = secrets.token_hex(16)
-    events.append(redis, queued(job_id))
-    yield job_id
-    redis.delete(keys.events(job_id))
 
 
 def tell(redis: Redis, *received: Event) -> None:

@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 from tests.support.workers import SHORT_LEASES, worker
 from upres.client import Client
 from upres.core import events, keys, workers
-from upres.core.schema import TERMINAL, Event, Failed, Progress, Requeued, Started, Succeeded
+from upres.core.schema import TERMINAL, Event, Failed, Progress, Requeued, Started, Succeeded, now
 from upres.embedded.stack import Local
 from upres.worker.service import RESTART, STOPPED
 
@@ -76,8 +76,11 @@ def test_another_worker_resumes_a_killed_workers_job_at_its_checkpoint(
         wait_until(lambda: parts(redis, job_id))
         first.kill()
         with worker(local, *SHORT_LEASES, SMALL_TILES):
+            ready = now()
             seen = received(client, job_id)
     assert starts(seen) == [1, 2]
+    [taken] = [event.at for event in seen if isinstance(event, Started) and event.attempt == 2]
+    assert (taken - ready).total_seconds() < 20
     assert reasons(seen) == ["worker_lost"]
     [resumed] = [event for event in seen if isinstance(event, Progress) and event.notice]
     assert "Resumed where the last attempt was" in (resumed.notice or "")

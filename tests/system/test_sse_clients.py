@@ -4,7 +4,6 @@ import json
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -12,10 +11,9 @@ import pytest
 from redis import Redis
 
 from tests.chaos.proxy import FaultProxy
-from tests.support.events import RESULT, queued
+from tests.support.events import RESULT
 from tests.support.npm import project
 from tests.support.streams import follow, frames
-from upres.core import events, keys
 from upres.core.schema import Event, Progress, Succeeded
 from upres.core.script import call
 from upres.embedded.stack import Local
@@ -81,15 +79,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", "python"]
     subprocess.run([*command, *PACKAGES], cwd=folder, check=True, timeout=280)
     return folder
-
-
-@pytest.fixture
-def job_id(redis: Redis) -> Iterator[str]:
-    """A job whose events the test itself appends."""
-    job_id = secrets.token_hex(16)
-    events.append(redis, queued(job_id))
-    yield job_id
-    redis.delete(keys.events(job_id))
 
 
 def start(name: str, folder: Path, url: str) -> "subprocess.Popen[str]":

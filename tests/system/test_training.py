@@ -119,12 +119,12 @@ def command(module: str, *options: str | Path) -> "subprocess.CompletedProcess[s
 def test_training_writes_a_model_version_with_its_measured_quality(tmp_path: Path, model: Model) -> None:
     size = ["--batch", "2", "--patch", "16", "--pairs", str(pairs())]
     start = ["--start", str(ROOT / "models/faithful/1")]
-    done = command("train", "--out", tmp_path, "--version", "9", "--factors", "2", "--seconds", "3", *size, *start)
+    done = command("train", "--out", tmp_path, "--version", "9", "--factors", "2", "--seconds", "6", *size, *start)
     assert done.returncode == 0, done.stderr
     assert "faithful 9 is in" in done.stdout
     made = open_folder(tmp_path)
     [network] = made.manifest.networks
-    assert network.quality["set5_psnr_db"] > 28  # training started from the trunk of the network for factor 4
+    assert network.quality["set5_psnr_db"] > 30  # training started from the trunk of the network for factor 4
     assert len(made.manifest.golden) == 1
     assert EDSR(2, **network.parameters).state_dict().keys() == model_tensors(made).keys()
 

@@ -4,7 +4,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -21,13 +21,6 @@ from upres.core.errors import ImageError, UndecodableImage, WorkerUnavailable
 from upres.worker.imaging import decoding, fork_server
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.imaging.fork_server import Decoder, ForkServer
-
-
-@pytest.fixture
-def decoders() -> Iterator[Decoders]:
-    running = Decoders(2, 1_000_000)
-    yield running
-    running.close()
 
 
 def png(size: tuple[int, int] = (4, 4)) -> bytes:

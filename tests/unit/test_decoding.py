@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +81,6 @@ allowed = [name for name, what in tries.items() if not refused(what)]
 print(*allowed, flush=True)
 os._exit(0)
 """
-
-
-@pytest.fixture
-def decoders() -> Iterator[Decoders]:
-    running = Decoders(2, 1_000_000)
-    yield running
-    running.close()
 
 
 def png(size: tuple[int, int] = (4, 4)) -> bytes:
