@@ -20,13 +20,16 @@ from upres.core.leases import Lease
 from upres.core.schema import TolerantModel, now
 from upres.core.script import call
 
-Pace = Literal["rate", "reads"]
-"""What a request counts for: `rate` has the requests that may cost most (POST), `reads` all others."""
+Pace = Literal["rate", "reads", "links"]
+"""What a request counts for: `rate` has the requests that may cost most (POST), `reads` all others that have the key,
+and `links` those that have the token of one of its jobs in their address."""
 READS_PER_JOB = 120
 """Requests per minute that may read or cancel jobs, for each job that the key may have at once: a client that polls
 every job once a second, and its preview too."""
 MIN_READS = 600
 """Such requests per minute of a key that may have few jobs: a page that was reloaded reads all its jobs."""
+READ_BURST_SECONDS = 10
+"""Such requests may come in one burst that is as large as the number that is allowed in this time."""
 _TEXT = re.compile(r"upres_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 
 
@@ -48,8 +51,13 @@ class ApiKey(TolerantModel):
 
     @property
     def reads_per_minute(self) -> int:
-        """Rate limit of requests that read or cancel jobs, per minute; the same number may come in one burst."""
+        """Rate limit of requests that read or cancel jobs, per minute."""
         return max(MIN_READS, READS_PER_JOB * self.jobs_at_once)
+
+    @property
+    def reads_at_once(self) -> int:
+        """The number of such requests that may come in one burst."""
+        return max(MIN_READS, self.reads_per_minute * READ_BURST_SECONDS // 60)
 
     @property
     def pixels_per_day(self) -> int:
@@ -153,10 +161,12 @@ def _unless_revoked(answer: Any) -> Any:
 
 def count_request(connection: Redis, key: ApiKey, pace: Pace = "rate") -> None:
     """Count a request for one of the key's paces. Raises RateLimited; `retry_after` gives seconds."""
-    most = key.requests_per_minute if pace == "rate" else key.reads_per_minute
-    milliseconds = call(connection, "count_request", key.key_id, pace, most)
+    most = burst = key.requests_per_minute
+    what = "requests"
+    if pace != "rate":
+        most, burst, what = key.reads_per_minute, key.reads_at_once, "requests that read or cancel jobs"
+    milliseconds = call(connection, "count_request", key.key_id, pace, most, burst)
     if milliseconds:
-        what = "requests that read or cancel jobs" if pace == "reads" else "requests"
         raise RateLimited(f"This key may send {most} {what} per minute.", _seconds(milliseconds))
 
 

@@ -1,13 +1,13 @@
 -- Limits of API keys; the last part of the script that begins in jobs.lua.
 
--- Count one request of an API key for a pace (`rate` or `reads`), and return 0; when the pace is reached, return the
--- milliseconds until the next request is allowed. The algorithm is GCRA (ATM Forum 1996); a burst of one minute's
--- requests is allowed.
-function operations.count_request(key, pace, per_minute)
+-- Count one request of an API key for a pace (see core/api_keys.py), and return 0; when the pace is reached, return the
+-- milliseconds until the next request is allowed. The algorithm is GCRA (ATM Forum 1996); `burst` requests may come at
+-- once.
+function operations.count_request(key, pace, per_minute, burst)
     local name, now, step = 'upres:key:' .. key .. ':' .. pace, milliseconds(), 60000 / per_minute
     local due = tonumber(redis.call('GET', name) or 0)
     if due < now or due > now + CLOCK_SECONDS * 1000 then due = now end -- or it was written by a clock that was ahead
-    local wait = math.ceil(due - now - (60000 - step))
+    local wait = math.ceil(due - now - (burst - 1) * step)
     if wait > 0 then return wait end
     redis.call('SET', name, math.ceil(due + step), 'PX', 120000)
     return 0

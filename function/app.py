@@ -29,7 +29,7 @@ from upres.function.health import healthz, metrics, readyz
 from upres.function.middleware import Identified, Interruptible, Measured, SafeHeaders
 from upres.function.parse import parse_estimate, parse_json, parse_upload, preferred_wait
 from upres.function.services import Services
-from upres.function.slow_parts import SlowParts
+from upres.function.slow_parts import LARGE_BODY, SlowParts
 from upres.function.stream_places import HeldStream, StreamPlaces
 from upres.function.submit import submit
 from upres.function.threads import Pool, in_thread
@@ -102,7 +102,11 @@ async def create_job(request: Request) -> Response:
     services = _services(request)
     who = await in_thread(request, caller, services, request, "rate")
     limit = int(services.settings.max_input_bytes * BASE64) + BODY_SLACK
-    async with request.app.state.bodies.reading(request, limit, client_name(request, who.owner)) as sent:
+    bodies, large = request.app.state.bodies, request.app.state.slow.large
+    async with (
+        bodies.reading(request, limit, client_name(request, who.owner)) as sent,
+        large.of(sender(request) if len(sent) > LARGE_BODY else None),
+    ):
         accepted = await _submitted(request, sent, who)
     del sent  # the answer may wait for the end of the job
     headers = {"Location": accepted.status_url}
@@ -180,7 +184,7 @@ async def job_events(request: Request) -> Response:
     204 when Last-Event-ID is the job's last event: an EventSource then does not reconnect.
     """
     services, job_id = _services(request), request.path_params["job_id"]
-    permit = await in_thread(request, reader, services, request, job_id, None)
+    permit = await in_thread(request, reader, services, request, job_id)
     jobs.check_id(job_id)
     after = stream.check_id(request.headers.get("Last-Event-ID") or request.query_params.get("last_event_id"))
     on_lambda = "aws.event" in request.scope

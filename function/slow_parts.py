@@ -13,12 +13,15 @@ from anyio import CapacityLimiter, to_thread
 
 from upres.core import keys, registry
 from upres.function.services import Services
-from upres.function.threads import Pool
+from upres.function.threads import Pool, Turns
 
 THREADS = 20
 """Requests of one kind that may wait for the object store at once; others wait for them, without a thread."""
 KEPT_SECONDS = 1.0
 """Seconds for which the answer to a look at the store is kept."""
+LARGE_BODY = 2_000_000
+"""Bytes of a body of which one client has one in work at a time: parsing, decoding and hashing of a larger one occupy
+Python's interpreter lock for tens of milliseconds."""
 Value = TypeVar("Value")
 
 
@@ -50,6 +53,8 @@ class SlowParts:
     def __init__(self, services: Services) -> None:
         self.inline = Pool(THREADS)
         """Submissions whose image is in the request, since it is put into the store; and estimates."""
+        self.large = Turns(1)
+        """The turns of bodies of more than LARGE_BODY bytes."""
         self.other = Pool(THREADS)
         """Other submissions. They ask the store only for a model that no worker serves."""
         self.ready = Shared(lambda: _check(services))

@@ -24,12 +24,31 @@ Parameters = ParamSpec("Parameters")
 Value = TypeVar("Value")
 
 
+class Turns:
+    """Each client has at most `at_once` turns at a time; nothing is kept of clients that have none."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def of(self, sender: str | None) -> "asyncio.Semaphore | nullcontext[None]":
+        """Return the context in which the sender of a request has one of its turns; it waits for one at first.
+
+        None as the sender has no limit of its own.
+        """
+        if sender is None:
+            return nullcontext()
+        turns = self._turns.get(sender) or asyncio.Semaphore(self._at_once)
+        self._turns[sender] = turns  # it is kept as long as a request uses it
+        return turns
+
+
 class Pool:
     """Runs functions in at most `threads` threads at once, and for one client in AT_ONCE."""
 
     def __init__(self, threads: int = THREADS) -> None:
         self._limiter = CapacityLimiter(threads)
-        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._turns = Turns(AT_ONCE)
 
     async def run(
         self,
@@ -42,16 +61,8 @@ class Pool:
 
         None as the sender has no limit of its own.
         """
-        async with self.turn(sender):
+        async with self._turns.of(sender):
             return await to_thread.run_sync(partial(function, *given, **named), limiter=self._limiter)
-
-    def turn(self, sender: str | None) -> "asyncio.Semaphore | nullcontext[None]":
-        """Return the context in which the sender has one of its turns; it waits for one at first."""
-        if sender is None:
-            return nullcontext()
-        turns = self._turns.get(sender) or asyncio.Semaphore(AT_ONCE)
-        self._turns[sender] = turns  # it is kept as long as a request uses it
-        return turns
 
 
 async def in_thread(

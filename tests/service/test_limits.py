@@ -4,6 +4,7 @@ import base64
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.support.waiting import wait_until
 from tests.support.workers import worker
 from upres.client import Client
 from upres.core import api_keys, keys
+from upres.core.errors import RateLimited
 from upres.embedded.stack import Local
 
 pytestmark = pytest.mark.without_worker
@@ -148,7 +150,8 @@ def submit(running: Patched, body: object, headers: dict[str, str]) -> requests.
 def test_requests_that_read_have_a_pace_that_suffices_for_polling_all_jobs(running: Patched, redis: Redis) -> None:
     key, text = api_keys.create(redis, "somebody", requests_per_minute=1, jobs_at_once=1)
     assert key.reads_per_minute == 600
-    assert api_keys.create(redis, "somebody", jobs_at_once=100)[0].reads_per_minute == 12_000
+    large = api_keys.create(redis, "somebody", jobs_at_once=100)[0]
+    assert (large.reads_per_minute, large.reads_at_once) == (12_000, 2_000)
     job = post_job(running.url, text).json()["job_id"]
     paths = [f"/v1/jobs/{job}{what}" for what in ("", "/preview", "/result", "/original")]
     paths += ["/v1/models", "/v1/models/nothing", "/v1/webhook-secret", f"/v1/jobs/{'0' * 32}"]
@@ -162,6 +165,36 @@ def test_requests_that_read_have_a_pace_that_suffices_for_polling_all_jobs(runni
             answer = session.request(method, running.url + path, allow_redirects=False, timeout=20)
             assert answer.status_code == 429, path
             assert int(answer.headers["Retry-After"]) <= 6
+
+
+def test_requests_with_a_token_have_a_pace_and_leave_the_one_of_their_key(running: Patched, redis: Redis) -> None:
+    key, text = api_keys.create(redis, "somebody", jobs_at_once=1)
+    job, _, token = post_job(running.url, text).json()["events_url"].partition("/events?token=")
+    paths = [f"{job}{what}?token={token}" for what in ("", "/events", "/preview", "/result", "/original")]
+    with requests.Session() as session:
+        for path in paths:
+            with session.get(path, allow_redirects=False, stream=True, timeout=20) as answer:
+                assert answer.status_code != 429
+        redis.set(f"upres:key:{key.key_id}:links", int(time.time() * 1000) + 65_000)
+        for path in paths:
+            with session.get(path, allow_redirects=False, stream=True, timeout=20) as answer:
+                assert answer.status_code == 429, path
+                assert 0 < int(answer.headers["Retry-After"]) <= 6
+                assert answer.json()["code"] == "rate_limited"
+        assert session.get(job, headers=bearer(text), timeout=20).ok
+        assert session.get(f"{job}/events", headers=bearer(text), stream=True, timeout=20).ok
+
+
+def test_a_burst_of_reads_ends_after_ten_seconds_of_their_pace(redis: Redis) -> None:
+    key, _ = api_keys.create(redis, "somebody", jobs_at_once=10)
+    begin = time.monotonic()
+    counted = 0
+    with suppress(RateLimited):
+        while counted < 5_000:
+            api_keys.count_request(redis, key, "reads")
+            counted += 1
+    seconds = time.monotonic() - begin
+    assert key.reads_at_once <= counted <= key.reads_at_once + key.reads_per_minute / 60 * seconds + 1
 
 
 def test_bytes_of_uploads_and_of_images_in_requests_count_for_one_quota(running: Patched, redis: Redis) -> None:

@@ -6,14 +6,21 @@ import os
 import threading
 from types import SimpleNamespace
 
+import httpx
 import pytest
 from starlette.requests import Request
 
-from upres.core.errors import InvalidRequest
+from upres.core.api import JobAccepted
+from upres.core.errors import InvalidRequest, UnknownModel
+from upres.core.settings import Settings
+from upres.function import app as function
 from upres.function import submit
+from upres.function.access import Caller
 from upres.function.clients import sender
+from upres.function.slow_parts import LARGE_BODY
 from upres.function.threads import AT_ONCE, Pool
 
+BEARER = {"Authorization": "Bearer upres_1"}
 MANY = 60
 """More requests than there are threads."""
 
@@ -37,7 +44,7 @@ def test_one_sender_has_some_threads_and_others_do_not_wait_for_it() -> None:
 
     asyncio.run(crowd())
     assert len(begun) == MANY
-    assert not pool._turns  # nothing is kept of senders that have no requests
+    assert not pool._turns._turns  # nothing is kept of senders that have no requests
 
 
 def test_a_waiting_request_that_is_cancelled_or_fails_gives_its_turn_to_the_next() -> None:
@@ -110,3 +117,30 @@ def test_no_piece_of_base64_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(submit._decode("A" * 4_000_000, 3_000_000)) == 3_000_000
     assert sum(sizes) == 4_000_000
     assert max(sizes) == submit.PIECE < 1_000_000
+
+
+@pytest.mark.parametrize(("size", "most"), [(LARGE_BODY + 1, 1), (LARGE_BODY, AT_ONCE)])
+def test_one_large_body_of_a_client_is_in_work_at_a_time(monkeypatch: pytest.MonkeyPatch, size: int, most: int) -> None:
+    running, counts, all_run = 0, list[int](), asyncio.Event()
+
+    async def submitted(request: Request, sent: bytes, who: Caller) -> JobAccepted:
+        nonlocal running
+        running += 1
+        counts.append(running)
+        if running == most:
+            all_run.set()
+        await all_run.wait()
+        await asyncio.sleep(0)
+        running -= 1
+        raise UnknownModel("no")
+
+    async def requests() -> None:
+        app = function.create_app(Settings(access="keys"))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a") as client:
+            sent = [client.post("/v1/jobs", content=b"a" * size, headers=BEARER) for _ in range(AT_ONCE)]
+            assert {one.status_code for one in await asyncio.gather(*sent)} == {422}
+
+    monkeypatch.setattr(function, "caller", lambda *given: Caller())
+    monkeypatch.setattr(function, "_submitted", submitted)
+    asyncio.run(asyncio.wait_for(requests(), 20))
+    assert max(counts) == most
