@@ -19,7 +19,7 @@ from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine, OnTile
 from upres.worker.imaging import images
 from upres.worker.imaging.encode import Encoders
-from upres.worker.imaging.images import Picture
+from upres.worker.imaging.picture import Picture
 from upres.worker.model import open_folder
 
 DEFAULT = "faithful"

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from upres.core.errors import ImageError, ModelRefused
 from upres.core.manifest import File, Golden
 from upres.worker.engine.engine import Engine
-from upres.worker.imaging.images import Picture
+from upres.worker.imaging.picture import Picture
 from upres.worker.model import Model
 
 Pixels = npt.NDArray[np.uint8]

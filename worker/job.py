@@ -35,7 +35,7 @@ from upres.worker.context import WorkerContext
 from upres.worker.engine.engine import Engine, OnPiece
 from upres.worker.fetch import TOTAL_SECONDS, fetch
 from upres.worker.guard import FetchPolicy
-from upres.worker.imaging.images import Picture
+from upres.worker.imaging.picture import Picture
 from upres.worker.in_flight import InFlightJob
 from upres.worker.memory_budget import estimate
 from upres.worker.own_faults import own_fault

@@ -13,17 +13,18 @@ from upres.core.errors import FormatLimit, NotAnImage, TooManyPixels, TruncatedI
 from upres.core.schema import OutputFormat
 from upres.worker.imaging import images
 from upres.worker.imaging.encode import Encoders, bicubic
+from upres.worker.imaging.picture import Picture
 
 LIMIT = 1_000_000
 ENCODERS = Encoders(jobs=1)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def decode(data: bytes) -> images.Picture:
+def decode(data: bytes) -> Picture:
     return images.decode(data, LIMIT)
 
 
-def encode(picture: images.Picture, format: OutputFormat, factor: int = 1) -> bytes:
+def encode(picture: Picture, format: OutputFormat, factor: int = 1) -> bytes:
     """Encode the picture with every pixel repeated `factor` times in both directions."""
     encoder = ENCODERS.open(picture, factor, format)
     encoder.write(picture.pixels.repeat(factor, 0).repeat(factor, 1))

@@ -33,7 +33,7 @@ from PIL import AvifImagePlugin, Image
 
 from upres.core.errors import ImageError, UndecodableImage
 from upres.worker.imaging import images, sandbox
-from upres.worker.imaging.images import Picture
+from upres.worker.imaging.picture import Picture
 
 EXAMPLE = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
 """A PNG file with one pixel."""

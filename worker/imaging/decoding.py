@@ -16,7 +16,7 @@ from upres.core.foreign_text import printable
 from upres.core.formats import CONTENT_TYPES
 from upres.worker.imaging.decoder import EXAMPLE, NUMBER, REQUEST
 from upres.worker.imaging.fork_server import ForkServer, ServerDied
-from upres.worker.imaging.images import MAX_ICC_BYTES, Picture
+from upres.worker.imaging.picture import MAX_ICC_BYTES, Picture
 
 Pixels = npt.NDArray[np.uint8]
 

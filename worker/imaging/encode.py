@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from upres.core.schema import OutputFormat
-from upres.worker.imaging.images import Picture
+from upres.worker.imaging.picture import Picture
 from upres.worker.imaging.png import PngWriter
 
 Pixels = npt.NDArray[np.uint8]

@@ -10,18 +10,16 @@ refused    before decoding: other formats, too many pixels; after it: a result l
 import io
 import struct
 import zlib
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from upres.core.errors import NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
 from upres.core.formats import check_pixels
 from upres.core.schema import OutputFormat
-
-Pixels = npt.NDArray[np.uint8]
+from upres.worker.imaging.picture import Picture, picture
+from upres.worker.imaging.raster import Raster, Samples
 
 FORMATS: dict[str, OutputFormat] = {
     "PNG": "png", "JPEG": "jpeg", "MPO": "jpeg", "WEBP": "webp",
@@ -31,36 +29,12 @@ FORMATS: dict[str, OutputFormat] = {
 OPENED = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 NAMED = "PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF"
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I", "I;16", "I;16B", "I;16L", "I;16N"}
-MAX_ICC_BYTES = 1 << 20
-"""Largest ICC profile in bytes that is kept. Pillow itself reads no PNG with a larger one. CMYK profiles are often
-larger, but they are not kept."""
 SIGNATURES = {
     b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF",
     b"MM\0*": "TIFF", b"\0\0\0\x0cjP": "JPEG 2000",
     b"\0\0\0\x0cJXL": "JPEG XL", b"\xff\x0a": "JPEG XL", b"%PDF": "PDF", b"<svg": "SVG",
 }  # fmt: skip
 """First bytes of a file → name of its format, for the error message when Pillow cannot open it."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A decoded image: the pixels for the network, and the properties that the result gets back when it is encoded."""
-
-    pixels: Pixels
-    """(height, width, 3), RGB."""
-    alpha: Pixels | None
-    """(height, width), or None."""
-    gray: bool
-    """Whether the image is grayscale: then its three channels are equal, and the result has one channel."""
-    icc: bytes | None
-    """ICC profile, or None."""
-    format: OutputFormat
-    """Format of the result when the request says `auto`."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height)."""
-        return self.pixels.shape[1], self.pixels.shape[0]
 
 
 def decode(data: bytes, max_pixels: int) -> Picture:
@@ -83,7 +57,7 @@ def decode(data: bytes, max_pixels: int) -> Picture:
             raise UnsupportedImage(f"The image has pixels of kind {image.mode}; save it with 8 or 16 bits per channel.")
         try:
             image.load()
-            return _picture(_upright(image), FORMATS[image.format or ""])
+            return picture(_raster(_upright(image), FORMATS[image.format or ""]))
         except DAMAGE as error:
             raise TruncatedImage(f"The image is incomplete or damaged ({error}); send it again, complete.") from error
 
@@ -124,31 +98,24 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _picture(image: Image.Image, format: OutputFormat) -> Picture:
-    """Convert a loaded image to a Picture. Raises UnsupportedImage when its ICC profile is too large."""
+def _raster(image: Image.Image, format: OutputFormat) -> Raster:
+    """Convert a loaded image of Pillow."""
     icc = cast("bytes | None", image.info.get("icc_profile"))
     if image.mode == "CMYK":
         image, icc = _from_cmyk(image, icc), None
-    if icc and len(icc) > MAX_ICC_BYTES:
-        raise UnsupportedImage(f"The colour profile has more than {MAX_ICC_BYTES >> 20} MiB; save the image without.")
     if image.mode.startswith("I"):
-        image = _from_sixteen_bits(image)
-    alpha = None
-    gray = image.mode in ("1", "L", "LA")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = np.asarray(image.getchannel("A"))
-    pixels = np.asarray(image.convert("L").convert("RGB") if gray else image.convert("RGB"))
-    return Picture(pixels, alpha, gray, icc, format)
+        return Raster(_sixteen_bits(image), format, icc)
+    colours = "L" if image.mode in ("1", "L", "LA") else "RGB"
+    samples = np.asarray(image.convert(f"{colours}A" if image.has_transparency_data else colours))
+    return Raster(samples if samples.ndim == 3 else samples[..., None], format, icc)
 
 
-def _from_sixteen_bits(image: Image.Image) -> Image.Image:
-    """Convert 16-bit grayscale to 8 bits. The one value that a PNG may declare transparent becomes an alpha channel."""
-    values = np.asarray(image).clip(0, 65535).astype(np.uint32)
-    gray = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 257 = 255
-    if "transparency" in image.info:
-        gray.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
-    return gray
+def _sixteen_bits(image: Image.Image) -> Samples:
+    """Return the samples of 16-bit grayscale. The one value that a PNG may declare transparent becomes alpha."""
+    values = np.asarray(image).clip(0, 65535).astype(np.uint16)
+    if "transparency" not in image.info:
+        return values[..., None]
+    return np.dstack([values, np.where(values == image.info["transparency"], 0, 65535).astype(np.uint16)])
 
 
 def _from_cmyk(image: Image.Image, icc: bytes | None) -> Image.Image:

@@ -1,0 +1,29 @@
+"""The samples of an image file as its reader returns them, before they become a Picture."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from upres.core.schema import OutputFormat
+
+Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Raster:
+    """The first frame of an image file, upright, with samples from 0 to 255 or from 0 to 65,535."""
+
+    samples: Samples
+    """(height, width, channels): 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha; alpha is not premultiplied."""
+    format: OutputFormat
+    """Format of the result when the request says `auto`."""
+    icc: bytes | None = None
+    """ICC profile of the samples, gray or RGB; None if the file has none, or it does not fit any more."""
+    notices: tuple[str, ...] = ()
+    """Sentences for the user: what is wrong with the file although it could be read."""
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the last channel is alpha."""
+        return self.samples.shape[2] in (2, 4)
