@@ -60,7 +60,7 @@ class Checkpoints:
         return self._kept[-1].last if self._kept else 0
 
     def load(self) -> Iterator[Pixels]:
-        """Yield the rows of earlier attempts, in bands (rows, width, 3), up to the first one that cannot be read.
+        """Yield the rows of earlier attempts, in bands (rows, width, 3 or 4), up to the first one that cannot be read.
 
         Yields nothing when they belong to another piece of work, because the image at an image_url may have changed.
         """
@@ -70,7 +70,7 @@ class Checkpoints:
         for part in (parts or b"").decode().split(",") if parts and work == self._work.encode() else ():
             rows = Rows(*map(int, part.split("-")))
             try:
-                band = images.decode(self._store.get(self._key(rows)), MAX_PIXELS).pixels
+                band = images.read(self._store.get(self._key(rows)), MAX_PIXELS).samples.astype(np.uint8, copy=False)
             except (ObjectNotFound, StoreUnavailable, ImageError) as error:
                 JobLog(log, self._lease.job_id).warning("checkpoint %s is lost (%s)", rows, error)
                 return

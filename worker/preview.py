@@ -30,13 +30,15 @@ class Preview:
         call(connection, "preview", lease.job_id, lease.holder, "")
 
     def add(self, top: int, left: int, pixels: Pixels) -> None:
-        """Publish a piece, (height, width, 3), whose top left corner is at this row and column of the result."""
+        """Publish a piece, (height, width, 3 or 4), whose top left corner is at this row and column of the result."""
         x, y = self._scaled(left), self._scaled(top)
         width, height = self._scaled(left + pixels.shape[1]) - x, self._scaled(top + pixels.shape[0]) - y
         if not (width and height):
             return
         small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
         file = io.BytesIO()
+        if small.mode == "RGBA":
+            small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
         small.save(file, "JPEG", quality=QUALITY)
         image = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
         tile = PreviewTile(

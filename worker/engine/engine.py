@@ -18,7 +18,7 @@ import numpy.typing as npt
 from upres.core import tiling
 from upres.core.manifest import Manifest
 from upres.core.tiling import TILE, Pass, Span, Tile
-from upres.worker.engine import tiles
+from upres.worker.engine import alpha, tiles
 from upres.worker.engine.compute import Compute
 from upres.worker.engine.device_thread import DeviceThread, Shape, Window
 
@@ -26,7 +26,7 @@ Pixels = npt.NDArray[np.uint8]
 OnTile = Callable[[int, int], None]
 """Called after each tile with (done, total). An exception that it raises stops the enlargement."""
 OnPiece = Callable[[int, int, Pixels], None]
-"""Called with each finished piece of the result: its top row, left column, and (height, width, 3) pixels."""
+"""Called with each finished piece of the result: its top row, left column, and (height, width, 3 or 4) pixels."""
 
 WINDOWS_AHEAD = 4
 """Maximum number of windows of one job that are submitted and not pasted: two batches of two of the largest windows on
@@ -67,6 +67,8 @@ class Engine:
     ) -> Iterator[Pixels]:
         """Enlarge (height, width, 3) RGB, and yield bands of rows (rows, width·factor, 3) from top to bottom.
 
+        With a fourth channel, alpha, the bands have one too; the colours where it is 0 must be filled already.
+
         Begins at the output row `first_row`; the tiles above it count as done. The pixels are the same as without
         tiles, and do not depend on other jobs in flight. A factor without a network of its own runs as a chain,
         8 = 4 · 2; `on_tile` then counts the tiles of both. Raises ModelError when the model cannot make the factor,
@@ -99,16 +101,15 @@ class Engine:
         """Run one network over one image, and yield bands of its output rows."""
         factor, halo = step.network.factor, step.network.margin
         waiting = iter(step.tiles)
-        in_flight: deque[Future[Pixels]] = deque()
+        in_flight: deque[Callable[[], Pixels]] = deque()
         for tile in step.tiles:
             while len(in_flight) < WINDOWS_AHEAD and (ahead := next(waiting, None)):
-                window = tiles.cut(pixels, ahead)
-                shape = Shape(self.compute, factor, window.shape[0], window.shape[1], halo)
-                in_flight.append(self._thread.submit(lane, Window(window, shape, Future(), self._shrink)))
-            enlarged = in_flight.popleft().result()
+                in_flight.append(self._submit(lane, tiles.cut(pixels, ahead), factor, halo))
+            enlarged = in_flight.popleft()()
             first = tile.core_rows.start
             if tile.core_columns.start == 0:
-                band = np.empty(((tile.core_rows.stop - first) * factor, step.width * factor, 3), np.uint8)
+                rows = (tile.core_rows.stop - first) * factor
+                band = np.empty((rows, step.width * factor, pixels.shape[2]), np.uint8)
             tiles.paste(band, tile, enlarged, factor, first)
             if on_piece:
                 columns = Span(tile.core_columns.start * factor, tile.core_columns.stop * factor)
@@ -116,6 +117,22 @@ class Engine:
             count.add_one()
             if tile.core_columns.stop == step.width:
                 yield band
+
+    def _submit(self, lane: Hashable, window: Pixels, factor: int, halo: int) -> Callable[[], Pixels]:
+        """Submit a window, and its alpha as a window of its own. Return the function that waits for the result."""
+
+        def submit(rgb: Pixels) -> Future[Pixels]:
+            shape = Shape(self.compute, factor, rgb.shape[0], rgb.shape[1], halo)
+            return self._thread.submit(lane, Window(rgb, shape, Future(), self._shrink))
+
+        colours = submit(window[..., :3])
+        if window.shape[2] == 3:
+            return colours.result
+        given = window[..., 3]
+        if alpha.constant(given):
+            return lambda: _with_alpha(colours.result(), given[0, 0])
+        gray = submit(alpha.as_gray(given))
+        return lambda: _with_alpha(colours.result(), alpha.limited(gray.result(), given, factor))
 
     def limit_tile(self, tile: int) -> None:
         """Limit the side of windows to `tile` pixels, or to the smallest size that the halos allow."""
@@ -125,6 +142,13 @@ class Engine:
         """Use smaller tiles from now on, because the device ran out of memory."""
         self.limit_tile(tile)
         self.on_shrink(self.tile)
+
+
+def _with_alpha(colours: Pixels, values: Pixels | np.uint8) -> Pixels:
+    """Return RGB with alpha as a fourth channel."""
+    joined = np.empty((*colours.shape[:2], 4), np.uint8)
+    joined[..., :3], joined[..., 3] = colours, values
+    return joined
 
 
 def _tiles_below(step: Pass, first_row: int) -> list[Tile]:

@@ -13,7 +13,7 @@ A child closes the connection to the worker, confines itself further, answers on
 So whoever takes a child over can reach neither the fork server nor the decoder of another image:
 
     request   >QQ   maximum number of pixels, length of the image file; then the image file
-    answer    >Q    length of the header; then a JSON header, then pixels, alpha and ICC profile as the header says
+    answer    >Q    length of the header; then a JSON header, then pixels and ICC profile as the header says
 """
 
 import gc
@@ -28,7 +28,6 @@ from base64 import b64decode
 from collections.abc import Iterable
 from typing import Any, BinaryIO, NoReturn
 
-import numpy as np
 from PIL import AvifImagePlugin, Image
 
 from upres.core.errors import ImageError, UndecodableImage
@@ -160,16 +159,16 @@ def answer(data: bytes, most_pixels: int) -> list[Any]:
 
 
 def describe(picture: Picture) -> list[Any]:
-    """Return the answer with a picture: pixels, alpha if any, ICC profile."""
+    """Return the answer with a picture: pixels, ICC profile."""
     header = {
         "shape": picture.pixels.shape,
-        "alpha": picture.alpha is not None,
         "gray": picture.gray,
+        "channels": picture.channels,
         "icc": None if picture.icc is None else len(picture.icc),
         "format": picture.format,
+        "lossless": picture.lossless,
     }
-    planes = [picture.pixels] if picture.alpha is None else [picture.pixels, picture.alpha]
-    return packed(header, [*(np.ascontiguousarray(plane).data for plane in planes), picture.icc or b""])
+    return packed(header, [picture.pixels.data, picture.icc or b""])
 
 
 if __name__ == "__main__":

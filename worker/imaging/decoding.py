@@ -161,24 +161,21 @@ class _Conversation:
         Raises ValueError when the header is not plausible, because a malicious image may control the decoder.
         """
         height, width, channels = header["shape"]
-        if channels != 3 or not (height > 0 and width > 0 and height * width <= most_pixels):
+        if channels not in (3, 4) or not (height > 0 and width > 0 and height * width <= most_pixels):
             raise ValueError("the decoder made something else than it was asked for")
         if header["format"] not in CONTENT_TYPES:
             raise ValueError("the decoder named a format that there is not")
         icc = header["icc"]
+        pixels: Pixels = np.empty((height, width, channels), np.uint8)
+        self._fill(pixels.data.cast("B"))
         return Picture(
-            self._plane((height, width, channels)),
-            self._plane((height, width)) if header["alpha"] else None,
+            pixels,
             bool(header["gray"]),
+            1 if header["channels"] == 1 else 3,
             None if icc is None else self._read(_at_most(icc, MAX_ICC_BYTES)),
             header["format"],
+            bool(header["lossless"]),
         )
-
-    def _plane(self, shape: tuple[int, ...]) -> Pixels:
-        """Read an array of bytes."""
-        plane = np.empty(shape, np.uint8)
-        self._fill(plane.data.cast("B"))
-        return plane
 
     def _read(self, length: int) -> bytes:
         data = bytearray(length)

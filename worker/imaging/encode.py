@@ -1,7 +1,7 @@
 """Encodes pixels to image files: PNG in bands, while the other rows are still computed; JPEG and WebP at the end.
 
-PNG is lossless; JPEG has quality 95 without chroma subsampling; WebP has quality 90. The result keeps grayscale, alpha
-and ICC profile of the input, as far as the format supports them.
+PNG is lossless; JPEG has quality 95 without chroma subsampling; WebP has quality 90, or is lossless if the input is a
+lossless WebP. The result keeps grayscale, alpha and ICC profile of the input, as far as the format supports them.
 """
 
 import io
@@ -20,6 +20,9 @@ from upres.worker.imaging.png import PngWriter
 
 Pixels = npt.NDArray[np.uint8]
 
+LOSSY_WEBP = {"quality": 90, "method": 2}
+LOSSLESS_WEBP = {"lossless": True, "quality": 20, "method": 1}
+"""Without loss `quality` is the effort: by measurement more makes the file hardly smaller, and takes much longer."""
 BAND_ROWS = 1024
 """Number of output rows of the bicubic enlargement that are computed at a time, which limits memory."""
 
@@ -28,7 +31,7 @@ class Encoder(Protocol):
     """Encodes one picture: takes its enlarged rows from top to bottom, and returns the file at the end."""
 
     def write(self, band: Pixels) -> None:
-        """Add rows (rows, width·factor, 3), RGB."""
+        """Add rows (rows, width·factor, 3), RGB; or (rows, width·factor, 4), if the picture has alpha."""
         ...
 
     def finish(self) -> bytes:
@@ -62,8 +65,8 @@ class Encoders:
         return self._background.submit(work)
 
     def png(self, rows: Pixels) -> bytes:
-        """Encode rows (rows, width, 3) as a PNG file."""
-        writer = PngWriter(rows.shape[1], rows.shape[0], 3, self._compressors)
+        """Encode rows (rows, width, 3 or 4) as a PNG file."""
+        writer = PngWriter(rows.shape[1], rows.shape[0], rows.shape[2], self._compressors)
         writer.write(rows)
         return writer.finish()
 
@@ -80,12 +83,14 @@ class Encoders:
 
 
 def bicubic(pixels: Pixels, factor: int) -> Iterator[Pixels]:
-    """Enlarge an image (height, width, …) by Pillow's bicubic interpolation, and yield bands of rows.
+    """Enlarge an image (height, width, 3 or 4) by Pillow's bicubic interpolation, and yield bands of rows.
 
     The pixels may differ by at most 2 of 255 from those of the whole image enlarged at once: Pillow chooses the order
     of its horizontal and vertical pass by the size of a band, and rounds between them.
     """
-    image = Image.fromarray(pixels)
+    # With the mode RGBA, Pillow would multiply the colours by alpha: rounding makes them wrong where alpha is small.
+    mode, size = ("RGBX" if pixels.shape[2] == 4 else "RGB"), (pixels.shape[1], pixels.shape[0])
+    image = Image.frombuffer(mode, size, np.ascontiguousarray(pixels), "raw", mode, 0, 1)
     step = BAND_ROWS // factor
     for top in range(0, image.height, step):
         bottom = min(top + step, image.height)
@@ -99,18 +104,12 @@ class _PngEncoder:
 
     def __init__(self, picture: Picture, factor: int, compressors: Executor) -> None:
         width, height = picture.size
-        self._gray = picture.gray
-        self._alpha = _enlarged_alpha(picture, factor)
-        self._row = 0
-        channels = (1 if self._gray else 3) + (self._alpha is not None)
+        self._picture = picture
+        channels = picture.channels + (picture.alpha is not None)
         self._writer = PngWriter(width * factor, height * factor, channels, compressors, picture.icc)
 
     def write(self, band: Pixels) -> None:
-        rows = _gray(band)[..., None] if self._gray else band
-        if self._alpha is not None:
-            rows = np.dstack([rows, self._alpha[self._row : self._row + len(band)]])
-        self._row += len(band)
-        self._writer.write(np.ascontiguousarray(rows))
+        self._writer.write(np.ascontiguousarray(_as_in_file(band, self._picture)))
 
     def finish(self) -> bytes:
         return self._writer.finish()
@@ -121,38 +120,38 @@ class _WholeImageEncoder:
 
     def __init__(self, picture: Picture, factor: int, format: OutputFormat) -> None:
         width, height = picture.size
-        self._picture, self._factor, self._format = picture, factor, format
-        self._pixels = np.empty((height * factor, width * factor, 3), np.uint8)
+        self._picture, self._format = picture, format
+        channels = picture.channels + (picture.alpha is not None)
+        self._pixels = np.empty((height * factor, width * factor, channels), np.uint8)
         self._row = 0
 
     def write(self, band: Pixels) -> None:
-        self._pixels[self._row : self._row + len(band)] = band
+        self._pixels[self._row : self._row + len(band)] = _as_in_file(band, self._picture)
         self._row += len(band)
 
     def finish(self) -> bytes:
         out = io.BytesIO()
-        alpha = _enlarged_alpha(self._picture, self._factor)
-        mask = None if alpha is None else Image.fromarray(alpha)
+        image = Image.fromarray(self._pixels.squeeze(axis=2) if self._pixels.shape[2] == 1 else self._pixels)
         if self._format == "jpeg":
-            image = Image.fromarray(_gray(self._pixels) if self._picture.gray else self._pixels)
-            if mask:
-                image = Image.composite(image, Image.new(image.mode, image.size, "white"), mask)
+            if image.mode in ("LA", "RGBA"):
+                image = _on_white(image)
             image.save(out, "JPEG", quality=95, subsampling=0, icc_profile=self._picture.icc)
         else:
-            image = Image.fromarray(self._pixels)
-            if mask:
-                image.putalpha(mask)
-            # WebP has no grayscale, and a grayscale profile is wrong for RGB.
-            icc = None if self._picture.gray else self._picture.icc
-            image.save(out, "WEBP", quality=90, method=2, icc_profile=icc or b"")
+            how = LOSSLESS_WEBP if self._picture.lossless else LOSSY_WEBP
+            icc = self._picture.icc if self._picture.channels == 3 else None  # WebP has no grayscale
+            image.save(out, "WEBP", icc_profile=icc or b"", **how)
         return out.getvalue()
 
 
-def _gray(band: Pixels) -> Pixels:
-    """Convert (rows, width, 3) to grayscale (rows, width) by Pillow's formula, the luma of ITU-R BT.601."""
-    return np.asarray(Image.fromarray(band).convert("L"))
+def _as_in_file(band: Pixels, picture: Picture) -> Pixels:
+    """Convert a band of RGB, and alpha, to the channels of the result's file: (rows, width, channels)."""
+    if not picture.gray:
+        return band
+    luma = np.asarray(Image.fromarray(band[..., :3]).convert("L"))  # ITU-R BT.601
+    return np.concatenate([luma[..., None]] * picture.channels + [band[..., 3:]], axis=2)
 
 
-def _enlarged_alpha(picture: Picture, factor: int) -> Pixels | None:
-    """Enlarge alpha by bicubic interpolation: (height·factor, width·factor), or None."""
-    return None if picture.alpha is None else np.concatenate(list(bicubic(picture.alpha, factor)))
+def _on_white(image: Image.Image) -> Image.Image:
+    """Lay an image with alpha on a white background."""
+    opaque = image.convert(image.mode.removesuffix("A"))
+    return Image.composite(opaque, Image.new(opaque.mode, image.size, "white"), image.getchannel("A"))

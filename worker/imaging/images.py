@@ -10,6 +10,7 @@ refused    before decoding: other formats, too many pixels; after it: a result l
 import io
 import struct
 import zlib
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -38,7 +39,12 @@ SIGNATURES = {
 
 
 def decode(data: bytes, max_pixels: int) -> Picture:
-    """Decode the first frame of an image file, upright, with 8 bits per channel.
+    """Decode the first frame of an image file for a network. Raises what `read` raises, or UnsupportedImage."""
+    return picture(read(data, max_pixels))
+
+
+def read(data: bytes, max_pixels: int) -> Raster:
+    """Decode the first frame of an image file, upright, to samples as the file has them.
 
     Raises NotAnImage, UnsupportedImage, TooManyPixels (after reading only the header) or TruncatedImage.
     """
@@ -57,7 +63,8 @@ def decode(data: bytes, max_pixels: int) -> Picture:
             raise UnsupportedImage(f"The image has pixels of kind {image.mode}; save it with 8 or 16 bits per channel.")
         try:
             image.load()
-            return picture(_raster(_upright(image), FORMATS[image.format or ""]))
+            raster = _raster(_upright(image), FORMATS[image.format or ""])
+            return replace(raster, lossless=image.format == "WEBP" and _is_lossless_webp(data))
         except DAMAGE as error:
             raise TruncatedImage(f"The image is incomplete or damaged ({error}); send it again, complete.") from error
 
@@ -108,6 +115,17 @@ def _raster(image: Image.Image, format: OutputFormat) -> Raster:
     colours = "L" if image.mode in ("1", "L", "LA") else "RGB"
     samples = np.asarray(image.convert(f"{colours}A" if image.has_transparency_data else colours))
     return Raster(samples if samples.ndim == 3 else samples[..., None], format, icc)
+
+
+def _is_lossless_webp(data: bytes) -> bool:
+    """Return whether the first frame of a WebP file (RFC 9649) is without loss."""
+    at = 12
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from("<4sI", data, at)
+        if kind in (b"VP8L", b"VP8 "):
+            return bool(kind == b"VP8L")
+        at += 8 + (16 if kind == b"ANMF" else size + size % 2)  # a frame contains chunks itself
+    return False
 
 
 def _sixteen_bits(image: Image.Image) -> Samples:

@@ -8,12 +8,15 @@ import numpy.typing as npt
 from upres.core.errors import UnsupportedImage
 from upres.core.schema import OutputFormat
 from upres.worker.imaging.raster import Raster, Samples
+from upres.worker.imaging.transparency import filled
 
 Pixels = npt.NDArray[np.uint8]
 
 MAX_ICC_BYTES = 1 << 20
 """Largest ICC profile in bytes that is kept. Pillow itself reads no PNG with a larger one. CMYK profiles are often
 larger, but they are not kept."""
+STEP = 16
+"""Distance of the pixels that are looked at first, to find out quickly that an image has colours."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +24,24 @@ class Picture:
     """A decoded image: the pixels for the network, and the properties that the result gets back when it is encoded."""
 
     pixels: Pixels
-    """(height, width, 3), RGB."""
-    alpha: Pixels | None
-    """(height, width), or None."""
+    """(height, width, 3), RGB; or (height, width, 4), with alpha that is not premultiplied."""
     gray: bool
-    """Whether the image is grayscale: then its three channels are equal, and the result has one channel."""
+    """Whether red, green and blue are equal everywhere; then they are so in the result, too."""
+    channels: int
+    """Number of channels of the result, without alpha: 1 if the file has one, or 3."""
     icc: bytes | None
     """ICC profile, or None."""
     format: OutputFormat
     """Format of the result when the request says `auto`."""
+    lossless: bool = False
+    """Whether the file is a WebP without loss: then the result is one, if it is a WebP."""
     notices: tuple[str, ...] = ()
     """Sentences for the user about the file."""
+
+    @property
+    def alpha(self) -> Pixels | None:
+        """(height, width), as a view; None without alpha."""
+        return self.pixels[..., 3] if self.pixels.shape[2] == 4 else None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -44,10 +54,20 @@ def picture(raster: Raster) -> Picture:
     if raster.icc and len(raster.icc) > MAX_ICC_BYTES:
         raise UnsupportedImage(f"The colour profile has more than {MAX_ICC_BYTES >> 20} MiB; save the image without.")
     samples = eight_bits(raster.samples)
-    colours, alpha = (samples[..., :-1], samples[..., -1]) if raster.has_alpha else (samples, None)
-    gray = colours.shape[2] == 1
-    pixels = np.repeat(colours, 3, axis=2) if gray else np.ascontiguousarray(colours)
-    return Picture(pixels, alpha, gray, raster.icc, raster.format, raster.notices)
+    colours = samples[..., :-1] if raster.has_alpha else samples
+    channels = colours.shape[2]
+    gray = channels == 1 or _is_neutral(colours)
+    if raster.has_alpha:
+        colours = filled(colours, samples[..., -1])
+    planes = [colours] * (3 // channels) + [samples[..., -1:]] * raster.has_alpha
+    pixels = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+    kept = (raster.icc, raster.format, raster.lossless, raster.notices)
+    return Picture(np.ascontiguousarray(pixels), gray, channels, *kept)
+
+
+def _is_neutral(colours: Pixels) -> bool:
+    """Return whether red, green and blue are equal everywhere, as in a screentone that was saved as RGB."""
+    return all((part == part[..., :1]).all() for part in (colours[::STEP, ::STEP], colours))
 
 
 def eight_bits(samples: Samples) -> Pixels:

@@ -20,6 +20,8 @@ class Raster:
     """Format of the result when the request says `auto`."""
     icc: bytes | None = None
     """ICC profile of the samples, gray or RGB; None if the file has none, or it does not fit any more."""
+    lossless: bool = False
+    """Whether the file is a WebP without loss."""
     notices: tuple[str, ...] = ()
     """Sentences for the user: what is wrong with the file although it could be read."""
 
