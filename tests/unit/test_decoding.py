@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from tests.support.images import encoded
 from tests.support.paths import ROOT, SAMPLES
@@ -138,15 +138,16 @@ def test_a_child_process_decodes_the_same_pixels_as_the_worker_would(
 
 
 def test_a_child_process_returns_alpha_gray_flag_and_icc_profile(decoders: Decoders) -> None:
-    image = Image.new("LA", (30, 20), (7, 9))
+    image = Image.new("RGBA", (30, 20), (7, 7, 7, 9))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     here, there = (
-        decode(encoded(image, "PNG", icc_profile=b"profile"), 1000) for decode in (images.decode, decoders.decode)
+        decode(encoded(image, "PNG", icc_profile=profile), 1000) for decode in (images.decode, decoders.decode)
     )
     assert here.alpha is not None
     assert there.alpha is not None
     assert (here.alpha == there.alpha).all()
     assert there.gray
-    assert there.icc == b"profile"
+    assert there.icc == profile
 
 
 def test_errors_of_a_child_process_keep_their_type(decoders: Decoders) -> None:

@@ -140,6 +140,6 @@ def test_an_rgb_screentone_stays_neutral(engine: Engine) -> None:
     dots = np.where((x + y) % 4 < 2, 230, 20).astype(np.uint8)
     picture = images.decode(encoded(Image.fromarray(np.dstack([dots] * 3)), "PNG"), SIDE**2)
     for format in ("png", "webp", "jpeg"):
-        result = opened(enlarged(engine, picture, format))  # type: ignore[arg-type]
+        result = opened(enlarged(engine, picture, format))
         assert result.mode == "RGB"
         assert np.ptp(np.asarray(result).astype(int), axis=2).max() <= (0 if format == "png" else 2)

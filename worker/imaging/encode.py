@@ -138,8 +138,7 @@ class _WholeImageEncoder:
             image.save(out, "JPEG", quality=95, subsampling=0, icc_profile=self._picture.icc)
         else:
             how = LOSSLESS_WEBP if self._picture.lossless else LOSSY_WEBP
-            icc = self._picture.icc if self._picture.channels == 3 else None  # WebP has no grayscale
-            image.save(out, "WEBP", icc_profile=icc or b"", **how)
+            image.save(out, "WEBP", icc_profile=self._picture.icc or b"", **how)
         return out.getvalue()
 
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from upres.core.errors import NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
 from upres.core.formats import check_pixels
 from upres.core.schema import OutputFormat
+from upres.worker.imaging import colour
 from upres.worker.imaging.picture import Picture, picture
 from upres.worker.imaging.raster import Raster, Samples
 
@@ -40,7 +41,8 @@ SIGNATURES = {
 
 def decode(data: bytes, max_pixels: int) -> Picture:
     """Decode the first frame of an image file for a network. Raises what `read` raises, or UnsupportedImage."""
-    return picture(read(data, max_pixels))
+    raster = read(data, max_pixels)
+    return picture(replace(raster, icc=colour.profile(data, raster.icc)))
 
 
 def read(data: bytes, max_pixels: int) -> Raster:

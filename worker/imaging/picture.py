@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from upres.core.errors import UnsupportedImage
 from upres.core.schema import OutputFormat
+from upres.worker.imaging import colour
 from upres.worker.imaging.raster import Raster, Samples
 from upres.worker.imaging.transparency import filled
 
@@ -53,15 +54,20 @@ def picture(raster: Raster) -> Picture:
     """Make the picture of a file's samples. Raises UnsupportedImage when their ICC profile is too large."""
     if raster.icc and len(raster.icc) > MAX_ICC_BYTES:
         raise UnsupportedImage(f"The colour profile has more than {MAX_ICC_BYTES >> 20} MiB; save the image without.")
-    samples = eight_bits(raster.samples)
+    samples, icc = eight_bits(raster.samples), raster.icc
     colours = samples[..., :-1] if raster.has_alpha else samples
     channels = colours.shape[2]
+    if channels == 1 and icc:  # WebP has no grayscale, and browsers do not apply every gray profile
+        curve, icc = colour.gray_curve(icc), None
+        colours = colours if curve is None else curve[colours]
     gray = channels == 1 or _is_neutral(colours)
     if raster.has_alpha:
         colours = filled(colours, samples[..., -1])
     planes = [colours] * (3 // channels) + [samples[..., -1:]] * raster.has_alpha
     pixels = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
-    kept = (raster.icc, raster.format, raster.lossless, raster.notices)
+    if icc and not colour.fits_rgb(icc):
+        icc = None
+    kept = (icc, raster.format, raster.lossless, raster.notices)
     return Picture(np.ascontiguousarray(pixels), gray, channels, *kept)
 
 

@@ -3,13 +3,17 @@
 A file may have any colour where alpha is 0, most often black. A network or a filter would mix it into the edge.
 """
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from upres.worker.imaging.raster import Samples
 
+Depth = TypeVar("Depth", np.uint8, np.uint16)
 
-def filled(colours: Samples, alpha: Samples) -> Samples:
+
+def filled(colours: npt.NDArray[Depth], alpha: Samples) -> npt.NDArray[Depth]:
     """Replace the colours where alpha is 0 by those of visible pixels nearby, and change nothing elsewhere.
 
     `colours` is (height, width, channels), and `alpha` (height, width). The method is push-pull (Gortler et al. 1996,
@@ -27,10 +31,12 @@ def filled(colours: Samples, alpha: Samples) -> Samples:
     return near
 
 
-def _halved(colours: Samples, seen: npt.NDArray[np.bool_]) -> tuple[Samples, npt.NDArray[np.bool_]]:
+def _halved(
+    colours: npt.NDArray[Depth], seen: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[Depth], npt.NDArray[np.bool_]]:
     """Return the means of the visible pixels of each block of 2 × 2, and whether it has any."""
     height, width, channels = colours.shape
-    half = (height + 1) // 2, (width + 1) // 2
+    half: tuple[int, int] = (height + 1) // 2, (width + 1) // 2
     sums, counts = np.zeros((*half, channels), np.uint32), np.zeros(half, np.uint32)
     for top in (0, 1):
         for left in (0, 1):

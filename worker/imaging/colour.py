@@ -1,0 +1,151 @@
+"""The colours of a file that has no ICC profile but describes them by numbers: as an ICC profile that says the same.
+
+PNG has the chunks cICP, sRGB, gAMA and cHRM (W3C, Third Edition, section 4.3); AVIF and HEIF have the box `colr` with
+the numbers of ITU-T H.273. What is not described is sRGB. Where the standards leave a choice, the result is what
+Chromium shows.
+"""
+
+import io
+import struct
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms
+
+from upres.core.errors import UnsupportedImage
+from upres.worker.imaging.icc import SRGB_CURVE, VIDEO_CURVE, Primaries, rgb_profile
+
+D65 = (0.3127, 0.3290)
+BT709 = Primaries(D65, (0.640, 0.330), (0.300, 0.600), (0.150, 0.060))
+PRIMARIES: Mapping[int, Primaries] = MappingProxyType({
+    1: BT709,
+    2: BT709,
+    4: Primaries((0.310, 0.316), (0.67, 0.33), (0.21, 0.71), (0.14, 0.08)),
+    5: Primaries(D65, (0.64, 0.33), (0.29, 0.60), (0.15, 0.06)),
+    6: Primaries(D65, (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
+    7: Primaries(D65, (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
+    8: Primaries((0.310, 0.316), (0.681, 0.319), (0.243, 0.692), (0.145, 0.049)),
+    9: Primaries(D65, (0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
+    11: Primaries((0.314, 0.351), (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+    12: Primaries(D65, (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+    22: Primaries(D65, (0.630, 0.340), (0.295, 0.605), (0.155, 0.077)),
+})  # fmt: skip
+"""ITU-T H.273, table 2; 2 is «unspecified»."""
+CURVES = MappingProxyType({2: SRGB_CURVE, 4: (2.2,), 5: (2.8,), 8: (1.0,), 13: SRGB_CURVE, 17: (2.6,)})
+"""ITU-T H.273, table 3; 2 is «unspecified»."""
+VIDEO = (1, 6, 14, 15)
+"""The numbers of table 3 that stand for BT.709's curve. In AVIF and HEIF, browsers show them as sRGB."""
+HDR = {16: "PQ", 18: "HLG"}
+GAMMA_TOLERANCE = 0.05
+"""A gAMA chunk alone means sRGB if it differs by less than this share from 1 / 2.2, as in libpng."""
+
+
+def profile(data: bytes, icc: bytes | None) -> bytes | None:
+    """Return the ICC profile of an image file whose embedded one is `icc`; None means sRGB.
+
+    Raises UnsupportedImage for HDR, and for descriptions that are not known.
+    """
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _of_png(_chunks(data), icc)
+    if icc is None and data[4:8] == b"ftyp" and (numbers := _nclx(data)):
+        return _of_numbers(*numbers, {**CURVES, **dict.fromkeys(VIDEO, SRGB_CURVE)})
+    return icc
+
+
+def gray_curve(icc: bytes) -> npt.NDArray[np.uint8] | None:
+    """Return the gray levels of sRGB, 256, for those of a gray or RGB profile; None if the profile cannot be used."""
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        if source.profile.xcolor_space == "RGB ":
+            ramp = ramp.convert("RGB")
+        made = ImageCms.profileToProfile(ramp, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    return None if made is None else np.asarray(made)[0, :, 1]
+
+
+def fits_rgb(icc: bytes) -> bool:
+    """Return whether a profile is for RGB (ICC.1:2022, section 7.2.6); viewers ignore one that is not."""
+    return icc[16:20] == b"RGB "
+
+
+def _of_png(chunks: Mapping[bytes, bytes], icc: bytes | None) -> bytes | None:
+    """Return the profile of a PNG file with these chunks before its pixels. cICP has precedence over all others."""
+    if len(cicp := chunks.get(b"cICP", b"")) == 4:
+        primaries, transfer, matrix, full_range = cicp
+        if matrix or full_range != 1:
+            raise UnsupportedImage("The PNG file has a cICP chunk that is not for RGB in full range; save it as sRGB.")
+        return _of_numbers(primaries, transfer, {**CURVES, **dict.fromkeys(VIDEO, VIDEO_CURVE)})
+    if icc is not None or b"sRGB" in chunks or len(chunks.get(b"gAMA", b"")) != 4:
+        return icc
+    (gamma,) = struct.unpack(">I", chunks[b"gAMA"])
+    described = chunks.get(b"cHRM", b"")
+    if not gamma or (len(described) != 32 and abs(gamma / 100_000 * 2.2 - 1) < GAMMA_TOLERANCE):
+        return None
+    try:
+        return rgb_profile(_of_chrm(described), (100_000 / gamma,))
+    except (ValueError, struct.error):  # impossible numbers mean nothing
+        return None
+
+
+def _of_chrm(data: bytes) -> Primaries:
+    """Return the primaries in a cHRM chunk; those of sRGB if there is none."""
+    if len(data) != 32:
+        return BT709
+    xy = [number / 100_000 for number in struct.unpack(">8I", data)]
+    return Primaries(*zip(xy[::2], xy[1::2], strict=True))
+
+
+def _of_numbers(primaries: int, transfer: int, curves: Mapping[int, tuple[float, ...]]) -> bytes | None:
+    """Return the profile for numbers of ITU-T H.273; None for sRGB. Raises UnsupportedImage."""
+    if transfer in HDR:
+        raise UnsupportedImage(f"The image is HDR ({HDR[transfer]}), which is not supported; save it as SDR.")
+    if primaries not in PRIMARIES or transfer not in curves:
+        kind = f"{primaries}/{transfer} (ITU-T H.273)"
+        raise UnsupportedImage(f"The image has colours of kind {kind}, which is not supported; save it as sRGB.")
+    if PRIMARIES[primaries] == BT709 and curves[transfer] == SRGB_CURVE:
+        return None
+    return rgb_profile(PRIMARIES[primaries], curves[transfer])
+
+
+def _chunks(data: bytes) -> dict[bytes, bytes]:
+    """Return the small chunks of a PNG file before its pixels; the first of each kind."""
+    found, at = dict[bytes, bytes](), 8
+    while at + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        if kind == b"IDAT":
+            break
+        if size <= 32:
+            found.setdefault(kind, data[at + 8 : at + 8 + size])
+        at += 12 + size
+    return found
+
+
+def _nclx(data: bytes) -> tuple[int, int] | None:
+    """Return the numbers for primaries and transfer in an AVIF or HEIF file (ISO/IEC 14496-12, section 12.1.5)."""
+    for meta in _boxes(data, 0, len(data), b"meta"):
+        for properties in _boxes(data, meta.start + 4, meta.stop, b"iprp"):
+            for container in _boxes(data, properties.start, properties.stop, b"ipco"):
+                for box in _boxes(data, container.start, container.stop, b"colr"):
+                    if data[box.start : box.start + 4] == b"nclx" and len(box) >= 8:
+                        return struct.unpack_from(">HH", data, box.start + 4)
+    return None
+
+
+def _boxes(data: bytes, start: int, end: int, wanted: bytes) -> Iterator[range]:
+    """Yield where the contents of each box of a kind are, between two positions."""
+    while start + 8 <= end:
+        size, kind = struct.unpack_from(">I4s", data, start)
+        head = 8
+        if size == 1 and start + 16 <= end:
+            (size,), head = struct.unpack_from(">Q", data, start + 8), 16
+        if size == 0:
+            size = end - start
+        if size < head or start + size > end:
+            return
+        if kind == wanted:
+            yield range(start + head, start + size)
+        start += size
