@@ -12,13 +12,13 @@ from upres.client.batch import Backend
 from upres.client.enlarging import CommandOptions, estimate, run
 from upres.client.environment import DEFAULT_URL
 from upres.client.output_paths import NAME
+from upres.client.protocol import JobOptions
 from upres.client.signals import stopped_by_signals
 from upres.client.text import sentence
 from upres.core.errors import UpresError
-from upres.core.schema import WantedFormat
 
-InProcess = Callable[[int, WantedFormat, str | None, str | None], Backend]
-"""Function of (factor, file format, model, version) that returns the local engine for `--local`. Raises UpresError."""
+InProcess = Callable[[int, JobOptions], Backend]
+"""Function of (factor, options of a job) that returns the local engine for `--local`. Raises UpresError."""
 
 AT_ONCE = 8
 """Default number of images in progress at once. The number of slots of the workers limits how many run at once."""
@@ -60,6 +60,10 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
     "--format", "output_format", type=click.Choice(["auto", "png", "jpeg", "webp"]), default="auto", show_default=True,
     help="Output file format; auto: JPEG and WebP stay, AVIF becomes WebP, all others become PNG.",
 )  # fmt: skip
+@click.option(
+    "--depth", "output_depth", type=click.Choice(["auto", "8", "16"]), default="auto", show_default=True,
+    help="Bits per sample of the result; auto: as the image has, where the format allows it. 16 needs PNG.",
+)  # fmt: skip
 @click.option("--model", help="Model name; default: chosen by the server.")
 @click.option("--model-version", help="Version or label of the model; default: stable.")
 @click.option(
@@ -97,6 +101,6 @@ def enlarge(in_process: InProcess, /, **given: Any) -> None:
 def _local(in_process: InProcess, options: CommandOptions) -> Backend:
     """The local engine. Raises click.ClickException when the model cannot be opened."""
     try:
-        return in_process(int(options.factor), options.output_format, options.model, options.model_version)
+        return in_process(int(options.factor), options.options)
     except (UpresError, OSError) as error:
         raise click.ClickException(sentence(error)) from error

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import click
 import imagesize
@@ -27,7 +28,8 @@ from upres.client.sources import LIST, Source, expand, is_many
 from upres.client.text import sentence, shown, write_line
 from upres.core.api import Estimate
 from upres.core.errors import NotAnImage, UnsupportedImage, UpresError
-from upres.core.schema import WantedFormat
+from upres.core.formats import DEEP
+from upres.core.schema import WantedDepth, WantedFormat
 
 RETRIES = 12
 """Retries of each request: together about a minute, enough for a server that is being restarted."""
@@ -47,6 +49,7 @@ class CommandOptions:
     out: Path | None
     name: str
     output_format: WantedFormat
+    output_depth: Literal["auto", "8", "16"]
     model: str | None
     model_version: str | None
     at_once: int
@@ -64,6 +67,8 @@ class CommandOptions:
             check_pattern(self.name)
         except (ValueError, LookupError, AttributeError) as error:
             raise click.UsageError(f"--name: {error}.") from None
+        if self.output_depth == "16" and self.output_format not in DEEP:
+            raise click.UsageError("--depth 16 needs --format png, or auto.")
         if self.local and self.estimate:
             raise click.UsageError("--estimate asks a server; it does not go with --local.")
         if self.out is None and not self.estimate and any(map(is_many, self.photos)):
@@ -72,13 +77,21 @@ class CommandOptions:
     @property
     def options(self) -> JobOptions:
         """The options of each job request."""
-        return {"model": self.model, "model_version": self.model_version, "output_format": self.output_format}
+        depth: WantedDepth = "auto" if self.output_depth == "auto" else 8 if self.output_depth == "8" else 16
+        return {
+            "model": self.model,
+            "model_version": self.model_version,
+            "output_format": self.output_format,
+            "output_depth": depth,
+        }
 
     @property
     def result_options(self) -> dict[str, str]:
         """The options that change the result; part of the key under which a finished image is found."""
         where = "local" if self.local else ""
+        depth = {} if self.output_depth == "auto" else {"output_depth": self.output_depth}  # as before it was there
         return {
+            **depth,
             "factor": self.factor,
             "model": self.model or "default",
             "model_version": self.model_version or "",

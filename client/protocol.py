@@ -36,7 +36,7 @@ from upres.client.responses import (
 )
 from upres.core.api import Estimate, JobAccepted, UploadLink
 from upres.core.errors import UpresError
-from upres.core.schema import Result, Snapshot, WantedFormat
+from upres.core.schema import Result, Snapshot, WantedDepth, WantedFormat
 
 Image = str | PathLike[str] | bytes
 Which = Literal["result", "original"]
@@ -60,6 +60,7 @@ class JobOptions(TypedDict, total=False):
     model: str | None
     model_version: str | None
     output_format: WantedFormat
+    output_depth: WantedDepth
     priority: Literal["normal", "high"]
     deadline_seconds: float
     webhook_url: str | None
@@ -73,6 +74,7 @@ class EstimateOptions(TypedDict, total=False):
     model: str | None
     model_version: str | None
     output_format: WantedFormat
+    output_depth: WantedDepth
 
 
 class _Health(BaseModel):

@@ -6,10 +6,10 @@ Requests reject unknown fields; answers ignore them when they are read.
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from upres.core import keys, target
+from upres.core import formats, keys, target
 from upres.core.schema import (
     FACTORS,
     UPLOAD_KEY,
@@ -18,6 +18,7 @@ from upres.core.schema import (
     StrictModel,
     TolerantModel,
     VersionName,
+    WantedDepth,
     WantedFormat,
 )
 
@@ -48,6 +49,11 @@ def _text(value: object) -> object:
     return value
 
 
+def _depth(value: object) -> object:
+    """Convert a depth, given as "16" or 16, to an int."""
+    return int(value) if isinstance(value, str) and value in ("8", "16") else value
+
+
 def _format(value: object) -> object:
     """Convert an output format to lower case, and `jpg`, which users often write, to `jpeg`."""
     if (
@@ -72,6 +78,12 @@ Text = Annotated[str | None, BeforeValidator(_text)]
 Address = Annotated[Text, AfterValidator(_http)]
 
 
+def _fits_format(depth: WantedDepth, info: ValidationInfo) -> WantedDepth:
+    if depth == 16 and info.data.get("output_format", "auto") not in formats.DEEP:
+        raise PydanticCustomError("unsupported_depth", "16 bits need output_format auto or png.")
+    return depth
+
+
 class Enlargement(StrictModel):
     """The options of an enlargement: factor, model and output format."""
 
@@ -85,6 +97,11 @@ class Enlargement(StrictModel):
     output_format: Annotated[WantedFormat, BeforeValidator(_format)] = Field(
         "auto",
         description="File format of the result; auto: JPEG and WebP stay, AVIF becomes WebP, all others become PNG.",
+    )
+    output_depth: Annotated[WantedDepth, BeforeValidator(_depth), AfterValidator(_fits_format)] = Field(
+        "auto",
+        description="Bits of a sample of the result; auto: 16 if the image has more than 8 and the format allows it, "
+        "else 8. 16 needs output_format auto, which then is PNG, or png.",
     )
 
 

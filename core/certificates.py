@@ -2,6 +2,7 @@
 
 import ssl
 import tempfile
+import weakref
 from pathlib import Path
 
 
@@ -19,7 +20,8 @@ class Bundle:
     """A temporary file with the certificates of several PEM files; it is deleted with this object. Raises OSError."""
 
     def __init__(self, *paths: Path) -> None:
-        self._file = tempfile.NamedTemporaryFile(prefix="upres-", suffix=".pem")  # noqa: SIM115  # open as long as self
-        self._file.write(b"\n".join(path.read_bytes() for path in paths))
-        self._file.flush()
-        self.path = self._file.name
+        file = tempfile.NamedTemporaryFile(prefix="upres-", suffix=".pem")  # noqa: SIM115  # open as long as self
+        weakref.finalize(self, file.close)
+        file.write(b"\n".join(path.read_bytes() for path in paths))
+        file.flush()
+        self.path = file.name

@@ -1,12 +1,27 @@
 """Image formats: content types, file extensions and size limits; and the check of an image's number of pixels."""
 
 from upres.core.errors import FormatLimit, TooManyPixels
-from upres.core.schema import OutputFormat
+from upres.core.schema import Depth, OutputFormat, WantedDepth, WantedFormat
 
 CONTENT_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 EXTENSIONS: dict[OutputFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 MAX_SIDE: dict[OutputFormat, int] = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
 """Longest side in pixels. Sources: the PNG specification; libjpeg's JPEG_MAX_DIMENSION; the 14 bits of VP8."""
+
+DEEP = ("auto", "png")
+"""Values of output_format that allow 16 bits per sample."""
+
+
+def result_format(wanted: WantedFormat, own: OutputFormat, depth: WantedDepth) -> OutputFormat:
+    """Return the format of a result; `own` is what it is when the request says `auto`."""
+    if wanted != "auto":
+        return wanted
+    return "png" if depth == 16 else own
+
+
+def result_depth(wanted: WantedDepth, own: Depth, format: OutputFormat) -> Depth:
+    """Return the bits of a sample of a result; `own` are those of the image."""
+    return 16 if format in DEEP and (own if wanted == "auto" else wanted) == 16 else 8
 
 
 def check_pixels(width: int, height: int, most: int) -> None:

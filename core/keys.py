@@ -180,12 +180,13 @@ def channel(job_id: str) -> str:
     return f"upres:job:{job_id}"
 
 
-def work(owner: str | None, image: bytes, model_digest: str, factor: int, format: str) -> str:
+def work(owner: str | None, image: bytes, model_digest: str, factor: int, kind: str) -> str:
     """Redis key of a piece of work: jobs with the same key have the same result and share it.
 
-    The owner is part of the key, so that a client cannot find out which images other clients sent.
+    `kind` is the format of the result's file, and what else the job's options change in it. The owner is part of the
+    key, so that a client cannot find out which images other clients sent.
     """
-    name = f"{owner}:{hashlib.sha256(image).hexdigest()}:{model_digest}:{factor}:{format}"
+    name = f"{owner}:{hashlib.sha256(image).hexdigest()}:{model_digest}:{factor}:{kind}"
     return f"upres:work:{hashlib.sha256(name.encode()).hexdigest()}"
 
 

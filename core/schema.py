@@ -15,6 +15,8 @@ from upres.core.foreign_text import MAX_SENTENCE, printable
 FACTORS = (2, 4, 8)
 OutputFormat = Literal["png", "jpeg", "webp"]
 WantedFormat = Literal["auto", "png", "jpeg", "webp"]
+Depth = Literal[8, 16]
+WantedDepth = Literal["auto", 8, 16]
 Stage = Literal["fetch", "decode", "upscale", "encode", "store"]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
@@ -91,6 +93,7 @@ class JobMessage(StrictModel):
     )
     model_digest: Digest
     output_format: WantedFormat = Field(description="File format of the result; see JobRequest.")
+    output_depth: WantedDepth = Field("auto", description="Bits of a sample of the result; see JobRequest.")
     submitted_at: datetime = Field(description="Time at which the request was accepted, UTC.")
     deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
     owner: Name | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")
@@ -122,6 +125,7 @@ class Result(TolerantModel):
     width: int = Field(ge=1, description="Width of both images in pixels.")
     height: int = Field(ge=1, description="Height of both images in pixels.")
     format: OutputFormat = Field(description="File format of both images.")
+    depth: Depth = Field(8, description="Bits of a sample of both images: 8 or 16.")
     file_name: Name = Field(description="File name under which a browser saves the enlarged image.")
     model: Name = Field(description="Model name.")
     model_version: Name = Field(description="Version of the model.")

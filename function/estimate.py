@@ -50,8 +50,8 @@ def _refusal(
         if request.bytes and request.bytes > limit:
             raise TooManyBytes.for_limit(limit)
         formats.check_pixels(request.width, request.height, services.settings.max_input_pixels(factor))
-        if request.output_format != "auto":
-            formats.check_size(size, request.output_format)
+        if request.output_format != "auto" or request.output_depth == 16:
+            formats.check_size(size, formats.result_format(request.output_format, "png", request.output_depth))
         if caller.key:
             api_keys.check_quota(services.redis, caller.key, size[0] * size[1])
     except UpresError as error:

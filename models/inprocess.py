@@ -9,9 +9,10 @@ import httpx
 from upres.client.atomic_file import MayReplace, atomic_write
 from upres.client.batch import Callbacks
 from upres.client.output_paths import Output
+from upres.client.protocol import JobOptions
 from upres.core import formats
 from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
-from upres.core.schema import Event, Progress, Result, WantedFormat
+from upres.core.schema import Event, Progress, Result
 from upres.models import bundled
 from upres.worker.engine import runtimes
 from upres.worker.engine.device import choose
@@ -34,9 +35,9 @@ NO_JOB = "0" * 32
 class InProcess:
     """The engine with one model, as a Backend. Raises ModelNotFound or ModelError."""
 
-    def __init__(self, factor: int, output_format: WantedFormat, model: str | None, version: str | None) -> None:
-        self._factor, self._format = factor, output_format
-        self._model = open_folder(_folder(model or DEFAULT, version))
+    def __init__(self, factor: int, options: JobOptions) -> None:
+        self._factor, self._options = factor, options
+        self._model = open_folder(_folder(options.get("model") or DEFAULT, options.get("model_version")))
         self._device = choose("auto")
         self._engine = Engine(self._model.manifest, runtimes.choose(self._model, self._device), DeviceThread())
         self._encoders = Encoders(1)
@@ -47,6 +48,7 @@ class InProcess:
         picture = images.decode(_read(image), int(MAX_PIXELS / max(1, self._factor**2 / 16)))
         result = self._result(picture)
         encoder = self._encoders.open(picture, self._factor, result.format)
+        picture = picture.at_depth(result.depth)
         for band in self._engine.bands(picture.pixels, self._factor, _telling(callbacks.on_event)):
             encoder.write(band)
         file = encoder.finish()
@@ -62,7 +64,8 @@ class InProcess:
 
     def _result(self, picture: Picture) -> Result:
         """The Result of an image before it is made; it has no URLs. Raises FormatLimit."""
-        format = picture.format if self._format == "auto" else self._format
+        wanted = self._options.get("output_depth", "auto")
+        format = formats.result_format(self._options.get("output_format", "auto"), picture.format, wanted)
         width, height = picture.size[0] * self._factor, picture.size[1] * self._factor
         formats.check_size((width, height), format)
         return Result(
@@ -74,6 +77,7 @@ class InProcess:
             width=width,
             height=height,
             format=format,
+            depth=formats.result_depth(wanted, picture.depth, format),
             file_name="",
             model=self._model.manifest.name,
             model_version=self._model.manifest.version,

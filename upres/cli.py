@@ -9,9 +9,9 @@ import click
 
 from upres.client.batch import Backend
 from upres.client.cli import EPILOG, enlarge
+from upres.client.protocol import JobOptions
 from upres.client.text import accept_any_file_name, open_closed_streams
 from upres.core.errors import not_installed
-from upres.core.schema import WantedFormat
 
 
 class Subcommand(NamedTuple):
@@ -100,8 +100,8 @@ def main(context: click.Context) -> None:
 main.add_command(enlarge)
 
 
-def in_process(factor: int, output_format: WantedFormat, model: str | None, version: str | None) -> Backend:
+def in_process(factor: int, options: JobOptions) -> Backend:
     """Open the backend that runs the engine in this process. Raises ModelNotFound or ModelError."""
     from upres.models.inprocess import InProcess
 
-    return InProcess(factor, output_format, model, version)
+    return InProcess(factor, options)

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import NamedTuple, cast
 
-import numpy as np
-import numpy.typing as npt
 from redis import Redis
 
 from upres.core import keys
@@ -21,8 +19,7 @@ from upres.core.script import call
 from upres.core.storage import ObjectNotFound, Store
 from upres.worker.imaging import images
 from upres.worker.imaging.encode import Encoders
-
-Pixels = npt.NDArray[np.uint8]
+from upres.worker.samples import Samples
 
 LONG_SECONDS = 60
 """Jobs that are expected to take longer than this many seconds get checkpoints; shorter ones are simply done again."""
@@ -59,7 +56,7 @@ class Checkpoints:
         """Number of output rows, from the top, that have a checkpoint."""
         return self._kept[-1].last if self._kept else 0
 
-    def load(self) -> Iterator[Pixels]:
+    def load(self) -> Iterator[Samples]:
         """Yield the rows of earlier attempts, in bands (rows, width, 3 or 4), up to the first one that cannot be read.
 
         Yields nothing when they belong to another piece of work, because the image at an image_url may have changed.
@@ -70,14 +67,14 @@ class Checkpoints:
         for part in (parts or b"").decode().split(",") if parts and work == self._work.encode() else ():
             rows = Rows(*map(int, part.split("-")))
             try:
-                band = images.read(self._store.get(self._key(rows)), MAX_PIXELS).samples.astype(np.uint8, copy=False)
+                band = images.read(self._store.get(self._key(rows)), MAX_PIXELS).samples
             except (ObjectNotFound, StoreUnavailable, ImageError) as error:
                 JobLog(log, self._lease.job_id).warning("checkpoint %s is lost (%s)", rows, error)
                 return
             self._kept.append(rows)
             yield band
 
-    def keep(self, band: Pixels) -> None:
+    def keep(self, band: Samples) -> None:
         """Store the next rows as a checkpoint, in the background, after waiting for the checkpoint before."""
         self.wait()
         rows = Rows(self.rows, self.rows + len(band))
@@ -99,7 +96,7 @@ class Checkpoints:
         except StoreUnavailable as error:
             JobLog(log, self._lease.job_id).warning("checkpoints are left (%s)", error)
 
-    def _put(self, rows: Rows, band: Pixels, parts: str) -> None:
+    def _put(self, rows: Rows, band: Samples, parts: str) -> None:
         self._store.put(self._key(rows), self._encoders.png(band), "image/png")
         call(self._connection, "checkpoint", self._lease.job_id, self._lease.holder, self._work, parts)
 

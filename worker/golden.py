@@ -10,6 +10,7 @@ from upres.core.manifest import File, Golden
 from upres.worker.engine.engine import Engine
 from upres.worker.imaging.picture import Picture
 from upres.worker.model import Model
+from upres.worker.samples import eight_bits
 
 Pixels = npt.NDArray[np.uint8]
 Decode = Callable[[bytes, int], Picture]
@@ -47,7 +48,7 @@ def measure_psnr(model: Model, engine: Engine, golden: Golden, decode: Decode) -
 def _pixels(model: Model, file: File, decode: Decode) -> Pixels:
     """Decode a golden image: (height, width, 3), RGB. Raises ModelRefused."""
     try:
-        return decode(model.files[file.file].read_bytes(), MAX_PIXELS).pixels
+        return eight_bits(decode(model.files[file.file].read_bytes(), MAX_PIXELS).pixels[..., :3])
     except ImageError as error:
         raise ModelRefused(f"Model {model} failed its check: {file.file} cannot be decoded ({error})") from error
 

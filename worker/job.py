@@ -26,11 +26,11 @@ from upres.core.errors import (
 )
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
-from upres.core.schema import JobMessage, OutputFormat, Result, Stage, Succeeded
+from upres.core.schema import Depth, JobMessage, OutputFormat, Result, Stage, Succeeded
 from upres.core.served_models import ModelRef
 from upres.core.storage import ObjectNotFound, Store
 from upres.worker import metrics
-from upres.worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
+from upres.worker.checkpoints import LONG_SECONDS, Checkpoints
 from upres.worker.context import WorkerContext
 from upres.worker.engine.engine import Engine, OnPiece
 from upres.worker.fetch import TOTAL_SECONDS, fetch
@@ -41,6 +41,7 @@ from upres.worker.memory_budget import estimate
 from upres.worker.own_faults import own_fault
 from upres.worker.preview import Preview
 from upres.worker.report import JobEnded, Report, publish, publish_failure
+from upres.worker.samples import Samples
 from upres.worker.waits import alone_if_suspect, reserved_memory
 
 log = logging.getLogger("upres.worker")
@@ -59,6 +60,7 @@ class StoredImages(NamedTuple):
     size: tuple[int, int]
     """Width and height of both, in pixels."""
     format: OutputFormat
+    depth: Depth
     device: str
     """Name of the device that computed the enlargement."""
 
@@ -109,16 +111,17 @@ def _enlarge(
     factor = job.upscale_factor
     with report.stage("decode"):
         picture = context.decoders.decode(data, context.settings.max_input_pixels(factor))
-        format = picture.format if job.output_format == "auto" else job.output_format
+        format = formats.result_format(job.output_format, picture.format, job.output_depth)
+        picture = picture.at_depth(formats.result_depth(job.output_depth, picture.depth, format))
         size = (picture.size[0] * factor, picture.size[1] * factor)
         formats.check_size(size, format)
     api_keys.charge(context.connection, report.lease, size[0] * size[1])
-    work = keys.work(job.owner, data, job.model_digest, factor, format)
+    work = keys.work(job.owner, data, job.model_digest, factor, _kind(format, picture.depth))
     if shared := _claim(context, job.owner, work, report.lease):
         return _result(context, job, shared, report.seconds)
-    with reserved_memory(context, report, in_flight, estimate(size[0] * size[1], format)):
+    with reserved_memory(context, report, in_flight, estimate(picture.pixels.nbytes * factor**2, format)):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
-        images = _new_images(context, job, report.lease, size, format)
+        images = _new_images(context, job, report.lease, size, format, picture.depth)
         put = partial(context.store.put, content_type=formats.CONTENT_TYPES[format])
         with report.stage("upscale"):
             original = context.encoders.original(picture, factor, format, partial(put, images.original))
@@ -181,7 +184,7 @@ def _claim(context: WorkerContext, owner: str | None, work: str, lease: Lease) -
     if isinstance(claim, Result):
         made, store = claim, context.store
         enlarged, original = store.key(made.sr_image_uri), store.key(made.original_image_uri)
-        return StoredImages(enlarged, original, (made.width, made.height), made.format, made.device)
+        return StoredImages(enlarged, original, (made.width, made.height), made.format, made.depth, made.device)
     if claim != "run":
         raise JobEnded
     return None
@@ -193,17 +196,22 @@ def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
     return all(keys.is_result_of(owner, key) and store.exists(key) for key in images)
 
 
+def _kind(format: OutputFormat, depth: Depth) -> str:
+    """Return the format and depth of a result for keys.work; as in releases that had 8 bits only."""
+    return format if depth == 8 else f"{format}{depth}"
+
+
 def _new_images(
-    context: WorkerContext, job: JobMessage, lease: Lease, size: tuple[int, int], format: OutputFormat
+    context: WorkerContext, job: JobMessage, lease: Lease, size: tuple[int, int], format: OutputFormat, depth: Depth
 ) -> StoredImages:
     """Return the object keys under which this attempt will store its images, with their size and format."""
     name = (job.owner, job.job_id, lease.attempt, formats.EXTENSIONS[format])
-    return StoredImages(keys.result(*name), keys.original(*name), size, format, context.device.name)
+    return StoredImages(keys.result(*name), keys.original(*name), size, format, depth, context.device.name)
 
 
 def _enlarged_bands(
     engine: Engine, report: Report, picture: Picture, factor: int, checkpoints: Checkpoints, on_piece: OnPiece | None
-) -> Iterator[Pixels]:
+) -> Iterator[Samples]:
     """Yield bands of rows, (rows, width·factor, 3): first the checkpoints of earlier attempts, then new ones."""
     for band in checkpoints.load():
         if on_piece:
@@ -236,6 +244,7 @@ def _result(context: WorkerContext, job: JobMessage, images: StoredImages, secon
         width=images.size[0],
         height=images.size[1],
         format=images.format,
+        depth=images.depth,
         file_name=file_name,
         model=job.model,
         model_version=job.model_version,

@@ -11,13 +11,14 @@ SHARE = 0.9
 that are too low."""
 JOB_BYTES = 100_000_000
 """Memory of any job in bytes: tiles in flight, and buffers of the encoder."""
-PIXEL_BYTES: dict[OutputFormat, int] = {"png": 6, "jpeg": 13, "webp": 13}
-"""Memory of a job for each pixel of its result, by measurement: PNG is written in bands, the others need it whole."""
+SAMPLE_BYTES: dict[OutputFormat, float] = {"png": 2, "jpeg": 13 / 3, "webp": 13 / 3}
+"""Memory of a job for each byte of its uncompressed result, by measurement: PNG is written in bands, the others need it
+whole."""
 
 
-def estimate(pixels: int, format: OutputFormat) -> int:
-    """Return the bytes of memory that a job with a result of so many pixels needs at most."""
-    return JOB_BYTES + PIXEL_BYTES[format] * pixels
+def estimate(size: int, format: OutputFormat) -> int:
+    """Return the bytes of memory that a job needs at most whose result has `size` bytes before its compression."""
+    return JOB_BYTES + round(SAMPLE_BYTES[format] * size)
 
 
 class MemoryBudget:

@@ -12,7 +12,7 @@ from redis import Redis
 from upres.core.api import PreviewTile
 from upres.core.leases import Lease
 from upres.core.script import call
-from upres.worker.engine.engine import Pixels
+from upres.worker.samples import Samples, eight_bits
 
 SIDE = 1024
 """Longer side of the preview in pixels: enough for a sharp image in a part of a screen."""
@@ -29,13 +29,13 @@ class Preview:
         self._size = (self._scaled(size[0]), self._scaled(size[1]))
         call(connection, "preview", lease.job_id, lease.holder, "")
 
-    def add(self, top: int, left: int, pixels: Pixels) -> None:
+    def add(self, top: int, left: int, pixels: Samples) -> None:
         """Publish a piece, (height, width, 3 or 4), whose top left corner is at this row and column of the result."""
         x, y = self._scaled(left), self._scaled(top)
         width, height = self._scaled(left + pixels.shape[1]) - x, self._scaled(top + pixels.shape[0]) - y
         if not (width and height):
             return
-        small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
+        small = Image.fromarray(eight_bits(pixels)).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
         file = io.BytesIO()
         if small.mode == "RGBA":
             small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")

@@ -2,6 +2,7 @@
 
 export type Factor = 2 | 4 | 8;
 export type WantedFormat = "auto" | "png" | "jpeg" | "webp";
+export type WantedDepth = "auto" | 8 | 16;
 export type OutputFormat = "png" | "jpeg" | "webp";
 export type Stage = "fetch" | "decode" | "upscale" | "encode" | "store";
 export type Status = "queued" | "running" | "succeeded" | "failed" | "cancelled";
@@ -65,6 +66,8 @@ export interface SubmitOptions extends CallOptions {
   version?: string;
   /** Default: "auto". JPEG and WebP stay, AVIF becomes WebP, all others become PNG. */
   format?: WantedFormat;
+  /** Bits per sample of the result. Default: "auto", those of the image where the format allows it. 16 needs PNG. */
+  depth?: WantedDepth;
   /** Whether finished tiles can be fetched with `preview`. */
   preview?: boolean;
   /** URL that receives a POST with the outcome of the job (Standard Webhooks). */
@@ -229,6 +232,8 @@ export interface Result {
   width: number;
   height: number;
   format: OutputFormat;
+  /** Bits per sample of both images; absent in results of older servers, which have 8. */
+  depth?: 8 | 16;
   /** Name under which a browser saves the enlarged image. */
   file_name: string;
   model: string;
@@ -275,6 +280,7 @@ export interface EstimateRequest {
   model?: string;
   model_version?: string;
   output_format?: WantedFormat;
+  output_depth?: WantedDepth;
 }
 
 export interface Estimate {

@@ -13,7 +13,7 @@ from tests.support.images import encoded, opened, psnr
 from tests.support.paths import SAMPLES
 from tests.support.servers import body, http_server
 from upres.client import Client, JobFailed
-from upres.core.schema import Event, Failed, Progress, Snapshot, Started, Succeeded, WantedFormat
+from upres.core.schema import Event, Failed, Progress, Snapshot, Started, Succeeded, WantedDepth, WantedFormat
 from upres.embedded.stack import Local
 from upres.worker.engine.device import choose as choose_device
 from upres.worker.engine.device_thread import DeviceThread
@@ -91,6 +91,26 @@ def test_the_result_keeps_alpha_and_grayscale(client: Client, photo: Image.Image
     image.putalpha(Image.linear_gradient("L").resize(photo.size))
     result = opened(client.upscale(encoded(image, "PNG"), 2).download())
     assert (result.mode, result.size) == ("LA", (128, 96))
+
+
+@pytest.mark.parametrize(("wanted", "format", "mode", "depth"), [
+    ("auto", "auto", "I;16", 16), (16, "auto", "I;16", 16), (8, "auto", "L", 8), ("auto", "jpeg", "L", 8),
+])  # fmt: skip
+def test_a_16_bit_image_gets_the_wanted_depth(
+    client: Client, wanted: WantedDepth, format: WantedFormat, mode: str, depth: int
+) -> None:
+    ramp = Image.fromarray((np.arange(48 * 64, dtype=np.uint16) * 20).reshape(48, 64))
+    upscaled = client.upscale(encoded(ramp, "PNG"), 2, output_format=format, output_depth=wanted)
+    result = opened(upscaled.download())
+    assert (upscaled.result.depth, result.mode, result.size) == (depth, mode, (128, 96))
+    if depth == 16:
+        assert len(np.unique(np.asarray(result))) >= 4096
+        assert opened(upscaled.download("original")).mode == mode
+
+
+def test_a_jpeg_with_16_bits_becomes_a_png(client: Client, photo: Image.Image) -> None:
+    upscaled = client.upscale(encoded(photo, "JPEG"), 2, output_depth=16)
+    assert (upscaled.result.depth, upscaled.result.format, upscaled.result.file_name[-4:]) == (16, "png", ".png")
 
 
 def test_progress_events_report_each_finished_tile(client: Client) -> None:

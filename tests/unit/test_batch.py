@@ -265,9 +265,9 @@ def test_memory_use_does_not_grow_with_the_number_of_images(tmp_path: Path, out:
     [one] = files(tmp_path / "in", "a.png")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
         few = alone.submit(peak, one.image, 100, out / "few").result()
-        # Python may enlarge its table of interned strings once (sys.intern), so the smaller of two peaks counts.
-        many = [alone.submit(peak, one.image, 10_000, out / name).result() for name in ("many", "as many")]
-        assert min(many) < few + 300_000
+        # Python may enlarge its table of interned strings once (sys.intern), so a second peak counts, too.
+        many = (alone.submit(peak, one.image, 10_000, out / name).result() for name in ("many", "as many"))
+        assert any(peak < few + 300_000 for peak in many)
 
 
 def test_concurrent_batches_can_share_an_output_folder(tmp_path: Path, out: Path) -> None:

@@ -42,8 +42,24 @@ def processes() -> list[psutil.Process]:
 
 def wait_for_spare() -> psutil.Process:
     """Wait until the only decoder is the next one, which has no image yet, and return it."""
-    wait_until(lambda: [one.status() for one in processes()] == [psutil.STATUS_SLEEPING])
+
+    def is_there() -> bool:
+        with suppress(psutil.NoSuchProcess):  # an earlier one that ends now
+            return [(one.status(), descriptors(one)) for one in processes()] == [
+                (psutil.STATUS_SLEEPING, {"0", "1", "2"})
+            ]
+        return False
+
+    wait_until(is_there)
     return processes()[0]
+
+
+def descriptors(process: psutil.Process) -> set[str]:
+    """The file descriptors of a process; on systems without /proc those that it should have."""
+    try:
+        return set(os.listdir(f"/proc/{process.pid}/fd"))
+    except OSError:
+        return {"0", "1", "2"}
 
 
 def test_a_decoder_does_not_inherit_the_environment_of_the_worker(
@@ -67,7 +83,8 @@ def holders(process: psutil.Process, pattern: bytes) -> int:
             begin, end = (int(number, 16) for number in area.split()[0].split("-"))
             if "r" in area.split()[1] and "[v" not in area:
                 memory.seek(begin)
-                count += memory.read(end - begin).count(pattern)
+                with suppress(OSError):  # the process has freed it meanwhile
+                    count += memory.read(end - begin).count(pattern)
     return count
 
 

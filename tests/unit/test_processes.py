@@ -71,29 +71,40 @@ def ask(client: Client) -> None:
         client.status("0" * 32)
 
 
+def ask_in_forks(url: str, count: int, closed: bool) -> list[int | None]:
+    """Ask with a client here and in forked processes, or only there if it is closed before. Return their exit codes."""
+    client = Client(url)
+    if closed:
+        client.close()
+    else:
+        ask(client)
+    fork = multiprocessing.get_context("fork")
+    children = [fork.Process(target=ask, args=(client,), daemon=True) for _ in range(count)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(30)
+    if not closed:
+        ask(client)
+    return [child.exitcode for child in children]
+
+
+def in_a_new_process(url: str, count: int, closed: bool) -> list[int | None]:
+    """Run `ask_in_forks` in a process that has no other threads: a fork copies their locks, but not the threads."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as new:
+        return new.submit(ask_in_forks, url, count, closed).result(60)
+
+
 def test_a_forked_process_opens_its_own_connections(connections: Connections) -> None:
     """On a shared connection, two processes would read each other's responses."""
-    with Client(connections.url) as client:
-        ask(client)
-        children = [multiprocessing.get_context("fork").Process(target=ask, args=(client,)) for _ in range(2)]
-        for child in children:
-            child.start()
-        for child in children:
-            child.join(30)
-            assert child.exitcode == 0
-        ask(client)
+    assert in_a_new_process(connections.url, 2, closed=False) == [0, 0]
     first, *of_children, last = connections.ports
     assert first == last, "the parent keeps its connection"
     assert len({first, *of_children}) == 3
 
 
 def test_a_client_that_was_closed_before_a_fork_stays_closed(connections: Connections) -> None:
-    client = Client(connections.url)
-    client.close()
-    child = multiprocessing.get_context("fork").Process(target=ask, args=(client,))
-    child.start()
-    child.join(30)
-    assert child.exitcode == 1
+    assert in_a_new_process(connections.url, 1, closed=True) == [1]
     assert connections.ports == []
 
 
@@ -159,8 +170,9 @@ def enlarge_one(out: Path) -> None:
     photos = (str(SAMPLES / "chelsea.png"),)
     run(
         CommandOptions(
-            photos=photos, factor="4", out=out, name="{stem}", output_format="png", model=None, model_version=None,
-            at_once=1, force=False, as_json=False, estimate=False, local=False, server="", api_key=None,
+            photos=photos, factor="4", out=out, name="{stem}", output_format="png", output_depth="auto",
+            model=None, model_version=None, at_once=1, force=False, as_json=False, estimate=False, local=False,
+            server="", api_key=None,
         ),
         Stalling(),
     )  # fmt: skip

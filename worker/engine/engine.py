@@ -18,14 +18,15 @@ import numpy.typing as npt
 from upres.core import tiling
 from upres.core.manifest import Manifest
 from upres.core.tiling import TILE, Pass, Span, Tile
-from upres.worker.engine import alpha, tiles
+from upres.worker.engine import alpha, depth, tiles
 from upres.worker.engine.compute import Compute
 from upres.worker.engine.device_thread import DeviceThread, Shape, Window
+from upres.worker.samples import Samples, eight_bits
 
 Pixels = npt.NDArray[np.uint8]
 OnTile = Callable[[int, int], None]
 """Called after each tile with (done, total). An exception that it raises stops the enlargement."""
-OnPiece = Callable[[int, int, Pixels], None]
+OnPiece = Callable[[int, int, Samples], None]
 """Called with each finished piece of the result: its top row, left column, and (height, width, 3 or 4) pixels."""
 
 WINDOWS_AHEAD = 4
@@ -53,19 +54,19 @@ class Engine:
         for network in self.manifest.networks:
             self.upscale(np.zeros((side, side, 3), np.uint8), network.factor)
 
-    def upscale(self, pixels: Pixels, factor: int, on_tile: OnTile = lambda done, total: None) -> Pixels:
-        """Enlarge (height, width, 3) RGB to (height·factor, width·factor, 3). Raises what `bands` raises."""
+    def upscale(self, pixels: Samples, factor: int, on_tile: OnTile = lambda done, total: None) -> Samples:
+        """Enlarge an image at once. Raises what `bands` raises."""
         return np.concatenate(list(self.bands(pixels, factor, on_tile)))
 
     def bands(
         self,
-        pixels: Pixels,
+        pixels: Samples,
         factor: int,
         on_tile: OnTile = lambda done, total: None,
         first_row: int = 0,
         on_piece: OnPiece | None = None,
-    ) -> Iterator[Pixels]:
-        """Enlarge (height, width, 3) RGB, and yield bands of rows (rows, width·factor, 3) from top to bottom.
+    ) -> Iterator[Samples]:
+        """Enlarge (height, width, 3) RGB of 8 or 16 bits, and yield bands of rows (rows, width·factor, 3) from the top.
 
         With a fourth channel, alpha, the bands have one too; the colours where it is 0 must be filled already.
 
@@ -89,19 +90,19 @@ class Engine:
         finally:
             self._thread.close_lane(lane)
 
-    def progress_at(self, pixels: Pixels, factor: int, first_row: int) -> tuple[int, int]:
+    def progress_at(self, pixels: Samples, factor: int, first_row: int) -> tuple[int, int]:
         """Return how many tiles count as done when `bands` begins at an output row, and the total number."""
         passes = tiling.passes(self.manifest, pixels.shape[0], pixels.shape[1], factor, self.tile)
         above = len(passes[-1].tiles) - len(_tiles_below(passes[-1], first_row))
         return above, sum(len(step.tiles) for step in passes)
 
     def _run(
-        self, lane: Hashable, pixels: Pixels, step: Pass, count: "_TileCount", on_piece: OnPiece | None = None
-    ) -> Iterator[Pixels]:
+        self, lane: Hashable, pixels: Samples, step: Pass, count: "_TileCount", on_piece: OnPiece | None = None
+    ) -> Iterator[Samples]:
         """Run one network over one image, and yield bands of its output rows."""
         factor, halo = step.network.factor, step.network.margin
         waiting = iter(step.tiles)
-        in_flight: deque[Callable[[], Pixels]] = deque()
+        in_flight: deque[Callable[[], Samples]] = deque()
         for tile in step.tiles:
             while len(in_flight) < WINDOWS_AHEAD and (ahead := next(waiting, None)):
                 in_flight.append(self._submit(lane, tiles.cut(pixels, ahead), factor, halo))
@@ -109,7 +110,7 @@ class Engine:
             first = tile.core_rows.start
             if tile.core_columns.start == 0:
                 rows = (tile.core_rows.stop - first) * factor
-                band = np.empty((rows, step.width * factor, pixels.shape[2]), np.uint8)
+                band = np.empty((rows, step.width * factor, pixels.shape[2]), pixels.dtype)
             tiles.paste(band, tile, enlarged, factor, first)
             if on_piece:
                 columns = Span(tile.core_columns.start * factor, tile.core_columns.stop * factor)
@@ -118,21 +119,23 @@ class Engine:
             if tile.core_columns.stop == step.width:
                 yield band
 
-    def _submit(self, lane: Hashable, window: Pixels, factor: int, halo: int) -> Callable[[], Pixels]:
+    def _submit(self, lane: Hashable, window: Samples, factor: int, halo: int) -> Callable[[], Samples]:
         """Submit a window, and its alpha as a window of its own. Return the function that waits for the result."""
 
-        def submit(rgb: Pixels) -> Future[Pixels]:
-            shape = Shape(self.compute, factor, rgb.shape[0], rgb.shape[1], halo)
-            return self._thread.submit(lane, Window(rgb, shape, Future(), self._shrink))
+        def submit(planes: Samples) -> Callable[[], Samples]:
+            shape = Shape(self.compute, factor, planes.shape[0], planes.shape[1], halo)
+            made: Future[Pixels] = Future()
+            self._thread.submit(lane, Window(eight_bits(planes), shape, made, self._shrink))
+            return lambda: depth.refined(made.result(), planes, factor)
 
         colours = submit(window[..., :3])
         if window.shape[2] == 3:
-            return colours.result
+            return colours
         given = window[..., 3]
         if alpha.constant(given):
-            return lambda: _with_alpha(colours.result(), given[0, 0])
+            return lambda: _with_alpha(colours(), given[0, 0])
         gray = submit(alpha.as_gray(given))
-        return lambda: _with_alpha(colours.result(), alpha.limited(gray.result(), given, factor))
+        return lambda: _with_alpha(colours(), alpha.limited(gray(), given, factor))
 
     def limit_tile(self, tile: int) -> None:
         """Limit the side of windows to `tile` pixels, or to the smallest size that the halos allow."""
@@ -144,9 +147,9 @@ class Engine:
         self.on_shrink(self.tile)
 
 
-def _with_alpha(colours: Pixels, values: Pixels | np.uint8) -> Pixels:
+def _with_alpha(colours: Samples, values: Samples | np.unsignedinteger) -> Samples:
     """Return RGB with alpha as a fourth channel."""
-    joined = np.empty((*colours.shape[:2], 4), np.uint8)
+    joined = np.empty((*colours.shape[:2], 4), colours.dtype)
     joined[..., :3], joined[..., 3] = colours, values
     return joined
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 
 from upres.core.errors import UnsupportedImage
 from upres.worker.imaging.icc import SRGB_CURVE, VIDEO_CURVE, Primaries, rgb_profile
+from upres.worker.samples import LEVEL, Samples
 
 D65 = (0.3127, 0.3290)
 BT709 = Primaries(D65, (0.640, 0.330), (0.300, 0.600), (0.150, 0.060))
@@ -54,7 +55,18 @@ def profile(data: bytes, icc: bytes | None) -> bytes | None:
     return icc
 
 
-def gray_curve(icc: bytes) -> npt.NDArray[np.uint8] | None:
+def gray_in_srgb(samples: Samples, icc: bytes) -> Samples:
+    """Convert gray samples from a gray or RGB profile to sRGB; a profile that cannot be used changes nothing."""
+    curve = _gray_curve(icc)
+    if curve is None:
+        return samples
+    if samples.dtype == np.uint8:
+        return curve[samples]
+    levels = np.arange(0, 65536) / LEVEL
+    return np.rint(np.interp(levels, np.arange(256), curve) * LEVEL).astype(np.uint16)[samples]
+
+
+def _gray_curve(icc: bytes) -> npt.NDArray[np.uint8] | None:
     """Return the gray levels of sRGB, 256, for those of a gray or RGB profile; None if the profile cannot be used."""
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     try:

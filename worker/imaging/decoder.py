@@ -166,6 +166,7 @@ def describe(picture: Picture) -> list[Any]:
         "channels": picture.channels,
         "icc": None if picture.icc is None else len(picture.icc),
         "format": picture.format,
+        "depth": picture.depth,
         "lossless": picture.lossless,
     }
     return packed(header, [picture.pixels.data, picture.icc or b""])

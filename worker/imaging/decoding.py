@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from upres.core.errors import ImageError, Unconfined, UndecodableImage, tree
 from upres.core.foreign_text import printable
@@ -17,8 +16,7 @@ from upres.core.formats import CONTENT_TYPES
 from upres.worker.imaging.decoder import EXAMPLE, NUMBER, REQUEST
 from upres.worker.imaging.fork_server import ForkServer, ServerDied
 from upres.worker.imaging.picture import MAX_ICC_BYTES, Picture
-
-Pixels = npt.NDArray[np.uint8]
+from upres.worker.samples import Samples
 
 DECODE_SECONDS = 10.0
 """Time limit in seconds for one image. An image within the limits takes far less: the slowest decoder makes 50
@@ -166,7 +164,7 @@ class _Conversation:
         if header["format"] not in CONTENT_TYPES:
             raise ValueError("the decoder named a format that there is not")
         icc = header["icc"]
-        pixels: Pixels = np.empty((height, width, channels), np.uint8)
+        pixels: Samples = np.empty((height, width, channels), np.uint16 if header["depth"] == 16 else np.uint8)
         self._fill(pixels.data.cast("B"))
         return Picture(
             pixels,

@@ -11,14 +11,12 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from upres.core.schema import OutputFormat
 from upres.worker.imaging.picture import Picture
 from upres.worker.imaging.png import PngWriter
-
-Pixels = npt.NDArray[np.uint8]
+from upres.worker.samples import Samples
 
 LOSSY_WEBP = {"quality": 90, "method": 2}
 LOSSLESS_WEBP = {"lossless": True, "quality": 20, "method": 1}
@@ -30,7 +28,7 @@ BAND_ROWS = 1024
 class Encoder(Protocol):
     """Encodes one picture: takes its enlarged rows from top to bottom, and returns the file at the end."""
 
-    def write(self, band: Pixels) -> None:
+    def write(self, band: Samples) -> None:
         """Add rows (rows, width·factor, 3), RGB; or (rows, width·factor, 4), if the picture has alpha."""
         ...
 
@@ -64,9 +62,10 @@ class Encoders:
         """Run a function in a background thread, beside the enlargement."""
         return self._background.submit(work)
 
-    def png(self, rows: Pixels) -> bytes:
+    def png(self, rows: Samples) -> bytes:
         """Encode rows (rows, width, 3 or 4) as a PNG file."""
-        writer = PngWriter(rows.shape[1], rows.shape[0], rows.shape[2], self._compressors)
+        height, width, channels = rows.shape
+        writer = PngWriter(width, height, channels, self._compressors, depth=rows.itemsize * 8)
         writer.write(rows)
         return writer.finish()
 
@@ -82,12 +81,15 @@ class Encoders:
         return encoder.finish()
 
 
-def bicubic(pixels: Pixels, factor: int) -> Iterator[Pixels]:
+def bicubic(pixels: Samples, factor: int) -> Iterator[Samples]:
     """Enlarge an image (height, width, 3 or 4) by Pillow's bicubic interpolation, and yield bands of rows.
 
     The pixels may differ by at most 2 of 255 from those of the whole image enlarged at once: Pillow chooses the order
     of its horizontal and vertical pass by the size of a band, and rounds between them.
     """
+    if pixels.dtype == np.uint16:
+        yield from _deep_bicubic(pixels, factor)
+        return
     # With the mode RGBA, Pillow would multiply the colours by alpha: rounding makes them wrong where alpha is small.
     mode, size = ("RGBX" if pixels.shape[2] == 4 else "RGB"), (pixels.shape[1], pixels.shape[0])
     image = Image.frombuffer(mode, size, np.ascontiguousarray(pixels), "raw", mode, 0, 1)
@@ -99,6 +101,17 @@ def bicubic(pixels: Pixels, factor: int) -> Iterator[Pixels]:
         yield np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=(0, top, image.width, bottom)))
 
 
+def _deep_bicubic(pixels: Samples, factor: int) -> Iterator[Samples]:
+    """Enlarge an image of 16 bits as `bicubic` does."""
+    planes = [Image.fromarray(pixels[..., channel].astype(np.float32)) for channel in range(pixels.shape[2])]
+    width, step = pixels.shape[1], BAND_ROWS // factor
+    for top in range(0, len(pixels), step):
+        bottom = min(top + step, len(pixels))
+        size, box = (width * factor, (bottom - top) * factor), (0, top, width, bottom)
+        bands = [np.asarray(plane.resize(size, Image.Resampling.BICUBIC, box=box)) for plane in planes]
+        yield np.dstack([np.rint(band).clip(0, 65535).astype(np.uint16) for band in bands])
+
+
 class _PngEncoder:
     """Encodes PNG while rows are written."""
 
@@ -106,9 +119,10 @@ class _PngEncoder:
         width, height = picture.size
         self._picture = picture
         channels = picture.channels + (picture.alpha is not None)
-        self._writer = PngWriter(width * factor, height * factor, channels, compressors, picture.icc)
+        size = (width * factor, height * factor)
+        self._writer = PngWriter(*size, channels, compressors, picture.icc, picture.depth)
 
-    def write(self, band: Pixels) -> None:
+    def write(self, band: Samples) -> None:
         self._writer.write(np.ascontiguousarray(_as_in_file(band, self._picture)))
 
     def finish(self) -> bytes:
@@ -125,7 +139,7 @@ class _WholeImageEncoder:
         self._pixels = np.empty((height * factor, width * factor, channels), np.uint8)
         self._row = 0
 
-    def write(self, band: Pixels) -> None:
+    def write(self, band: Samples) -> None:
         self._pixels[self._row : self._row + len(band)] = _as_in_file(band, self._picture)
         self._row += len(band)
 
@@ -142,12 +156,19 @@ class _WholeImageEncoder:
         return out.getvalue()
 
 
-def _as_in_file(band: Pixels, picture: Picture) -> Pixels:
+def _as_in_file(band: Samples, picture: Picture) -> Samples:
     """Convert a band of RGB, and alpha, to the channels of the result's file: (rows, width, channels)."""
     if not picture.gray:
         return band
-    luma = np.asarray(Image.fromarray(band[..., :3]).convert("L"))  # ITU-R BT.601
-    return np.concatenate([luma[..., None]] * picture.channels + [band[..., 3:]], axis=2)
+    return np.concatenate([_luma(band)[..., None]] * picture.channels + [band[..., 3:]], axis=2)
+
+
+def _luma(band: Samples) -> Samples:
+    """Convert RGB to the luma of ITU-R BT.601: (rows, width)."""
+    if band.dtype == np.uint8:
+        return np.asarray(Image.fromarray(band[..., :3]).convert("L"))
+    red, green, blue = (band[..., channel].astype(np.uint32) for channel in range(3))
+    return ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint16)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

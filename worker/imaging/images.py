@@ -21,7 +21,8 @@ from upres.core.formats import check_pixels
 from upres.core.schema import OutputFormat
 from upres.worker.imaging import colour
 from upres.worker.imaging.picture import Picture, picture
-from upres.worker.imaging.raster import Raster, Samples
+from upres.worker.imaging.raster import Raster
+from upres.worker.samples import Samples
 
 FORMATS: dict[str, OutputFormat] = {
     "PNG": "png", "JPEG": "jpeg", "MPO": "jpeg", "WEBP": "webp",

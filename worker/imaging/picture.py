@@ -1,17 +1,15 @@
 """The picture that the network enlarges, and what its result gets back; made from the samples of a file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from upres.core.errors import UnsupportedImage
-from upres.core.schema import OutputFormat
+from upres.core.schema import Depth, OutputFormat
 from upres.worker.imaging import colour
-from upres.worker.imaging.raster import Raster, Samples
+from upres.worker.imaging.raster import Raster
 from upres.worker.imaging.transparency import filled
-
-Pixels = npt.NDArray[np.uint8]
+from upres.worker.samples import Samples, eight_bits, sixteen_bits
 
 MAX_ICC_BYTES = 1 << 20
 """Largest ICC profile in bytes that is kept. Pillow itself reads no PNG with a larger one. CMYK profiles are often
@@ -24,8 +22,8 @@ STEP = 16
 class Picture:
     """A decoded image: the pixels for the network, and the properties that the result gets back when it is encoded."""
 
-    pixels: Pixels
-    """(height, width, 3), RGB; or (height, width, 4), with alpha that is not premultiplied."""
+    pixels: Samples
+    """(height, width, 3), RGB; or (height, width, 4), with alpha that is not premultiplied; 8 or 16 bits."""
     gray: bool
     """Whether red, green and blue are equal everywhere; then they are so in the result, too."""
     channels: int
@@ -40,9 +38,18 @@ class Picture:
     """Sentences for the user about the file."""
 
     @property
-    def alpha(self) -> Pixels | None:
+    def alpha(self) -> Samples | None:
         """(height, width), as a view; None without alpha."""
         return self.pixels[..., 3] if self.pixels.shape[2] == 4 else None
+
+    @property
+    def depth(self) -> Depth:
+        """Bits of a sample."""
+        return 8 if self.pixels.dtype == np.uint8 else 16
+
+    def at_depth(self, depth: Depth) -> "Picture":
+        """Return the picture with samples of 8 or 16 bits."""
+        return replace(self, pixels=eight_bits(self.pixels) if depth == 8 else sixteen_bits(self.pixels))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -54,12 +61,11 @@ def picture(raster: Raster) -> Picture:
     """Make the picture of a file's samples. Raises UnsupportedImage when their ICC profile is too large."""
     if raster.icc and len(raster.icc) > MAX_ICC_BYTES:
         raise UnsupportedImage(f"The colour profile has more than {MAX_ICC_BYTES >> 20} MiB; save the image without.")
-    samples, icc = eight_bits(raster.samples), raster.icc
+    samples, icc = raster.samples, raster.icc
     colours = samples[..., :-1] if raster.has_alpha else samples
     channels = colours.shape[2]
     if channels == 1 and icc:  # WebP has no grayscale, and browsers do not apply every gray profile
-        curve, icc = colour.gray_curve(icc), None
-        colours = colours if curve is None else curve[colours]
+        colours, icc = colour.gray_in_srgb(colours, icc), None
     gray = channels == 1 or _is_neutral(colours)
     if raster.has_alpha:
         colours = filled(colours, samples[..., -1])
@@ -71,13 +77,6 @@ def picture(raster: Raster) -> Picture:
     return Picture(np.ascontiguousarray(pixels), gray, channels, *kept)
 
 
-def _is_neutral(colours: Pixels) -> bool:
+def _is_neutral(colours: Samples) -> bool:
     """Return whether red, green and blue are equal everywhere, as in a screentone that was saved as RGB."""
     return all((part == part[..., :1]).all() for part in (colours[::STEP, ::STEP], colours))
-
-
-def eight_bits(samples: Samples) -> Pixels:
-    """Convert samples of 8 or 16 bits to 8 bits, rounded: 65535 / 257 = 255."""
-    if samples.dtype == np.uint8:
-        return samples  # type: ignore[return-value]
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)

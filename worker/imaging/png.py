@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
 
+from upres.worker.samples import Samples
+
 Pixels = npt.NDArray[np.uint8]
 Slice = tuple[bytes, int, int]
 """Deflate data, and the Adler-32 checksum and length in bytes of the uncompressed data."""
@@ -37,28 +39,32 @@ SLICES_AHEAD = 32
 class PngWriter:
     """Encodes one image. Takes its rows from top to bottom, in bands of any height; `executor` compresses them."""
 
-    def __init__(self, width: int, height: int, channels: int, executor: Executor, icc: bytes | None = None) -> None:
+    def __init__(
+        self, width: int, height: int, channels: int, executor: Executor, icc: bytes | None = None, depth: int = 8
+    ) -> None:
         self._executor = executor
-        self._channels = channels
+        self._pixel_bytes = channels * depth // 8
         self._rows_left = height
-        self._above = np.zeros(width * channels, np.uint8)
+        self._above = np.zeros(width * self._pixel_bytes, np.uint8)
         self._waiting: deque[Future[Slice]] = deque()
         self._checksum = 1
-        header = struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
+        header = struct.pack(">IIBBBBB", width, height, depth, COLOUR_TYPES[channels], 0, 0, 0)
         self._file = [SIGNATURE, _chunk(b"IHDR", header)]
         if icc:
             self._file.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(icc)))
         self._file.append(_chunk(b"IDAT", ZLIB_HEADER))
 
-    def write(self, band: Pixels) -> None:
+    def write(self, band: Samples) -> None:
         """Add rows, (rows, width, channels) or (rows, width). The array must not change until it is compressed."""
         rows = band.reshape(len(band), -1)
+        if rows.dtype == np.uint16:
+            rows = rows.astype(">u2").view(np.uint8)  # the high byte comes first (section 7.1)
         step = max(1, SLICE_BYTES // rows.shape[1])
         for top in range(0, len(rows), step):
             piece = rows[top : top + step]
             self._rows_left -= len(piece)
             last = self._rows_left == 0
-            self._waiting.append(self._executor.submit(_compress, piece, self._above, self._channels, last))
+            self._waiting.append(self._executor.submit(_compress, piece, self._above, self._pixel_bytes, last))
             self._above = piece[-1]
             if len(self._waiting) > SLICES_AHEAD:
                 self._collect()
@@ -79,20 +85,20 @@ class PngWriter:
         self._file.append(_chunk(b"IDAT", data))
 
 
-def _compress(rows: Pixels, above: Pixels, channels: int, last: bool) -> Slice:
+def _compress(rows: Pixels, above: Pixels, pixel_bytes: int, last: bool) -> Slice:
     """Filter and compress a slice of rows; `above` is the row before it."""
-    filtered = _average(rows, above, channels)
+    filtered = _average(rows, above, pixel_bytes)
     compressor = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, -15)
     mode = isal_zlib.Z_FINISH if last else isal_zlib.Z_SYNC_FLUSH
     data = compressor.compress(filtered) + compressor.flush(mode)
     return data, isal_zlib.adler32(filtered), filtered.size
 
 
-def _average(rows: Pixels, above: Pixels, channels: int) -> Pixels:
+def _average(rows: Pixels, above: Pixels, pixel_bytes: int) -> Pixels:
     """Subtract from each byte the mean of the bytes to the left and above. Each row begins with the filter's number."""
     up = np.vstack([above[None], rows[:-1]])
     left = np.zeros_like(rows)
-    left[:, channels:] = rows[:, :-channels]
+    left[:, pixel_bytes:] = rows[:, :-pixel_bytes]
     filtered = np.empty((len(rows), rows.shape[1] + 1), np.uint8)
     filtered[:, 0] = AVERAGE
     # (left & up) + ((left ^ up) >> 1) is the mean, rounded down, without an overflow of eight bits.

@@ -2,12 +2,8 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from upres.core.schema import OutputFormat
-
-Samples = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+from upres.worker.samples import Samples
 
 
 @dataclass(frozen=True)

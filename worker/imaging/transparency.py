@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from upres.worker.imaging.raster import Samples
+from upres.worker.samples import Samples
 
 Depth = TypeVar("Depth", np.uint8, np.uint16)
 
