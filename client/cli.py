@@ -64,6 +64,10 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
     "--depth", "output_depth", type=click.Choice(["auto", "8", "16"]), default="auto", show_default=True,
     help="Bits per sample of the result; auto: as the image has, where the format allows it. 16 needs PNG.",
 )  # fmt: skip
+@click.option(
+    "--metadata", type=click.Choice(["strip", "keep", "keep-all"]), default="strip", show_default=True,
+    help="What results keep of EXIF, XMP, IPTC, resolution, texts; keep: all but places (GPS); keep-all: places too.",
+)  # fmt: skip
 @click.option("--model", help="Model name; default: chosen by the server.")
 @click.option("--model-version", help="Version or label of the model; default: stable.")
 @click.option(

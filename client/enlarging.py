@@ -29,7 +29,7 @@ from upres.client.text import sentence, shown, write_line
 from upres.core.api import Estimate
 from upres.core.errors import NotAnImage, UnsupportedImage, UpresError
 from upres.core.formats import DEEP
-from upres.core.schema import WantedDepth, WantedFormat
+from upres.core.schema import WantedDepth, WantedFormat, WantedMetadata
 
 RETRIES = 12
 """Retries of each request: together about a minute, enough for a server that is being restarted."""
@@ -50,6 +50,7 @@ class CommandOptions:
     name: str
     output_format: WantedFormat
     output_depth: Literal["auto", "8", "16"]
+    metadata: WantedMetadata
     model: str | None
     model_version: str | None
     at_once: int
@@ -83,15 +84,16 @@ class CommandOptions:
             "model_version": self.model_version,
             "output_format": self.output_format,
             "output_depth": depth,
+            "metadata": self.metadata,
         }
 
     @property
     def result_options(self) -> dict[str, str]:
         """The options that change the result; part of the key under which a finished image is found."""
         where = "local" if self.local else ""
-        depth = {} if self.output_depth == "auto" else {"output_depth": self.output_depth}  # as before it was there
+        newer = {"output_depth": (self.output_depth, "auto"), "metadata": (self.metadata, "strip")}
         return {
-            **depth,
+            **{name: value for name, (value, default) in newer.items() if value != default},  # else as before them
             "factor": self.factor,
             "model": self.model or "default",
             "model_version": self.model_version or "",

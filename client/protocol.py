@@ -36,7 +36,7 @@ from upres.client.responses import (
 )
 from upres.core.api import Estimate, JobAccepted, UploadLink
 from upres.core.errors import UpresError
-from upres.core.schema import Result, Snapshot, WantedDepth, WantedFormat
+from upres.core.schema import Result, Snapshot, WantedDepth, WantedFormat, WantedMetadata
 
 Image = str | PathLike[str] | bytes
 Which = Literal["result", "original"]
@@ -61,6 +61,7 @@ class JobOptions(TypedDict, total=False):
     model_version: str | None
     output_format: WantedFormat
     output_depth: WantedDepth
+    metadata: WantedMetadata
     priority: Literal["normal", "high"]
     deadline_seconds: float
     webhook_url: str | None

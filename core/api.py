@@ -20,6 +20,7 @@ from upres.core.schema import (
     VersionName,
     WantedDepth,
     WantedFormat,
+    WantedMetadata,
 )
 
 
@@ -130,6 +131,11 @@ class JobRequest(Enlargement):
         None,
         max_length=2048,
         description="http(s) address that receives a webhook when the job ends; the host must be public.",
+    )
+    metadata: WantedMetadata = Field(
+        "strip",
+        description="What the result keeps of the image's EXIF, XMP, IPTC, resolution and PNG texts: nothing (strip), "
+        "all but places (keep), or places (GPS) too (keep-all).",
     )
     preview: bool = Field(
         False, strict=True, description="Whether GET /v1/jobs/{id}/preview shows finished tiles while the job runs."

@@ -17,6 +17,7 @@ OutputFormat = Literal["png", "jpeg", "webp"]
 WantedFormat = Literal["auto", "png", "jpeg", "webp"]
 Depth = Literal[8, 16]
 WantedDepth = Literal["auto", 8, 16]
+WantedMetadata = Literal["strip", "keep", "keep-all"]
 Stage = Literal["fetch", "decode", "upscale", "encode", "store"]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
@@ -94,6 +95,7 @@ class JobMessage(StrictModel):
     model_digest: Digest
     output_format: WantedFormat = Field(description="File format of the result; see JobRequest.")
     output_depth: WantedDepth = Field("auto", description="Bits of a sample of the result; see JobRequest.")
+    metadata: WantedMetadata = Field("strip", description="Metadata that the result keeps; see JobRequest.")
     submitted_at: datetime = Field(description="Time at which the request was accepted, UTC.")
     deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
     owner: Name | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")

@@ -51,6 +51,7 @@ CODES = {
     "width": "invalid_size",
     "height": "invalid_size",
     "preview": "invalid_preview",
+    "metadata": "invalid_metadata",
 }
 EXPECTED = {
     "image_url": "image_url must be an absolute http:// or https:// address of at most 8192 characters.",
@@ -68,6 +69,7 @@ EXPECTED = {
     "width": "width must be the width of the image in pixels, a whole number.",
     "height": "height must be the height of the image in pixels, a whole number.",
     "webhook_url": "webhook_url must be an absolute http:// or https:// address of at most 2048 characters.",
+    "metadata": "metadata must be strip, keep or keep-all.",
     "preview": "preview must be true or false.",
     "deadline_seconds": f"deadline_seconds must be 1 to {keys.MAX_DEADLINE_SECONDS}, in seconds.",
 }

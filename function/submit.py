@@ -101,6 +101,7 @@ def _message(
         model_digest=ref.digest,
         output_format=request.output_format,
         output_depth=request.output_depth,
+        metadata=request.metadata,
         submitted_at=submitted_at,
         deadline=submitted_at + timedelta(seconds=request.deadline_seconds),
         owner=caller.owner,

@@ -45,7 +45,8 @@ class InProcess:
     def enlarge(self, image: str, callbacks: Callbacks) -> Output:
         """See Backend (client/batch.py)."""
         begin = time.perf_counter()
-        picture = images.decode(_read(image), int(MAX_PIXELS / max(1, self._factor**2 / 16)))
+        most, wanted = int(MAX_PIXELS / max(1, self._factor**2 / 16)), self._options.get("metadata", "strip")
+        picture = images.decode(_read(image), most, wanted, self._factor)
         result = self._result(picture)
         encoder = self._encoders.open(picture, self._factor, result.format)
         picture = picture.at_depth(result.depth)

@@ -26,7 +26,7 @@ from upres.core.errors import (
 )
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
-from upres.core.schema import Depth, JobMessage, OutputFormat, Result, Stage, Succeeded
+from upres.core.schema import Depth, JobMessage, OutputFormat, Result, Stage, Succeeded, WantedMetadata
 from upres.core.served_models import ModelRef
 from upres.core.storage import ObjectNotFound, Store
 from upres.worker import metrics
@@ -110,13 +110,14 @@ def _enlarge(
     """Run the stages after `fetch`."""
     factor = job.upscale_factor
     with report.stage("decode"):
-        picture = context.decoders.decode(data, context.settings.max_input_pixels(factor))
+        most = context.settings.max_input_pixels(factor)
+        picture = context.decoders.decode(data, most, job.metadata, factor)
         format = formats.result_format(job.output_format, picture.format, job.output_depth)
         picture = picture.at_depth(formats.result_depth(job.output_depth, picture.depth, format))
         size = (picture.size[0] * factor, picture.size[1] * factor)
         formats.check_size(size, format)
     api_keys.charge(context.connection, report.lease, size[0] * size[1])
-    work = keys.work(job.owner, data, job.model_digest, factor, _kind(format, picture.depth))
+    work = keys.work(job.owner, data, job.model_digest, factor, _kind(format, picture.depth, job.metadata))
     if shared := _claim(context, job.owner, work, report.lease):
         return _result(context, job, shared, report.seconds)
     with reserved_memory(context, report, in_flight, estimate(picture.pixels.nbytes * factor**2, format)):
@@ -196,9 +197,9 @@ def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
     return all(keys.is_result_of(owner, key) and store.exists(key) for key in images)
 
 
-def _kind(format: OutputFormat, depth: Depth) -> str:
-    """Return the format and depth of a result for keys.work; as in releases that had 8 bits only."""
-    return format if depth == 8 else f"{format}{depth}"
+def _kind(format: OutputFormat, depth: Depth, metadata: WantedMetadata) -> str:
+    """Return for keys.work what a result is; without the newer options as in releases that did not have them."""
+    return format + (f"+{depth}" if depth == 16 else "") + ("" if metadata == "strip" else f"+{metadata}")
 
 
 def _new_images(

@@ -68,6 +68,8 @@ export interface SubmitOptions extends CallOptions {
   format?: WantedFormat;
   /** Bits per sample of the result. Default: "auto", those of the image where the format allows it. 16 needs PNG. */
   depth?: WantedDepth;
+  /** What the result keeps of EXIF, XMP, IPTC and texts; "keep": all but places. Default: "strip". */
+  metadata?: "strip" | "keep" | "keep-all";
   /** Whether finished tiles can be fetched with `preview`. */
   preview?: boolean;
   /** URL that receives a POST with the outcome of the job (Standard Webhooks). */

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.support.images import encoded
 from tests.support.paths import SAMPLES
-from upres.worker.imaging.png import PngWriter
+from upres.worker.imaging.png import PngWriter, profile_chunk
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 POOL = ThreadPoolExecutor(2)
@@ -19,7 +19,7 @@ POOL = ThreadPoolExecutor(2)
 
 def write(pixels: np.ndarray, heights: list[int], icc: bytes | None = None) -> bytes:
     height, width, channels = pixels.shape
-    writer = PngWriter(width, height, channels, POOL, icc)
+    writer = PngWriter(width, height, channels, POOL, [profile_chunk(icc)] if icc else [])
     top = 0
     while top < height:
         step = heights[top % len(heights)]

@@ -171,6 +171,7 @@ def enlarge_one(out: Path) -> None:
     run(
         CommandOptions(
             photos=photos, factor="4", out=out, name="{stem}", output_format="png", output_depth="auto",
+            metadata="strip",
             model=None, model_version=None, at_once=1, force=False, as_json=False, estimate=False, local=False,
             server="", api_key=None,
         ),

@@ -12,8 +12,9 @@ BYTES of address space, and all system calls except those that it needs to fork.
 A child closes the connection to the worker, confines itself further, answers one request on its own socket, and ends.
 So whoever takes a child over can reach neither the fork server nor the decoder of another image:
 
-    request   >QQ   maximum number of pixels, length of the image file; then the image file
-    answer    >Q    length of the header; then a JSON header, then pixels and ICC profile as the header says
+    request   >QQBB maximum number of pixels, length of the image file, position of the wanted metadata in METADATA,
+                    factor of the enlargement; then the image file
+    answer    >Q    length of the header; then a JSON header, then pixels, ICC profile and metadata as the header says
 """
 
 import gc
@@ -31,6 +32,7 @@ from typing import Any, BinaryIO, NoReturn
 from PIL import AvifImagePlugin, Image
 
 from upres.core.errors import ImageError, UndecodableImage
+from upres.core.schema import WantedMetadata
 from upres.worker.imaging import images, sandbox
 from upres.worker.imaging.picture import Picture
 
@@ -39,8 +41,9 @@ EXAMPLE = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGN
 STDIN = 0
 NUMBER = struct.Struct(">Q")
 """A request to the fork server, its answer, and the length of a JSON header in bytes."""
-REQUEST = struct.Struct(">QQ")
-"""Maximum number of pixels, and length of the image file in bytes."""
+REQUEST = struct.Struct(">QQBB")
+"""Maximum number of pixels, length of the image file in bytes, wanted metadata, and factor."""
+METADATA: tuple[WantedMetadata, ...] = ("strip", "keep", "keep-all")
 
 
 def main() -> None:
@@ -142,24 +145,27 @@ def _unconfined(error: Exception) -> dict[str, Any]:
 def reply(requests: BinaryIO) -> list[Any]:
     """Read a request, and return the answer."""
     try:
-        most_pixels, length = REQUEST.unpack(requests.read(REQUEST.size))
-        return answer(requests.read(length), most_pixels)
+        most_pixels, length, wanted, factor = REQUEST.unpack(requests.read(REQUEST.size))
+        return answer(requests.read(length), most_pixels, METADATA[wanted], factor)
     except MemoryError:
         message = "The image takes too much memory to decode; send a smaller one, or save it anew."
         return packed({"code": UndecodableImage.code, "message": message})
 
 
-def answer(data: bytes, most_pixels: int) -> list[Any]:
+def answer(data: bytes, most_pixels: int, wanted: WantedMetadata = "strip", factor: int = 1) -> list[Any]:
     """Decode an image file, and return the answer."""
     try:
-        picture = images.decode(data, most_pixels)
+        picture = images.decode(data, most_pixels, wanted, factor)
     except ImageError as error:
         return packed({"code": error.code, "message": str(error)})
     return describe(picture)
 
 
 def describe(picture: Picture) -> list[Any]:
-    """Return the answer with a picture: pixels, ICC profile."""
+    """Return the answer with a picture: pixels, ICC profile, metadata."""
+    kept = picture.metadata
+    texts = json.dumps(kept.texts).encode() if kept.texts else b""
+    parts = {"exif": kept.exif, "xmp": kept.xmp, "iptc": kept.iptc, "texts": texts}
     header = {
         "shape": picture.pixels.shape,
         "gray": picture.gray,
@@ -168,8 +174,10 @@ def describe(picture: Picture) -> list[Any]:
         "format": picture.format,
         "depth": picture.depth,
         "lossless": picture.lossless,
+        "dpi": kept.dpi,
+        "metadata": {name: len(part) for name, part in parts.items()},
     }
-    return packed(header, [picture.pixels.data, picture.icc or b""])
+    return packed(header, [picture.pixels.data, picture.icc or b"", *parts.values()])
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ import numpy as np
 from upres.core.errors import ImageError, Unconfined, UndecodableImage, tree
 from upres.core.foreign_text import printable
 from upres.core.formats import CONTENT_TYPES
-from upres.worker.imaging.decoder import EXAMPLE, NUMBER, REQUEST
+from upres.core.schema import WantedMetadata
+from upres.worker.imaging.decoder import EXAMPLE, METADATA, NUMBER, REQUEST
 from upres.worker.imaging.fork_server import ForkServer, ServerDied
+from upres.worker.imaging.metadata import MAX_BYTES, Metadata
 from upres.worker.imaging.picture import MAX_ICC_BYTES, Picture
 from upres.worker.samples import Samples
 
@@ -50,19 +52,20 @@ class Decoders:
         """Start the fork server, and try it. Raises Unconfined when this machine lacks a part of the sandbox."""
         self.decode(EXAMPLE, 1)
 
-    def decode(self, data: bytes, most_pixels: int) -> Picture:
-        """Decode an image file in a process of its own.
+    def decode(self, data: bytes, most_pixels: int, wanted: WantedMetadata = "strip", factor: int = 1) -> Picture:
+        """Decode an image file in a process of its own, with the wanted metadata for an enlargement by a factor.
 
         A process that dies may have been killed for a reason that is not the image, so it is tried a second time.
         Raises what images.decode raises, UndecodableImage, Unconfined or WorkerUnavailable.
         """
         with self._places:
+            request = REQUEST.pack(most_pixels, len(data), METADATA.index(wanted), factor)
             try:
-                return self._decode_once(data, most_pixels)
+                return self._decode_once(request, data, most_pixels)
             except (DecoderDied, ServerDied):
                 pass
             try:
-                return self._decode_once(data, most_pixels)
+                return self._decode_once(request, data, most_pixels)
             except (DecoderDied, ServerDied) as error:
                 raise self._undecodable() from error
 
@@ -73,11 +76,11 @@ class Decoders:
                 self._server.close()
             self._server = None
 
-    def _decode_once(self, data: bytes, most_pixels: int) -> Picture:
+    def _decode_once(self, request: bytes, data: bytes, most_pixels: int) -> Picture:
         """Decode an image file. Raises DecoderDied or ServerDied when a process ends before its answer is complete."""
         with self._conversation() as conversation:
             try:
-                return conversation.decode(data, most_pixels)
+                return conversation.decode(request, data, most_pixels)
             except (ImageError, Unconfined, DecoderDied):
                 raise
             except Exception as error:  # it answers too late, or nonsense
@@ -120,13 +123,13 @@ class _Conversation:
         self._connection = connection
         self._deadline = time.monotonic() + DECODE_SECONDS
 
-    def decode(self, data: bytes, most_pixels: int) -> Picture:
+    def decode(self, request: bytes, data: bytes, most_pixels: int) -> Picture:
         """Send the request, and return the picture in the answer.
 
         Raises the error in the answer, Unconfined, DecoderDied, TimeoutError, or others when the answer is not valid.
         """
         try:
-            self._send(REQUEST.pack(most_pixels, len(data)))
+            self._send(request)
             self._send(data)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has ended; what it answered before says why
@@ -166,14 +169,28 @@ class _Conversation:
         icc = header["icc"]
         pixels: Samples = np.empty((height, width, channels), np.uint16 if header["depth"] == 16 else np.uint8)
         self._fill(pixels.data.cast("B"))
+        profile = None if icc is None else self._read(_at_most(icc, MAX_ICC_BYTES))
+        metadata = self._metadata(header)
         return Picture(
             pixels,
             bool(header["gray"]),
             1 if header["channels"] == 1 else 3,
-            None if icc is None else self._read(_at_most(icc, MAX_ICC_BYTES)),
+            profile,
             header["format"],
             bool(header["lossless"]),
+            metadata=metadata,
         )
+
+    def _metadata(self, header: dict[str, Any]) -> Metadata:
+        """Read the metadata that the header describes. Raises ValueError."""
+        lengths = header["metadata"]
+        exif, xmp, iptc, texts = (
+            self._read(_at_most(lengths[name], most))
+            for name, most in (("exif", MAX_BYTES), ("xmp", MAX_BYTES), ("iptc", MAX_BYTES), ("texts", 8 * MAX_BYTES))
+        )
+        x, y = header["dpi"] or (0, 0)
+        read = [(str(keyword), str(text)) for keyword, text in json.loads(texts or b"[]")]
+        return Metadata(exif, xmp, iptc, (float(x), float(y)) if header["dpi"] else None, tuple(read))
 
     def _read(self, length: int) -> bytes:
         data = bytearray(length)

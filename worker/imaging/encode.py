@@ -6,16 +6,18 @@ lossless WebP. The result keeps grayscale, alpha and ICC profile of the input, a
 
 import io
 import os
+import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from upres.core.schema import OutputFormat
+from upres.worker.imaging.metadata import IPTC, XMP_KEYWORD
 from upres.worker.imaging.picture import Picture
-from upres.worker.imaging.png import PngWriter
+from upres.worker.imaging.png import Chunk, PngWriter, density_chunk, profile_chunk, text_chunk
 from upres.worker.samples import Samples
 
 LOSSY_WEBP = {"quality": 90, "method": 2}
@@ -120,7 +122,7 @@ class _PngEncoder:
         self._picture = picture
         channels = picture.channels + (picture.alpha is not None)
         size = (width * factor, height * factor)
-        self._writer = PngWriter(*size, channels, compressors, picture.icc, picture.depth)
+        self._writer = PngWriter(*size, channels, compressors, _chunks(picture), picture.depth)
 
     def write(self, band: Samples) -> None:
         self._writer.write(np.ascontiguousarray(_as_in_file(band, self._picture)))
@@ -149,11 +151,37 @@ class _WholeImageEncoder:
         if self._format == "jpeg":
             if image.mode in ("LA", "RGBA"):
                 image = _on_white(image)
-            image.save(out, "JPEG", quality=95, subsampling=0, icc_profile=self._picture.icc)
+            kept = self._picture.metadata
+            more: dict[str, Any] = {"exif": b"Exif\0\0" + kept.exif} if kept.exif else {}
+            more |= {"xmp": kept.xmp} if kept.xmp else {}
+            more |= {"dpi": kept.dpi} if kept.dpi else {}
+            image.save(
+                out, "JPEG", quality=95, subsampling=0, icc_profile=self._picture.icc, extra=_iptc(kept.iptc), **more
+            )
         else:
             how = LOSSLESS_WEBP if self._picture.lossless else LOSSY_WEBP
-            image.save(out, "WEBP", icc_profile=self._picture.icc or b"", **how)
+            kept = self._picture.metadata
+            image.save(out, "WEBP", icc_profile=self._picture.icc or b"", exif=kept.exif, xmp=kept.xmp, **how)
         return out.getvalue()
+
+
+def _chunks(picture: Picture) -> list[Chunk]:
+    """Return the chunks before the pixels of a PNG file: profile and metadata."""
+    kept = picture.metadata
+    chunks = [profile_chunk(picture.icc)] if picture.icc else []
+    chunks += [density_chunk(kept.dpi)] if kept.dpi else []
+    chunks += [(b"eXIf", kept.exif)] if kept.exif else []
+    chunks += [text_chunk(XMP_KEYWORD, kept.xmp.decode(errors="ignore"))] if kept.xmp else []
+    return chunks + [text_chunk(*one) for one in kept.texts]
+
+
+def _iptc(data: bytes) -> bytes:
+    """Return the segment of a JPEG file with IPTC data, as a resource of Photoshop."""
+    if not data:
+        return b""
+    resource = b"8BIM" + struct.pack(">HHI", IPTC, 0, len(data)) + data + bytes(len(data) % 2)
+    content = b"Photoshop 3.0\0" + resource
+    return b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
 
 
 def _as_in_file(band: Samples, picture: Picture) -> Samples:

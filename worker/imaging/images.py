@@ -18,8 +18,8 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from upres.core.errors import NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
 from upres.core.formats import check_pixels
-from upres.core.schema import OutputFormat
-from upres.worker.imaging import colour
+from upres.core.schema import OutputFormat, WantedMetadata
+from upres.worker.imaging import colour, metadata
 from upres.worker.imaging.picture import Picture, picture
 from upres.worker.imaging.raster import Raster
 from upres.worker.samples import Samples
@@ -40,10 +40,15 @@ SIGNATURES = {
 """First bytes of a file → name of its format, for the error message when Pillow cannot open it."""
 
 
-def decode(data: bytes, max_pixels: int) -> Picture:
-    """Decode the first frame of an image file for a network. Raises what `read` raises, or UnsupportedImage."""
+def decode(data: bytes, max_pixels: int, wanted: WantedMetadata = "strip", factor: int = 1) -> Picture:
+    """Decode the first frame of an image file for a network that enlarges it by a factor.
+
+    Raises what `read` raises, or UnsupportedImage.
+    """
     raster = read(data, max_pixels)
-    return picture(replace(raster, icc=colour.profile(data, raster.icc)))
+    made = picture(replace(raster, icc=colour.profile(data, raster.icc)))
+    size = (made.size[0] * factor, made.size[1] * factor)
+    return replace(made, metadata=metadata.read(data, wanted, size))
 
 
 def read(data: bytes, max_pixels: int) -> Raster:

@@ -7,6 +7,7 @@ import numpy as np
 from upres.core.errors import UnsupportedImage
 from upres.core.schema import Depth, OutputFormat
 from upres.worker.imaging import colour
+from upres.worker.imaging.metadata import NOTHING, Metadata
 from upres.worker.imaging.raster import Raster
 from upres.worker.imaging.transparency import filled
 from upres.worker.samples import Samples, eight_bits, sixteen_bits
@@ -36,6 +37,7 @@ class Picture:
     """Whether the file is a WebP without loss: then the result is one, if it is a WebP."""
     notices: tuple[str, ...] = ()
     """Sentences for the user about the file."""
+    metadata: Metadata = NOTHING
 
     @property
     def alpha(self) -> Samples | None:

@@ -10,6 +10,7 @@ one zlib stream (RFC 1950).
 import struct
 import zlib
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 
 import numpy as np
@@ -21,6 +22,9 @@ from upres.worker.samples import Samples
 Pixels = npt.NDArray[np.uint8]
 Slice = tuple[bytes, int, int]
 """Deflate data, and the Adler-32 checksum and length in bytes of the uncompressed data."""
+
+Chunk = tuple[bytes, bytes]
+"""Type and data of a chunk."""
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ZLIB_HEADER = b"\x78\x01"
@@ -37,10 +41,13 @@ SLICES_AHEAD = 32
 
 
 class PngWriter:
-    """Encodes one image. Takes its rows from top to bottom, in bands of any height; `executor` compresses them."""
+    """Encodes one image. Takes its rows from top to bottom, in bands of any height; `executor` compresses them.
+
+    `chunks` are written before the pixels.
+    """
 
     def __init__(
-        self, width: int, height: int, channels: int, executor: Executor, icc: bytes | None = None, depth: int = 8
+        self, width: int, height: int, channels: int, executor: Executor, chunks: Sequence[Chunk] = (), depth: int = 8
     ) -> None:
         self._executor = executor
         self._pixel_bytes = channels * depth // 8
@@ -50,8 +57,7 @@ class PngWriter:
         self._checksum = 1
         header = struct.pack(">IIBBBBB", width, height, depth, COLOUR_TYPES[channels], 0, 0, 0)
         self._file = [SIGNATURE, _chunk(b"IHDR", header)]
-        if icc:
-            self._file.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(icc)))
+        self._file += [_chunk(*one) for one in chunks]
         self._file.append(_chunk(b"IDAT", ZLIB_HEADER))
 
     def write(self, band: Samples) -> None:
@@ -115,6 +121,21 @@ def _adler32_combine(first: int, second: int, length: int) -> int:
     a = (first & 0xFFFF) + (second & 0xFFFF) - 1
     b = (first >> 16) + (second >> 16) + (length % base) * ((first & 0xFFFF) - 1)
     return (b % base) << 16 | a % base
+
+
+def profile_chunk(icc: bytes) -> Chunk:
+    """Return the chunk with an ICC profile (section 11.3.2.3)."""
+    return b"iCCP", b"ICC\0\0" + zlib.compress(icc)
+
+
+def text_chunk(keyword: str, text: str) -> Chunk:
+    """Return the chunk with a text in UTF-8 (section 11.3.3.4)."""
+    return b"iTXt", keyword.encode("latin-1", "replace")[:79] + b"\0\0\0\0\0" + text.encode()
+
+
+def density_chunk(dpi: tuple[float, float]) -> Chunk:
+    """Return the chunk with the resolution, stored as pixels per metre (section 11.3.4.3)."""
+    return b"pHYs", struct.pack(">IIB", *(round(number / 0.0254) for number in dpi), 1)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,0 +1,173 @@
+"""Metadata of results: nothing by default; on request all that is still right, and places only with keep-all."""
+
+import os
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, IptcImagePlugin, PngImagePlugin
+
+from tests.support.images import encoded, opened
+from upres.core.schema import OutputFormat, WantedMetadata
+from upres.worker.imaging import images, metadata
+from upres.worker.imaging.decoding import Decoders
+from upres.worker.imaging.encode import Encoders
+
+ENCODERS = Encoders(jobs=1)
+SIZE, FACTOR = (30, 20), 2
+FORMATS = ["PNG", "JPEG", "WEBP"]
+XMP = b"""<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:exif="http://ns.adobe.com/exif/1.0/"
+ xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6" exif:GPSLatitude="48,8.5N" exif:PixelXDimension="20">
+<dc:rights>Ada &amp; Grace</dc:rights><exif:GPSLongitude>11,34.9E</exif:GPSLongitude>
+</rdf:Description></rdf:RDF></x:xmpmeta>
+<?xpacket end="w"?>"""
+PLACE: dict[int, Any] = {ExifTags.GPS.GPSLatitudeRef: "N", ExifTags.GPS.GPSLatitude: (48.0, 8.0, 30.0)}
+
+
+def exif(orientation: int = 6) -> Image.Exif:
+    made = Image.Exif()
+    made[ExifTags.Base.Orientation] = orientation
+    made[ExifTags.Base.Make] = "Camera"
+    made[ExifTags.Base.Copyright] = "Ada"
+    made[ExifTags.Base.ImageWidth] = 20
+    made.get_ifd(ExifTags.IFD.Exif).update(
+        {
+            ExifTags.Base.DateTimeOriginal: "2026:01:02 03:04:05",
+            ExifTags.Base.ISOSpeedRatings: 400,
+            ExifTags.Base.MakerNote: b"secret",
+            ExifTags.Base.ExifImageWidth: 20,
+        }
+    )
+    made.get_ifd(ExifTags.IFD.GPSInfo).update(PLACE)
+    return made
+
+
+def photo(format: str, **options: Any) -> bytes:
+    """An image of 20 × 30 pixels, turned by its EXIF to 30 × 20."""
+    named = {"xmp": XMP, "exif": exif(), "dpi": (300, 300), **options}
+    if format == "PNG":
+        texts = PngImagePlugin.PngInfo()
+        texts.add_text("Title", "A cat", zip=True)
+        texts.add_itxt("Author", "Ada Ω")
+        texts.add_text("Raw profile type exif", "00")
+        texts.add_itxt("XML:com.adobe.xmp", named.pop("xmp").decode())
+        named["pnginfo"] = texts
+    return encoded(Image.new("RGB", (20, 30), (200, 100, 50)), format, **named)
+
+
+def result(data: bytes, wanted: WantedMetadata, format: OutputFormat = "png") -> Image.Image:
+    picture = images.decode(data, 10_000, wanted, FACTOR)
+    encoder = ENCODERS.open(picture, FACTOR, format)
+    encoder.write(picture.pixels.repeat(FACTOR, 0).repeat(FACTOR, 1))
+    return opened(encoder.finish())
+
+
+@pytest.mark.parametrize("given", FORMATS)
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+def test_exif_is_kept_and_put_right(given: str, format: OutputFormat) -> None:
+    image = result(photo(given), "keep", format)
+    assert image.size == (SIZE[0] * FACTOR, SIZE[1] * FACTOR)
+    found = image.getexif()
+    details = found.get_ifd(ExifTags.IFD.Exif)
+    assert (found[ExifTags.Base.Make], found[ExifTags.Base.Copyright]) == ("Camera", "Ada")
+    assert details[ExifTags.Base.DateTimeOriginal] == "2026:01:02 03:04:05"
+    assert (details[ExifTags.Base.ExifImageWidth], details[ExifTags.Base.ExifImageHeight]) == image.size
+    assert found.get(ExifTags.Base.Orientation, 1) == 1
+    assert not {ExifTags.Base.ImageWidth, ExifTags.Base.MakerNote} & {*found, *details}
+    assert not found.get_ifd(ExifTags.IFD.GPSInfo)
+
+
+@pytest.mark.parametrize("given", FORMATS)
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+def test_xmp_is_kept_without_places_and_without_what_describes_the_file(given: str, format: OutputFormat) -> None:
+    xmp = result(photo(given), "keep", format).info["xmp"]
+    assert b"Ada &amp; Grace" in xmp
+    assert b"dc:rights" in xmp
+    for gone in (b"GPS", b"Orientation", b"PixelXDimension"):
+        assert gone not in xmp
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+def test_places_are_kept_only_on_request(format: OutputFormat) -> None:
+    image = result(photo("JPEG"), "keep-all", format)
+    assert dict(image.getexif().get_ifd(ExifTags.IFD.GPSInfo)) == PLACE
+    assert b"48,8.5N" in image.info["xmp"]
+    assert b"11,34.9E" in image.info["xmp"]
+
+
+@pytest.mark.parametrize("given", FORMATS)
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
+def test_nothing_is_kept_by_default(given: str, format: OutputFormat) -> None:
+    image = result(photo(given), "strip", format)
+    assert not image.getexif()
+    assert not {"xmp", "exif", "photoshop", "Title", "dpi"} & set(image.info) - ({"dpi"} if format == "jpeg" else set())
+
+
+def test_resolution_and_texts_of_a_png_are_kept() -> None:
+    image = result(photo("PNG"), "keep")
+    assert [round(number) for number in image.info["dpi"]] == [300, 300]
+    assert (image.info["Title"], image.info["Author"]) == ("A cat", "Ada Ω")
+    assert "Raw profile type exif" not in image.info
+    assert [round(number) for number in result(photo("JPEG"), "keep", "jpeg").info["dpi"]] == [300, 300]
+
+
+def test_iptc_of_a_jpeg_is_kept_in_a_jpeg() -> None:
+    record = b"\x1c\x02\x69\x00\x05Title"
+    resource = b"8BIM\x04\x04\0\0" + len(record).to_bytes(4, "big") + record
+    segment = b"Photoshop 3.0\0" + resource
+    given = photo("JPEG", extra=b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment)
+    found = IptcImagePlugin.getiptcinfo(result(given, "keep", "jpeg"))  # type: ignore[arg-type]
+    assert found == {(2, 105): b"Title"}
+
+
+def test_a_tiff_gives_its_exif_but_not_the_tags_of_its_own_layout() -> None:
+    made = exif(1)
+    found = result(encoded(Image.new("RGB", (20, 30)), "TIFF", exif=made), "keep").getexif()
+    assert found[ExifTags.Base.Make] == "Camera"
+    assert not {ExifTags.Base.StripOffsets, ExifTags.Base.BitsPerSample, ExifTags.Base.ImageWidth} & set(found)
+
+
+@pytest.mark.parametrize(
+    "xmp",
+    [b"<a", b"<!DOCTYPE a [<!ENTITY b 'bbbb'>]><a>&b;</a>", b"<a>" + b"b" * 70_000 + b"</a>", b"\0", b"<a/>" * 3],
+)
+def test_damaged_or_large_xmp_is_left_out(xmp: bytes) -> None:
+    image = result(photo("WEBP", xmp=xmp), "keep")
+    assert "xmp" not in image.info
+    assert image.getexif()[ExifTags.Base.Make] == "Camera"
+
+
+def test_texts_that_would_become_very_large_are_cut() -> None:
+    texts = PngImagePlugin.PngInfo()
+    for number in range(40):
+        texts.add(b"zTXt", b"Comment%d\0\0" % number + zlib.compress(b"a" * 50_000))
+    data = encoded(Image.new("RGB", SIZE), "PNG", pnginfo=texts)
+    kept = metadata.read(data, "keep", SIZE).texts
+    assert sum(len(text) for _, text in kept) <= metadata.MAX_BYTES
+
+
+@given(st.data())
+def test_damaged_files_give_less_metadata_and_no_error(data: st.DataObject) -> None:
+    file = bytearray(photo(data.draw(st.sampled_from(FORMATS))))
+    for _ in range(data.draw(st.integers(1, 6))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    metadata.read(bytes(file), "keep-all", SIZE)
+
+
+def test_a_decoder_returns_the_metadata() -> None:
+    with Decoders(1, 10_000) as decoders:
+        for format in FORMATS:
+            data = photo(format)
+            here, there = (one(data, 10_000, "keep-all", FACTOR) for one in (images.decode, decoders.decode))
+            assert here.metadata == there.metadata
+            assert here.metadata.exif
+            assert here.metadata.xmp
+        assert decoders.decode(photo("PNG"), 10_000).metadata == metadata.NOTHING
+
+
+def test_random_bytes_are_no_metadata() -> None:
+    assert metadata.read(os.urandom(1000), "keep", SIZE) == metadata.NOTHING

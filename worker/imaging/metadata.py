@@ -1,0 +1,176 @@
+"""The metadata of an image file that its result may keep: EXIF, XMP, IPTC, resolution and the texts of a PNG file.
+
+What does not fit the result is left out or put right: the orientation (the result is upright), sizes, thumbnails, and
+MakerNote (its offsets are only right in the original file). Places (GPS) are kept only on request. Metadata that is
+damaged or very large is dropped: the pixels do not need it.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+from PIL import ExifTags, Image
+
+from upres.core.schema import WantedMetadata
+
+MAX_BYTES = 60_000
+"""Largest part of metadata in bytes that is kept; one segment of a JPEG file has at most 65,533."""
+TAGS = {
+    *("ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "Copyright", "HostComputer", "Rating"),
+    *("XPTitle", "XPComment", "XPAuthor", "XPKeywords", "XPSubject", "XResolution", "YResolution", "ResolutionUnit"),
+}
+"""Tags of the main directory that are kept (TIFF 6.0, Exif 3.0); the others describe how the file stores its pixels."""
+NOT_KEPT = {"MakerNote", "ExifInteroperabilityOffset"}
+"""Tags of the Exif directory that are not kept."""
+XMP_KEYWORD = "XML:com.adobe.xmp"
+EXIF_NAMESPACE, TIFF_NAMESPACE = "{http://ns.adobe.com/exif/1.0/}", "{http://ns.adobe.com/tiff/1.0/}"
+XMP_OF_FILE = {
+    *(EXIF_NAMESPACE + name for name in ("PixelXDimension", "PixelYDimension")),
+    *(TIFF_NAMESPACE + name for name in ("Orientation", "ImageWidth", "ImageLength")),
+}
+"""Properties of XMP that describe the file and not the picture."""
+IPTC = 0x0404
+"""Number of the resource with IPTC data among those of Photoshop in a JPEG file."""
+
+
+class Metadata(NamedTuple):
+    """What a result keeps; empty parts are missing."""
+
+    exif: bytes = b""
+    """A TIFF structure without the bytes `Exif` before it."""
+    xmp: bytes = b""
+    iptc: bytes = b""
+    dpi: tuple[float, float] | None = None
+    """Pixels per inch, horizontally and vertically."""
+    texts: tuple[tuple[str, str], ...] = ()
+    """Keywords and texts of a PNG file."""
+
+
+NOTHING = Metadata()
+
+
+def read(data: bytes, wanted: WantedMetadata, size: tuple[int, int]) -> Metadata:
+    """Return the metadata of a file for a result of (width, height) pixels. What cannot be read is left out."""
+    if wanted == "strip":
+        return NOTHING
+    places = wanted == "keep-all"
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return Metadata(
+                _attempt(_exif, image, places, size, empty=b""),
+                _attempt(_xmp, image.info.get("xmp") or b"", places, empty=b""),
+                _attempt(_iptc, image, empty=b""),
+                _attempt(_dpi, image, empty=None),
+                tuple(_attempt(_texts, data, empty=())),
+            )
+    except Exception:  # Pillow raises many types for damaged files, and it does not know all kinds
+        return NOTHING
+
+
+def _attempt(part: Any, *given: Any, empty: Any) -> Any:
+    """Return a part of the metadata, or `empty` when it is damaged or too large."""
+    try:
+        found = part(*given)
+    except Exception:  # foreign data: the libraries raise many types
+        return empty
+    return empty if isinstance(found, bytes) and len(found) > MAX_BYTES else found
+
+
+def _exif(image: Image.Image, places: bool, size: tuple[int, int]) -> bytes:
+    given, made = image.getexif(), Image.Exif()
+    for tag, value in given.items():
+        if ExifTags.TAGS.get(tag) in TAGS:
+            made[tag] = value
+    details = given.get_ifd(ExifTags.IFD.Exif)
+    kept = {tag: value for tag, value in details.items() if ExifTags.TAGS.get(tag) not in NOT_KEPT}
+    where = dict(given.get_ifd(ExifTags.IFD.GPSInfo)) if places else {}
+    if not (made or kept or where):
+        return b""
+    if kept:
+        kept |= {ExifTags.Base.ExifImageWidth: size[0], ExifTags.Base.ExifImageHeight: size[1]}
+        made.get_ifd(ExifTags.IFD.Exif).update(kept)
+    if where:
+        made.get_ifd(ExifTags.IFD.GPSInfo).update(where)
+    return made.tobytes().removeprefix(b"Exif\0\0")
+
+
+def _xmp(xmp: bytes, places: bool) -> bytes:
+    """Return an XMP packet (ISO 16684-1) without what describes the file, and without places unless they are wanted."""
+    if not xmp or len(xmp) > MAX_BYTES:
+        return b""
+    root = _parsed(xmp.strip(b"\0 \n\r\t"))
+    for element in list(root.iter()):
+        for name in [name for name in element.attrib if _left_out(name, places)]:
+            del element.attrib[name]
+        for child in [child for child in element if _left_out(child.tag, places)]:
+            element.remove(child)
+    made: bytes = ElementTree.tostring(root, encoding="utf-8")
+    return made
+
+
+def _parsed(xmp: bytes) -> ElementTree.Element:
+    """Parse XML, and let its prefixes be written again as they are. Raises ValueError."""
+    if b"<!" in xmp:  # XMP has no entities, with which a small text can become a very large one
+        raise ValueError("XMP with a document type")
+    for _, (prefix, uri) in ElementTree.iterparse(io.BytesIO(xmp), events=("start-ns",)):  # noqa: S314  # see above
+        if not prefix.startswith("ns"):  # ElementTree reserves these
+            ElementTree.register_namespace(prefix, uri)
+    return ElementTree.fromstring(xmp)  # noqa: S314  # see above
+
+
+def _left_out(name: str, places: bool) -> bool:
+    return name in XMP_OF_FILE or (not places and name.startswith(f"{EXIF_NAMESPACE}GPS"))
+
+
+def _iptc(image: Image.Image) -> bytes:
+    found: Any = image.info.get("photoshop") or {}
+    return bytes(found.get(IPTC, b""))
+
+
+def _dpi(image: Image.Image) -> tuple[float, float] | None:
+    x, y = (float(number) for number in image.info["dpi"])
+    return (x, y) if 1 <= x <= 65_535 and 1 <= y <= 65_535 else None
+
+
+def _texts(data: bytes) -> Iterator[tuple[str, str]]:
+    """Yield keyword and text of a PNG file's chunks tEXt, zTXt and iTXt (W3C, Third Edition, section 11.3.3)."""
+    at, left = 8, MAX_BYTES
+    while data.startswith(b"\x89PNG") and at + 12 <= len(data) and left > 0:
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind in TEXT_CHUNKS and (found := TEXT_CHUNKS[kind](data[at + 8 : at + 8 + length])):
+            left -= len(found[1])
+            if left > 0 and found[0] != XMP_KEYWORD and not found[0].startswith("Raw profile type"):
+                yield found
+        at += 12 + length
+
+
+def _plain(chunk: bytes) -> tuple[str, str]:
+    keyword, _, text = chunk[: MAX_BYTES + 80].partition(b"\0")
+    return keyword.decode("latin-1"), text.decode("latin-1")
+
+
+def _compressed(chunk: bytes) -> tuple[str, str]:
+    keyword, _, rest = chunk.partition(b"\0")
+    return keyword.decode("latin-1"), _inflated(rest[1:]).decode("latin-1")
+
+
+def _international(chunk: bytes) -> tuple[str, str]:
+    keyword, _, rest = chunk.partition(b"\0")
+    _, _, text = rest[2:].split(b"\0", 2) if rest[2:].count(b"\0") >= 2 else (b"", b"", b"")
+    return keyword.decode("latin-1"), (_inflated(text) if rest[:1] == b"\1" else text[:MAX_BYTES]).decode(
+        errors="ignore"
+    )
+
+
+def _inflated(data: bytes) -> bytes:
+    """Decompress at most MAX_BYTES."""
+    try:
+        return zlib.decompressobj().decompress(data, MAX_BYTES)
+    except zlib.error:
+        return b""
+
+
+TEXT_CHUNKS = {b"tEXt": _plain, b"zTXt": _compressed, b"iTXt": _international}
