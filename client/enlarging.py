@@ -89,16 +89,14 @@ class CommandOptions:
         }
 
     def sources(self, known: KnownResults) -> Iterator[Source]:
-        """Yield the images, without the results of earlier runs that lie among them."""
+        """Yield the images, without the results of earlier runs that lie among them; `known` counts these."""
         out = os.path.realpath(self.out) if self.out else None
-        meant = self._means_results(known)
+        meant, known.left_out = self._means_results(known), 0
         for found in expand(self.photos, sys.stdin, out):
-            if meant or not known.made(found.image):
+            if not meant and known.made(found.image):
+                known.left_out += 1
+            else:
                 yield found if self.out else found._replace(below=Path())
-
-    def left_out(self, known: KnownResults) -> int:
-        """The number of files that were named, and are left out because they are results."""
-        return 0 if self._means_results(known) else sum(known.made(name) for name in self.photos)
 
     def count(self, known: KnownResults) -> int | None:
         """The number of images; None with a list on stdin, which can be read only once."""
@@ -127,7 +125,6 @@ def run(wanted: CommandOptions, backend: Backend | None) -> int:
         except (UpresError, OSError, sqlite3.Error) as error:
             return _complain(error)
         total = wanted.count(known)
-        _tell_left_out(wanted.left_out(known))
         display = stack.enter_context(Display(total, wanted.as_json))
         paths = OutputPaths(ledger, wanted.out or Path(), wanted.name, wanted.result_options, wanted.force)
         batch = Batch(backend, paths, display)
@@ -139,6 +136,7 @@ def run(wanted: CommandOptions, backend: Backend | None) -> int:
             delete_unfinished()
             ledger.release_all()
             end_by_signal(interrupt)  # at once: threads still use what a normal exit would close
+    _tell_left_out(known)
     if total != 1 or wanted.as_json:
         try:
             _summarise(wanted, batch, time.monotonic() - begin)
@@ -155,7 +153,6 @@ def estimate(wanted: CommandOptions) -> int:
     with ExitStack() as stack:
         try:
             client, known = stack.enter_context(_client(wanted)), stack.enter_context(KnownResults())
-            _tell_left_out(wanted.left_out(known))
             for source in wanted.sources(known):
                 try:
                     _tell(wanted, source, _estimate(wanted, client, source))
@@ -164,6 +161,7 @@ def estimate(wanted: CommandOptions) -> int:
                         return _complain(error)
                     print(shown(f"{source.name}: {sentence(error)}", sys.stderr), file=sys.stderr)
                     failed = True
+            _tell_left_out(known)
         except UpresError as error:
             return _complain(error)
     return FAILED if failed else 0
@@ -183,9 +181,9 @@ def _ledger(out: Path | None) -> Ledger:
         return Ledger(None)
 
 
-def _tell_left_out(count: int) -> None:
-    if count:
-        text = f"{count} of the files are results of upres and were left out; name only them to enlarge them again."
+def _tell_left_out(known: KnownResults) -> None:
+    if count := known.left_out:
+        text = f"Results of upres among the photos, left out: {count}. To enlarge them again, name nothing else."
         print(text, file=sys.stderr)
 
 

@@ -18,6 +18,8 @@ class KnownResults:
     """
 
     def __init__(self) -> None:
+        self.left_out = 0
+        """Number of results that the command has not enlarged, because they are results."""
         self._folder: Path | None = None
         self._ledgers: dict[Path, sqlite3.Connection | None] = {}
 

@@ -154,13 +154,16 @@ def test_results_in_the_input_folder_are_not_enlarged_again(local: Local, folder
 
 
 def test_the_same_files_of_a_folder_can_be_named_again_and_again(local: Local, folder: Path) -> None:
-    """The second command names the results of the first one too; so does the estimate."""
-    for command, expected in ((), "a_x2.png"), (("--json",), '"skipped": 1'), (("--estimate",), "a.png: 128×96"):
-        names = sorted(path.name for path in folder.glob("*.png"))
-        done = upres(local, *names, "--factor", 2, *command, cwd=folder)
-        assert done.returncode == 0, done.stderr
+    """First by two commands at once; the next one, and the estimate, name their result too."""
+    command = [tool("upres"), "a.png", "--factor", "2"]
+    environment = {**os.environ, "UPRES_URL": local.url}
+    both = [subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    assert [one.communicate(timeout=60)[0] for one in both] == [b"a_x2.png\n"] * 2
+    for option, expected in ("--json", '"skipped": 1'), ("--estimate", "a.png: 128×96"):
+        done = upres(local, "a.png", "a_x2.png", "--factor", 2, option, cwd=folder)
+        assert (done.returncode, [one.returncode for one in both]) == (0, [0, 0]), done.stderr
         assert expected in done.stdout
-        assert ("1 of the files are results" in done.stderr) == (len(names) == 2)
+        assert "among the photos, left out: 1." in done.stderr
     assert sorted(path.name for path in folder.glob("*.png")) == ["a.png", "a_x2.png"]
 
 

@@ -42,8 +42,12 @@ def made(factor: int, format: OutputFormat = "png") -> schema.Result:
     )  # fmt: skip
 
 
-def upres(*arguments: object) -> Result:
+def upres(*arguments: object, input: str | None = None) -> Result:
     """Run the command in the current folder; its factor is 4 if none is given, and its results are PNG files."""
     return CliRunner().invoke(
-        enlarge, [*map(str, arguments), "--local"], obj=lambda factor, *others: Enlarger(factor), catch_exceptions=False
+        enlarge,
+        [*map(str, arguments), "--local"],
+        input,
+        obj=lambda factor, *others: Enlarger(factor),
+        catch_exceptions=False,
     )

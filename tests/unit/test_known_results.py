@@ -9,7 +9,7 @@ from tests.support.in_process import upres
 from upres.client.known_results import KnownResults
 from upres.client.ledger import NAME, Ledger
 
-LEFT_OUT = "of the files are results of upres and were left out"
+LEFT_OUT = "Results of upres among the photos, left out:"
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_the_same_pattern_of_the_shell_can_be_given_again_and_again(out: list[st
         assert done.exit_code == 0, done.output
         assert sorted(done.stdout.splitlines()) == [f"{big}a_x{factor}.png", f"{big}b_x{factor}.png"]
         assert f"2 {status}" in done.stderr
-        assert (f"{left_out} {LEFT_OUT}" in done.stderr) == (not big and left_out > 0)
+        assert (f"{LEFT_OUT} {left_out}." in done.stderr) == (not big and left_out > 0)
     assert images() == sorted(["a.png", "b.png", *(f"{big}{name}_x{n}.png" for name in "ab" for n in (2, 4))])
 
 
@@ -58,7 +58,16 @@ def test_a_result_that_is_named_alone_is_enlarged() -> None:
     assert upres("a_x4.png").stdout.splitlines() == ["a_x4_x4.png"]
     forced = upres(*every(), "--force")
     assert sorted(forced.stdout.splitlines()) == ["a_x4.png", "b_x4.png"]
-    assert f"2 {LEFT_OUT}" in forced.stderr
+    assert f"{LEFT_OUT} 2." in forced.stderr
+
+
+def test_results_in_a_list_and_in_a_folder_are_left_out_and_counted() -> None:
+    upres("a.png", "b.png")
+    listed = upres("-", "--out", "big", input="a_x4.png\nb_x4.png\n")
+    assert f"{LEFT_OUT} 2." in listed.stderr
+    assert "0 enlarged" in listed.stderr
+    assert f"{LEFT_OUT} 2." in upres(".", "--out", "big").stderr
+    assert images("big") == ["a_x4.png", "b_x4.png"]
 
 
 def test_a_photo_that_has_the_name_of_a_result_is_a_photo() -> None:
@@ -80,7 +89,7 @@ def test_results_of_other_commands_are_known_in_the_folders_above_and_below() ->
     assert images("big") == ["a_x4.png", "b_x4.png", "deep/c_x4.png"]
     named = upres(*every(), "deep/a_x4.png", "big/a_x4.png", "big/deep/c_x4.png", "--out", "all")
     assert sorted(named.stdout.splitlines()) == ["all/a_x4.png", "all/b_x4.png"]
-    assert f"3 {LEFT_OUT}" in named.stderr
+    assert f"{LEFT_OUT} 3." in named.stderr
     upres(".", "--out", "more")
     assert images("more") == ["a_x4.png", "b_x4.png", "deep/c_x4.png"]
 
