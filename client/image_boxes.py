@@ -99,7 +99,7 @@ def jpeg_2000(file: IO[bytes]) -> Size:
     """The size in the SIZ marker of the codestream: the image's area in the reference grid."""
     start = 0
     if file.read(4) != b"\xff\x4f\xff\x51":
-        start = next(box.start for box in _boxes_of(file, b"jp2c"))
+        start = _first(file, b"jp2c").start
     file.seek(start)
     if file.read(4) != b"\xff\x4f\xff\x51":
         raise ValueError("no codestream")
@@ -110,7 +110,7 @@ def jpeg_2000(file: IO[bytes]) -> Size:
 def jpeg_xl(file: IO[bytes]) -> Size:
     """The size in the codestream, turned as that says."""
     if (head := file.read(64))[:2] != b"\xff\x0a":
-        box = next(iter(_boxes_of(file, b"jxlc", b"jxlp")))
+        box = _first(file, b"jxlc", b"jxlp")
         file.seek(box.start + (4 if box.kind == b"jxlp" else 0))  # a part of a codestream has a number
         head = file.read(64)
     if head[:2] != b"\xff\x0a":
@@ -141,8 +141,12 @@ class _Bits:
         return taken
 
 
-def _boxes_of(file: IO[bytes], *kinds: bytes) -> Iterator[Box]:
-    return (box for box in boxes(file, 0, _length(file)) if box.kind in kinds)
+def _first(file: IO[bytes], *kinds: bytes) -> Box:
+    """The first box of one of these kinds. Raises LookupError when there is none."""
+    for box in boxes(file, 0, _length(file)):
+        if box.kind in kinds:
+            return box
+    raise LookupError("no codestream")
 
 
 def _content(file: IO[bytes], box: Box) -> bytes:

@@ -161,7 +161,7 @@ def _tiff_pages(file: IO[bytes]) -> Iterator[Tags]:
 def _tiff_directory(file: IO[bytes], place: int, order: str, large: bool) -> tuple[Tags, int]:
     """The tags with whole numbers of one directory, and the place of the next one; 0 when it is the last."""
     count, entry, field = ("Q", "HHQ8s", 8) if large else ("H", "HHI4s", 4)
-    file.seek(place)
+    _go(file, place)
     [entries] = _unpack(file, order + count)
     found = [_unpack(file, order + entry) for _ in range(min(entries, 65536))]
     rest = file.read(field)
@@ -173,16 +173,23 @@ def _tiff_directory(file: IO[bytes], place: int, order: str, large: bool) -> tup
             if struct.calcsize(layout) <= field:
                 tags[tag] = struct.unpack_from(layout, value)
             else:
-                file.seek(int.from_bytes(value, "little" if order == "<" else "big"))
+                _go(file, int.from_bytes(value, "little" if order == "<" else "big"))
                 tags[tag] = _unpack(file, layout)
     return tags, following
+
+
+def _go(file: IO[bytes], place: int) -> None:
+    """Go to a place that the file states. Raises ValueError when it is behind the end."""
+    if place > file.seek(0, os.SEEK_END):
+        raise ValueError("a place behind the end of the file")
+    file.seek(place)
 
 
 def _exif_orientation(data: bytes) -> int:
     """The orientation in EXIF data, from 1 to 8; 1 in damaged data."""
     try:
         return next(_tiff_pages(io.BytesIO(data))).get(ORIENTATION, (1,))[0]
-    except (struct.error, LookupError, StopIteration):
+    except (struct.error, LookupError, ValueError, StopIteration):
         return 1
 
 

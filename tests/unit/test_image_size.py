@@ -220,18 +220,32 @@ def test_the_size_of_heic_is_cropped_and_turned_by_its_properties(
     assert measured(heic("heic", properties, wide), tmp_path) == size
 
 
-@given(data=st.binary(max_size=80), head=st.sampled_from(sorted(KINDS)), cut=st.integers(0, 60))
-@settings(max_examples=60)
+HEADS = [
+    *(encoded(Image.new("RGB", (3, 4)), format, **options) for format, options in KINDS.values()),
+    *(encoded(Image.new("RGB", (3, 4)), "JPEG2000", no_jp2=bare) for bare in (False, True)),
+    heic("heic", [ispe(37, 11), box("irot", b"\1"), box("clap", bytes(32))], wide=True),
+    box("JXL ", b"\r\n\x87\n") + box("jxlp", bytes(4), b"\xff\x0a" + bits((0, 1), (0, 2), (10, 9), (1, 3), (1, 1))),
+]
+
+
+@given(
+    seed=st.sampled_from(HEADS),
+    changes=st.lists(st.tuples(st.integers(0, 399), st.sampled_from([0, 1, 127, 128, 255])), max_size=5),
+    cut=st.integers(0, 400),
+)
+@example(seed=b"MM\0+\0\x08\0\0" + b"\xff" * 8, changes=[], cut=16)
+@example(seed=b"II*\0\x08\0\0\0\x01\0\x4a\x01\x04\0" + b"\xff" * 12, changes=[], cut=40)
+@example(seed=box("JXL ", b"\r\n\x87\n"), changes=[], cut=12)
+@settings(max_examples=200)
 def test_a_damaged_file_has_no_size_or_one_of_two_numbers(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes, head: str, cut: int
+    tmp_path_factory: pytest.TempPathFactory, seed: bytes, changes: list[tuple[int, int]], cut: int
 ) -> None:
-    format, options = KINDS[head]
-    if format == "AVIF":
-        begin = heic("avif", [ispe(3, 4)], False)
-    else:
-        begin = encoded(Image.new("RGB", (3, 4)), format, **options)
+    data = bytearray(seed[:cut])
+    for place, byte in changes:
+        if place < len(data):
+            data[place] = byte
     try:
-        width, height = measured(begin[:cut] + data, tmp_path_factory.getbasetemp())
+        width, height = measured(bytes(data), tmp_path_factory.getbasetemp())
     except NotAnImage:
         return
     assert width > 0

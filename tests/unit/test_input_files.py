@@ -131,6 +131,17 @@ def test_names_as_long_as_the_file_system_allows_have_results(letter: str, size:
     }
 
 
+def test_a_file_system_with_shorter_names_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encrypted folders (eCryptfs) have 143 bytes for a name; FAT states more than it has."""
+    for stated, most in (143, 143), (1530, 255):
+        monkeypatch.setattr(os, "pathconf", lambda folder, name, stated=stated: stated)
+        names = ["c" * (most - 5) + f"{end}.png" for end in "12"]
+        make(*names)
+        made = [Path(line).name for line in upres(*names, "--out", f"up to {most}").stdout.splitlines()]
+        assert sorted(len(name) for name in made) == [most, most]
+        assert len(set(made)) == 2
+
+
 def test_a_pattern_that_makes_too_long_names_is_told() -> None:
     make("a.png")
     done = upres("a.png", "--name", "{stem}" + "y" * 260)
