@@ -144,8 +144,7 @@ class Batch:
 
     def _enlarge(self, task: Task) -> Outcome:
         source, number = task
-        if source.trouble:
-            raise source.trouble
+        source.check()
         if finished := self.paths.finished(source):
             return Outcome(source, "skipped", finished)
         reserved = self.paths.reserve(source, number)

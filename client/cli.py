@@ -33,9 +33,10 @@ Examples:
   upres --estimate photo.jpg                  size and duration; enlarges nothing
 
 \b
-The folder of --out contains a manifest (.upres.db) of finished images.
+The folder of the results contains a manifest (.upres.db) of finished images.
 After Ctrl-C, a crash or a power failure, or when images were added, run the
-same command again: it skips the finished images and continues.
+same command again: it skips the finished images and continues. Results among
+the photos are left out, unless only results are named: upres photo_x4.jpg
 
 \b
 Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
@@ -93,7 +94,8 @@ def enlarge(in_process: InProcess, /, **given: Any) -> None:
     """Enlarge photos by super-resolution.
 
     PHOTO is a file, a folder, a pattern, an http(s) URL, or - to read a list of them from stdin. Input formats: PNG,
-    JPEG, WebP, AVIF, TIFF, BMP and GIF. Output formats: PNG, JPEG and WebP.
+    JPEG, WebP, AVIF, HEIC, JPEG XL, JPEG 2000, TIFF, BMP and GIF. Output formats: PNG, JPEG and WebP. Of a folder, the
+    images that cannot be enlarged are named; other files are passed over.
     """
     options = CommandOptions(**given)
     with stopped_by_signals():

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 import click
-import imagesize
 from rich.console import Console
 
 from upres.client.atomic_file import delete_unfinished
 from upres.client.batch import UNAVAILABLE, Backend, Batch, is_fatal
 from upres.client.display import Display
-from upres.client.ledger import Ledger
+from upres.client.image_size import read_size
+from upres.client.known_results import KnownResults
+from upres.client.ledger import NAME, Ledger
 from upres.client.output_paths import OutputPaths, check_folder, check_pattern
 from upres.client.protocol import EstimateOptions, JobOptions
 from upres.client.remote import Remote
@@ -27,7 +28,7 @@ from upres.client.signals import end_by_signal
 from upres.client.sources import LIST, Source, expand, is_many
 from upres.client.text import sentence, shown, write_line
 from upres.core.api import Estimate
-from upres.core.errors import NotAnImage, UnsupportedImage, UpresError
+from upres.core.errors import UnsupportedImage, UpresError
 from upres.core.formats import DEEP
 from upres.core.schema import WantedDepth, WantedFormat, WantedMetadata
 
@@ -102,24 +103,30 @@ class CommandOptions:
             "where": where,
         }
 
-    def sources(self, ledger: Ledger | None = None) -> Iterator[Source]:
-        """Yield the images; skips results of earlier runs that lie in the same folders as the photos."""
+    def sources(self, known: KnownResults) -> Iterator[Source]:
+        """Yield the images, without the results of earlier runs that lie among them; `known` counts these."""
         out = os.path.realpath(self.out) if self.out else None
+        meant, known.left_out = self._means_results(known), 0
         for found in expand(self.photos, sys.stdin, out):
-            source = found if self.out else found._replace(below=Path())
-            if source.image in self.photos or not (ledger and ledger.made_of(Path(source.image))):
-                yield source
+            if not meant and known.made(found.image):
+                known.left_out += 1
+            else:
+                yield found if self.out else found._replace(below=Path())
 
-    def count(self, ledger: Ledger) -> int | None:
+    def count(self, known: KnownResults) -> int | None:
         """The number of images; None with a list on stdin, which can be read only once."""
         if LIST in self.photos:
             return None
         begin, count = time.monotonic(), 0
         with Console(stderr=True).status("looking for images") as status:
-            for count, _ in enumerate(self.sources(ledger), 1):
+            for count, _ in enumerate(self.sources(known), 1):
                 if time.monotonic() > begin + 1:
                     status.update(f"looking for images: {count}")
         return count
+
+    def _means_results(self, known: KnownResults) -> bool:
+        """Whether the command names nothing but results: then they are to be enlarged once more."""
+        return all(known.made(name) for name in self.photos)
 
 
 def run(wanted: CommandOptions, backend: Backend | None) -> int:
@@ -129,21 +136,22 @@ def run(wanted: CommandOptions, backend: Backend | None) -> int:
         try:
             backend = backend or _remote(wanted, stack)
             check_folder(wanted.out or Path())
-            ledger = stack.enter_context(Ledger(wanted.out))
+            ledger, known = stack.enter_context(_ledger(wanted.out)), stack.enter_context(KnownResults())
         except (UpresError, OSError, sqlite3.Error) as error:
             return _complain(error)
-        total = wanted.count(ledger)
+        total = wanted.count(known)
         display = stack.enter_context(Display(total, wanted.as_json))
         paths = OutputPaths(ledger, wanted.out or Path(), wanted.name, wanted.result_options, wanted.force)
         batch = Batch(backend, paths, display)
         try:
-            batch.run(wanted.sources(ledger), min(wanted.at_once, MAX_LOCAL) if wanted.local else wanted.at_once)
+            batch.run(wanted.sources(known), min(wanted.at_once, MAX_LOCAL) if wanted.local else wanted.at_once)
         except KeyboardInterrupt as interrupt:
             display.close()
             _summarise(wanted, batch, time.monotonic() - begin, "interrupted")
             delete_unfinished()
             ledger.release_all()
             end_by_signal(interrupt)  # at once: threads still use what a normal exit would close
+    _tell_left_out(known)
     if total != 1 or wanted.as_json:
         try:
             _summarise(wanted, batch, time.monotonic() - begin)
@@ -159,8 +167,8 @@ def estimate(wanted: CommandOptions) -> int:
     failed = False
     with ExitStack() as stack:
         try:
-            client = stack.enter_context(_client(wanted))
-            for source in wanted.sources():
+            client, known = stack.enter_context(_client(wanted)), stack.enter_context(KnownResults())
+            for source in wanted.sources(known):
                 try:
                     _tell(wanted, source, _estimate(wanted, client, source))
                 except (UpresError, OSError) as error:
@@ -168,9 +176,30 @@ def estimate(wanted: CommandOptions) -> int:
                         return _complain(error)
                     print(shown(f"{source.name}: {sentence(error)}", sys.stderr), file=sys.stderr)
                     failed = True
+            _tell_left_out(known)
         except UpresError as error:
             return _complain(error)
     return FAILED if failed else 0
+
+
+def _ledger(out: Path | None) -> Ledger:
+    """The ledger of the results' folder. Raises OSError or sqlite3.Error for the folder of --out.
+
+    Elsewhere nobody asked for a ledger, so a photo is enlarged without one too: for example where another user's is.
+    """
+    try:
+        return Ledger(out or Path())
+    except (OSError, sqlite3.Error) as error:
+        if out:
+            raise
+        print(f"{NAME} cannot be used ({sentence(error)}): results of other commands are not known.", file=sys.stderr)
+        return Ledger(None)
+
+
+def _tell_left_out(known: KnownResults) -> None:
+    if count := known.left_out:
+        text = f"Results of upres among the photos, left out: {count}. To enlarge them again, name nothing else."
+        print(text, file=sys.stderr)
 
 
 def _client(wanted: CommandOptions) -> Client:
@@ -190,8 +219,7 @@ def _remote(wanted: CommandOptions, stack: ExitStack) -> Remote:
 
 
 def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimate:
-    if source.trouble:
-        raise source.trouble
+    source.check()
     if source.is_address:
         raise UnsupportedImage("The size of an image at a URL is not known before it is fetched; estimate a file.")
     options: EstimateOptions = {
@@ -200,9 +228,7 @@ def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimat
         "model_version": wanted.model_version,
         "output_format": wanted.output_format,
     }
-    width, height = imagesize.get(source.image)
-    if width < 1 or height < 1:
-        raise NotAnImage("The size of the image cannot be read; send a PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF file.")
+    width, height = read_size(source.image)
     return client.estimate(width, height, int(wanted.factor), **options)
 
 
@@ -226,7 +252,7 @@ def _summarise(wanted: CommandOptions, batch: Batch, seconds: float, *first: str
         return
     parts = [f"{count} {status}" for status, count in counts.items() if count or status == "enlarged"]
     pace = f" ({counts['enlarged'] / seconds:.1f} a second)" if counts["enlarged"] > 1 else ""
-    then = "; the same command goes on from here" if first and wanted.out else ""
+    then = "; the same command goes on from here" if first else ""
     print(f"{', '.join([*first, *parts])} in {seconds:.1f} s{pace}{then}", file=sys.stderr)
 
 

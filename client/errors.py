@@ -8,6 +8,7 @@ UpresError (core.errors)
 ├── JobFailed             the job ended without a result; `code` is the reason
 ├── JobCancelled          the job was cancelled
 ├── JobTimeout            the job did not end within the given `timeout`; it continues on the server
+├── NameTooLong           the name of a result would be longer than its file system allows (only the command `upres`)
 ├── OutputTaken           the output path of a result is in use by another file (only the command `upres`)
 └── OutputUnwritable      no result can be saved: the disk is full, or read-only (only the command `upres`)
 """
@@ -60,6 +61,10 @@ class JobCancelled(UpresError):
 class JobTimeout(UpresError):
     code = "not_in_time"
     retryable = True
+
+
+class NameTooLong(UpresError):
+    code = "name_too_long"
 
 
 class OutputTaken(UpresError):

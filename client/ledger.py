@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import uuid
 from contextlib import closing, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -57,6 +58,18 @@ def _inode(found: os.stat_result) -> str:
     return f"{found.st_dev}:{found.st_ino}"
 
 
+def place_of(output: Path, folder: Path) -> bytes:
+    """The name of a result in the ledger of a folder, a real path: relative, so that the folder may be moved."""
+    return os.fsencode(
+        os.path.relpath(os.path.join(_real(os.path.join(os.getcwd(), output.parent)), output.name), folder)
+    )
+
+
+@lru_cache(maxsize=256)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
 def _lock_name(run: str) -> str:
     """The name of the file that a command keeps locked while it runs."""
     return f".upres-{run}.lock"
@@ -83,6 +96,7 @@ class Ledger:
         self._database.executescript(_TABLES)
         with suppress(sqlite3.OperationalError):  # the column is there, except in ledgers of the first commits
             self._database.execute("ALTER TABLE results ADD COLUMN size INTEGER")
+        self._database.executescript("BEGIN IMMEDIATE; ROLLBACK")  # fails at once where nothing can be recorded
         self._alive = (self._folder / _lock_name(self._run)).open("xb") if folder else None
         self._forget_ended_runs(all_of_them=self._alive is None or not lock(self._alive))
 
@@ -148,6 +162,11 @@ class Ledger:
         row = self._first("SELECT source FROM results WHERE output = ?", self._place(output))
         return os.fsdecode(row[0]) if row else None
 
+    def size_of(self, output: Path) -> int | None:
+        """The size in bytes of the result that upres wrote to this path; None when it wrote none to its end."""
+        row = self._first("SELECT size FROM results WHERE output = ?", self._place(output))
+        return row[0] if row else None
+
     def record(self, identity: Identity, options: str, output: Path, size: int | None) -> None:
         """Record that a result is being written (`size` None), or is complete with `size` bytes; replaces the older."""
         source, source_bytes, mtime_ns = identity
@@ -173,8 +192,7 @@ class Ledger:
             self._database.execute("DELETE FROM claims WHERE run = ?", (run,))
 
     def _place(self, output: Path) -> bytes:
-        """The path relative to the folder, so that records stay valid when the folder is moved or renamed."""
-        return os.fsencode(os.path.relpath(output.absolute(), self._folder))
+        return place_of(output, self._folder)
 
     def _first(self, query: str, *values: object) -> tuple[Any, ...] | None:
         with self._lock, closing(self._database.execute(query, values)) as rows:

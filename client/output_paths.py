@@ -12,7 +12,8 @@ from typing import NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 from upres.client.atomic_file import MayReplace
-from upres.client.errors import OutputTaken, OutputUnwritable
+from upres.client.errors import NameTooLong, OutputTaken, OutputUnwritable
+from upres.client.input_files import SUFFIXES, suffix
 from upres.client.ledger import Identity, Ledger
 from upres.client.sources import Source
 from upres.core import file_names
@@ -22,8 +23,8 @@ from upres.core.schema import OutputFormat, Result
 NAME = "{stem}_x{factor}"
 FIELDS = {"stem", "suffix", "parent", "n", "factor", "model"}
 """Fields of a name pattern: the photo's name without suffix, its suffix, its folder's name, its number in the run, …"""
-EXPECTED_FORMATS: dict[str, OutputFormat] = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "webp"}
-"""Input suffix → output format that the server chooses for `auto`; PNG for all other suffixes."""
+MAX_NAME_BYTES = 255
+"""Longest file name on common file systems."""
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your quota on the disk is used up",
@@ -34,7 +35,14 @@ DISK_ERRORS = {
 }
 """Error numbers after which no other result can be written either."""
 
-FileId = tuple[int, int, int, int]
+
+class FileId(NamedTuple):
+    """What tells whether a path still has the same file."""
+
+    device: int
+    inode: int
+    bytes: int
+    mtime_ns: int
 
 
 class Output(NamedTuple):
@@ -61,6 +69,7 @@ class OutputPaths:
 
     def __init__(self, ledger: Ledger, out: Path, name: str, options: dict[str, str], force: bool) -> None:
         self._ledger, self._out, self._name, self._options, self._force = ledger, out, name, options, force
+        self._most_bytes = _most_bytes(out)
         self._key = ",".join(f"{name}={options[name]}" for name in sorted(options))
 
     def finished(self, source: Source) -> Path | None:
@@ -68,7 +77,7 @@ class OutputPaths:
         return self._finished(source.identity)
 
     def reserve(self, source: Source, number: int) -> Reservation:
-        """Reserve the likely path of a result. Raises OutputTaken, OutputUnwritable, or OSError for the source."""
+        """Reserve the likely path of a result. Raises OutputTaken, OutputUnwritable, NameTooLong, or OSError."""
         return self._reserve(source.identity, self._path(source, number, self._likely_extension(source)))
 
     def release(self, reservation: Reservation) -> None:
@@ -121,20 +130,22 @@ class OutputPaths:
             existing = _file_id(path)  # after the claim: until then another command may have written it
             if other is None and existing and not self._force:
                 try:
-                    self._check_owner(path, real)
+                    self._check_owner(path, real, existing)
                 except OutputTaken:
                     self._ledger.release(path)
                     raise
             repeated = other is not None or bool(existing and self._finished(identity))
         return Reservation(path, identity, existing, repeated)
 
-    def _check_owner(self, path: Path, real: str) -> None:
-        """Raise OutputTaken unless the existing file is the result of this source, or of one that is gone."""
+    def _check_owner(self, path: Path, real: str, existing: FileId) -> None:
+        """Raise OutputTaken unless the existing file is the unchanged result of this source, or of one that is gone."""
         before = self._ledger.made_of(path)
         if before is None:
             raise OutputTaken(f"{path} exists already; --force replaces it, --name or --out makes another.")
         if before != real and ("://" in before or os.path.exists(before)):
             raise OutputTaken(f"{path} is the result of {before}; {_advice(before, real)}, or --force to replace it.")
+        if existing.bytes not in (0, self._ledger.size_of(path) or existing.bytes):
+            raise OutputTaken(f"{path} was changed since upres made it, and is kept; --force replaces it.")
 
     def _may_replace(self, reserved: Reservation, existing: os.stat_result) -> bool:
         """Whether the file that has the name now may be replaced: it had it before, or --force was given.
@@ -147,6 +158,7 @@ class OutputPaths:
         return self._force or _id(existing) == reserved.existing
 
     def _path(self, source: Source, number: int, extension: str) -> Path:
+        """The path of a result. Raises NameTooLong."""
         file = PurePosixPath(source.file_name)
         fields = {
             "stem": file.stem,
@@ -156,12 +168,23 @@ class OutputPaths:
             "factor": self._options["factor"],
             "model": Path(self._options["model"]).name,  # with --local it may be the path of a folder
         }
-        return self._out / source.below / f"{self._name.format(**fields)}.{extension}"
+        return self._out / source.below / self._fitting(f"{self._name}.{extension}", fields, file.stem)
+
+    def _fitting(self, pattern: str, fields: dict[str, object], stem: str) -> str:
+        """The name of a result, whose stem is shortened if the name is longer than the file system allows."""
+        name, most = pattern.format(**fields), self._most_bytes
+        if (excess := file_names.length(name) - most) <= 0:
+            return name
+        each = -(-excess // (pattern.count("{stem") or 1))
+        name = pattern.format(**fields | {"stem": file_names.shortened(stem, file_names.length(stem) - each)})
+        if file_names.length(name) > most:
+            raise NameTooLong(f"The result's name would have more than {most} bytes; give a shorter --name.")
+        return name
 
     def _likely_extension(self, source: Source) -> str:
         """The expected file extension of the result; with `auto` a guess from the input's suffix."""
         wanted = self._options["output_format"]
-        likely = EXPECTED_FORMATS.get(Path(source.file_name).suffix.lower(), "png") if wanted == "auto" else wanted
+        likely = SUFFIXES.get(suffix(source.file_name), "png") if wanted == "auto" else wanted
         return EXTENSIONS[cast(OutputFormat, likely)]
 
 
@@ -198,8 +221,16 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         raise OutputUnwritable(f"The list of results in {folder} cannot be written: {error}.") from error
 
 
+def _most_bytes(folder: Path) -> int:
+    """The longest file name in a folder, in bytes. Some file systems (FAT) state more than they have."""
+    try:
+        return min(MAX_NAME_BYTES, os.pathconf(folder, "PC_NAME_MAX"))
+    except (OSError, ValueError, AttributeError):  # unknown; AttributeError on Windows
+        return MAX_NAME_BYTES
+
+
 def _id(found: os.stat_result) -> FileId:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return FileId(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _file_id(path: Path) -> FileId | None:

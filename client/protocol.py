@@ -35,7 +35,7 @@ from upres.client.responses import (
     unreachable,
 )
 from upres.core.api import Estimate, JobAccepted, UploadLink
-from upres.core.errors import UpresError
+from upres.core.errors import NotAnImage, UpresError
 from upres.core.schema import Result, Snapshot, WantedDepth, WantedFormat, WantedMetadata
 
 Image = str | PathLike[str] | bytes
@@ -128,7 +128,7 @@ class ApiOperations:
         wait: float,
         on_bytes: OnBytes,
     ) -> Steps[JobAccepted | Snapshot]:
-        """Submit a job. Raises FileNotFoundError when the path does not exist."""
+        """Submit a job. Raises OSError when the path cannot be read, NotAnImage when the file is empty."""
         # A retry cannot create a second job: the request carries an Idempotency-Key.
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         if wait:
@@ -208,6 +208,8 @@ class ApiOperations:
         if isinstance(image, str) and "://" in image:
             return {"image_url": image}
         data, name = (image, {}) if isinstance(image, bytes) else _file(Path(image))
+        if not data:
+            raise NotAnImage("The image is empty." if isinstance(image, bytes) else f"The file {image} is empty.")
         if len(data) > INLINE_BYTES:
             return {"image_key": (yield from self.upload(data, on_bytes)), **name}
         return {"image_base64": base64.b64encode(data).decode(), **name}

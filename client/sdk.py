@@ -166,7 +166,7 @@ class Client:
     ) -> JobAccepted | Snapshot:
         """Submit an image, return at once. With `wait`, return the job's Snapshot if it ends in `wait` seconds (≤ 25).
 
-        Files of more than 4 MB are uploaded straight to the store first. Raises FileNotFoundError when the path is
+        Files of more than 4 MB are uploaded straight to the store first. Raises OSError when the path is
         missing.
         """
         return self._run(self._api.submit(image, factor, options, idempotency_key, wait, on_bytes))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import IO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from upres.client import input_files
 from upres.core import file_names
+from upres.core.errors import UpresError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"}
-"""File suffixes that are searched for in folders. A file that is named directly is used with any suffix."""
 LIST = "-"
 
 
@@ -23,8 +23,8 @@ class Source(NamedTuple):
     """Its path or URL."""
     below: Path = Path()
     """Its folder relative to the folder that was named; empty when the image itself was named."""
-    trouble: OSError | None = None
-    """The error that makes the source unreadable; None without one."""
+    trouble: OSError | UpresError | None = None
+    """The error that is known before the source is read; None without one."""
 
     @property
     def is_address(self) -> bool:
@@ -43,6 +43,13 @@ class Source(NamedTuple):
         """The name shown to users: the relative folder and the file name."""
         return str(self.below / self.file_name)
 
+    def check(self) -> None:
+        """Check what is known without reading it. Raises its `trouble`, OSError, or NotAnImage for an empty file."""
+        if self.trouble:
+            raise self.trouble
+        if not self.is_address:
+            input_files.check(self.image)
+
     @property
     def identity(self) -> tuple[str, int, int]:
         """Real path or URL, size in bytes, modification time in ns: they change with the file. Raises OSError."""
@@ -56,8 +63,9 @@ def expand(names: Sequence[str], lines: IO[str], without: str | None = None) -> 
     """Yield the images given by `names`. The name `-` stands for the names in `lines`.
 
     The folder `without` (a real path, the output folder) is skipped inside of named folders. An unreadable folder
-    yields a source with `trouble`. Files keep their folders below the one that all named files have in common; names
-    in `lines` keep theirs below the current folder, because the list may have no end.
+    yields a source with `trouble`, and so does an image in a named folder that cannot be enlarged. Files keep their
+    folders below the one that all named files have in common; names in `lines` keep theirs below the current folder,
+    because the list may have no end.
     """
     common = _common_folder(name for name in names if not is_many(name) and "://" not in name)
     for name in names:
@@ -122,10 +130,10 @@ class _Walk:
             yield Source(folder, below.parent, error)
             return
         paths = [os.path.join(folder, name) for name in found]
-        folders = [path for path in paths if os.path.isdir(path)]
+        folders = dict.fromkeys(path for path in paths if os.path.isdir(path))
         for path in paths:
-            if os.path.splitext(path)[1].lower() in SUFFIXES and os.path.isfile(path):
-                yield Source(path, below)
+            if path not in folders and input_files.is_image(path):  # pipes and broken links too: `check` names them
+                yield Source(path, below, input_files.unsupported(path))
         for path in sorted(folders, key=os.path.islink):
             if self.enter(path):
                 yield from self.folder(path, below / os.path.basename(path))
@@ -163,7 +171,7 @@ def _matches(folder: Path, parts: tuple[str, ...], seen: set[tuple[str, int]]) -
                 yield from _matches(folder / name, parts, seen)
         return
     for name in fnmatch.filter(_names(folder, first), first) if glob.has_magic(first) else [first]:
-        if not rest and (folder / name).is_file():
+        if not rest and os.path.lexists(folder / name) and not (folder / name).is_dir():
             yield folder / name
         elif rest and (folder / name).is_dir():
             yield from _matches(folder / name, rest, seen)

@@ -151,6 +151,7 @@ export class Upres {
   async #imageFields(image, { onUpload = () => {}, signal }) {
     if (typeof image === "string" || image instanceof URL) return { image_url: String(image) };
     if (!(image instanceof Blob)) throw unreadable();
+    if (!image.size) throw new UpresError("The file is empty.", { code: "not_an_image", retryable: false });
     const name = image.name ? { image_name: image.name } : {};
     if (image.size <= INLINE_BYTES) return { image_base64: await base64(image), ...name };
     const link = await this.#call("POST", "/v1/uploads", isUpload, { body: { bytes: image.size }, signal });

@@ -40,10 +40,11 @@ window.use = async (bytes) => {{
   }}));
   const thrown = await upres.subscribe(job, () => {{ throw new Error("mine"); }}).catch((error) => error.message);
   const nothing = await upres.submit(undefined).catch((error) => error.code);
+  const empty = await upres.submit(new File([], "a.png")).catch((error) => `${{error.message}} ${{error.code}}`);
   const signal = AbortSignal.abort();
   const given = await upres.estimate({{ width: 1, height: 1 }}, {{ signal }}).catch((error) => error.name);
   const linked = (await fetch(upres.link(job))).headers.get("Content-Type");
-  const more = {{ five, thrown, nothing, given, linked }};
+  const more = {{ five, thrown, nothing, empty, given, linked }};
   const sizes = {{ width: result.width, again: again.width, size: size.width }};
   return {{ types, refused, status: now.status, why, unknown, ...sizes, ...more }};
 }};
@@ -65,6 +66,7 @@ def test_a_page_from_another_origin_can_use_the_library(visit: Visit, local: Loc
     assert received["unknown"] == "job_not_found"
     assert received["five"] == [True] * 5
     assert (received["thrown"], received["nothing"], received["given"]) == ("mine", "unreadable", "AbortError")
+    assert received["empty"] == "The file is empty. not_an_image"
     assert received["linked"] == "image/png"
     visit.wrong = [text for text in visit.wrong if "status of 4" not in text]
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 from pathlib import Path
 
@@ -121,12 +122,49 @@ def test_estimate_prints_size_and_tiles_or_why_a_job_is_refused(local: Local, fo
     assert (record["width"], record["accepted"]) == (256, True)
 
 
+def test_the_estimate_of_a_folder_is_right_for_every_kind_of_file(
+    local: Local, tmp_path: Path, photo: Image.Image
+) -> None:
+    """Suffixes of all kinds, images that are turned, and one that cannot be enlarged: it is named by both commands."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    (tmp_path / "in").mkdir()
+    kinds = {"a.jfif": "JPEG", "b.jpe": "JPEG", "c.png": "PNG", "d.TIFF": "TIFF", "e.webp": "WEBP", "f.avif": "AVIF"}
+    for name, format in kinds.items():
+        (tmp_path / "in" / name).write_bytes(encoded(photo, format, exif=turned))
+    head = struct.pack("<2sIIIIHHHH", b"BM", 26 + 3 * 4 * 5, 0, 26, 12, 4, 5, 1, 24)
+    (tmp_path / "in" / "os2.BMP").write_bytes(head + bytes(range(3 * 4 * 5)))
+    (tmp_path / "in" / "raw.CR2").write_bytes(b"II*\0")
+    sizes = []
+    for command in (["--estimate"], ["--out", "big"]):
+        done = upres(local, "in", "--factor", 2, "--json", *command, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "raw.CR2: skipped, because it is a camera's raw file" in " ".join(done.stderr.split())
+        records = [record for record in map(json.loads, done.stdout.splitlines()) if "width" in record]
+        sizes.append({Path(record["source"]).name: (record["width"], record["height"]) for record in records})
+    assert sizes[0] == sizes[1] == {**dict.fromkeys(kinds, (96, 128)), "os2.BMP": (8, 10)}
+
+
 def test_results_in_the_input_folder_are_not_enlarged_again(local: Local, folder: Path) -> None:
     for expected in ("3 enlarged", "0 enlarged, 3 skipped"):
         done = upres(local, folder, "--out", folder, "--factor", 2)
         assert done.returncode == 0, done.stderr
         assert expected in done.stderr
     assert len(list(folder.rglob("*.*g"))) == 6
+
+
+def test_the_same_files_of_a_folder_can_be_named_again_and_again(local: Local, folder: Path) -> None:
+    """First by two commands at once; the next one, and the estimate, name their result too."""
+    command = [tool("upres"), "a.png", "--factor", "2"]
+    environment = {**os.environ, "UPRES_URL": local.url}
+    both = [subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    assert [one.communicate(timeout=60)[0] for one in both] == [b"a_x2.png\n"] * 2
+    for option, expected in ("--json", '"skipped": 1'), ("--estimate", "a.png: 128×96"):
+        done = upres(local, "a.png", "a_x2.png", "--factor", 2, option, cwd=folder)
+        assert (done.returncode, [one.returncode for one in both]) == (0, [0, 0]), done.stderr
+        assert expected in done.stdout
+        assert "among the photos, left out: 1." in done.stderr
+    assert sorted(path.name for path in folder.glob("*.png")) == ["a.png", "a_x2.png"]
 
 
 def test_file_errors_give_a_message_without_a_traceback(local: Local, folder: Path, tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def peak(image: str, count: int, folder: Path) -> int:
 
 
 def test_memory_use_does_not_grow_with_the_number_of_images(tmp_path: Path, out: Path) -> None:
-    """Compares the peak memory for 100 and for 10,000 images, in a process that does nothing else."""
+    """Compares the peak memory for 100 and for 3,000 images, in a process that does nothing else."""
     [one] = files(tmp_path / "in", "a.png")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
         few = alone.submit(peak, one.image, 100, out / "few").result()

@@ -50,17 +50,24 @@ def paths_of(ledger: Ledger, out: Path, name: str = NAME, force: bool = False) -
     return OutputPaths(ledger, out, name, OPTIONS, force)
 
 
-def test_a_result_that_is_missing_empty_or_of_another_size_is_made_again(tmp_path: Path, out: Path) -> None:
+def test_a_result_that_is_missing_or_empty_is_made_again_and_a_changed_one_only_by_force(
+    tmp_path: Path, out: Path
+) -> None:
     [source] = files(tmp_path / "in", "a.png")
     with Ledger(out) as ledger:
         paths = paths_of(ledger, out)
         path = save(paths, source)
         assert paths.finished(source) == path
-    for data in (b"", b"enlarge", None):
+    for data in (b"", None, b"enlarge"):
         path.unlink() if data is None else path.write_bytes(data)
         with Ledger(out) as ledger:
             paths = paths_of(ledger, out)
             assert paths.finished(source) is None
+            if data:
+                with pytest.raises(OutputTaken, match="was changed since upres made it"):
+                    save(paths, source)
+                assert path.read_bytes() == data
+                paths = paths_of(ledger, out, force=True)
             save(paths, source)
         assert path.read_bytes() == b"enlarged"
 
