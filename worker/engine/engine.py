@@ -18,7 +18,7 @@ import numpy.typing as npt
 from upres.core import tiling
 from upres.core.manifest import Manifest
 from upres.core.tiling import TILE, Pass, Span, Tile
-from upres.worker.engine import tiles
+from upres.worker.engine import borders, tiles
 from upres.worker.engine.compute import Compute
 from upres.worker.engine.device_thread import DeviceThread, Shape, Window
 
@@ -103,16 +103,19 @@ class Engine:
         for tile in step.tiles:
             while len(in_flight) < WINDOWS_AHEAD and (ahead := next(waiting, None)):
                 window = tiles.cut(pixels, ahead)
-                shape = Shape(self.compute, factor, window.shape[0], window.shape[1], halo)
+                shape = Shape(self.compute, factor, window.shape[0], window.shape[1], halo, step.network.grid)
                 in_flight.append(self._thread.submit(lane, Window(window, shape, Future(), self._shrink)))
             enlarged = in_flight.popleft().result()
             first = tile.core_rows.start
             if tile.core_columns.start == 0:
                 band = np.empty(((tile.core_rows.stop - first) * factor, step.width * factor, 3), np.uint8)
             tiles.paste(band, tile, enlarged, factor, first)
+            columns = Span(tile.core_columns.start * factor, tile.core_columns.stop * factor)
+            piece = band[:, slice(*columns)]
+            if step.network.keeps_colours:
+                borders.keep_flat(piece, pixels, tile.core_rows, tile.core_columns, factor)
             if on_piece:
-                columns = Span(tile.core_columns.start * factor, tile.core_columns.stop * factor)
-                on_piece(first * factor, columns.start, band[:, slice(*columns)])
+                on_piece(first * factor, columns.start, piece)
             count.add_one()
             if tile.core_columns.stop == step.width:
                 yield band
