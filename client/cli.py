@@ -17,8 +17,10 @@ from upres.client.text import sentence
 from upres.core.errors import UpresError
 from upres.core.schema import WantedFormat
 
-InProcess = Callable[[int, WantedFormat, str | None, str | None], Backend]
-"""Function of (factor, file format, model, version) that returns the local engine for `--local`. Raises UpresError."""
+InProcess = Callable[[int, WantedFormat, str | None, str | None, bool], Backend]
+"""Function of (factor, file format, model, version, ensemble) that returns the engine for `--local`.
+
+Raises UpresError."""
 
 AT_ONCE = 8
 """Default number of images in progress at once. The number of slots of the workers limits how many run at once."""
@@ -65,6 +67,7 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
 @click.option(
     "--at-once", type=click.IntRange(1, 256), default=AT_ONCE, show_default=True, help="Images in progress at once."
 )
+@click.option("--ensemble", is_flag=True, help="Average the eight orientations: slightly better, in 8 times the time.")
 @click.option("--force", is_flag=True, help="Enlarge finished images again, and overwrite existing files.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image, and a summary at the end.")
 @click.option("--estimate", is_flag=True, help="Only print the size of each result and the expected time.")
@@ -97,6 +100,7 @@ def enlarge(in_process: InProcess, /, **given: Any) -> None:
 def _local(in_process: InProcess, options: CommandOptions) -> Backend:
     """The local engine. Raises click.ClickException when the model cannot be opened."""
     try:
-        return in_process(int(options.factor), options.output_format, options.model, options.model_version)
+        which = (options.model, options.model_version)
+        return in_process(int(options.factor), options.output_format, *which, options.ensemble)
     except (UpresError, OSError) as error:
         raise click.ClickException(sentence(error)) from error

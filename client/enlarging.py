@@ -57,6 +57,7 @@ class CommandOptions:
     server: str
     api_key: str | None
     cacert: str | None = None
+    ensemble: bool = False
 
     def __post_init__(self) -> None:
         """Check the options. Raises click.UsageError when they contradict each other."""
@@ -72,7 +73,12 @@ class CommandOptions:
     @property
     def options(self) -> JobOptions:
         """The options of each job request."""
-        return {"model": self.model, "model_version": self.model_version, "output_format": self.output_format}
+        return {
+            "model": self.model,
+            "model_version": self.model_version,
+            "output_format": self.output_format,
+            "ensemble": self.ensemble,
+        }
 
     @property
     def result_options(self) -> dict[str, str]:
@@ -85,6 +91,7 @@ class CommandOptions:
             "output_format": self.output_format,
             "name": self.name,
             "where": where,
+            **({"ensemble": "8"} if self.ensemble else {}),  # the key of earlier results has no such option
         }
 
     def sources(self, ledger: Ledger | None = None) -> Iterator[Source]:
@@ -184,6 +191,7 @@ def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimat
         "model": wanted.model,
         "model_version": wanted.model_version,
         "output_format": wanted.output_format,
+        "ensemble": wanted.ensemble,
     }
     width, height = imagesize.get(source.image)
     if width < 1 or height < 1:

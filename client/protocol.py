@@ -64,6 +64,7 @@ class JobOptions(TypedDict, total=False):
     deadline_seconds: float
     webhook_url: str | None
     preview: bool
+    ensemble: bool
 
 
 class EstimateOptions(TypedDict, total=False):
@@ -73,6 +74,7 @@ class EstimateOptions(TypedDict, total=False):
     model: str | None
     model_version: str | None
     output_format: WantedFormat
+    ensemble: bool
 
 
 class _Health(BaseModel):

@@ -73,7 +73,7 @@ Address = Annotated[Text, AfterValidator(_http)]
 
 
 class Enlargement(StrictModel):
-    """The options of an enlargement: factor, model and output format."""
+    """The options of an enlargement: factor, model, output format and ensemble."""
 
     upscale_factor: Annotated[Literal[2, 4, 8], BeforeValidator(_factor)] = Field(
         4, description="Enlargement per side: 2, 4 or 8."
@@ -85,6 +85,12 @@ class Enlargement(StrictModel):
     output_format: Annotated[WantedFormat, BeforeValidator(_format)] = Field(
         "auto",
         description="File format of the result; auto: JPEG and WebP stay, AVIF becomes WebP, all others become PNG.",
+    )
+    ensemble: bool = Field(
+        False,
+        strict=True,
+        description="Whether the result is the average of the eight orientations of the image: slightly better, in 8 "
+        "times the time.",
     )
 
 

@@ -180,12 +180,12 @@ def channel(job_id: str) -> str:
     return f"upres:job:{job_id}"
 
 
-def work(owner: str | None, image: bytes, model_digest: str, factor: int, format: str) -> str:
+def work(owner: str | None, image: bytes, model_digest: str, factor: int, format: str, ensemble: bool = False) -> str:
     """Redis key of a piece of work: jobs with the same key have the same result and share it.
 
     The owner is part of the key, so that a client cannot find out which images other clients sent.
     """
-    name = f"{owner}:{hashlib.sha256(image).hexdigest()}:{model_digest}:{factor}:{format}"
+    name = f"{owner}:{hashlib.sha256(image).hexdigest()}:{model_digest}:{factor}:{format}{_mark(ensemble)}"
     return f"upres:work:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
@@ -209,9 +209,13 @@ def outcomes(name: str) -> str:
     return f"upres:model:{name}:outcomes"
 
 
-def rate(digest: str, factor: int) -> str:
-    """Redis key of the statistics of job durations for one model version (by its digest) and factor."""
-    return f"upres:rate:{digest}:{factor}"
+def rate(digest: str, factor: int, ensemble: bool = False) -> str:
+    """Redis key of the statistics of job durations for one model version (by its digest), factor and ensemble."""
+    return f"upres:rate:{digest}:{factor}{_mark(ensemble)}"
+
+
+def _mark(ensemble: bool) -> str:
+    return ":ensemble" if ensemble else ""
 
 
 def preview(job_id: str) -> str:

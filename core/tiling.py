@@ -23,6 +23,8 @@ TILE = 640
 SMALLEST_CORE = 16
 """Minimum side of a core in input pixels; a window has at least this side plus two halos."""
 
+ORIENTATIONS = 8
+"""Orientations of a window that an ensemble averages: four rotations, each of them mirrored or not."""
 GRAIN = 16
 """Window sides are multiples of this many pixels, unless the image or the maximum window size is smaller."""
 

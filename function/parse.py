@@ -50,6 +50,7 @@ CODES = {
     "width": "invalid_size",
     "height": "invalid_size",
     "preview": "invalid_preview",
+    "ensemble": "invalid_ensemble",
 }
 EXPECTED = {
     "image_url": "image_url must be an absolute http:// or https:// address of at most 8192 characters.",
@@ -67,6 +68,7 @@ EXPECTED = {
     "height": "height must be the height of the image in pixels, a whole number.",
     "webhook_url": "webhook_url must be an absolute http:// or https:// address of at most 2048 characters.",
     "preview": "preview must be true or false.",
+    "ensemble": "ensemble must be true or false.",
     "deadline_seconds": f"deadline_seconds must be 1 to {keys.MAX_DEADLINE_SECONDS}, in seconds.",
 }
 

@@ -105,6 +105,7 @@ def _message(
         owner=caller.owner,
         webhook_url=request.webhook_url,
         preview=request.preview,
+        ensemble=request.ensemble,
     )
 
 

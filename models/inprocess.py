@@ -12,6 +12,7 @@ from upres.client.output_paths import Output
 from upres.core import formats
 from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
 from upres.core.schema import Event, Progress, Result, WantedFormat
+from upres.core.tiling import ORIENTATIONS
 from upres.models import bundled
 from upres.worker.engine import runtimes
 from upres.worker.engine.device import choose
@@ -34,7 +35,10 @@ NO_JOB = "0" * 32
 class InProcess:
     """The engine with one model, as a Backend. Raises ModelNotFound or ModelError."""
 
-    def __init__(self, factor: int, output_format: WantedFormat, model: str | None, version: str | None) -> None:
+    def __init__(
+        self, factor: int, output_format: WantedFormat, model: str | None, version: str | None, ensemble: bool = False
+    ) -> None:
+        self._orientations = ORIENTATIONS if ensemble else 1
         self._factor, self._format = factor, output_format
         self._model = open_folder(_folder(model or DEFAULT, version))
         self._device = choose("auto")
@@ -47,7 +51,8 @@ class InProcess:
         picture = images.decode(_read(image), int(MAX_PIXELS / max(1, self._factor**2 / 16)))
         result = self._result(picture)
         encoder = self._encoders.open(picture, self._factor, result.format)
-        for band in self._engine.bands(picture.pixels, self._factor, _telling(callbacks.on_event)):
+        on_tile = _telling(callbacks.on_event)
+        for band in self._engine.bands(picture.pixels, self._factor, on_tile, orientations=self._orientations):
             encoder.write(band)
         file = encoder.finish()
 
@@ -80,6 +85,7 @@ class InProcess:
             model_digest=self._model.digest,
             device=self._device.name,
             seconds={},
+            ensemble=self._orientations > 1,
         )
 
 

@@ -100,8 +100,10 @@ def main(context: click.Context) -> None:
 main.add_command(enlarge)
 
 
-def in_process(factor: int, output_format: WantedFormat, model: str | None, version: str | None) -> Backend:
+def in_process(
+    factor: int, output_format: WantedFormat, model: str | None, version: str | None, ensemble: bool
+) -> Backend:
     """Open the backend that runs the engine in this process. Raises ModelNotFound or ModelError."""
     from upres.models.inprocess import InProcess
 
-    return InProcess(factor, output_format, model, version)
+    return InProcess(factor, output_format, model, version, ensemble)

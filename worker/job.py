@@ -29,6 +29,7 @@ from upres.core.logs import JobLog
 from upres.core.schema import JobMessage, OutputFormat, Result, Stage, Succeeded
 from upres.core.served_models import ModelRef
 from upres.core.storage import ObjectNotFound, Store
+from upres.core.tiling import ORIENTATIONS
 from upres.worker import metrics
 from upres.worker.checkpoints import LONG_SECONDS, Checkpoints, Pixels
 from upres.worker.context import WorkerContext
@@ -112,8 +113,9 @@ def _enlarge(
         format = picture.format if job.output_format == "auto" else job.output_format
         size = (picture.size[0] * factor, picture.size[1] * factor)
         formats.check_size(size, format)
-    api_keys.charge(context.connection, report.lease, size[0] * size[1])
-    work = keys.work(job.owner, data, job.model_digest, factor, format)
+    orientations = ORIENTATIONS if job.ensemble else 1
+    api_keys.charge(context.connection, report.lease, size[0] * size[1] * orientations)
+    work = keys.work(job.owner, data, job.model_digest, factor, format, job.ensemble)
     if shared := _claim(context, job.owner, work, report.lease):
         return _result(context, job, shared, report.seconds)
     with reserved_memory(context, report, in_flight, estimate(size[0] * size[1], format)):
@@ -124,7 +126,7 @@ def _enlarge(
             original = context.encoders.original(picture, factor, format, partial(put, images.original))
             encoder = context.encoders.open(picture, factor, format)
             on_piece = Preview(context.connection, report.lease, size).add if job.preview else None
-            for band in _enlarged_bands(engine, report, picture, factor, checkpoints, on_piece):
+            for band in _enlarged_bands(engine, report, picture, factor, orientations, checkpoints, on_piece):
                 encoder.write(band)
         with report.stage("encode"):
             file = encoder.finish()
@@ -133,7 +135,8 @@ def _enlarge(
             original.result()
             checkpoints.drop()
     if not report.resumed:
-        rates.note(context.connection, job.model_digest, factor, size, sum(report.seconds.values()), engine.tile)
+        spent = sum(report.seconds.values())
+        rates.note(context.connection, job.model_digest, factor, size, spent, engine.tile, job.ensemble)
     return _result(context, job, images, report.seconds)
 
 
@@ -202,7 +205,13 @@ def _new_images(
 
 
 def _enlarged_bands(
-    engine: Engine, report: Report, picture: Picture, factor: int, checkpoints: Checkpoints, on_piece: OnPiece | None
+    engine: Engine,
+    report: Report,
+    picture: Picture,
+    factor: int,
+    orientations: int,
+    checkpoints: Checkpoints,
+    on_piece: OnPiece | None,
 ) -> Iterator[Pixels]:
     """Yield bands of rows, (rows, width·factor, 3): first the checkpoints of earlier attempts, then new ones."""
     for band in checkpoints.load():
@@ -210,13 +219,13 @@ def _enlarged_bands(
             on_piece(checkpoints.rows - len(band), 0, band)
         yield band
     first_row = row = checkpoints.rows
-    done, total = engine.progress_at(picture.pixels, factor, first_row)
+    done, total = engine.progress_at(picture.pixels, factor, first_row, orientations)
     if done:
         report.resuming(done, total)
     if first_row == picture.size[1] * factor:
         return
     report.upscaling(engine)
-    for band in engine.bands(picture.pixels, factor, report.tile, first_row, on_piece):
+    for band in engine.bands(picture.pixels, factor, report.tile, first_row, on_piece, orientations):
         if row == checkpoints.rows and (row or report.expected_seconds > LONG_SECONDS):
             checkpoints.keep(band)
         row += len(band)
@@ -242,6 +251,7 @@ def _result(context: WorkerContext, job: JobMessage, images: StoredImages, secon
         model_digest=job.model_digest,
         device=images.device,
         seconds=seconds,
+        ensemble=job.ensemble,
     )
 
 

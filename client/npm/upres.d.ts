@@ -67,6 +67,8 @@ export interface SubmitOptions extends CallOptions {
   format?: WantedFormat;
   /** Whether finished tiles can be fetched with `preview`. */
   preview?: boolean;
+  /** Whether the result is the average of the eight orientations of the image: slightly better, in 8 times the time. */
+  ensemble?: boolean;
   /** URL that receives a POST with the outcome of the job (Standard Webhooks). */
   webhook?: string;
   /** Called during the upload of a file of more than 0.7 MB, with bytes. */
@@ -237,6 +239,8 @@ export interface Result {
   device: string;
   /** Seconds per stage. */
   seconds: Partial<Record<Stage, number>>;
+  /** Whether it is the average of the eight orientations of the image. */
+  ensemble: boolean;
 }
 
 /** A finished tile of a running job, reduced in size. All numbers are in pixels of the whole preview. */
@@ -275,6 +279,7 @@ export interface EstimateRequest {
   model?: string;
   model_version?: string;
   output_format?: WantedFormat;
+  ensemble?: boolean;
 }
 
 export interface Estimate {

@@ -38,13 +38,14 @@ export class Upres {
   /**
    * Submit a File, a Blob, or the URL of an image. Returns the job.
    *
-   * Options: factor (2, 4, 8), model, version, format ("auto", "png", "jpeg", "webp"), preview, webhook;
+   * Options: factor (2, 4, 8), model, version, format ("auto", "png", "jpeg", "webp"), preview, ensemble, webhook;
    * onUpload(sent, total) is called during the upload of a file of more than 0.7 MB; onWait(milliseconds) before a retry;
    * signal aborts.
    */
   async submit(image, options = {}) {
     const { factor = 4, model, version, format = "auto", preview = false, webhook, onWait, signal } = options;
     const fields = { upscale_factor: factor, output_format: format, preview };
+    if (options.ensemble) fields.ensemble = true;
     if (model) fields.model = model;
     if (version) fields.model_version = version;
     if (webhook) fields.webhook_url = webhook;

@@ -20,6 +20,7 @@ from upres.client import Client
 from upres.core import registry, tiling
 from upres.core.errors import ModelError
 from upres.core.manifest import Sides
+from upres.core.tiling import ORIENTATIONS
 from upres.embedded.stack import Local
 from upres.models import community, probe
 from upres.worker.engine.device_thread import DeviceThread
@@ -192,6 +193,9 @@ def test_tiles_of_a_network_with_window_attention_match_the_whole_image(tmp_path
             assert len(tiling.passes(model.manifest, 61, width, 2, engine.tile)[0].tiles) > 1
             assert np.abs(engine.upscale(pixels, 2).astype(int) - whole).max() <= 1
             assert whole.std() > 10
+        tiled = engine.upscale(pixels, 2, orientations=ORIENTATIONS)
+        engine.tile = 1000
+        assert np.abs(engine.upscale(pixels, 2, orientations=ORIENTATIONS).astype(int) - tiled).max() <= 1
 
 
 def test_inconsistent_weights_are_refused_and_tied_weights_accepted(tmp_path: Path) -> None:

@@ -18,13 +18,15 @@ import numpy.typing as npt
 from upres.core import tiling
 from upres.core.manifest import Manifest
 from upres.core.tiling import TILE, Pass, Span, Tile
-from upres.worker.engine import borders, tiles
+from upres.worker.engine import borders, ensemble, tiles
 from upres.worker.engine.compute import Compute
 from upres.worker.engine.device_thread import DeviceThread, Shape, Window
 
 Pixels = npt.NDArray[np.uint8]
 OnTile = Callable[[int, int], None]
-"""Called after each tile with (done, total). An exception that it raises stops the enlargement."""
+"""Called after each tile with (done, total). An exception that it raises stops the enlargement.
+
+Each orientation of an ensemble counts as a tile."""
 OnPiece = Callable[[int, int, Pixels], None]
 """Called with each finished piece of the result: its top row, left column, and (height, width, 3) pixels."""
 
@@ -53,9 +55,15 @@ class Engine:
         for network in self.manifest.networks:
             self.upscale(np.zeros((side, side, 3), np.uint8), network.factor)
 
-    def upscale(self, pixels: Pixels, factor: int, on_tile: OnTile = lambda done, total: None) -> Pixels:
+    def upscale(
+        self,
+        pixels: Pixels,
+        factor: int,
+        on_tile: OnTile = lambda done, total: None,
+        orientations: int = 1,
+    ) -> Pixels:
         """Enlarge (height, width, 3) RGB to (height·factor, width·factor, 3). Raises what `bands` raises."""
-        return np.concatenate(list(self.bands(pixels, factor, on_tile)))
+        return np.concatenate(list(self.bands(pixels, factor, on_tile, orientations=orientations)))
 
     def bands(
         self,
@@ -64,48 +72,50 @@ class Engine:
         on_tile: OnTile = lambda done, total: None,
         first_row: int = 0,
         on_piece: OnPiece | None = None,
+        orientations: int = 1,
     ) -> Iterator[Pixels]:
         """Enlarge (height, width, 3) RGB, and yield bands of rows (rows, width·factor, 3) from top to bottom.
 
         Begins at the output row `first_row`; the tiles above it count as done. The pixels are the same as without
         tiles, and do not depend on other jobs in flight. A factor without a network of its own runs as a chain,
-        8 = 4 · 2; `on_tile` then counts the tiles of both. Raises ModelError when the model cannot make the factor,
-        DeviceOutOfMemory or DeviceLost.
+        8 = 4 · 2; `on_tile` then counts the tiles of both. With ORIENTATIONS the result is the average of so many
+        orientations of the image (worker/engine/ensemble.py). Raises ModelError when the model cannot make the factor,
+        DeviceOutOfMemory, DeviceLost or OutputNotFinite.
         """
         passes = tiling.passes(self.manifest, pixels.shape[0], pixels.shape[1], factor, self.tile)
-        count = _TileCount(sum(len(step.tiles) for step in passes), on_tile)
+        count = _TileCount(sum(len(step.tiles) for step in passes) * orientations, on_tile)
         last = passes[-1]
         below = _tiles_below(last, first_row)
-        count.skip(len(last.tiles) - len(below))
+        count.skip((len(last.tiles) - len(below)) * orientations)
         lane = self._thread.open_lane()
         try:
             for step in passes[:-1]:
-                pixels = np.concatenate(list(self._run(lane, pixels, step, count)))
-            for band in self._run(lane, pixels, last._replace(tiles=below), count, on_piece):
+                pixels = np.concatenate(list(self._run(lane, pixels, step, count, orientations)))
+            for band in self._run(lane, pixels, last._replace(tiles=below), count, orientations, on_piece):
                 yield band[max(0, first_row - (below[0].core_rows.start * last.network.factor)) :]
                 first_row = 0
         finally:
             self._thread.close_lane(lane)
 
-    def progress_at(self, pixels: Pixels, factor: int, first_row: int) -> tuple[int, int]:
+    def progress_at(self, pixels: Pixels, factor: int, first_row: int, orientations: int = 1) -> tuple[int, int]:
         """Return how many tiles count as done when `bands` begins at an output row, and the total number."""
         passes = tiling.passes(self.manifest, pixels.shape[0], pixels.shape[1], factor, self.tile)
         above = len(passes[-1].tiles) - len(_tiles_below(passes[-1], first_row))
-        return above, sum(len(step.tiles) for step in passes)
+        return above * orientations, sum(len(step.tiles) for step in passes) * orientations
 
     def _run(
-        self, lane: Hashable, pixels: Pixels, step: Pass, count: "_TileCount", on_piece: OnPiece | None = None
+        self,
+        lane: Hashable,
+        pixels: Pixels,
+        step: Pass,
+        count: "_TileCount",
+        orientations: int,
+        on_piece: OnPiece | None = None,
     ) -> Iterator[Pixels]:
         """Run one network over one image, and yield bands of its output rows."""
-        factor, halo = step.network.factor, step.network.margin
-        waiting = iter(step.tiles)
-        in_flight: deque[Future[Pixels]] = deque()
-        for tile in step.tiles:
-            while len(in_flight) < WINDOWS_AHEAD and (ahead := next(waiting, None)):
-                window = tiles.cut(pixels, ahead)
-                shape = Shape(self.compute, factor, window.shape[0], window.shape[1], halo, step.network.grid)
-                in_flight.append(self._thread.submit(lane, Window(window, shape, Future(), self._shrink)))
-            enlarged = in_flight.popleft().result()
+        factor = step.network.factor
+        windows = self._enlarged(lane, pixels, step, count, orientations)
+        for tile, enlarged in zip(step.tiles, windows, strict=True):
             first = tile.core_rows.start
             if tile.core_columns.start == 0:
                 band = np.empty(((tile.core_rows.stop - first) * factor, step.width * factor, 3), np.uint8)
@@ -120,6 +130,29 @@ class Engine:
             if tile.core_columns.stop == step.width:
                 yield band
 
+    def _enlarged(
+        self, lane: Hashable, pixels: Pixels, step: Pass, count: "_TileCount", orientations: int
+    ) -> Iterator[Pixels]:
+        """Yield the enlarged window of each tile; of all its orientations but the last one, count each as a tile."""
+        waiting = ((tile, number) for tile in step.tiles for number in range(orientations))
+        in_flight: deque[Future[Pixels]] = deque()
+        for _ in step.tiles:
+            average = ensemble.Average()
+            for number in range(orientations):
+                while len(in_flight) < WINDOWS_AHEAD and (ahead := next(waiting, None)):
+                    in_flight.append(self._submit(lane, _window(pixels, step, *ahead, orientations), step))
+                enlarged = in_flight.popleft().result()
+                if orientations > 1:
+                    average.add(enlarged, number)
+                if number < orientations - 1:
+                    count.add_one()
+            yield average.rounded() if orientations > 1 else enlarged
+
+    def _submit(self, lane: Hashable, window: Pixels, step: Pass) -> "Future[Pixels]":
+        network = step.network
+        shape = Shape(self.compute, network.factor, window.shape[0], window.shape[1], network.margin, network.grid)
+        return self._thread.submit(lane, Window(window, shape, Future(), self._shrink))
+
     def limit_tile(self, tile: int) -> None:
         """Limit the side of windows to `tile` pixels, or to the smallest size that the halos allow."""
         self.tile = max(min(self.tile, tile), self._smallest_tile)
@@ -128,6 +161,12 @@ class Engine:
         """Use smaller tiles from now on, because the device ran out of memory."""
         self.limit_tile(tile)
         self.on_shrink(self.tile)
+
+
+def _window(pixels: Pixels, step: Pass, tile: Tile, number: int, orientations: int) -> Pixels:
+    """Return the window of a tile in one of its orientations."""
+    window = tiles.cut(pixels, tile)
+    return ensemble.turned(ensemble.padded(window, step.network.grid), number) if orientations > 1 else window
 
 
 def _tiles_below(step: Pass, first_row: int) -> list[Tile]:
