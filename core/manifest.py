@@ -84,9 +84,6 @@ class Network(File):
         description="Windows of tiles start at multiples of this many pixels, because the network divides its input "
         "into squares of that side; measured. A multiple of `sides.multiple_of`.",
     )
-    keeps_colours: bool = Field(
-        True, description="Whether an image of one colour is enlarged to that colour; measured."
-    )
     graph: File | None = Field(
         None, description="The same network as an ONNX graph from uint8 to uint8, which a CPU runs without torch."
     )

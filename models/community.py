@@ -54,7 +54,7 @@ def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
         fields |= {"receptive_radius": radius, "alignment": alignment}
     radius = fields["receptive_radius"]
     halo = probe.halo(network, probe.HALOS[-1] if radius is None else radius, fields.get("alignment", 1))
-    fields |= {"halo": None if halo == radius else halo, "keeps_colours": probe.keeps_colours(network)}
+    fields["halo"] = None if halo == radius else halo
     return folder.write(to, about, [NewNetwork(fields, tensors)])
 
 

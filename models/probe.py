@@ -20,8 +20,6 @@ CONTEXT, COMPARED = 40, 32
 """Pixels around the squares that are compared to find the alignment, and the side of these, in input pixels."""
 LARGEST_OUTPUT = 16.0
 """Limit of the network's output for a photo; 1.0 is white. Trained networks stay below 2."""
-COLOURS = ((0, 0, 0), (255, 255, 255), (230, 40, 20), (20, 240, 130))
-"""Colours (RGB) of the images that must keep their colour."""
 
 
 @torch.inference_mode()
@@ -33,14 +31,6 @@ def check_output(network: SuperResolutionNetwork, name: str) -> None:
             f"{name}: the network's output for a photo is no image (it reaches {largest:g}, and 1 is white); the "
             "checkpoint is damaged, or its training failed. Take another one."
         )
-
-
-@torch.inference_mode()
-def keeps_colours(network: SuperResolutionNetwork) -> bool:
-    """Whether the middle of an image of one colour is enlarged to that colour, within eight grey levels."""
-    flat = torch.tensor(COLOURS, dtype=torch.uint8)[:, None, None].expand(-1, 48, 48, 3)
-    at = 24 * network.factor
-    return int((ByteNetwork(network)(flat)[:, at, at].int() - flat[:, 0, 0]).abs().max()) <= 8
 
 
 @torch.inference_mode()

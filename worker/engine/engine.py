@@ -119,11 +119,10 @@ class Engine:
             first = tile.core_rows.start
             if tile.core_columns.start == 0:
                 band = np.empty(((tile.core_rows.stop - first) * factor, step.width * factor, 3), np.uint8)
+            borders.keep_flat(enlarged, tile, pixels, factor)
             tiles.paste(band, tile, enlarged, factor, first)
             columns = Span(tile.core_columns.start * factor, tile.core_columns.stop * factor)
             piece = band[:, slice(*columns)]
-            if step.network.keeps_colours:
-                borders.keep_flat(piece, pixels, tile.core_rows, tile.core_columns, factor)
             if on_piece:
                 on_piece(first * factor, columns.start, piece)
             count.add_one()
