@@ -66,6 +66,7 @@ class JobOptions(TypedDict, total=False):
     deadline_seconds: float
     webhook_url: str | None
     preview: bool
+    ensemble: bool
 
 
 class EstimateOptions(TypedDict, total=False):
@@ -76,6 +77,7 @@ class EstimateOptions(TypedDict, total=False):
     model_version: str | None
     output_format: WantedFormat
     output_depth: WantedDepth
+    ensemble: bool
 
 
 class _Health(BaseModel):

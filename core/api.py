@@ -86,7 +86,7 @@ def _fits_format(depth: WantedDepth, info: ValidationInfo) -> WantedDepth:
 
 
 class Enlargement(StrictModel):
-    """The options of an enlargement: factor, model and output format."""
+    """The options of an enlargement: factor, model, output format and ensemble."""
 
     upscale_factor: Annotated[Literal[2, 4, 8], BeforeValidator(_factor)] = Field(
         4, description="Enlargement per side: 2, 4 or 8."
@@ -103,6 +103,12 @@ class Enlargement(StrictModel):
         "auto",
         description="Bits of a sample of the result; auto: 16 if the image has more than 8 and the format allows it, "
         "else 8. 16 needs output_format auto, which then is PNG, or png.",
+    )
+    ensemble: bool = Field(
+        False,
+        strict=True,
+        description="Whether the result is the average of the eight orientations of the image: slightly better, in 8 "
+        "times the time.",
     )
 
 

@@ -188,7 +188,7 @@ def check_quota(connection: Redis, key: ApiKey, pixels: int) -> None:
 
 
 def _quota_exceeded(pixels: int, left: float, milliseconds: int) -> QuotaExceeded:
-    message = f"The result has {pixels / 1e6:.2f} megapixels, and this key has {left / 1e6:.2f} left."
+    message = f"The result counts as {pixels / 1e6:.2f} megapixels, and this key has {left / 1e6:.2f} left."
     return QuotaExceeded(message, _seconds(milliseconds))
 
 

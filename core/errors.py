@@ -47,7 +47,8 @@
     │   ├── WorkerUnavailable       worker_unavailable     503  retry
     │   └── StoreUnavailable        store_unavailable      503  retry
     ├── ModelError                  model_invalid          500
-    │   └── ModelRefused            model_refused          500
+    │   ├── ModelRefused            model_refused          500
+    │   └── OutputNotFinite         output_not_finite      500
     ├── SettingsError               settings_invalid       500
     ├── NotInstalled                not_installed          500
     ├── Unconfined                  unconfined             500
@@ -383,6 +384,12 @@ class ModelRefused(ModelError):
     """A model version failed its check: its output for a golden image differs from the stored one."""
 
     code = "model_refused"
+
+
+class OutputNotFinite(ModelError):
+    """A network's output for an image has NaN or infinite numbers (IEEE 754), so it is no image."""
+
+    code = "output_not_finite"
 
 
 class SettingsError(UpresError):

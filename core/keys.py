@@ -210,9 +210,13 @@ def outcomes(name: str) -> str:
     return f"upres:model:{name}:outcomes"
 
 
-def rate(digest: str, factor: int) -> str:
-    """Redis key of the statistics of job durations for one model version (by its digest) and factor."""
-    return f"upres:rate:{digest}:{factor}"
+def rate(digest: str, factor: int, ensemble: bool = False) -> str:
+    """Redis key of the statistics of job durations for one model version (by its digest), factor and ensemble."""
+    return f"upres:rate:{digest}:{factor}{_mark(ensemble)}"
+
+
+def _mark(ensemble: bool) -> str:
+    return ":ensemble" if ensemble else ""
 
 
 def preview(job_id: str) -> str:

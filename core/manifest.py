@@ -77,6 +77,13 @@ class Network(File):
         description="Number formats that lose at most 0.01 dB.",
     )
     sides: Sides = Field(Sides(), description="Requirements on the sides of the input, which is always 8-bit RGB.")
+    alignment: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Windows of tiles start at multiples of this many pixels, because the network divides its input "
+        "into squares of that side; measured. A multiple of `sides.multiple_of`.",
+    )
     graph: File | None = Field(
         None, description="The same network as an ONNX graph from uint8 to uint8, which a CPU runs without torch."
     )
@@ -90,6 +97,8 @@ class Network(File):
     def _can_be_tiled(self) -> Self:
         if self.receptive_radius is None and self.halo is None:
             raise ValueError("a network without receptive_radius needs a halo")
+        if self.grid % self.sides.multiple_of:
+            raise ValueError("alignment must be a multiple of sides.multiple_of")
         if self.margin > MAX_MARGIN:
             raise ValueError(f"a network with a receptive_radius above {MAX_MARGIN} needs a halo")
         return self
@@ -101,8 +110,13 @@ class Network(File):
 
     @property
     def margin(self) -> int:
-        """The halo of tiles in input pixels: `halo`, or `receptive_radius` when `halo` is not set."""
-        return self.receptive_radius or 0 if self.halo is None else self.halo
+        """The halo of tiles in input pixels: `halo`, else `receptive_radius`; rounded up to a multiple of `grid`."""
+        return -(-(self.receptive_radius or 0 if self.halo is None else self.halo) // self.grid) * self.grid
+
+    @property
+    def grid(self) -> int:
+        """The number of pixels of which the starts of windows are multiples."""
+        return self.alignment if self.alignment > 1 else self.sides.multiple_of
 
 
 class Golden(StrictModel):

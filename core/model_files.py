@@ -2,21 +2,28 @@
 
 import hashlib
 
+from upres.core import onnx_graph, weights
 from upres.core.errors import ModelError
 from upres.core.manifest import Manifest
-from upres.core.onnx_graph import check_self_contained
 
 
 def check(manifest: Manifest, file: str, data: bytes, sha256: str) -> None:
-    """Raise ModelError when a file's SHA-256 is not the one in its manifest, or a graph needs other files."""
+    """Raise ModelError when a file's SHA-256 is not the one in its manifest, or `check_network` refuses it."""
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise ModelError(
             f"{file} of model {manifest.name!r} {manifest.version} has SHA-256 {found}, "
             f"but its manifest says {sha256}; push the model again."
         )
+    check_network(file, data)
+
+
+def check_network(file: str, data: bytes) -> None:
+    """Raise ModelError when a network's file needs other files, or has weights that are absurd or not finite."""
     if file.endswith(".onnx"):
-        check_self_contained(file, data)
+        onnx_graph.check(file, data)
+    if file.endswith(".safetensors"):
+        weights.check_safetensors(file, data)
 
 
 def check_size(what: str, size: int, most: int) -> None:

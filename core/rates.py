@@ -53,16 +53,24 @@ class Rate(TolerantModel):
         return self.xy / self.xx * megapixels
 
 
-def note(connection: Redis, digest: str, factor: int, size: tuple[int, int], seconds: float, tile: int) -> None:
+def note(
+    connection: Redis,
+    digest: str,
+    factor: int,
+    size: tuple[int, int],
+    seconds: float,
+    tile: int,
+    ensemble: bool = False,
+) -> None:
     """Add a finished job, whose result has (width, height) pixels, to the statistics.
 
     Reading and writing are not atomic: of two jobs that end at the same time, one may be lost.
     """
-    rate = read(connection, digest, factor).after(size[0] * size[1] / 1e6, seconds, tile)
-    connection.set(keys.rate(digest, factor), rate.model_dump_json(), ex=keys.RATE_SECONDS)
+    rate = read(connection, digest, factor, ensemble).after(size[0] * size[1] / 1e6, seconds, tile)
+    connection.set(keys.rate(digest, factor, ensemble), rate.model_dump_json(), ex=keys.RATE_SECONDS)
 
 
-def read(connection: Redis, digest: str, factor: int) -> Rate:
-    """Read the statistics of a model version (by its digest) and a factor; empty ones when there are none."""
-    raw: Any = connection.get(keys.rate(digest, factor))
+def read(connection: Redis, digest: str, factor: int, ensemble: bool = False) -> Rate:
+    """Read the statistics of a model version (by its digest), a factor and ensemble; empty ones when there are none."""
+    raw: Any = connection.get(keys.rate(digest, factor, ensemble))
     return Rate.model_validate_json(raw) if raw else Rate()

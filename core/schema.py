@@ -103,6 +103,7 @@ class JobMessage(StrictModel):
         None, max_length=2048, description="http(s) address that receives a webhook when the job ends."
     )
     preview: bool = Field(False, description="Whether the worker stores previews of finished tiles.")
+    ensemble: bool = Field(False, description="Whether the result is the average of eight orientations.")
     traceparent: str | None = Field(
         None, max_length=55, description="Trace that the job belongs to (W3C Trace Context)."
     )
@@ -134,6 +135,7 @@ class Result(TolerantModel):
     model_digest: Digest
     device: Device
     seconds: dict[Stage, float] = Field(description="Duration of each stage in seconds.")
+    ensemble: bool = Field(False, description="Whether the result is the average of eight orientations of the image.")
 
 
 def now() -> datetime:

@@ -4,7 +4,7 @@ from upres.core import api_keys, formats, rates, registry, served_models, worker
 from upres.core.api import Estimate, EstimateRequest
 from upres.core.errors import TooManyBytes, UpresError
 from upres.core.served_models import ModelRef
-from upres.core.tiling import TILE, passes
+from upres.core.tiling import ORIENTATIONS, TILE, passes
 from upres.function.access import Caller
 from upres.function.services import Services
 from upres.function.submit import check_factor
@@ -18,12 +18,17 @@ def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Es
     factor, model = request.upscale_factor, request.model or services.settings.model
     ref = served_models.resolve(services.redis, services.store, model, request.model_version, ANY_JOB)
     width, height = request.width * factor, request.height * factor
-    rate = rates.read(services.redis, ref.digest, factor)
+    orientations = ORIENTATIONS if request.ensemble else 1
+    rate = rates.read(services.redis, ref.digest, factor, request.ensemble)
+    times = 1
+    if not rate.jobs:
+        rate, times = rates.read(services.redis, ref.digest, factor), orientations
     refusal, tiles = _refusal(services, request, model, ref, caller), 0
     if refusal is None:
         manifest, _ = registry.manifest(services.store, model, ref.version)
         steps = passes(manifest, request.height, request.width, factor, rate.tile or TILE)
-        tiles = sum(len(step.tiles) for step in steps)
+        tiles = sum(len(step.tiles) for step in steps) * orientations
+    seconds = rate.seconds(width * height / 1e6)
     return Estimate(
         accepted=refusal is None,
         code=refusal.code if refusal else None,
@@ -33,7 +38,7 @@ def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Es
         tiles=tiles,
         model=model,
         model_version=ref.version,
-        seconds=None if refusal else rate.seconds(width * height / 1e6),
+        seconds=None if refusal or seconds is None else seconds * times,
         waiting=services.redis.llen(services.queue.key),
         slots=sum(worker.slots for worker in workers.listing(services.redis) if worker.state == "ready"),
     )
@@ -53,7 +58,8 @@ def _refusal(
         if request.output_format != "auto" or request.output_depth == 16:
             formats.check_size(size, formats.result_format(request.output_format, "png", request.output_depth))
         if caller.key:
-            api_keys.check_quota(services.redis, caller.key, size[0] * size[1])
+            orientations = ORIENTATIONS if request.ensemble else 1
+            api_keys.check_quota(services.redis, caller.key, size[0] * size[1] * orientations)
     except UpresError as error:
         return error
     return None

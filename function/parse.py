@@ -52,6 +52,7 @@ CODES = {
     "height": "invalid_size",
     "preview": "invalid_preview",
     "metadata": "invalid_metadata",
+    "ensemble": "invalid_ensemble",
 }
 EXPECTED = {
     "image_url": "image_url must be an absolute http:// or https:// address of at most 8192 characters.",
@@ -71,6 +72,7 @@ EXPECTED = {
     "webhook_url": "webhook_url must be an absolute http:// or https:// address of at most 2048 characters.",
     "metadata": "metadata must be strip, keep or keep-all.",
     "preview": "preview must be true or false.",
+    "ensemble": "ensemble must be true or false.",
     "deadline_seconds": f"deadline_seconds must be 1 to {keys.MAX_DEADLINE_SECONDS}, in seconds.",
 }
 

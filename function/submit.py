@@ -107,6 +107,7 @@ def _message(
         owner=caller.owner,
         webhook_url=request.webhook_url,
         preview=request.preview,
+        ensemble=request.ensemble,
     )
 
 

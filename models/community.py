@@ -2,20 +2,22 @@
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from upres.core.errors import ModelError
 from upres.core.manifest import SCHEMA_VERSION, Manifest, Network
+from upres.core.weights import check_safetensors
 from upres.models import folder, probe
 from upres.models.folder import NewNetwork
-from upres.worker.engine.networks import SpandrelNetwork, SuperResolutionNetwork, build
+from upres.worker.engine.networks import SpandrelNetwork, SuperResolutionNetwork, UnknownArchitecture, build
 from upres.worker.model import Model
 
 FACTORS = (2, 4, 8)
@@ -29,6 +31,10 @@ MINIMAL_MANIFEST = {
 """A manifest without the fields that describe the model; used to validate those fields before the conversion."""
 WRAPPERS = ("params_ema", "params", "params-ema", "state_dict", "model", "model_state_dict")
 """Keys under which training programs store the weights in a checkpoint, in order of preference."""
+WRAPPER_PREFIXES = ("_orig_mod.", "module.")
+"""Beginnings of all names in checkpoints of modules in torch.compile and DistributedDataParallel."""
+PREFIXES = ("generator.", "model.")
+"""Beginnings of all names in checkpoints of training programs."""
 
 
 def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
@@ -39,19 +45,58 @@ def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
     """
     Manifest.model_validate(MINIMAL_MANIFEST | dict(about))
     tensors = read(file)
-    fields = _native(tensors)
-    if fields:
-        network = _build(fields)
-        network.to_empty(device="cpu").load_state_dict(tensors)
-    else:
-        network = SpandrelNetwork.of(tensors)
-        radius = probe.receptive_radius(network.eval())
-        fields = {"architecture": "spandrel", "factor": network.factor, "receptive_radius": radius}
-        fields |= {"precisions": network.precisions, "sides": network.sides}
+    check_safetensors(file.name, save(tensors))
+    network, fields, tensors = _recognised(tensors)
+    probe.check_output(network, file.name)
+    if isinstance(network, SpandrelNetwork):
+        alignment = probe.alignment(network, network.sides["multiple_of"])
+        radius = probe.receptive_radius(network, alignment)
+        fields |= {"receptive_radius": radius, "alignment": alignment}
     radius = fields["receptive_radius"]
-    halo = probe.halo(network.eval(), probe.HALOS[-1] if radius is None else radius)
+    halo = probe.halo(network, probe.HALOS[-1] if radius is None else radius, fields.get("alignment", 1))
     fields["halo"] = None if halo == radius else halo
     return folder.write(to, about, [NewNetwork(fields, tensors)])
+
+
+def _recognised(tensors: dict[str, Tensor]) -> tuple[SuperResolutionNetwork, dict[str, Any], dict[str, Tensor]]:
+    """Build the network of these tensors, if need be without PREFIXES of their names.
+
+    Returns it with its fields of a manifest and its tensors. Raises ModelError when no architecture is recognised.
+    """
+    named = list(_named(tensors))
+    for one in named:
+        if fields := _native(one):
+            network = _build(fields)
+            network.to_empty(device="cpu").load_state_dict(one)
+            return network.eval(), fields, one
+    for one in named:
+        with suppress(UnknownArchitecture):
+            network = SpandrelNetwork.of(one)
+            about = {"precisions": network.precisions, "sides": network.sides}
+            return network.eval(), {"architecture": "spandrel", "factor": network.factor, **about}, one
+    raise UnknownArchitecture("spandrel recognises no architecture by these tensors.")
+
+
+def _named(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Yield the tensors with the names that they have, then without each of PREFIXES that all names begin with.
+
+    WRAPPER_PREFIXES are left out at once. The others may belong to the architecture: ESRGAN's names begin with
+    `model.`, for example.
+    """
+    while prefix := _common(tensors, WRAPPER_PREFIXES):
+        tensors = _without(tensors, prefix)
+    yield tensors
+    if prefix := _common(tensors, PREFIXES):
+        yield from _named(_without(tensors, prefix))
+
+
+def _common(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> str:
+    """The first of these prefixes that all names begin with; empty if there is none."""
+    return next((one for one in prefixes if tensors and all(name.startswith(one) for name in tensors)), "")
+
+
+def _without(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def read(file: Path) -> dict[str, Tensor]:
@@ -80,7 +125,7 @@ def read(file: Path) -> dict[str, Tensor]:
     if not fine:
         raise ModelError(f"{file} holds no weights under names that are known.")
     # Copies, because tensors in a checkpoint may share memory, which safetensors does not allow.
-    return {name.removeprefix("module."): tensor.clone() for name, tensor in found.items()}
+    return {name: tensor.clone() for name, tensor in found.items()}
 
 
 def describe_receptive_field(network: Network) -> str:

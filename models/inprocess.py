@@ -13,6 +13,7 @@ from upres.client.protocol import JobOptions
 from upres.core import formats
 from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
 from upres.core.schema import Event, Progress, Result
+from upres.core.tiling import ORIENTATIONS
 from upres.models import bundled
 from upres.worker.engine import runtimes
 from upres.worker.engine.device import choose
@@ -37,6 +38,7 @@ class InProcess:
 
     def __init__(self, factor: int, options: JobOptions) -> None:
         self._factor, self._options = factor, options
+        self._orientations = ORIENTATIONS if options.get("ensemble") else 1
         self._model = open_folder(_folder(options.get("model") or DEFAULT, options.get("model_version")))
         self._device = choose("auto")
         self._engine = Engine(self._model.manifest, runtimes.choose(self._model, self._device), DeviceThread())
@@ -50,7 +52,8 @@ class InProcess:
         result = self._result(picture)
         encoder = self._encoders.open(picture, self._factor, result.format)
         picture = picture.at_depth(result.depth)
-        for band in self._engine.bands(picture.pixels, self._factor, _telling(callbacks.on_event)):
+        on_tile = _telling(callbacks.on_event)
+        for band in self._engine.bands(picture.pixels, self._factor, on_tile, orientations=self._orientations):
             encoder.write(band)
         file = encoder.finish()
 
@@ -85,6 +88,7 @@ class InProcess:
             model_digest=self._model.digest,
             device=self._device.name,
             seconds={},
+            ensemble=self._orientations > 1,
         )
 
 

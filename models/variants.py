@@ -106,7 +106,7 @@ def _int8(model: Model, network: Network, to: Path, pictures: Sequence[Pixels]) 
     export.export_network(export.Portable(load(network, model)).eval(), network.factor, "onnx", whole)
     quantise(whole, to / name, [small(one, network.factor)[None] for one in pictures])
     whole.unlink()
-    kept = network.model_dump(include={"factor", "receptive_radius", "halo"})
+    kept = network.model_dump(include={"factor", "receptive_radius", "halo", "alignment"})
     return {"architecture": "graph", "file": name, "precisions": ("int8",), **kept}
 
 

@@ -26,9 +26,10 @@ from upres.core.errors import (
 )
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
-from upres.core.schema import Depth, JobMessage, OutputFormat, Result, Stage, Succeeded, WantedMetadata
+from upres.core.schema import Depth, JobMessage, OutputFormat, Result, Stage, Succeeded
 from upres.core.served_models import ModelRef
 from upres.core.storage import ObjectNotFound, Store
+from upres.core.tiling import ORIENTATIONS
 from upres.worker import metrics
 from upres.worker.checkpoints import LONG_SECONDS, Checkpoints
 from upres.worker.context import WorkerContext
@@ -116,8 +117,9 @@ def _enlarge(
         picture = picture.at_depth(formats.result_depth(job.output_depth, picture.depth, format))
         size = (picture.size[0] * factor, picture.size[1] * factor)
         formats.check_size(size, format)
-    api_keys.charge(context.connection, report.lease, size[0] * size[1])
-    work = keys.work(job.owner, data, job.model_digest, factor, _kind(format, picture.depth, job.metadata))
+    orientations = ORIENTATIONS if job.ensemble else 1
+    api_keys.charge(context.connection, report.lease, size[0] * size[1] * orientations)
+    work = keys.work(job.owner, data, job.model_digest, factor, _kind(job, format, picture.depth))
     if shared := _claim(context, job.owner, work, report.lease):
         return _result(context, job, shared, report.seconds)
     with reserved_memory(context, report, in_flight, estimate(picture.pixels.nbytes * factor**2, format)):
@@ -128,7 +130,7 @@ def _enlarge(
             original = context.encoders.original(picture, factor, format, partial(put, images.original))
             encoder = context.encoders.open(picture, factor, format)
             on_piece = Preview(context.connection, report.lease, size).add if job.preview else None
-            for band in _enlarged_bands(engine, report, picture, factor, checkpoints, on_piece):
+            for band in _enlarged_bands(engine, report, picture, factor, orientations, checkpoints, on_piece):
                 encoder.write(band)
         with report.stage("encode"):
             file = encoder.finish()
@@ -137,7 +139,8 @@ def _enlarge(
             original.result()
             checkpoints.drop()
     if not report.resumed:
-        rates.note(context.connection, job.model_digest, factor, size, sum(report.seconds.values()), engine.tile)
+        spent = sum(report.seconds.values())
+        rates.note(context.connection, job.model_digest, factor, size, spent, engine.tile, job.ensemble)
     return _result(context, job, images, report.seconds)
 
 
@@ -197,9 +200,10 @@ def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
     return all(keys.is_result_of(owner, key) and store.exists(key) for key in images)
 
 
-def _kind(format: OutputFormat, depth: Depth, metadata: WantedMetadata) -> str:
+def _kind(job: JobMessage, format: OutputFormat, depth: Depth) -> str:
     """Return for keys.work what a result is; without the newer options as in releases that did not have them."""
-    return format + (f"+{depth}" if depth == 16 else "") + ("" if metadata == "strip" else f"+{metadata}")
+    options = {"16": depth == 16, "ensemble": job.ensemble, job.metadata: job.metadata != "strip"}
+    return "+".join([format, *(name for name, wanted in options.items() if wanted)])
 
 
 def _new_images(
@@ -211,7 +215,13 @@ def _new_images(
 
 
 def _enlarged_bands(
-    engine: Engine, report: Report, picture: Picture, factor: int, checkpoints: Checkpoints, on_piece: OnPiece | None
+    engine: Engine,
+    report: Report,
+    picture: Picture,
+    factor: int,
+    orientations: int,
+    checkpoints: Checkpoints,
+    on_piece: OnPiece | None,
 ) -> Iterator[Samples]:
     """Yield bands of rows, (rows, width·factor, 3): first the checkpoints of earlier attempts, then new ones."""
     for band in checkpoints.load():
@@ -219,13 +229,13 @@ def _enlarged_bands(
             on_piece(checkpoints.rows - len(band), 0, band)
         yield band
     first_row = row = checkpoints.rows
-    done, total = engine.progress_at(picture.pixels, factor, first_row)
+    done, total = engine.progress_at(picture.pixels, factor, first_row, orientations)
     if done:
         report.resuming(done, total)
     if first_row == picture.size[1] * factor:
         return
     report.upscaling(engine)
-    for band in engine.bands(picture.pixels, factor, report.tile, first_row, on_piece):
+    for band in engine.bands(picture.pixels, factor, report.tile, first_row, on_piece, orientations):
         if row == checkpoints.rows and (row or report.expected_seconds > LONG_SECONDS):
             checkpoints.keep(band)
         row += len(band)
@@ -252,6 +262,7 @@ def _result(context: WorkerContext, job: JobMessage, images: StoredImages, secon
         model_digest=job.model_digest,
         device=images.device,
         seconds=seconds,
+        ensemble=job.ensemble,
     )
 
 

@@ -14,8 +14,7 @@ from typing import NamedTuple
 from upres.core import keys, registry
 from upres.core.errors import ModelError, ModelUnavailable
 from upres.core.manifest import File, Manifest
-from upres.core.model_files import check, check_size
-from upres.core.onnx_graph import check_self_contained
+from upres.core.model_files import check, check_network, check_size
 from upres.core.storage import ObjectNotFound, Store
 
 log = logging.getLogger("upres.worker")
@@ -90,8 +89,8 @@ def _file(store: Store, manifest: Manifest, file: File, disk: "_Disk") -> Path:
     """Return the path of the cached file with this digest. It is downloaded first if it is missing or damaged."""
     name = file.sha256 + Path(file.file).suffix
     if path := disk.find(name, file.sha256):
-        if path.suffix == ".onnx":
-            check_self_contained(file.file, path.read_bytes())  # an older release may have cached it
+        if path.suffix != ".png":
+            check_network(file.file, path.read_bytes())  # an older release may have cached it
         return path
     log.info("model %s %s: downloading %s", manifest.name, manifest.version, file.file)
     try:

@@ -164,7 +164,9 @@ def test_jobs_above_the_daily_pixel_limit_fail(local: Local, guarded: str, redis
     assert sorted(end.type for end in ends) == ["failed"] * 3 + ["succeeded"] * 3
     [code] = {(end.code, end.retryable) for end in ends if isinstance(end, Failed)}
     assert code == ("quota_exceeded", True)
-    assert "has 0.05 megapixels, and this key has 0.00 left" in next(e.message for e in ends if isinstance(e, Failed))
+    assert "counts as 0.05 megapixels, and this key has 0.00 left" in next(
+        e.message for e in ends if isinstance(e, Failed)
+    )
     answer = post_job(guarded, text)
     assert answer.json()["code"] == "quota_exceeded"
     assert 86_000 < int(answer.headers["Retry-After"]) <= 86_400

@@ -17,12 +17,16 @@ from torch import nn
 
 from tests.support import spandrel_on_cpu
 from upres.client import Client
-from upres.core import registry
+from upres.core import registry, tiling
 from upres.core.errors import ModelError
 from upres.core.manifest import Sides
+from upres.core.tiling import ORIENTATIONS
 from upres.embedded.stack import Local
 from upres.models import community, probe
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.engine import Engine
 from upres.worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact
+from upres.worker.engine.torch_compute import TorchCompute
 from upres.worker.model import Model, open_folder
 from upres.worker.service import prepare
 
@@ -135,6 +139,63 @@ def test_unusable_weight_files_are_refused_with_a_reason(tmp_path: Path) -> None
         (tmp_path / name).write_bytes(b"nothing")
         with pytest.raises(ModelError, match=name):
             community.convert(tmp_path / name, tmp_path / "out", ABOUT)
+
+
+@pytest.mark.parametrize("damage", [lambda one: one * float("nan"), lambda one: one * 1e6, lambda one: one * 5000])
+def test_weights_that_make_no_image_are_refused_and_nothing_is_written(tmp_path: Path, damage: Any) -> None:
+    for name, tensors in (("compact", calm(SRVGGNetCompact(2, width=8, depth=3))), ("span", span())):
+        last = [name for name in tensors if name.endswith(".weight")][-1]
+        file = saved({**tensors, last: damage(tensors[last])}, tmp_path / f"{name}.pth")
+        with pytest.raises(ModelError, match=r"not finite|is no image"):
+            community.convert(file, tmp_path / "out", ABOUT)
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "prefix", ["_orig_mod.", "generator.", "model.", "module.", "_orig_mod.module.", "module.model.generator."]
+)
+def test_prefixes_of_all_names_are_left_out(tmp_path: Path, prefix: str) -> None:
+    for tensors in (calm(SRVGGNetCompact(2, width=8, depth=1)), span()):
+        prefixed = {prefix + name: tensor for name, tensor in tensors.items()}
+        _, fields, named = community._recognised(community.read(saved(prefixed, tmp_path / "prefixed.pth")))
+        assert fields["factor"] == 2
+        assert named.keys() == tensors.keys()
+
+
+def test_a_prefix_that_belongs_to_the_names_or_to_some_of_them_is_kept(tmp_path: Path) -> None:
+    from spandrel.architectures.ESRGAN import ESRGAN
+
+    old = {"model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"}
+    esrgan = calm(ESRGAN(num_filters=8, num_blocks=1, scale=2))
+    assert old <= esrgan.keys()
+    assert community._recognised(esrgan)[2].keys() == esrgan.keys()
+    assert community._recognised({f"module.{name}": one for name, one in esrgan.items()})[2].keys() == esrgan.keys()
+    compact = calm(SRVGGNetCompact(2, width=8, depth=1))
+    mixed = {f"generator.{name}": one for name, one in compact.items()} | {"discriminator.weight": torch.zeros(3)}
+    with pytest.raises(ModelError, match="recognises no architecture"):
+        community._recognised(mixed)
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # SwinIR in spandrel causes it
+def test_tiles_of_a_network_with_window_attention_match_the_whole_image(tmp_path: Path) -> None:
+    """Its squares of 8 pixels are those of the whole image, at widths that are no multiple of 8 as well."""
+    tensors = {name: one * 5 if one.ndim > 1 and one.is_floating_point() else one for name, one in swinir().items()}
+    model = community.convert(saved(tensors, tmp_path / "swin.pth"), tmp_path / "swin", ABOUT)
+    [network] = model.manifest.networks
+    assert (network.alignment, network.grid, network.margin % 8) == (8, 8, 0)
+    with DeviceThread() as thread:
+        engine = Engine(model.manifest, TorchCompute(model, "cpu"), thread)
+        for width in (75, 77, 83):
+            pixels = np.random.default_rng(0).integers(0, 256, (61, width, 3), np.uint8)
+            engine.tile = 1000
+            whole = engine.upscale(pixels, 2)
+            engine.tile = tiling.smallest(model.manifest)
+            assert len(tiling.passes(model.manifest, 61, width, 2, engine.tile)[0].tiles) > 1
+            assert np.abs(engine.upscale(pixels, 2).astype(int) - whole).max() <= 1
+            assert whole.std() > 10
+        tiled = engine.upscale(pixels, 2, orientations=ORIENTATIONS)
+        engine.tile = 1000
+        assert np.abs(engine.upscale(pixels, 2, orientations=ORIENTATIONS).astype(int) - tiled).max() <= 1
 
 
 def test_inconsistent_weights_are_refused_and_tied_weights_accepted(tmp_path: Path) -> None:

@@ -95,9 +95,32 @@ def test_an_error_in_the_progress_callback_stops_the_engine(engine: Engine, coff
     assert received == [1]
 
 
-def test_an_image_of_one_colour_keeps_its_colour(engine: Engine) -> None:
-    gray = np.full((20, 30, 3), 128, np.uint8)
-    assert np.abs(engine.upscale(gray, 4)[20:-20, 20:-20].astype(int) - 128).max() <= 2
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("size", [(40, 50), (3, 70), (1, 1)])
+def test_an_image_of_one_colour_keeps_its_colour_up_to_its_edges(
+    engine: Engine, factor: int, size: tuple[int, int]
+) -> None:
+    for colour in ((0, 0, 0), (255, 255, 255), (128, 128, 128), (0, 255, 0), (255, 0, 255), (20, 240, 130)):
+        flat = np.full((*size, 3), colour, np.uint8)
+        assert np.abs(engine.upscale(flat, factor).astype(int) - colour).max() <= 2
+
+
+def test_the_edges_of_tiles_and_previews_match_those_of_the_whole_image(
+    model: Model, device: DeviceThread, engine: Engine, coffee: np.ndarray
+) -> None:
+    """The image has flat borders, uneven ones, and some between."""
+    framed = np.pad(coffee[:60, :90], ((25, 5), (0, 30), (0, 0)), constant_values=255)
+    framed[-12:, -20:] = 250 + np.random.default_rng(0).integers(0, 6, (12, 20, 3))
+    whole = Engine(model.manifest, engine.compute, device, tile=1000).upscale(framed, 2)
+    assert (whole[:8, :] >= 254).all()
+    shown = np.zeros_like(whole)
+
+    def show(top: int, left: int, piece: np.ndarray) -> None:
+        shown[top : top + piece.shape[0], left : left + piece.shape[1]] = piece
+
+    tiled = np.concatenate(list(engine.bands(framed, 2, on_piece=show)))
+    assert np.abs(tiled.astype(int) - whole).max() <= 1
+    assert (shown == tiled).all()
 
 
 def test_a_factor_that_the_model_does_not_support_is_an_error(

@@ -63,7 +63,9 @@ def test_a_golden_image_is_not_decoded_in_the_process_itself(weights: Model, mon
         def __init__(self) -> None:
             pass
 
-        def upscale(self, pixels: golden.Pixels, factor: int, on_tile: object = None) -> golden.Pixels:
+        def upscale(
+            self, pixels: golden.Pixels, factor: int, on_tile: object = None, orientations: int = 1
+        ) -> golden.Pixels:
             return np.repeat(np.repeat(pixels, factor, 0), factor, 1)
 
     with Decoders(1, golden.MAX_PIXELS) as decoders:

@@ -32,6 +32,22 @@ def test_all_windows_of_an_image_have_one_shape(height: int, width: int, size_an
     assert len(shapes) == 1
 
 
+@given(height=sides, width=sides, halos=st.integers(0, 3), grid=st.integers(1, 24), slack=st.integers(0, 40))
+def test_windows_start_at_multiples_of_the_grid(height: int, width: int, halos: int, grid: int, slack: int) -> None:
+    halo, size = halos * grid, (2 * halos + 1) * grid + slack
+    covered = np.zeros((height, width), int)
+    for tile in tiling.plan(height, width, size, halo, grid):
+        covered[slice(*tile.core_rows), slice(*tile.core_columns)] += 1
+        axes = [(tile.window_rows, tile.core_rows, height), (tile.window_columns, tile.core_columns, width)]
+        for window, core, length in axes:
+            assert window.start % grid == 0
+            assert window.stop % grid == 0 or window.stop == length
+            assert window.stop - window.start <= size
+            assert window.start == 0 or core.start - window.start >= halo
+            assert window.stop == length or window.stop - core.stop >= halo
+    assert (covered == 1).all()
+
+
 @pytest.mark.parametrize(("height", "width"), [(1080, 1920), (2160, 3840), (4000, 6000), (1200, 1804), (1000, 1000)])
 def test_tiles_of_large_images_compute_at_most_30_percent_more_pixels(height: int, width: int) -> None:
     tiles = tiling.plan(height, width, TILE, 35)

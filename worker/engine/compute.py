@@ -1,18 +1,34 @@
 """The interface of the libraries that run a model's networks on a device: uint8 windows in, uint8 windows out."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from upres.core.errors import OutputNotFinite
+
 Pixels = npt.NDArray[np.uint8]
 Finish = Callable[[], Pixels]
-"""Waits for a started batch and returns its windows, (count, height·factor, width·factor, 3). May raise OutOfMemory."""
+"""Waits for a started batch and returns its windows, (count, height·factor, width·factor, 3).
+
+May raise OutOfMemory or OutputNotFinite."""
 
 
 class OutOfMemory(Exception):
     """The device has too little memory for a batch; a smaller one may fit."""
+
+
+def check_finite(total: float) -> None:
+    """Raise OutputNotFinite if the sum of a network's output numbers is not finite: then one of them is not, either.
+
+    The device computes the sum before it converts the numbers to bytes, which could not show it any more.
+    """
+    if not math.isfinite(total):
+        raise OutputNotFinite(
+            "The model's output for this image is no image (NaN or infinite numbers); use another model or version."
+        )
 
 
 class Compute(Protocol):
@@ -30,6 +46,7 @@ class Compute(Protocol):
     def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
         """Start a batch of RGB windows, (height, width, 3) each, all of one shape.
 
-        Raises OutOfMemory when the device has too little memory; the returned function may raise it as well.
+        Raises OutOfMemory when the device has too little memory, OutputNotFinite when the output for one of the windows
+        has NaN or infinite numbers; the returned function may raise both as well.
         """
         ...

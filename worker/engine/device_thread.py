@@ -30,13 +30,14 @@ LINGER_SECONDS = 0.002
 
 
 class Shape(NamedTuple):
-    """The properties that all windows of one batch share; height, width and halo are in input pixels."""
+    """The properties that all windows of one batch share; height, width, halo and grid are in input pixels."""
 
     compute: Compute
     factor: int
     height: int
     width: int
     halo: int
+    grid: int = 1
 
 
 class Window(NamedTuple):
@@ -207,7 +208,7 @@ class DeviceThread:
         to split.
         """
         shape, (height, width) = window.shape, pixels.shape[:2]
-        size = max(height, width) // 2 + shape.halo
+        size = (max(height, width) // 2 + shape.halo) // shape.grid * shape.grid
         try:
             enlarged: Pixels = shape.compute.start(shape.factor, [pixels])()[0]
             return enlarged
@@ -216,7 +217,7 @@ class DeviceThread:
                 raise
         window.on_shrink(size)
         output = np.empty((height * shape.factor, width * shape.factor, 3), np.uint8)
-        for tile in tiling.plan(height, width, size, shape.halo):
+        for tile in tiling.plan(height, width, size, shape.halo, shape.grid):
             tiles.paste(output, tile, self._run_alone(window, tiles.cut(pixels, tile)), shape.factor)
         return output
 

@@ -18,14 +18,16 @@ import numpy.typing as npt
 from upres.core import tiling
 from upres.core.manifest import Manifest
 from upres.core.tiling import TILE, Pass, Span, Tile
-from upres.worker.engine import alpha, depth, tiles
+from upres.worker.engine import borders, ensemble, planes, tiles
 from upres.worker.engine.compute import Compute
 from upres.worker.engine.device_thread import DeviceThread, Shape, Window
 from upres.worker.samples import Samples, eight_bits
 
 Pixels = npt.NDArray[np.uint8]
 OnTile = Callable[[int, int], None]
-"""Called after each tile with (done, total). An exception that it raises stops the enlargement."""
+"""Called after each tile with (done, total). An exception that it raises stops the enlargement.
+
+Each orientation of an ensemble counts as a tile."""
 OnPiece = Callable[[int, int, Samples], None]
 """Called with each finished piece of the result: its top row, left column, and (height, width, 3 or 4) pixels."""
 
@@ -54,9 +56,15 @@ class Engine:
         for network in self.manifest.networks:
             self.upscale(np.zeros((side, side, 3), np.uint8), network.factor)
 
-    def upscale(self, pixels: Samples, factor: int, on_tile: OnTile = lambda done, total: None) -> Samples:
+    def upscale(
+        self,
+        pixels: Samples,
+        factor: int,
+        on_tile: OnTile = lambda done, total: None,
+        orientations: int = 1,
+    ) -> Samples:
         """Enlarge an image at once. Raises what `bands` raises."""
-        return np.concatenate(list(self.bands(pixels, factor, on_tile)))
+        return np.concatenate(list(self.bands(pixels, factor, on_tile, orientations=orientations)))
 
     def bands(
         self,
@@ -65,77 +73,89 @@ class Engine:
         on_tile: OnTile = lambda done, total: None,
         first_row: int = 0,
         on_piece: OnPiece | None = None,
+        orientations: int = 1,
     ) -> Iterator[Samples]:
         """Enlarge (height, width, 3) RGB of 8 or 16 bits, and yield bands of rows (rows, width·factor, 3) from the top.
 
         With a fourth channel, alpha, the bands have one too; the colours where it is 0 must be filled already.
-
         Begins at the output row `first_row`; the tiles above it count as done. The pixels are the same as without
         tiles, and do not depend on other jobs in flight. A factor without a network of its own runs as a chain,
-        8 = 4 · 2; `on_tile` then counts the tiles of both. Raises ModelError when the model cannot make the factor,
-        DeviceOutOfMemory or DeviceLost.
+        8 = 4 · 2; `on_tile` then counts the tiles of both. With ORIENTATIONS the result is the average of so many
+        orientations of the image (worker/engine/ensemble.py). Raises ModelError when the model cannot make the factor,
+        DeviceOutOfMemory, DeviceLost or OutputNotFinite.
         """
         passes = tiling.passes(self.manifest, pixels.shape[0], pixels.shape[1], factor, self.tile)
-        count = _TileCount(sum(len(step.tiles) for step in passes), on_tile)
+        count = _TileCount(sum(len(step.tiles) for step in passes) * orientations, on_tile)
         last = passes[-1]
         below = _tiles_below(last, first_row)
-        count.skip(len(last.tiles) - len(below))
+        count.skip((len(last.tiles) - len(below)) * orientations)
         lane = self._thread.open_lane()
         try:
             for step in passes[:-1]:
-                pixels = np.concatenate(list(self._run(lane, pixels, step, count)))
-            for band in self._run(lane, pixels, last._replace(tiles=below), count, on_piece):
+                pixels = np.concatenate(list(self._run(lane, pixels, step, count, orientations)))
+            for band in self._run(lane, pixels, last._replace(tiles=below), count, orientations, on_piece):
                 yield band[max(0, first_row - (below[0].core_rows.start * last.network.factor)) :]
                 first_row = 0
         finally:
             self._thread.close_lane(lane)
 
-    def progress_at(self, pixels: Samples, factor: int, first_row: int) -> tuple[int, int]:
+    def progress_at(self, pixels: Samples, factor: int, first_row: int, orientations: int = 1) -> tuple[int, int]:
         """Return how many tiles count as done when `bands` begins at an output row, and the total number."""
         passes = tiling.passes(self.manifest, pixels.shape[0], pixels.shape[1], factor, self.tile)
         above = len(passes[-1].tiles) - len(_tiles_below(passes[-1], first_row))
-        return above, sum(len(step.tiles) for step in passes)
+        return above * orientations, sum(len(step.tiles) for step in passes) * orientations
 
     def _run(
-        self, lane: Hashable, pixels: Samples, step: Pass, count: "_TileCount", on_piece: OnPiece | None = None
+        self,
+        lane: Hashable,
+        pixels: Samples,
+        step: Pass,
+        count: "_TileCount",
+        orientations: int,
+        on_piece: OnPiece | None = None,
     ) -> Iterator[Samples]:
         """Run one network over one image, and yield bands of its output rows."""
-        factor, halo = step.network.factor, step.network.margin
-        waiting = iter(step.tiles)
-        in_flight: deque[Callable[[], Samples]] = deque()
-        for tile in step.tiles:
-            while len(in_flight) < WINDOWS_AHEAD and (ahead := next(waiting, None)):
-                in_flight.append(self._submit(lane, tiles.cut(pixels, ahead), factor, halo))
-            enlarged = in_flight.popleft()()
+        factor = step.network.factor
+        windows = self._enlarged(lane, pixels, step, count, orientations)
+        for tile, enlarged in zip(step.tiles, windows, strict=True):
             first = tile.core_rows.start
             if tile.core_columns.start == 0:
                 rows = (tile.core_rows.stop - first) * factor
                 band = np.empty((rows, step.width * factor, pixels.shape[2]), pixels.dtype)
             tiles.paste(band, tile, enlarged, factor, first)
+            columns = Span(tile.core_columns.start * factor, tile.core_columns.stop * factor)
+            piece = band[:, slice(*columns)]
             if on_piece:
-                columns = Span(tile.core_columns.start * factor, tile.core_columns.stop * factor)
-                on_piece(first * factor, columns.start, band[:, slice(*columns)])
+                on_piece(first * factor, columns.start, piece)
             count.add_one()
             if tile.core_columns.stop == step.width:
                 yield band
 
-    def _submit(self, lane: Hashable, window: Samples, factor: int, halo: int) -> Callable[[], Samples]:
-        """Submit a window, and its alpha as a window of its own. Return the function that waits for the result."""
+    def _enlarged(
+        self, lane: Hashable, pixels: Samples, step: Pass, count: "_TileCount", orientations: int
+    ) -> Iterator[Samples]:
+        """Yield the enlarged window of each tile; of all its orientations but the last one, count each as a tile."""
+        made = self._made(lane, _windows(pixels, step, orientations), step)
+        colours, factor = eight_bits(pixels[..., :3]), step.network.factor
+        for tile in step.tiles:
+            window = tiles.cut(pixels, tile)
+            inside = slice(window.shape[0] * factor), slice(window.shape[1] * factor)  # without what was padded
+            rgb = _average(made, orientations, count.add_one)[inside]
+            borders.keep_flat(rgb, tile, colours, factor)
+            alpha = [_average(made, orientations)[inside] for _ in planes.split(window)[1:]]
+            yield planes.joined([rgb, *alpha], window, factor)
 
-        def submit(planes: Samples) -> Callable[[], Samples]:
-            shape = Shape(self.compute, factor, planes.shape[0], planes.shape[1], halo)
-            made: Future[Pixels] = Future()
-            self._thread.submit(lane, Window(eight_bits(planes), shape, made, self._shrink))
-            return lambda: depth.refined(made.result(), planes, factor)
-
-        colours = submit(window[..., :3])
-        if window.shape[2] == 3:
-            return colours
-        given = window[..., 3]
-        if alpha.constant(given):
-            return lambda: _with_alpha(colours(), given[0, 0])
-        gray = submit(alpha.as_gray(given))
-        return lambda: _with_alpha(colours(), alpha.limited(gray(), given, factor))
+    def _made(self, lane: Hashable, windows: Iterator[Pixels], step: Pass) -> Iterator[Pixels]:
+        """Yield what the network makes of windows, and submit WINDOWS_AHEAD of them meanwhile."""
+        network = step.network
+        in_flight: deque[Future[Pixels]] = deque()
+        for window in windows:
+            shape = Shape(self.compute, network.factor, window.shape[0], window.shape[1], network.margin, network.grid)
+            in_flight.append(self._thread.submit(lane, Window(window, shape, Future(), self._shrink)))
+            if len(in_flight) == WINDOWS_AHEAD:
+                yield in_flight.popleft().result()
+        while in_flight:
+            yield in_flight.popleft().result()
 
     def limit_tile(self, tile: int) -> None:
         """Limit the side of windows to `tile` pixels, or to the smallest size that the halos allow."""
@@ -147,11 +167,28 @@ class Engine:
         self.on_shrink(self.tile)
 
 
-def _with_alpha(colours: Samples, values: Samples | np.unsignedinteger) -> Samples:
-    """Return RGB with alpha as a fourth channel."""
-    joined = np.empty((*colours.shape[:2], 4), colours.dtype)
-    joined[..., :3], joined[..., 3] = colours, values
-    return joined
+def _windows(pixels: Samples, step: Pass, orientations: int) -> Iterator[Pixels]:
+    """Yield the windows of all tiles, for each its colours and its alpha, in each orientation."""
+    for tile in step.tiles:
+        for plane in planes.split(tiles.cut(pixels, tile)):
+            window = eight_bits(plane)
+            if orientations == 1:
+                yield window
+                continue
+            whole = ensemble.padded(window, step.network.grid)
+            yield from (ensemble.turned(whole, number) for number in range(orientations))
+
+
+def _average(made: Iterator[Pixels], orientations: int, on_more: Callable[[], None] = lambda: None) -> Pixels:
+    """Return the average of the next enlargements; `on_more` is called after each of them but the last one."""
+    if orientations == 1:
+        return next(made)
+    average = ensemble.Average()
+    for number in range(orientations):
+        average.add(next(made), number)
+        if number < orientations - 1:
+            on_more()
+    return average.rounded()
 
 
 def _tiles_below(step: Pass, first_row: int) -> list[Tile]:

@@ -154,6 +154,10 @@ class SRVGGNetCompact(SuperResolutionNetwork):
         return functional.pixel_shuffle(features, self.factor)
 
 
+class UnknownArchitecture(ModelError):
+    """No architecture is recognised by the names and shapes of tensors."""
+
+
 class SpandrelNetwork(SuperResolutionNetwork):
     """A community checkpoint. spandrel (github.com/chaiNNer-org/spandrel) finds its architecture from its tensors."""
 
@@ -165,7 +169,8 @@ class SpandrelNetwork(SuperResolutionNetwork):
         self.precisions = ("bfloat16", "float32") if descriptor.supports_bfloat16 else ("float32",)
         wants = descriptor.size_requirements
         self.sides = {"smallest": max(1, wants.minimum), "multiple_of": wants.multiple_of, "square": wants.square}
-        self._padded = descriptor  # pads to the sides that the architecture needs, and crops the result
+        self._wants = wants
+        self._call = descriptor._call_fn  # the descriptor itself clamps the result, which hides infinite numbers
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> "SpandrelNetwork":
@@ -178,7 +183,7 @@ class SpandrelNetwork(SuperResolutionNetwork):
         try:
             found = spandrel.ModelLoader("cpu").load_from_state_dict(spandrel.canonicalize_state_dict(tensors))
         except spandrel.UnsupportedModelError as error:
-            raise ModelError("spandrel recognises no architecture by these tensors.") from error
+            raise UnknownArchitecture("spandrel recognises no architecture by these tensors.") from error
         except Exception as error:  # spandrel recognised an architecture, but some tensors do not fit
             raise ModelError(f"spandrel cannot build this network ({type(error).__name__}: {error}).") from error
         channels = (found.input_channels, found.output_channels)
@@ -189,8 +194,22 @@ class SpandrelNetwork(SuperResolutionNetwork):
 
     def detail(self, image: Tensor) -> Tensor:
         """See SuperResolutionNetwork."""
-        result: Tensor = self._padded(image.to(next(self.model.parameters()).dtype))
-        return result
+        height, width = image.shape[-2:]
+        padded = _padded(image.to(next(self.model.parameters()).dtype), *self._wants.get_padding(width, height))
+        result: Tensor = self._call(self.model, padded)
+        return result[..., : height * self.factor, : width * self.factor]
+
+
+def _padded(image: Tensor, right: int, below: int) -> Tensor:
+    """Pad as spandrel does: by reflection, as far as the image is wide and high enough, and then by repetition."""
+    height, width = image.shape[-2:]
+    reflected = (min(right, width - 1), min(below, height - 1))
+    image = functional.pad(image, (0, reflected[0], 0, reflected[1]), "reflect")
+    return functional.pad(image, (0, right - reflected[0], 0, below - reflected[1]), "replicate")
+
+
+SCALE = 2.0**-24
+"""Factor of each number in the sum of an output: it stays small enough for float16, in which a CPU may compute it."""
 
 
 class ByteNetwork(nn.Module):
@@ -207,6 +226,11 @@ class ByteNetwork(nn.Module):
     def forward(self, windows: Tensor) -> Tensor:
         """Enlarge uint8 RGB in [0, 255] to uint8 RGB in [0, 255]."""
         return self.rounded(windows, self.detail(windows))
+
+    def checked(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Enlarge as `forward`; also return the sum of the network's output, scaled, for `compute.check_finite`."""
+        detail = self.detail(windows)
+        return self.rounded(windows, detail), (detail * SCALE).sum()
 
     def detail(self, windows: Tensor) -> Tensor:
         """Compute the network's output: (count, height·factor, width·factor, 3) float32; 1.0 means 255 grey levels."""

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import openvino
 
 from upres.core.manifest import GRAPH_OUTPUT, Network
+from upres.core.onnx_graph import SUM, with_sum
+from upres.worker.engine.compute import check_finite
 from upres.worker.model import Model, mark_used
 
 log = logging.getLogger("upres.worker")
@@ -50,7 +52,10 @@ class OpenVinoCompute:
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Callable[[], Pixels]:
         """Compute a batch at once (see Compute)."""
-        done: Pixels = self._compiled[factor](np.stack(windows))[0]
+        results = self._compiled[factor](np.stack(windows))
+        done: Pixels = results[0]
+        if len(results) > 1:
+            check_finite(float(results[1].item()))
         return lambda: done
 
 
@@ -58,8 +63,9 @@ def _graph(core: Any, network: Network, model: Model, folders: Sequence[Path]) -
     """Read a network as an OpenVINO graph from bytes to bytes: its ONNX graph, else its converted torch module."""
     if network.onnx is None:
         return core.read_model(_cached(network, model, folders))
-    whole = core.read_model(model.files[network.onnx.file])
-    return openvino.Model([whole.output(GRAPH_OUTPUT)], whole.get_parameters())
+    whole = core.read_model(with_sum(model.files[network.onnx.file].read_bytes()))
+    wanted = [output for output in whole.outputs if output.names & {GRAPH_OUTPUT, SUM}]
+    return openvino.Model(sorted(wanted, key=lambda output: SUM in output.names), whole.get_parameters())
 
 
 def _converted(network: Network, model: Model) -> Any:
@@ -68,11 +74,13 @@ def _converted(network: Network, model: Model) -> Any:
 
     from upres.worker.engine.networks import ByteNetwork, load
 
+    module = ByteNetwork(load(network, model))
+    module.forward = module.checked  # type: ignore[method-assign, assignment]
     example = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         # OpenVINO uses torch's tracing, which is deprecated; a conversion with torch.export takes three times as long.
         warnings.simplefilter("ignore", DeprecationWarning)
-        graph = openvino.convert_model(ByteNetwork(load(network, model)), example_input=example)
+        graph = openvino.convert_model(module, example_input=example)
     graph.reshape([-1, -1, -1, 3])
     return graph
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from upres.core.manifest import Network
-from upres.worker.engine.compute import Finish, OutOfMemory, Pixels
+from upres.worker.engine.compute import Finish, OutOfMemory, Pixels, check_finite
 from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork, load
 from upres.worker.model import Model
 
@@ -46,27 +46,30 @@ class TorchCompute:
             batch = packed.to(self._device, non_blocking=self._overlaps)
         self._work.wait_stream(self._inward)
         with self._runtime.stream(self._work):
-            enlarged = self._modules[factor](batch).contiguous()
+            enlarged, total = self._modules[factor].checked(batch)
+            enlarged = enlarged.contiguous()
         self._outward.wait_stream(self._work)
-        host = self._on_host(enlarged.shape)
+        host, host_total = self._on_host(enlarged.shape), self._on_host((), torch.float32)
         with self._runtime.stream(self._outward):
             host.copy_(enlarged, non_blocking=self._overlaps)
+            host_total.copy_(total, non_blocking=self._overlaps)
             copied = self._runtime.Event()
             copied.record()
         # torch's allocator knows only one stream per tensor, and could reuse the memory while another stream still
         # needs it. So the returned function holds the tensors until the download is complete.
-        return partial(self._finish, copied, host, (packed, batch, enlarged))
+        return partial(self._finish, copied, host, host_total, (packed, batch, enlarged, total))
 
-    def _finish(self, copied: torch.Event, host: Tensor, held: tuple[Tensor, ...]) -> Pixels:
+    def _finish(self, copied: torch.Event, host: Tensor, total: Tensor, held: tuple[Tensor, ...]) -> Pixels:
         """Wait for the download of a batch; `held` keeps its tensors alive until then."""
         with _out_of_memory():
             copied.synchronize()
+        check_finite(float(total))
         pixels: Pixels = host.numpy()
         return pixels
 
-    def _on_host(self, shape: Sequence[int]) -> Tensor:
-        """Allocate bytes on the host. With CUDA they are pinned, so that copies overlap; torch reuses pinned memory."""
-        return torch.empty(shape, dtype=torch.uint8, pin_memory=self._overlaps)
+    def _on_host(self, shape: Sequence[int], dtype: torch.dtype = torch.uint8) -> Tensor:
+        """Allocate a tensor on the host. With CUDA it is pinned, so that copies overlap; torch reuses pinned memory."""
+        return torch.empty(shape, dtype=dtype, pin_memory=self._overlaps)
 
 
 @contextmanager
