@@ -20,9 +20,8 @@ from upres.core.leases import Lease
 from upres.core.schema import TolerantModel, now
 from upres.core.script import call
 
-Pace = Literal["rate", "reads", "links"]
-"""What a request counts for: `rate` has the requests that may cost most (POST), `reads` all others that have the key,
-and `links` those that have the token of one of its jobs in their address."""
+Pace = Literal["rate", "reads"]
+"""What a request counts for: `rate` has the requests that may cost most (POST), `reads` all others."""
 READS_PER_JOB = 120
 """Requests per minute that may read or cancel jobs, for each job that the key may have at once: a client that polls
 every job once a second, and its preview too."""

@@ -157,16 +157,19 @@ def _is_local(request: HTTPConnection) -> bool:
         return False
 
 
-def reader(services: Services, request: HTTPConnection, job_id: str) -> Permit:
+def reader(services: Services, request: HTTPConnection, job_id: str, pace: Pace | None = "reads") -> Permit:
     """Return what allows the request to read a job: its token if it has one, else its API key.
 
-    The request is counted for the pace of the API key, or, when it has a token, for the pace `links` of the job's key:
-    whoever has a link cannot use up what the key's owner may read. Secret and API key are read from Redis each time: a
-    token dies with its key, and with the secret. Raises what `caller` raises, or redis-py's errors.
+    The request is counted for a pace of the API key; when it has a token, or without a pace, for the one of links
+    (link_pace.py). Secret and API key are read from Redis each time: a token dies with its key, and with the secret.
+    Raises what `caller` raises, or redis-py's errors.
     """
     token = request.query_params.get("token")
     if token is None:
-        return Permit(caller(services, request).owner)
+        who = caller(services, request, pace)
+        if who.key and pace is None:
+            services.links.count(who.key)
+        return Permit(who.owner)
     key_id = _named_key(token)
     with services.redis.pipeline(transaction=False) as pipeline:
         pipeline.get(keys.JOB_SIGNING_KEY)
@@ -174,7 +177,7 @@ def reader(services: Services, request: HTTPConnection, job_id: str) -> Permit:
         secret, key = pipeline.execute()
     if not (secret and key and check_token(secret, job_id, token)):
         raise Unauthorized("The token in this address is invalid or has expired; use an API key instead of the token.")
-    api_keys.count_request(services.redis, ApiKey.model_validate_json(key), "links")
+    services.links.count(ApiKey.model_validate_json(key))
     return Permit(key_id, secret)
 
 

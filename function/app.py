@@ -184,7 +184,7 @@ async def job_events(request: Request) -> Response:
     204 when Last-Event-ID is the job's last event: an EventSource then does not reconnect.
     """
     services, job_id = _services(request), request.path_params["job_id"]
-    permit = await in_thread(request, reader, services, request, job_id)
+    permit = await in_thread(request, reader, services, request, job_id, None)
     jobs.check_id(job_id)
     after = stream.check_id(request.headers.get("Last-Event-ID") or request.query_params.get("last_event_id"))
     on_lambda = "aws.event" in request.scope

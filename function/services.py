@@ -9,6 +9,7 @@ from upres.core import api_keys, keys
 from upres.core.queue import connect_with_timeout, open_queue
 from upres.core.settings import Settings
 from upres.core.storage import Store
+from upres.function.link_pace import LinkPace
 
 
 class Services:
@@ -18,6 +19,7 @@ class Services:
         self.settings = settings
         # Short timeouts: users wait for the answer, and their clients retry.
         self.store = Store(settings, timeout=4, attempts=2)
+        self.links = LinkPace()
 
     @cached_property
     def redis(self) -> Redis:

@@ -6,12 +6,16 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from redis import Redis
 
@@ -23,6 +27,7 @@ from upres.client import Client
 from upres.core import api_keys, keys
 from upres.core.errors import RateLimited
 from upres.embedded.stack import Local
+from upres.function.link_pace import LinkPace
 
 pytestmark = pytest.mark.without_worker
 
@@ -185,19 +190,41 @@ def test_requests_that_read_have_a_pace_that_suffices_for_polling_all_jobs(runni
 def test_requests_with_a_token_have_a_pace_and_leave_the_one_of_their_key(running: Patched, redis: Redis) -> None:
     key, text = api_keys.create(redis, "somebody", jobs_at_once=1)
     job, _, token = post_job(running.url, text).json()["events_url"].partition("/events?token=")
-    paths = [f"{job}{what}?token={token}" for what in ("", "/events", "/preview", "/result", "/original")]
+    most = key.reads_at_once + 500
     with requests.Session() as session:
-        for path in paths:
-            with session.get(path, allow_redirects=False, stream=True, timeout=20) as answer:
-                assert answer.status_code != 429
-        redis.set(f"upres:key:{key.key_id}:links", int(time.time() * 1000) + 65_000)
-        for path in paths:
-            with session.get(path, allow_redirects=False, stream=True, timeout=20) as answer:
-                assert answer.status_code == 429, path
-                assert 0 < int(answer.headers["Retry-After"]) <= 6
-                assert answer.json()["code"] == "rate_limited"
+
+        def refused(what: str) -> tuple[str, str]:
+            """The error code and Retry-After of the first refusal of a request that is repeated."""
+            for _ in range(most):
+                with session.get(
+                    f"{job}{what}?token={token}", allow_redirects=False, stream=True, timeout=20
+                ) as answer:
+                    if answer.status_code == 429:
+                        return answer.json()["code"], answer.headers["Retry-After"]
+            raise AssertionError("no request was refused")
+
+        for what in ("", "/preview", "/events", "/result", "/original"):
+            assert refused(what) == ("rate_limited", "1")
+            most = 50  # the burst is over
         assert session.get(job, headers=bearer(text), timeout=20).ok
-        assert session.get(f"{job}/events", headers=bearer(text), stream=True, timeout=20).ok
+
+
+@given(st.lists(st.floats(0, 10), max_size=60))
+def test_links_have_a_burst_and_then_their_pace(pauses: list[float]) -> None:
+    now, allowed, pace = 0.0, list[float](), LinkPace()
+    key = api_keys.ApiKey(key_id="0" * 8, name="", digest="", created_at=datetime.now(UTC), jobs_at_once=1)
+    other = key.model_copy(update={"key_id": "1" * 8})
+    with patch("upres.function.link_pace.time.monotonic", lambda: now):
+        for pause in pauses:
+            now += pause
+            for _ in range(200):
+                with suppress(RateLimited):
+                    pace.count(key)
+                    allowed.append(now)
+        for begin in {0.0, *allowed}:
+            during = [when for when in allowed if begin <= when <= now]
+            assert len(during) <= key.reads_at_once + (now - begin) * key.reads_per_minute / 60 + 1
+        pace.count(other)
 
 
 def test_a_burst_of_reads_ends_after_ten_seconds_of_their_pace(redis: Redis) -> None:
