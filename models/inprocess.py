@@ -45,6 +45,8 @@ class InProcess:
         """See Backend (client/batch.py)."""
         begin = time.perf_counter()
         picture = images.decode(_read(image), int(MAX_PIXELS / max(1, self._factor**2 / 16)))
+        for notice in picture.notices:
+            callbacks.on_event(Progress(job_id=NO_JOB, stage="decode", percent=0, notice=notice))
         result = self._result(picture)
         encoder = self._encoders.open(picture, self._factor, result.format)
         for band in self._engine.bands(picture.pixels, self._factor, _telling(callbacks.on_event)):

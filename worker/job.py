@@ -112,6 +112,8 @@ def _enlarge(
         format = picture.format if job.output_format == "auto" else job.output_format
         size = (picture.size[0] * factor, picture.size[1] * factor)
         formats.check_size(size, format)
+        for notice in picture.notices:
+            report.notice(notice, "decode")
     api_keys.charge(context.connection, report.lease, size[0] * size[1])
     work = keys.work(job.owner, data, job.model_digest, factor, format)
     if shared := _claim(context, job.owner, work, report.lease):
