@@ -218,10 +218,17 @@ def _looked_up(page: TiffPage, numbers: npt.NDArray[Any]) -> Samples:
 
 def _by_libtiff(data: bytes, page: TiffPage) -> Samples:
     """Return YCbCr as upright RGB of 8 bits. libtiff knows subsampling and the JPEG of TIFF before 1995."""
+    if page.parent.pages[page.index].offset != page.offset:  # libtiff's numbers know the main pages only
+        raise UnsupportedImage("TIFF with YCbCr in a SubIFD is not supported; save it as RGB.")
     samples = imagecodecs.tiff_decode(data, index=page.index, asrgb=True)
-    if samples.dtype != np.uint8 or samples.ndim != 3:
+    if samples.dtype != np.uint8 or samples.shape[:2] != (page.imagelength, page.imagewidth):
         raise ValueError("the pixels are not those that the header describes")
-    return upright(samples[..., :3], _orientation(page))
+    stated = _orientation(page)
+    if stated in (3, 4, 7, 8):  # libtiff has mirrored already, though it turns nothing
+        samples = samples[::-1]
+    if stated in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    return upright(samples[..., :3], stated)
 
 
 def _orientation(page: TiffPage) -> int:
