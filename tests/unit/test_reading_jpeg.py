@@ -107,6 +107,13 @@ def segment(marker: int, content: bytes) -> bytes:
     return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
 
 
+@pytest.mark.parametrize("junk", [b"\xff\xff", b"\0\0", b"junk", b"\xff\xd0"])
+def test_bytes_between_segments_are_skipped_as_by_libjpeg(photo: Image.Image, junk: bytes) -> None:
+    data = encoded(photo, "JPEG")
+    end = 4 + int.from_bytes(data[4:6], "big")
+    assert (read(data[:end] + junk + data[end:]).samples == read(data).samples).all()
+
+
 def test_profile_and_orientation_of_12_bits_are_used() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -12,7 +12,7 @@ What is special to a kind is said in its module below readers/.
 from collections.abc import Callable
 from functools import partial
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from upres.core.errors import ImageError, NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
 from upres.worker.imaging.picture import Picture, picture
@@ -52,6 +52,8 @@ def decode(data: bytes, max_pixels: int) -> Picture:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit, 178 megapixels
         raise TooManyPixels(f"The image has more than {max_pixels / 1e6:g} megapixels; send a smaller one.") from None
+    except UnidentifiedImageError:  # its text names an object in memory only
+        raise TruncatedImage(f"The {kind} file is incomplete or damaged; send it again, complete.") from None
     except pillow.DAMAGE as error:
         raise TruncatedImage(f"The {kind} file is incomplete or damaged ({error}); send it again, complete.") from error
 

@@ -8,6 +8,8 @@ from upres.core.errors import TruncatedImage
 SOS = 0xDA
 HIGHEST = 63
 """Number of the highest frequency of a block."""
+WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xD9)}
+"""Markers that no segment follows."""
 FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 """Markers that begin a frame: SOF0 to SOF15, and SOF55 of JPEG-LS (ITU-T T.87)."""
 
@@ -37,11 +39,14 @@ def frame(data: bytes) -> Frame:
     start = 2
     while start + 4 <= len(data):
         marker, length = data[start + 1], int.from_bytes(data[start + 2 : start + 4], "big")
-        if data[start] != 0xFF or marker == SOS:
-            break
-        if marker == 0xFF:  # fill bytes may stand before a marker
+        if data[start] != 0xFF or marker == 0xFF:  # fill bytes may stand before a marker, and libjpeg skips others
             start += 1
             continue
+        if marker in WITHOUT_LENGTH:
+            start += 2
+            continue
+        if marker == SOS:
+            break
         content = data[start + 4 : start + 2 + length]
         if marker in FRAMES and len(content) >= 6:
             bits, height, width, components = struct.unpack(">BHHB", content[:6])
