@@ -10,20 +10,19 @@ What is special to a kind is said in its module below readers/.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 from PIL import Image, UnidentifiedImageError
 
 from upres.core.errors import ImageError, NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
 from upres.worker.imaging.picture import Picture, picture
 from upres.worker.imaging.raster import Raster
-from upres.worker.imaging.readers import avif, bmp, gif, heif, jpeg, jpeg2000, jxl, pillow, png, tiff
+from upres.worker.imaging.readers import avif, bmp, gif, heif, jpeg, jpeg2000, jxl, pillow, png, tiff, webp
 from upres.worker.imaging.readers.kinds import NAMED, kind_of
 
 READERS: dict[str, Callable[[bytes, int], Raster]] = {
     "PNG": png.read,
     "JPEG": jpeg.read,
-    "WebP": partial(pillow.read, kind="WEBP", format="webp"),
+    "WebP": webp.read,
     "AVIF": avif.read,
     "HEIC": heif.read,
     "JPEG XL": jxl.read,

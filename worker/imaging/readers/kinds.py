@@ -4,7 +4,7 @@ READ = ("PNG", "JPEG", "WebP", "AVIF", "HEIC", "JPEG XL", "JPEG 2000", "TIFF", "
 """The kinds that are read."""
 NAMED = f"{', '.join(READ[:-1])} or {READ[-1]}"
 SIGNATURES = {
-    b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP",
+    b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP",
     b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF",
     b"\0\0\0\x0cjP  ": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000",
     b"\0\0\0\x0cJXL ": "JPEG XL", b"\xff\x0a": "JPEG XL",
@@ -26,6 +26,8 @@ def kind_of(data: bytes) -> str | None:
     """Return the kind of a file, one of READ or another that is known; None if its first bytes mean nothing."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
+    if data[:4] == b"II*\0" and data[8:10] == b"CR":  # Canon's CR2, a TIFF whose first page is a preview
+        return "RAW"
     if data[4:8] == b"ftyp":
         return _by_brand(data)
     return next((kind for first, kind in SIGNATURES.items() if data.startswith(first)), None)
