@@ -49,6 +49,8 @@ class InProcess:
         begin = time.perf_counter()
         most, wanted = int(MAX_PIXELS / max(1, self._factor**2 / 16)), self._options.get("metadata", "strip")
         picture = images.decode(_read(image), most, wanted, self._factor)
+        for notice in picture.notices:
+            callbacks.on_event(Progress(job_id=NO_JOB, stage="decode", percent=0, notice=notice))
         result = self._result(picture)
         encoder = self._encoders.open(picture, self._factor, result.format)
         picture = picture.at_depth(result.depth)

@@ -1,6 +1,6 @@
 """`python -m tests.fuzz`: decode thousands of damaged images with the decoders of the worker.
 
-Each image has to give a picture or an upres error within two seconds and the memory of a decoder (528 MiB of address
+Each image has to give a picture or an upres error within two seconds and the memory of a decoder (565 MiB of address
 space), and no image may end the process that decodes it. Each image that breaks this rule is written into a folder, so
 that it can become a test.
 """
@@ -16,9 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from tests.support.encoders import avif_encode, jpeg2k_encode, jpeg8_encode, jpegxl_encode, png_encode
+from tests.support.heic_files import heic
 from tests.support.paths import SAMPLES
+from tests.support.tiff_files import written
 from upres.core.errors import ImageError, UndecodableImage
 from upres.worker.imaging.decoding import Decoders
 
@@ -27,7 +32,7 @@ SECONDS = 2.0
 
 
 def seeds() -> list[bytes]:
-    """About twenty-five small image files, of every format and kind that the decoders accept."""
+    """About forty small image files, of every format and kind that the decoders accept."""
     with Image.open(SAMPLES / "chelsea.png") as image:
         photo = image.convert("RGB").crop((130, 90, 194, 138))
     clear = photo.copy()
@@ -48,7 +53,22 @@ def seeds() -> list[bytes]:
         (photo.convert("CMYK"), "TIFF", {}), (photo, "BMP", {}), (photo.convert("P"), "BMP", {}), (photo, "GIF", {}),
         (photo, "GIF", pages),
     ]  # fmt: skip
-    return [_encoded(*kind) for kind in kinds]
+    return [_encoded(*kind) for kind in kinds] + _others(np.asarray(photo))
+
+
+def _others(photo: npt.NDArray[np.uint8]) -> list[bytes]:
+    """Files of the kinds that Pillow does not write."""
+    deep = photo.astype(np.uint16) * 257
+    tiffs = ("deflate", "lzw", "zstd", "lerc", "jpeg2000", "jpegxl", "webp")
+    return [
+        png_encode(deep), jpegxl_encode(photo, distance=1.0), jpegxl_encode(deep, lossless=True),
+        jpeg2k_encode(photo, level=80), jpeg2k_encode(deep, codecformat="j2k", level=0, reversible=True),
+        jpeg8_encode(deep >> 4, level=90, bitspersample=12),
+        avif_encode(deep >> 6, bitspersample=10), heic(photo), heic(deep),
+        *(written(photo, photometric="rgb", compression=name) for name in tiffs),
+        written(deep.transpose(2, 0, 1), photometric="rgb", planarconfig="separate", bigtiff=True),
+        written((deep / 65535).astype(np.float32), photometric="rgb", compression="deflate", predictor=True),
+    ]  # fmt: skip
 
 
 def _encoded(image: Image.Image, format: str, options: dict[str, Any]) -> bytes:

@@ -117,6 +117,8 @@ def _enlarge(
         picture = picture.at_depth(formats.result_depth(job.output_depth, picture.depth, format))
         size = (picture.size[0] * factor, picture.size[1] * factor)
         formats.check_size(size, format)
+        for notice in picture.notices:
+            report.notice(notice, "decode")
     orientations = ORIENTATIONS if job.ensemble else 1
     api_keys.charge(context.connection, report.lease, size[0] * size[1] * orientations)
     work = keys.work(job.owner, data, job.model_digest, factor, _kind(job, format, picture.depth))

@@ -89,7 +89,7 @@ class Report:
         JobLog(log, job.job_id).info("started, attempt %d", self.lease.attempt, extra=fields)
 
     def notice(self, text: str, stage: Stage = "fetch") -> None:
-        """Publish a sentence for the user, before a stage begins."""
+        """Publish a sentence for the user, at the beginning of a stage."""
         self._progress(stage, PERCENT[stage], notice=text)
 
     @contextmanager

@@ -155,7 +155,7 @@ def test_jobs_with_invalid_images_fail_with_an_error_code(client: Client, local:
     cases = {
         "not_an_image": b"hello, I am a text file",
         "truncated_image": png[: len(png) // 2],
-        "unsupported_image": encoded(Image.new("RGB", (8, 8)), "JPEG2000"),
+        "unsupported_image": b"%PDF-1.7 and so on",
         "too_many_pixels": encoded(Image.new("1", (1001, 1000)), "PNG"),
         "format_limit": encoded(Image.new("1", (5000, 1)), "PNG"),
     }

@@ -178,8 +178,8 @@ def test_a_system_without_room_for_processes_is_named(decoders: Decoders, monkey
 
 def test_decoders_end_when_their_worker_is_killed() -> None:
     code = (
-        "import os\nfrom upres.worker.imaging.decoding import EXAMPLE, Decoders\n"
-        "d = Decoders(1, 10**6); d.decode(EXAMPLE, 10**6)\nimport psutil\n"
+        "import os\nfrom upres.worker.imaging.decoding import Decoders\n"
+        "d = Decoders(1, 10**6); d.start()\nimport psutil\n"
         "print(*[one.pid for one in psutil.Process().children(recursive=True)], flush=True)\nos.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)

@@ -10,20 +10,25 @@ from typing import Any
 import pytest
 from PIL import Image, ImageCms
 
+from tests import fuzz
 from tests.support.images import encoded
 from tests.support.paths import ROOT, SAMPLES
 from upres.core.errors import TooManyPixels, TruncatedImage, Unconfined, UndecodableImage
 from upres.worker.imaging import images
-from upres.worker.imaging.decoding import BASE_BYTES, Decoders
+from upres.worker.imaging.decoding import BASE_BYTES, MAX_NOTICES, Decoders
 
 CONFINED = """
 import ctypes, errno, mmap, os, signal, socket, subprocess, sys, threading
 from upres.worker.imaging.decoder import confine_child, confine_server
-victim, kept, as_child = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "child"
+from upres.worker.imaging.sandbox import die_with, limit_time
+victim, kept, role = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+as_child = role != "server"
 pipe, clone = socket.socketpair()[0], dict(x86_64=56, aarch64=220)[os.uname().machine]
-child_filter = confine_server({memory})
+filters = confine_server({memory})
 if as_child:
-    confine_child(os.getppid(), child_filter)
+    limit_time()
+    die_with(os.getppid())
+    confine_child(getattr(filters, role))
 libc = ctypes.CDLL(None, use_errno=True)
 def refused(what):
     try:
@@ -61,7 +66,6 @@ tries = dict(
     namespace=c("syscall", clone, 0x10000000 | 17, 0, 0, 0, 0),
     run=lambda: subprocess.run(["true"]),
     replace=lambda: os.execv("/bin/true", ["true"]),
-    thread=threading.Thread(target=print).start,
     code=lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC),
     mount=c("unshare", 0x10000000),
     sleep=c("usleep", 1),
@@ -77,6 +81,8 @@ if as_child:
         time=c("prlimit", 0, 0, None, None),
         receive=lambda: socket.recv_fds(pipe, 1, 1),
     )
+if role == "others":
+    tries |= dict(thread=threading.Thread(target=print).start)
 allowed = [name for name, what in tries.items() if not refused(what)]
 print(*allowed, flush=True)
 os._exit(0)
@@ -87,9 +93,12 @@ def png(size: tuple[int, int] = (4, 4)) -> bytes:
     return encoded(Image.new("RGB", size), "PNG")
 
 
-@pytest.mark.parametrize("role", ["server", "child"])
+@pytest.mark.parametrize("role", ["server", "heic", "others"])
 def test_a_confined_process_cannot_use_files_sockets_or_other_processes(tmp_path: Path, role: str) -> None:
-    """This holds for the process that decodes an image, and except for what forking takes, for the fork server."""
+    """This holds for the process that decodes an image, and except for what forking takes, for the fork server.
+
+    Only a decoder of HEIC may make threads, which are confined like it.
+    """
     kept = tmp_path / "kept"
     kept.touch()
     with subprocess.Popen(["sleep", "60"]) as victim:
@@ -172,6 +181,7 @@ def test_an_image_that_needs_too_much_memory_fails_alone(decoders: Decoders) -> 
     [
         {"shape": [10**6, 10**6, 3]}, {"shape": [0, 4, 3]}, {"shape": [4, 4, 1]}, {"icc": 10**12}, {"icc": -1},
         {"format": "exe"}, {"shape": "x"}, {"code": "nothing"}, {"code": 7, "message": None},
+        {"notices": "x"}, {"notices": [1]}, {"notices": None}, {"notices": {"a": "b"}},
     ],
 )  # fmt: skip
 def test_an_invalid_response_header_of_a_child_process_is_rejected(
@@ -186,3 +196,25 @@ def test_an_invalid_response_header_of_a_child_process_is_rejected(
     monkeypatch.undo()
     other = encoded(Image.new("RGB", (5, 6), "red"), "PNG")
     assert decoders.decode(other, 100).size == (5, 6)  # the new response, not the rest of the first one
+
+
+def test_every_kind_of_file_is_decoded_in_a_confined_process_too(decoders: Decoders) -> None:
+    """Each library is loaded before, makes no thread except for HEIC, and opens no file."""
+    for data in fuzz.seeds():
+        here, there = images.decode(data, 10**6), decoders.decode(data, 10**6)
+        assert (here.pixels == there.pixels).all(), data[:32]
+        assert (here.gray, here.format, here.icc) == (there.gray, there.format, there.icc)
+
+
+def test_the_notices_of_a_decoder_are_passed_on(decoders: Decoders) -> None:
+    data = encoded(Image.new("RGB", (64, 64), "red"), "JPEG")[:-2]
+    assert decoders.decode(data, 10**6).notices == images.decode(data, 10**6).notices
+    assert "missing" in decoders.decode(data, 10**6).notices[0]
+
+
+def test_what_a_compromised_decoder_says_is_bounded(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: read(text) | {"notices": ["\x1b[2J" + "x" * 5000] * 100})
+    notices = decoders.decode(png(), 100).notices
+    assert len(notices) == MAX_NOTICES
+    assert all(len(one) <= 500 and one.isprintable() for one in notices)

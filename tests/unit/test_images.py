@@ -152,26 +152,21 @@ def test_exif_and_comments_are_removed(photo: Image.Image) -> None:
         assert b"secret" not in encode(decode(data), format)
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"<html></html>", bytes(1000)])
+@pytest.mark.parametrize("data", [b"hello", b"<html></html>", bytes(1000)])
 def test_data_that_is_not_an_image_raises_not_an_image(data: bytes) -> None:
     with pytest.raises(NotAnImage, match="PNG, JPEG, WebP"):
         decode(data)
 
 
-@pytest.mark.parametrize(
-    ("data", "name"), [(b"\xff\x0a" + bytes(20), "JPEG XL"), (b"%PDF-1.7", "PDF"), (b"<svg/>", "SVG")]
-)
+@pytest.mark.parametrize(("data", "name"), [(b"%PDF-1.7", "PDF"), (b"<svg/>", "SVG")])
 def test_the_error_names_the_unsupported_format(data: bytes, name: str) -> None:
     with pytest.raises(UnsupportedImage, match=name):
         decode(data)
 
 
-def test_the_error_for_jpeg_2000_names_the_format(photo: Image.Image) -> None:
-    with pytest.raises(UnsupportedImage, match="JPEG 2000"):
-        decode(encoded(photo, "JPEG2000"))
-
-
-@pytest.mark.parametrize(("pillow", "format"), [("GIF", "png"), ("BMP", "png"), ("TIFF", "png"), ("AVIF", "webp")])
+@pytest.mark.parametrize(
+    ("pillow", "format"), [("GIF", "png"), ("BMP", "png"), ("TIFF", "png"), ("AVIF", "webp"), ("JPEG2000", "png")]
+)
 def test_input_formats_that_cannot_be_written_get_another_output_format(
     photo: Image.Image, pillow: str, format: OutputFormat
 ) -> None:
@@ -189,13 +184,6 @@ def test_the_first_of_several_frames_is_decoded_in_every_format(photo: Image.Ima
         assert psnr(Image.fromarray(picture.pixels), photo) > 25
 
 
-def test_float_pixels_are_refused_and_too_large_integers_are_clipped() -> None:
-    with pytest.raises(UnsupportedImage, match="8 or 16 bits"):
-        decode(encoded(Image.new("F", (8, 8), 0.5), "TIFF"))
-    bright = Image.fromarray(np.full((8, 8), 70_000, np.int32), "I")
-    assert (decode(encoded(bright, "TIFF")).pixels == 65535).all()
-
-
 def test_an_icc_profile_larger_than_1_mib_is_refused(photo: Image.Image) -> None:
     large, huge = SRGB + bytes(1_000_000), SRGB + bytes(1_100_000)
     data = encoded(photo, "TIFF", icc_profile=large)
@@ -205,12 +193,13 @@ def test_an_icc_profile_larger_than_1_mib_is_refused(photo: Image.Image) -> None
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns about the damage
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_every_truncated_file_raises_an_upres_error(photo: Image.Image, format: str) -> None:
     data = encoded(photo, format)
     for length in [*range(4, 64), *range(64, len(data) - 16, 97)]:
-        with pytest.raises((TruncatedImage, NotAnImage, UnsupportedImage)):
+        with pytest.raises((TruncatedImage, NotAnImage, UnsupportedImage)) as raised:
             decode(data[:length])
+        assert "object at" not in str(raised.value)
 
 
 def test_too_many_pixels_are_refused_before_decoding() -> None:

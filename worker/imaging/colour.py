@@ -7,7 +7,7 @@ Chromium shows.
 
 import io
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 
 from upres.core.errors import UnsupportedImage
 from upres.worker.imaging.icc import SRGB_CURVE, VIDEO_CURVE, Primaries, rgb_profile
+from upres.worker.imaging.readers.boxes import boxes
 from upres.worker.samples import LEVEL, Samples
 
 D65 = (0.3127, 0.3290)
@@ -43,14 +44,12 @@ GAMMA_TOLERANCE = 0.05
 """A gAMA chunk alone means sRGB if it differs by less than this share from 1 / 2.2, as in libpng."""
 
 
-def profile(data: bytes, icc: bytes | None) -> bytes | None:
-    """Return the ICC profile of an image file whose embedded one is `icc`; None means sRGB.
+def of_container(data: bytes, icc: bytes | None) -> bytes | None:
+    """Return the profile of an AVIF or HEIF file whose embedded one is `icc`; None for sRGB.
 
-    Raises UnsupportedImage for HDR, and for descriptions that are not known.
+    Raises UnsupportedImage as `of_png` does.
     """
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _of_png(_chunks(data), icc)
-    if icc is None and data[4:8] == b"ftyp" and (numbers := _nclx(data)):
+    if icc is None and (numbers := _nclx(data)):
         return _of_numbers(*numbers, {**CURVES, **dict.fromkeys(VIDEO, SRGB_CURVE)})
     return icc
 
@@ -84,8 +83,11 @@ def fits_rgb(icc: bytes) -> bool:
     return icc[16:20] == b"RGB "
 
 
-def _of_png(chunks: Mapping[bytes, bytes], icc: bytes | None) -> bytes | None:
-    """Return the profile of a PNG file with these chunks before its pixels. cICP has precedence over all others."""
+def of_png(chunks: Mapping[bytes, bytes], icc: bytes | None) -> bytes | None:
+    """Return the profile of a PNG file with these chunks, whose embedded one is `icc`; None for sRGB.
+
+    cICP has precedence over all others. Raises UnsupportedImage for HDR, and for descriptions that are not known.
+    """
     if len(cicp := chunks.get(b"cICP", b"")) == 4:
         primaries, transfer, matrix, full_range = cicp
         if matrix or full_range != 1:
@@ -123,41 +125,13 @@ def _of_numbers(primaries: int, transfer: int, curves: Mapping[int, tuple[float,
     return rgb_profile(PRIMARIES[primaries], curves[transfer])
 
 
-def _chunks(data: bytes) -> dict[bytes, bytes]:
-    """Return the small chunks of a PNG file before its pixels; the first of each kind."""
-    found, at = dict[bytes, bytes](), 8
-    while at + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, at)
-        if kind == b"IDAT":
-            break
-        if size <= 32:
-            found.setdefault(kind, data[at + 8 : at + 8 + size])
-        at += 12 + size
-    return found
-
-
 def _nclx(data: bytes) -> tuple[int, int] | None:
     """Return the numbers for primaries and transfer in an AVIF or HEIF file (ISO/IEC 14496-12, section 12.1.5)."""
-    for meta in _boxes(data, 0, len(data), b"meta"):
-        for properties in _boxes(data, meta.start + 4, meta.stop, b"iprp"):
-            for container in _boxes(data, properties.start, properties.stop, b"ipco"):
-                for box in _boxes(data, container.start, container.stop, b"colr"):
-                    if data[box.start : box.start + 4] == b"nclx" and len(box) >= 8:
-                        return struct.unpack_from(">HH", data, box.start + 4)
+    properties = data
+    for name, skipped in ((b"meta", 4), (b"iprp", 0), (b"ipco", 0)):  # one is inside the other
+        inside = (properties[start + skipped : end] for kind, start, end in boxes(properties) if kind == name)
+        properties = next(inside, b"")
+    for kind, start, end in boxes(properties):
+        if kind == b"colr" and properties[start : start + 4] == b"nclx" and end - start >= 8:
+            return struct.unpack_from(">HH", properties, start + 4)
     return None
-
-
-def _boxes(data: bytes, start: int, end: int, wanted: bytes) -> Iterator[range]:
-    """Yield where the contents of each box of a kind are, between two positions."""
-    while start + 8 <= end:
-        size, kind = struct.unpack_from(">I4s", data, start)
-        head = 8
-        if size == 1 and start + 16 <= end:
-            (size,), head = struct.unpack_from(">Q", data, start + 8), 16
-        if size == 0:
-            size = end - start
-        if size < head or start + size > end:
-            return
-        if kind == wanted:
-            yield range(start + head, start + size)
-        start += size

@@ -9,8 +9,9 @@ BYTES of address space, and all system calls except those that it needs to fork.
                     that ends, and is reaped
     answer    >Q    to 0 only: the process id of the child; 0 if the system could not make one
 
-A child closes the connection to the worker, confines itself further, answers one request on its own socket, and ends.
-So whoever takes a child over can reach neither the fork server nor the decoder of another image:
+A child closes the connection to the worker, reads one request on its own socket, confines itself further, answers, and
+ends. For HEIC it may make threads, because libheif always makes one. So whoever takes a child over can reach neither
+the fork server nor the decoder of another image:
 
     request   >QQBB maximum number of pixels, length of the image file, position of the wanted metadata in METADATA,
                     factor of the enlargement; then the image file
@@ -18,26 +19,24 @@ So whoever takes a child over can reach neither the fork server nor the decoder 
 """
 
 import gc
-import io
 import json
 import os
 import socket
 import struct
 import sys
 import warnings
-from base64 import b64decode
 from collections.abc import Iterable
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from PIL import AvifImagePlugin, Image
 
 from upres.core.errors import ImageError, UndecodableImage
 from upres.core.schema import WantedMetadata
-from upres.worker.imaging import images, sandbox
+from upres.worker.imaging import examples, images, sandbox
 from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.readers import tiff
+from upres.worker.imaging.readers.kinds import kind_of
 
-EXAMPLE = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
-"""A PNG file with one pixel."""
 STDIN = 0
 NUMBER = struct.Struct(">Q")
 """A request to the fork server, its answer, and the length of a JSON header in bytes."""
@@ -46,40 +45,47 @@ REQUEST = struct.Struct(">QQBB")
 METADATA: tuple[WantedMetadata, ...] = ("strip", "keep", "keep-all")
 
 
+class Filters(NamedTuple):
+    """The filters of system calls of the children, by the kind of their image; None outside of Linux."""
+
+    heic: Any
+    others: Any
+
+
 def main() -> None:
     """Confine this process, then fork children until stdin ends."""
     worker = socket.socket(fileno=STDIN)
     try:
-        child_filter = confine_server(int(sys.argv[1]))
+        filters = confine_server(int(sys.argv[1]))
     except Exception as error:  # the machine lacks some part of the sandbox
         worker.sendall(b"".join(packed(_unconfined(error))))
         return
     gc.freeze()  # the collector of a child must not write to, and so copy, the memory that it shares with this process
     worker.sendall(b"".join(packed({})))
-    serve(worker, child_filter)
+    serve(worker, filters)
 
 
-def confine_server(memory: int) -> Any:
-    """Confine this process, and return the filter of system calls that its children apply to themselves.
+def confine_server(memory: int) -> Filters:
+    """Confine this process, and return the filters of system calls that its children apply to themselves.
 
     Decodes one image of each kind first, because afterwards no library can be loaded. Raises OSError or another error
-    when this machine lacks a part of the sandbox.
+    when this machine lacks a part of the sandbox, or a library cannot read its example.
     """
     Image.init()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     warnings.simplefilter("ignore")
-    for kind in ("PNG", "JPEG", "WEBP"):
-        example = io.BytesIO()
-        Image.new("RGB", (1, 1)).save(example, kind)
-        answer(example.getvalue(), 1)
+    for example in (examples.PNG, *examples.OTHERS.values()):
+        images.decode(example, 1)
+    tiff.load_codecs()
     sandbox.limit_memory(memory)
-    child_filter = sandbox.make_filter(sandbox.DECODER_CALLS)
-    if own := sandbox.make_filter(sandbox.SERVER_CALLS, may_fork=True):
+    threaded = (*sandbox.DECODER_CALLS, *sandbox.THREAD_CALLS)
+    filters = Filters(sandbox.make_filter(threaded, may_thread=True), sandbox.make_filter(sandbox.DECODER_CALLS))
+    if own := sandbox.make_filter(sandbox.SERVER_CALLS, may_fork=True, may_thread=True):
         own.load()
-    return child_filter
+    return filters
 
 
-def serve(worker: socket.socket, child_filter: Any) -> None:
+def serve(worker: socket.socket, filters: Filters) -> None:
     """Fork and reap children as the worker asks."""
     own_pid = os.getpid()
     while True:
@@ -95,33 +101,32 @@ def serve(worker: socket.socket, child_filter: Any) -> None:
         except OSError:  # no memory, or too many processes
             pid = -1
         if pid == 0:
-            run_child(descriptors[0], own_pid, child_filter)
+            run_child(descriptors[0], own_pid, filters)
         os.close(descriptors[0])
         worker.sendall(NUMBER.pack(max(0, pid)))
 
 
-def run_child(descriptor: int, parent: int, child_filter: Any) -> NoReturn:
-    """Confine this process further, decode the one image that comes over its socket, answer, and end."""
+def run_child(descriptor: int, parent: int, filters: Filters) -> NoReturn:
+    """Read the one image that comes over its socket, confine this process further, decode it, answer, and end."""
     try:
         os.dup2(descriptor, STDIN)  # this closes the connection to the worker
         os.close(descriptor)
         with open(STDIN, "rb", closefd=False) as requests, open(STDIN, "wb", closefd=False) as answers:
             try:
-                confine_child(parent, child_filter)
-            except Exception as error:
+                sandbox.limit_time()
+                sandbox.die_with(parent)
+            except OSError as error:
                 send(answers, packed(_unconfined(error)))
             else:
-                answer(EXAMPLE, 1)  # before the request: now the child gets its copies of the memory that decoding uses
-                send(answers, reply(requests))
+                answer(examples.PNG, 1)  # now the child gets its copies of the memory that decoding uses
+                send(answers, reply(requests, filters))
     finally:
         os._exit(0)
 
 
-def confine_child(parent: int, child_filter: Any) -> None:
-    """Refuse all system calls except DECODER_CALLS to this process. It ends with its parent."""
-    sandbox.limit_time()
+def confine_child(child_filter: Any) -> None:
+    """Refuse all system calls except those of the filter to this process."""
     if child_filter:
-        sandbox.die_with(parent)
         child_filter.load()
 
 
@@ -142,11 +147,16 @@ def _unconfined(error: Exception) -> dict[str, Any]:
     return {"unconfined": f"{type(error).__name__}: {error}"}
 
 
-def reply(requests: BinaryIO) -> list[Any]:
-    """Read a request, and return the answer."""
+def reply(requests: BinaryIO, filters: Filters) -> list[Any]:
+    """Read a request, confine this process, and return the answer. Only the first bytes say which filter it gets."""
     try:
         most_pixels, length, wanted, factor = REQUEST.unpack(requests.read(REQUEST.size))
-        return answer(requests.read(length), most_pixels, METADATA[wanted], factor)
+        data = requests.read(length)
+        try:
+            confine_child(filters.heic if kind_of(data) == "HEIC" else filters.others)
+        except Exception as error:
+            return packed(_unconfined(error))
+        return answer(data, most_pixels, METADATA[wanted], factor)
     except MemoryError:
         message = "The image takes too much memory to decode; send a smaller one, or save it anew."
         return packed({"code": UndecodableImage.code, "message": message})
@@ -174,6 +184,7 @@ def describe(picture: Picture) -> list[Any]:
         "format": picture.format,
         "depth": picture.depth,
         "lossless": picture.lossless,
+        "notices": picture.notices,
         "dpi": kept.dpi,
         "metadata": {name: len(part) for name, part in parts.items()},
     }

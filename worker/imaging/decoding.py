@@ -14,7 +14,8 @@ from upres.core.errors import ImageError, Unconfined, UndecodableImage, tree
 from upres.core.foreign_text import printable
 from upres.core.formats import CONTENT_TYPES
 from upres.core.schema import WantedMetadata
-from upres.worker.imaging.decoder import EXAMPLE, METADATA, NUMBER, REQUEST
+from upres.worker.imaging import examples
+from upres.worker.imaging.decoder import METADATA, NUMBER, REQUEST
 from upres.worker.imaging.fork_server import ForkServer, ServerDied
 from upres.worker.imaging.metadata import MAX_BYTES, Metadata
 from upres.worker.imaging.picture import MAX_ICC_BYTES, Picture
@@ -25,8 +26,11 @@ DECODE_SECONDS = 10.0
 megapixels a second."""
 BASE_BYTES = 512 << 20
 """Address space in bytes of a decoder for Python and its libraries."""
-BYTES_PER_PIXEL = 16
-"""Address space in bytes for one pixel: the maximum, by measurement, that decoding and all conversions take."""
+BYTES_PER_PIXEL = 56
+"""Address space in bytes for one pixel: the maximum, by measurement, that decoding and all conversions take: 14 to 20
+for 8 bits per channel, and 24 to 52 for 16, which AVIF and HEIC with alpha take."""
+MAX_NOTICES = 8
+"""Most sentences about one image that are passed on."""
 MAX_HEADER_BYTES = 1 << 16
 """Largest header in bytes that the worker accepts from a decoder, which may be compromised."""
 ERRORS = {kind.code: kind for kind in tree(ImageError)}
@@ -50,7 +54,7 @@ class Decoders:
 
     def start(self) -> None:
         """Start the fork server, and try it. Raises Unconfined when this machine lacks a part of the sandbox."""
-        self.decode(EXAMPLE, 1)
+        self.decode(examples.PNG, 1)
 
     def decode(self, data: bytes, most_pixels: int, wanted: WantedMetadata = "strip", factor: int = 1) -> Picture:
         """Decode an image file in a process of its own, with the wanted metadata for an enlargement by a factor.
@@ -178,7 +182,8 @@ class _Conversation:
             profile,
             header["format"],
             bool(header["lossless"]),
-            metadata=metadata,
+            _notices(header["notices"]),
+            metadata,
         )
 
     def _metadata(self, header: dict[str, Any]) -> Metadata:
@@ -215,3 +220,10 @@ def _at_most(length: int, most: int) -> int:
     if not 0 <= length <= most:
         raise ValueError("the decoder announced too much")
     return length
+
+
+def _notices(said: list[str]) -> tuple[str, ...]:
+    """Return the sentences of a decoder, which may be compromised, bounded. Raises TypeError when they are none."""
+    if not isinstance(said, list) or not all(isinstance(one, str) for one in said):
+        raise TypeError("the decoder said something else than sentences")
+    return tuple(printable(one) for one in said[:MAX_NOTICES])

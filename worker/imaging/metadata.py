@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+import pillow_heif
 from PIL import ExifTags, Image
 
 from upres.core.schema import WantedMetadata
+from upres.worker.imaging.readers.kinds import kind_of
 
 MAX_BYTES = 60_000
 """Largest part of metadata in bytes that is kept; one segment of a JPEG file has at most 65,533."""
@@ -57,17 +59,26 @@ def read(data: bytes, wanted: WantedMetadata, size: tuple[int, int]) -> Metadata
     if wanted == "strip":
         return NOTHING
     places = wanted == "keep-all"
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return Metadata(
-                _attempt(_exif, image, places, size, empty=b""),
-                _attempt(_xmp, image.info.get("xmp") or b"", places, empty=b""),
-                _attempt(_iptc, image, empty=b""),
-                _attempt(_dpi, image, empty=None),
-                tuple(_attempt(_texts, data, empty=())),
-            )
-    except Exception:  # Pillow raises many types for damaged files, and it does not know all kinds
-        return NOTHING
+    exif, info = _attempt(_of_heif if kind_of(data) == "HEIC" else _of_image, data, empty=(Image.Exif(), {}))
+    return Metadata(
+        _attempt(_exif, exif, places, size, empty=b""),
+        _attempt(_xmp, info.get("xmp") or b"", places, empty=b""),
+        _attempt(_iptc, info, empty=b""),
+        _attempt(_dpi, info, empty=None),
+        _attempt(_texts, data, empty=()),
+    )
+
+
+def _of_image(data: bytes) -> tuple[Image.Exif, dict[Any, Any]]:
+    """Return the EXIF data of a file that Pillow knows, and its properties by Pillow's names."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.getexif(), image.info
+
+
+def _of_heif(data: bytes) -> tuple[Image.Exif, dict[Any, Any]]:
+    exif, info = Image.Exif(), pillow_heif.open_heif(data).info
+    exif.load(info.get("exif") or b"")
+    return exif, info
 
 
 def _attempt(part: Any, *given: Any, empty: Any) -> Any:
@@ -79,8 +90,8 @@ def _attempt(part: Any, *given: Any, empty: Any) -> Any:
     return empty if isinstance(found, bytes) and len(found) > MAX_BYTES else found
 
 
-def _exif(image: Image.Image, places: bool, size: tuple[int, int]) -> bytes:
-    given, made = image.getexif(), Image.Exif()
+def _exif(given: Image.Exif, places: bool, size: tuple[int, int]) -> bytes:
+    made = Image.Exif()
     for tag, value in given.items():
         if ExifTags.TAGS.get(tag) in TAGS:
             made[tag] = value
@@ -125,17 +136,21 @@ def _left_out(name: str, places: bool) -> bool:
     return name in XMP_OF_FILE or (not places and name.startswith(f"{EXIF_NAMESPACE}GPS"))
 
 
-def _iptc(image: Image.Image) -> bytes:
-    found: Any = image.info.get("photoshop") or {}
+def _iptc(info: dict[Any, Any]) -> bytes:
+    found = info.get("photoshop") or {}
     return bytes(found.get(IPTC, b""))
 
 
-def _dpi(image: Image.Image) -> tuple[float, float] | None:
-    x, y = (float(number) for number in image.info["dpi"])
+def _dpi(info: dict[Any, Any]) -> tuple[float, float] | None:
+    x, y = (float(number) for number in info["dpi"])
     return (x, y) if 1 <= x <= 65_535 and 1 <= y <= 65_535 else None
 
 
-def _texts(data: bytes) -> Iterator[tuple[str, str]]:
+def _texts(data: bytes) -> tuple[tuple[str, str], ...]:
+    return tuple(_texts_of_png(data))
+
+
+def _texts_of_png(data: bytes) -> Iterator[tuple[str, str]]:
     """Yield keyword and text of a PNG file's chunks tEXt, zTXt and iTXt (W3C, Third Edition, section 11.3.3)."""
     at, left = 8, MAX_BYTES
     while data.startswith(b"\x89PNG") and at + 12 <= len(data) and left > 0:

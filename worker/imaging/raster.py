@@ -16,10 +16,10 @@ class Raster:
     """Format of the result when the request says `auto`."""
     icc: bytes | None = None
     """ICC profile of the samples, gray or RGB; None if the file has none, or it does not fit any more."""
-    lossless: bool = False
-    """Whether the file is a WebP without loss."""
     notices: tuple[str, ...] = ()
     """Sentences for the user: what is wrong with the file although it could be read."""
+    lossless: bool = False
+    """Whether the file is a WebP without loss."""
 
     @property
     def has_alpha(self) -> bool:

@@ -22,17 +22,23 @@ DECODER_CALLS = (
     *("fstat", "lseek", "restart_syscall", "exit", "exit_group"),
 )
 """System calls that decoding needs, on x86-64 and ARM. mmap and mprotect are allowed as well, without PROT_EXEC."""
+THREAD_CALLS = ("rseq", "set_robust_list", "rt_sigprocmask", "gettid")
+"""System calls of a new thread in the C library. As well: clone for a thread only."""
 SERVER_CALLS = (
     *DECODER_CALLS,
+    *THREAD_CALLS,  # a child that may have threads inherits this filter too
     *("recvmsg", "sendto", "wait4", "close"),  # the fork server: requests, answers, children that have ended
-    *("rt_sigprocmask", "set_robust_list", "getpid", "gettid"),  # fork(2) in the C library
+    "getpid",  # fork(2) in the C library
     *("getppid", "dup2", "dup3", "prctl", "seccomp"),  # a child, until it has confined itself
 )
 """System calls of the fork server, and of its children before they confine themselves. As well: clone for a
 fork only, and prlimit64 for the process itself only."""
 FORK_FLAGS = 0xFF | 0x00100000 | 0x00200000 | 0x01000000
 """Flags of clone(2) that fork(3) may set: the signal, and three that store the thread's id. No other flag is allowed,
-such as those for threads, shared memory, shared files and namespaces."""
+such as those for shared memory, shared files and namespaces."""
+THREAD_FLAGS, DETACHED = 0x3D0F00, 0x400000
+"""Flags of clone(2) that pthread_create(3) sets: always, and in some C libraries too. A thread shares all with its
+process, and has the same filter."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -53,13 +59,15 @@ def die_with(parent: int) -> None:
 
     Raises OSError, also when the parent has ended already.
     """
+    if sys.platform != "linux":
+        return
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
     if os.getppid() != parent:
         raise OSError(errno.ESRCH, "the parent has ended")
 
 
-def make_filter(calls: Sequence[str], may_fork: bool = False) -> Any:
+def make_filter(calls: Sequence[str], may_fork: bool = False, may_thread: bool = False) -> Any:
     """Make a filter that lets all system calls fail with EPERM, except these and allocations of memory.
 
     Its method `load` applies it to the process; that cannot be undone, and children inherit it. None outside of Linux.
@@ -77,5 +85,8 @@ def make_filter(calls: Sequence[str], may_fork: bool = False) -> Any:
     if may_fork:
         made.add_rule(seccomp.ALLOW, "prlimit64", seccomp.Arg(0, seccomp.EQ, 0))
         made.add_rule(seccomp.ALLOW, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, ~FORK_FLAGS & (2**64 - 1), 0))
+    if may_thread:
+        made.add_rule(seccomp.ALLOW, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, ~DETACHED & (2**64 - 1), THREAD_FLAGS))
+        made.add_rule(seccomp.ERRNO(errno.ENOSYS), "clone3")  # its flags are in memory; then the C library uses clone
     made.set_attr(seccomp.Attr.CTL_TSYNC, 1)  # also for threads that run already
     return made
