@@ -15,8 +15,8 @@ import numpy.typing as npt
 from PIL import Image, ImageCms
 
 from upres.core.errors import UnsupportedImage
+from upres.worker.imaging.boxes import boxes
 from upres.worker.imaging.icc import SRGB_CURVE, VIDEO_CURVE, Primaries, rgb_profile
-from upres.worker.imaging.readers.boxes import boxes
 from upres.worker.samples import LEVEL, Samples
 
 D65 = (0.3127, 0.3290)

@@ -33,9 +33,9 @@ from PIL import AvifImagePlugin, Image
 from upres.core.errors import ImageError, UndecodableImage
 from upres.core.schema import WantedMetadata
 from upres.worker.imaging import examples, images, sandbox
+from upres.worker.imaging.kinds import kind_of
 from upres.worker.imaging.picture import Picture
 from upres.worker.imaging.readers import tiff
-from upres.worker.imaging.readers.kinds import kind_of
 
 STDIN = 0
 NUMBER = struct.Struct(">Q")

@@ -194,7 +194,7 @@ class _Conversation:
             for name, most in (("exif", MAX_BYTES), ("xmp", MAX_BYTES), ("iptc", MAX_BYTES), ("texts", 8 * MAX_BYTES))
         )
         x, y = header["dpi"] or (0, 0)
-        read = [(str(keyword), str(text)) for keyword, text in json.loads(texts or b"[]")]
+        read = [(str(keyword), str(text)) for keyword, text in (json.loads(texts) if texts else ())]
         return Metadata(exif, xmp, iptc, (float(x), float(y)) if header["dpi"] else None, tuple(read))
 
     def _read(self, length: int) -> bytes:

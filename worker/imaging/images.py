@@ -17,10 +17,10 @@ from PIL import Image, UnidentifiedImageError
 from upres.core.errors import ImageError, NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
 from upres.core.schema import WantedMetadata
 from upres.worker.imaging import metadata
+from upres.worker.imaging.kinds import NAMED, kind_of
 from upres.worker.imaging.picture import Picture, picture
 from upres.worker.imaging.raster import Raster
 from upres.worker.imaging.readers import avif, bmp, gif, heif, jpeg, jpeg2000, jxl, pillow, png, tiff, webp
-from upres.worker.imaging.readers.kinds import NAMED, kind_of
 
 READERS: dict[str, Callable[[bytes, int], Raster]] = {
     "PNG": png.read,

@@ -16,7 +16,7 @@ import pillow_heif
 from PIL import ExifTags, Image
 
 from upres.core.schema import WantedMetadata
-from upres.worker.imaging.readers.kinds import kind_of
+from upres.worker.imaging.kinds import kind_of
 
 MAX_BYTES = 60_000
 """Largest part of metadata in bytes that is kept; one segment of a JPEG file has at most 65,533."""

@@ -12,8 +12,8 @@ import imagecodecs
 
 from upres.core.errors import TruncatedImage, UnsupportedImage
 from upres.core.formats import check_pixels
+from upres.worker.imaging.boxes import boxes
 from upres.worker.imaging.raster import Raster
-from upres.worker.imaging.readers.boxes import boxes
 from upres.worker.imaging.readers.samples import channels_last, full_range, straight
 from upres.worker.samples import Samples
 

@@ -6,7 +6,7 @@ imagecodecs tells neither the size before it decodes nor the colours, so both ar
 from typing import NamedTuple
 
 from upres.core.errors import TruncatedImage
-from upres.worker.imaging.readers.boxes import boxes
+from upres.worker.imaging.boxes import boxes
 
 BARE = b"\xff\x0a"
 """First bytes of a codestream without a container."""
