@@ -11,6 +11,9 @@ import time
 from upres.core.api_keys import ApiKey
 from upres.core.errors import RateLimited
 
+SHARE = 0.5
+"""Such requests that are allowed, as a share of those that may read with the key: a page that follows a job by its link
+asks for its state or its preview once a second at most."""
 MANY = 10_000
 """Number of keys from which those are forgotten whose requests were long ago."""
 
@@ -25,16 +28,17 @@ class LinkPace:
 
     def count(self, key: ApiKey) -> None:
         """Count a request. Raises RateLimited, whose `retry_after` gives seconds."""
-        now, step = time.monotonic(), 60 / key.reads_per_minute
+        per_minute, burst = key.reads_per_minute * SHARE, key.reads_at_once * SHARE
+        now, step = time.monotonic(), 60 / per_minute
         with self._lock:
             due = max(now, self._due.get(key.key_id, 0))
-            wait = due - now - (key.reads_at_once - 1) * step
+            wait = due - now - (burst - 1) * step
             if wait <= 0:
                 self._due[key.key_id] = due + step
             if len(self._due) > MANY:
                 self._due = {name: until for name, until in self._due.items() if until > now}
         if wait > 0:
             message = (
-                f"{key.reads_per_minute} requests per minute may open event streams of a key's jobs, or have links."
+                f"{per_minute:g} requests per minute may open event streams of a key's jobs, or have links to them."
             )
             raise RateLimited(message, math.ceil(wait))
