@@ -2,10 +2,12 @@
 
 import json
 import re
+from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from upres.core import keys
 from upres.core.api import EstimateRequest, JobRequest, UploadRequest
@@ -115,8 +117,10 @@ def _decoded(body: bytes, instead: str) -> Any:
     """Decode JSON. Raises InvalidJson, whose message ends with `instead`, an example of a valid body."""
     if _has_many_values(body):
         raise InvalidJson(f"The body has more than {MAX_VALUES:,} commas and brackets; {instead}")
+    with suppress(ValueError):
+        return from_json(body, cache_strings=False)  # half the time of json.loads, in which no other request proceeds
     try:
-        return json.loads(body)
+        return json.loads(body)  # it reads unpaired surrogates, too, so that an error can name the field
     except (ValueError, RecursionError):
         raise _invalid_json(instead) from None
 
