@@ -1,10 +1,11 @@
 """Decodes an image file to pixels. This table says what it does with each property of an image:
 
-kept       alpha, grayscale, ICC profile
-applied    orientation, as viewers do; then all metadata is dropped
-changed    16 bits → 8; palette → RGB or RGBA; CMYK → RGB through its profile, which is dropped;
-           animation → first frame; alpha in a JPEG result → white background
-refused    before decoding: other formats, too many pixels; after it: a result larger than its format allows
+kept       16 bits (in PNG results), alpha, grayscale, ICC profile of RGB; WebP without loss; metadata on request
+           (metadata.py)
+applied    orientation, as viewers do; colours that a file describes by numbers, as an ICC profile (colour.py)
+changed    gray profile → sRGB; palette → RGB or RGBA; CMYK → RGB through its profile, which is dropped; colours where
+           alpha is 0 → those beside them (transparency.py); animation → first frame; alpha in a JPEG result → white
+refused    before decoding: other formats, too many pixels, HDR; after it: a result larger than its format allows
 
 What is special to a kind is said in its module below readers/.
 """
