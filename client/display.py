@@ -92,11 +92,15 @@ class Display:
             write_line(json.dumps(_record(outcome)))
         elif outcome.output:
             write_line(shown(str(outcome.output), sys.stdout))
+        for notice in outcome.result.notices if outcome.result else ():
+            self._print(f"{outcome.source.name}: {notice}", "yellow")
         if outcome.error:
-            text = f"{outcome.source.name}: {sentence(outcome.error)}"
-            self._bars.console.print(
-                printable(text, None, lines=True), style="red", markup=False, highlight=False, soft_wrap=True
-            )
+            self._print(f"{outcome.source.name}: {sentence(outcome.error)}", "red")
+
+    def _print(self, text: str, style: str) -> None:
+        self._bars.console.print(
+            printable(text, None, lines=True), style=style, markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _record(outcome: Outcome) -> dict[str, object]:
@@ -107,6 +111,7 @@ def _record(outcome: Outcome) -> dict[str, object]:
     if result := outcome.result:
         record |= {"width": result.width, "height": result.height, "format": result.format, "model": result.model}
         record |= {"model_version": result.model_version, "device": result.device, "seconds": result.seconds}
+        record |= {"notices": result.notices} if result.notices else {}
     if error := outcome.error:
         code = error.code if isinstance(error, UpresError) else type(error).__name__
         retryable = isinstance(error, UpresError) and error.retryable

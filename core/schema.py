@@ -135,6 +135,9 @@ class Result(TolerantModel):
     model_digest: Digest
     device: Device
     seconds: dict[Stage, float] = Field(description="Duration of each stage in seconds.")
+    notices: list[Sentence] = Field(
+        [], max_length=8, description="Sentences for the user: what is wrong with the image file although it was read."
+    )
     ensemble: bool = Field(False, description="Whether the result is the average of eight orientations of the image.")
 
 

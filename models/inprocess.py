@@ -90,6 +90,7 @@ class InProcess:
             model_digest=self._model.digest,
             device=self._device.name,
             seconds={},
+            notices=list(picture.notices),
             ensemble=self._orientations > 1,
         )
 

@@ -1,7 +1,7 @@
 """The pipeline of one job: fetch → decode → upscale → encode → store. Each step is published as an event."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -123,7 +123,7 @@ def _enlarge(
     api_keys.charge(context.connection, report.lease, size[0] * size[1] * orientations)
     work = keys.work(job.owner, data, job.model_digest, factor, _kind(job, format, picture.depth))
     if shared := _claim(context, job.owner, work, report.lease):
-        return _result(context, job, shared, report.seconds)
+        return _result(context, job, shared, report.seconds, picture.notices)
     with reserved_memory(context, report, in_flight, estimate(picture.pixels.nbytes * factor**2, format)):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
         images = _new_images(context, job, report.lease, size, format, picture.depth)
@@ -143,7 +143,7 @@ def _enlarge(
     if not report.resumed:
         spent = sum(report.seconds.values())
         rates.note(context.connection, job.model_digest, factor, size, spent, engine.tile, job.ensemble)
-    return _result(context, job, images, report.seconds)
+    return _result(context, job, images, report.seconds, picture.notices)
 
 
 @contextmanager
@@ -244,7 +244,9 @@ def _enlarged_bands(
         yield band
 
 
-def _result(context: WorkerContext, job: JobMessage, images: StoredImages, seconds: dict[Stage, float]) -> Result:
+def _result(
+    context: WorkerContext, job: JobMessage, images: StoredImages, seconds: dict[Stage, float], notices: Sequence[str]
+) -> Result:
     """Return the result that this job publishes, with its own presigned URLs and file name."""
     store, file_name = context.store, f"{_stem(job)}_x{job.upscale_factor}.{formats.EXTENSIONS[images.format]}"
     enlarged, original = results.links(store, job.owner, images.enlarged, images.original, file_name)
@@ -264,6 +266,7 @@ def _result(context: WorkerContext, job: JobMessage, images: StoredImages, secon
         model_digest=job.model_digest,
         device=images.device,
         seconds=seconds,
+        notices=list(notices),
         ensemble=job.ensemble,
     )
 

@@ -246,6 +246,8 @@ export interface Result {
   device: string;
   /** Seconds per stage. */
   seconds: Partial<Record<Stage, number>>;
+  /** What is wrong with the image file although it could be shown; absent in results of older servers. */
+  notices?: string[];
   /** Whether it is the average of the eight orientations of the image. */
   ensemble: boolean;
 }

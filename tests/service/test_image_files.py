@@ -1,5 +1,8 @@
 """Image files of unusual kinds through the complete system."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from tests.support.images import encoded, opened, psnr
 from upres.client import Client
 from upres.client.batch import Callbacks
 from upres.core.schema import Event, Progress
+from upres.embedded.stack import Local
 from upres.models.inprocess import InProcess
 
 
@@ -41,3 +45,12 @@ def test_local_mode_tells_it_too(tmp_path: Path, photo: Image.Image) -> None:
     first = events[0]
     assert isinstance(first, Progress)
     assert (first.stage, "end of the JPEG file is missing" in (first.notice or "")) == ("decode", True)
+
+
+def test_the_command_tells_it_on_stderr(local: Local, tmp_path: Path, photo: Image.Image) -> None:
+    (tmp_path / "cut.jpg").write_bytes(encoded(photo, "JPEG")[:-2])
+    command = [str(Path(sys.executable).parent / "upres"), str(tmp_path / "cut.jpg"), "--factor", "2"]
+    environment = {**os.environ, "UPRES_URL": local.url}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "cut_x2.jpg\n")
+    assert "cut.jpg: The end of the JPEG file is missing" in done.stderr
