@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from tests.support.browser import SECONDS, Draw, Visit, choose, done, working
 from tests.support.servers import body, http_server
 from upres.embedded.stack import Local
+from upres.worker.imaging.kinds import NAMED
 
 
 def test_nine_files_chosen_at_once_are_all_enlarged(page: Page, draw: Draw) -> None:
@@ -46,7 +47,7 @@ def test_waiting_jobs_in_two_tabs_do_not_block_a_third_tab(visit: Visit, local: 
 def test_a_text_file_an_empty_file_and_a_missing_url_show_errors(page: Page, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     page.set_input_files("#files", tmp_path / "notes.txt")
-    working(page, "The data is not an image; send a PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF file.")
+    working(page, f"The data is not an image; send a {NAMED} file.")
     expect(page.locator(".again")).to_be_hidden()
     expect(page.locator("#news")).to_contain_text("notes.txt: The data is not an image")
     (tmp_path / "empty.png").write_bytes(b"")

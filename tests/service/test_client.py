@@ -20,6 +20,7 @@ from upres.core import keys, registry
 from upres.core.schema import EVENT, Progress
 from upres.embedded.child import free_port
 from upres.embedded.stack import Local, tool
+from upres.worker.imaging.kinds import NAMED
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_errors_are_reported_and_other_photos_are_still_enlarged(
     text.write_text("hello")
     done = upres(local, text, tmp_path / "missing.png", photo_file, "--out", tmp_path)
     assert done.returncode == 1
-    assert "text.txt: The data is not an image; send a PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF file." in done.stderr
+    assert f"text.txt: The data is not an image; send a {NAMED} file." in done.stderr
     assert "missing.png: No such file or directory" in done.stderr
     assert (tmp_path / "ein Photo_x4.png").exists()
 
