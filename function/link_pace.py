@@ -38,7 +38,5 @@ class LinkPace:
             if len(self._due) > MANY:
                 self._due = {name: until for name, until in self._due.items() if until > now}
         if wait > 0:
-            message = (
-                f"{per_minute:g} requests per minute may open event streams of a key's jobs, or have links to them."
-            )
+            message = f"At most {per_minute:g} requests per minute may use links and event streams of one key's jobs."
             raise RateLimited(message, math.ceil(wait))

@@ -52,8 +52,8 @@ class InProcess:
         for notice in picture.notices:
             callbacks.on_event(Progress(job_id=NO_JOB, stage="decode", percent=0, notice=notice))
         result = self._result(picture)
-        encoder = self._encoders.open(picture, self._factor, result.format)
         picture = picture.at_depth(result.depth)
+        encoder = self._encoders.open(picture, self._factor, result.format)
         on_tile = _telling(callbacks.on_event)
         for band in self._engine.bands(picture.pixels, self._factor, on_tile, orientations=self._orientations):
             encoder.write(band)

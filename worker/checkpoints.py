@@ -7,12 +7,13 @@ are deleted when the result is stored; otherwise they expire.
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 from redis import Redis
 
 from upres.core import keys
-from upres.core.errors import ImageError, StoreUnavailable
+from upres.core.errors import ImageError, StoreUnavailable, UndecodableImage
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.script import call
@@ -56,9 +57,10 @@ class Checkpoints:
         """Number of output rows, from the top, that have a checkpoint."""
         return self._kept[-1].last if self._kept else 0
 
-    def load(self) -> Iterator[Samples]:
-        """Yield the rows of earlier attempts, in bands (rows, width, 3 or 4), up to the first one that cannot be read.
+    def load(self, row: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Samples]:
+        """Yield the rows of earlier attempts, in bands, up to the first one that cannot be read or is not of this kind.
 
+        `row` is the shape of a row, (width, 3 or 4): an attempt of another release may have kept other channels.
         Yields nothing when they belong to another piece of work, because the image at an image_url may have changed.
         """
         if self._lease.attempt == 1:
@@ -68,6 +70,8 @@ class Checkpoints:
             rows = Rows(*map(int, part.split("-")))
             try:
                 band = images.read(self._store.get(self._key(rows)), MAX_PIXELS).samples
+                if band.shape != (rows.last - rows.first, *row) or band.dtype != dtype:
+                    raise UndecodableImage(f"its pixels are {band.shape}, {band.dtype}")
             except (ObjectNotFound, StoreUnavailable, ImageError) as error:
                 JobLog(log, self._lease.job_id).warning("checkpoint %s is lost (%s)", rows, error)
                 return

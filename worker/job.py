@@ -225,8 +225,9 @@ def _enlarged_bands(
     checkpoints: Checkpoints,
     on_piece: OnPiece | None,
 ) -> Iterator[Samples]:
-    """Yield bands of rows, (rows, width·factor, 3): first the checkpoints of earlier attempts, then new ones."""
-    for band in checkpoints.load():
+    """Yield bands of rows, (rows, width·factor, 3 or 4): first the checkpoints of earlier attempts, then new ones."""
+    pixels = picture.pixels
+    for band in checkpoints.load((pixels.shape[1] * factor, pixels.shape[2]), pixels.dtype):
         if on_piece:
             on_piece(checkpoints.rows - len(band), 0, band)
         yield band

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from tests.support.heic_files import heic
 from tests.support.images import encoded, opened, psnr
 from upres.client import Client
 from upres.client.batch import Callbacks
-from upres.core.schema import Event, Progress
+from upres.core.schema import Depth, Event, Progress
 from upres.embedded.stack import Local
 from upres.models.inprocess import InProcess
 
@@ -54,3 +55,15 @@ def test_the_command_tells_it_on_stderr(local: Local, tmp_path: Path, photo: Ima
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "cut_x2.jpg\n")
     assert "cut.jpg: The end of the JPEG file is missing" in done.stderr
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_local_mode_makes_the_wanted_depth(tmp_path: Path, photo: Image.Image, depth: Depth) -> None:
+    ramp = Image.fromarray(np.arange(64 * 48, dtype=np.uint16).reshape(48, 64) * 21)
+    for name, image, own in (("photo", photo, 8), ("ramp", ramp, 16)):
+        (tmp_path / f"{name}.png").write_bytes(encoded(image, "PNG"))
+        backend = InProcess(2, {"output_depth": depth})
+        made = backend.enlarge(str(tmp_path / f"{name}.png"), Callbacks(lambda event: None, lambda *_: None))
+        made.save(tmp_path / "result.png", lambda path: True)
+        assert made.result.depth == depth
+        assert imagecodecs.png_decode((tmp_path / "result.png").read_bytes()).dtype == f"uint{depth}", own

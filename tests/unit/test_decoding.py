@@ -15,7 +15,8 @@ from tests.support.images import encoded
 from tests.support.paths import ROOT, SAMPLES
 from upres.core.errors import TooManyPixels, TruncatedImage, Unconfined, UndecodableImage
 from upres.worker.imaging import images
-from upres.worker.imaging.decoding import BASE_BYTES, MAX_NOTICES, Decoders
+from upres.worker.imaging.decoding import BASE_BYTES, Decoders
+from upres.worker.imaging.raster import MAX_NOTICES
 
 CONFINED = """
 import ctypes, errno, mmap, os, signal, socket, subprocess, sys, threading

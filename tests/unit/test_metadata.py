@@ -1,5 +1,6 @@
 """Metadata of results: nothing by default; on request all that is still right, and places only with keep-all."""
 
+import json
 import os
 import zlib
 from typing import Any
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, IptcImagePlugin, PngImagePlugin
 
 from tests.support.images import encoded, opened
+from upres.core.errors import UndecodableImage
 from upres.core.schema import OutputFormat, WantedMetadata
-from upres.worker.imaging import images, metadata
+from upres.worker.imaging import decoding, images, metadata
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.imaging.encode import Encoders
 
@@ -171,3 +173,84 @@ def test_a_decoder_returns_the_metadata() -> None:
 
 def test_random_bytes_are_no_metadata() -> None:
     assert metadata.read(os.urandom(1000), "keep", SIZE) == metadata.NOTHING
+
+
+OTHER_PLACES = XMP.replace(
+    b"<dc:rights>",
+    b'<a:GpsLatitude xmlns:a="http://www.dji.com/drone-dji/1.0/">1</a:GpsLatitude>'
+    b'<p:City xmlns:p="http://ns.adobe.com/photoshop/1.0/">Berlin</p:City>'
+    b'<i:Location xmlns:i="http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/">Home</i:Location>'
+    b'<e:LocationCreated xmlns:e="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">Home</e:LocationCreated>'
+    b'<x2:Thumbnails xmlns:x2="http://ns.adobe.com/xap/1.0/">AAAA</x2:Thumbnails><dc:rights>',
+)
+
+
+def test_other_places_in_xmp_and_thumbnails_are_left_out() -> None:
+    data = photo("WEBP", xmp=OTHER_PLACES)
+    kept = metadata.read(data, "keep", SIZE).xmp
+    assert b"Ada" in kept
+    for place in (b"Latitude", b"Berlin", b"Home", b"Thumbnails"):
+        assert place not in kept
+    every = metadata.read(data, "keep-all", SIZE).xmp
+    assert all(place in every for place in (b"Latitude", b"Berlin", b"Home"))
+    assert b"Thumbnails" not in every
+
+
+def test_places_in_iptc_and_in_texts_are_left_out() -> None:
+    datasets = {105: b"Title", 90: b"Berlin", 92: b"Home", 101: b"Germany"}
+    record = b"".join(
+        b"\x1c\x02" + bytes([number]) + len(text).to_bytes(2, "big") + text for number, text in datasets.items()
+    )
+    info = {"photoshop": {metadata.IPTC: record}}
+    assert metadata._iptc(info, places=True) == record
+    assert metadata._iptc(info, places=False) == b"\x1c\x02\x69\x00\x05Title"
+    assert metadata._iptc({"photoshop": {metadata.IPTC: record[:-3]}}, places=False) == b"\x1c\x02\x69\x00\x05Title"
+    texts = PngImagePlugin.PngInfo()
+    for keyword in ("exif:GPSLatitude", "GPSPosition", "Title"):
+        texts.add_text(keyword, "52/1")
+    data = encoded(Image.new("RGB", SIZE), "PNG", pnginfo=texts)
+    assert metadata.read(data, "keep", SIZE).texts == (("Title", "52/1"),)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [(b"tEXt", b"a" * 60_000)] * 9,
+        [(b"zTXt", b"a" * 500_000 + b"\0\0")],
+        [(b"tEXt", b"k\0")] * 60_000,
+        [(b"tEXt", b"")],
+    ],
+)
+def test_many_or_malformed_texts_do_not_fail_an_image(chunks: list[tuple[bytes, bytes]]) -> None:
+    texts = PngImagePlugin.PngInfo()
+    for kind, content in chunks:
+        texts.add(kind, content)
+    data = encoded(Image.new("RGB", SIZE), "PNG", pnginfo=texts)
+    with Decoders(1, 10_000) as decoders:
+        kept = decoders.decode(data, 10_000, "keep", 2).metadata.texts
+    assert len(kept) <= metadata.MAX_TEXTS
+    assert all(0 < len(keyword) <= metadata.MAX_KEYWORD for keyword, _ in kept)
+
+
+@pytest.mark.parametrize(
+    "said", [{"dpi": [float("nan"), 1]}, {"dpi": [1e300, 1]}, {"dpi": [0, 1]}, {"metadata": {"exif": 1 << 30}}]
+)
+def test_a_decoder_that_lies_about_metadata_fails_its_image_only(
+    monkeypatch: pytest.MonkeyPatch, said: dict[str, Any]
+) -> None:
+    loads = json.loads
+    with Decoders(1, 10_000) as decoders:
+        decoders.start()
+        monkeypatch.setattr(
+            "upres.worker.imaging.decoding.json.loads", lambda text: {**loads(text), **said} if text[:1] == b"{" else []
+        )
+        with pytest.raises(UndecodableImage):
+            decoders.decode(photo("PNG"), 10_000, "keep", 2)
+
+
+@pytest.mark.parametrize(
+    "texts", [[["", "a"]], [["a" * 80, "a"]], [["Ω", "a"]], [["a", "\ud800"]], [["a"]], [["a", "b"]] * 101]
+)
+def test_impossible_texts_of_a_decoder_are_refused(texts: list[list[str]]) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        decoding._texts(texts)

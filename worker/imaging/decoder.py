@@ -35,6 +35,7 @@ from upres.core.schema import WantedMetadata
 from upres.worker.imaging import examples, images, sandbox
 from upres.worker.imaging.kinds import kind_of
 from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.raster import MAX_NOTICE, MAX_NOTICES
 from upres.worker.imaging.readers import tiff
 
 STDIN = 0
@@ -184,7 +185,7 @@ def describe(picture: Picture) -> list[Any]:
         "format": picture.format,
         "depth": picture.depth,
         "lossless": picture.lossless,
-        "notices": picture.notices,
+        "notices": [notice[:MAX_NOTICE] for notice in picture.notices[:MAX_NOTICES]],
         "dpi": kept.dpi,
         "metadata": {name: len(part) for name, part in parts.items()},
     }

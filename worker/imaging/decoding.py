@@ -17,8 +17,9 @@ from upres.core.schema import WantedMetadata
 from upres.worker.imaging import examples
 from upres.worker.imaging.decoder import METADATA, NUMBER, REQUEST
 from upres.worker.imaging.fork_server import ForkServer, ServerDied
-from upres.worker.imaging.metadata import MAX_BYTES, Metadata
+from upres.worker.imaging.metadata import MAX_BYTES, MAX_DPI, MAX_KEYWORD, MAX_TEXTS, Metadata
 from upres.worker.imaging.picture import MAX_ICC_BYTES, Picture
+from upres.worker.imaging.raster import MAX_NOTICES
 from upres.worker.samples import Samples
 
 DECODE_SECONDS = 10.0
@@ -29,8 +30,6 @@ BASE_BYTES = 512 << 20
 BYTES_PER_PIXEL = 56
 """Address space in bytes for one pixel: the maximum, by measurement, that decoding and all conversions take: 14 to 20
 for 8 bits per channel, and 24 to 52 for 16, which AVIF and HEIC with alpha take."""
-MAX_NOTICES = 8
-"""Most sentences about one image that are passed on."""
 MAX_HEADER_BYTES = 1 << 16
 """Largest header in bytes that the worker accepts from a decoder, which may be compromised."""
 ERRORS = {kind.code: kind for kind in tree(ImageError)}
@@ -193,9 +192,7 @@ class _Conversation:
             self._read(_at_most(lengths[name], most))
             for name, most in (("exif", MAX_BYTES), ("xmp", MAX_BYTES), ("iptc", MAX_BYTES), ("texts", 8 * MAX_BYTES))
         )
-        x, y = header["dpi"] or (0, 0)
-        read = [(str(keyword), str(text)) for keyword, text in (json.loads(texts) if texts else ())]
-        return Metadata(exif, xmp, iptc, (float(x), float(y)) if header["dpi"] else None, tuple(read))
+        return Metadata(exif, xmp, iptc, _dpi(header["dpi"]), _texts(json.loads(texts) if texts else []))
 
     def _read(self, length: int) -> bytes:
         data = bytearray(length)
@@ -227,3 +224,25 @@ def _notices(said: list[str]) -> tuple[str, ...]:
     if not isinstance(said, list) or not all(isinstance(one, str) for one in said):
         raise TypeError("the decoder said something else than sentences")
     return tuple(printable(one) for one in said[:MAX_NOTICES])
+
+
+def _dpi(stated: Any) -> tuple[float, float] | None:
+    """Return the resolution in a header. Raises ValueError when no file can have it."""
+    if stated is None:
+        return None
+    x, y = float(stated[0]), float(stated[1])
+    if not (1 <= x <= MAX_DPI and 1 <= y <= MAX_DPI):
+        raise ValueError("the decoder named an impossible resolution")
+    return x, y
+
+
+def _texts(stated: Any) -> tuple[tuple[str, str], ...]:
+    """Return the texts that a decoder sent. Raises ValueError when a PNG file cannot have them."""
+    texts = tuple((str(keyword), str(text)) for keyword, text in stated)
+    for keyword, text in texts:
+        text.encode()
+        if not 0 < len(keyword.encode("latin-1")) <= MAX_KEYWORD:
+            raise ValueError("the decoder sent an impossible keyword")
+    if len(texts) > MAX_TEXTS:
+        raise ValueError("the decoder sent too many texts")
+    return texts

@@ -6,6 +6,7 @@ damaged or very large is dropped: the pixels do not need it.
 """
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -25,17 +26,31 @@ TAGS = {
     *("XPTitle", "XPComment", "XPAuthor", "XPKeywords", "XPSubject", "XResolution", "YResolution", "ResolutionUnit"),
 }
 """Tags of the main directory that are kept (TIFF 6.0, Exif 3.0); the others describe how the file stores its pixels."""
-NOT_KEPT = {"MakerNote", "ExifInteroperabilityOffset"}
-"""Tags of the Exif directory that are not kept."""
+NOT_KEPT = {"MakerNote", "ExifInteroperabilityOffset", "GPSInfo"}
+"""Tags of the Exif directory that are not kept, nor are those without a name."""
 XMP_KEYWORD = "XML:com.adobe.xmp"
 EXIF_NAMESPACE, TIFF_NAMESPACE = "{http://ns.adobe.com/exif/1.0/}", "{http://ns.adobe.com/tiff/1.0/}"
+XAP_NAMESPACE, PHOTOSHOP_NAMESPACE = "{http://ns.adobe.com/xap/1.0/}", "{http://ns.adobe.com/photoshop/1.0/}"
 XMP_OF_FILE = {
+    XAP_NAMESPACE + "Thumbnails",
     *(EXIF_NAMESPACE + name for name in ("PixelXDimension", "PixelYDimension")),
     *(TIFF_NAMESPACE + name for name in ("Orientation", "ImageWidth", "ImageLength")),
 }
 """Properties of XMP that describe the file and not the picture."""
+XMP_PLACES = {
+    *(PHOTOSHOP_NAMESPACE + name for name in ("City", "State", "Country")),
+    *("{http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/}" + name for name in ("Location", "CountryCode")),
+    *("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}" + name for name in ("LocationCreated", "LocationShown")),
+}
+"""Properties of XMP that name a place; those of coordinates are recognised by their names, whosever they are."""
+COORDINATES = re.compile("gps|latitude|longitude|geo", re.IGNORECASE)
 IPTC = 0x0404
 """Number of the resource with IPTC data among those of Photoshop in a JPEG file."""
+IPTC_PLACES = {(2, number) for number in (26, 27, 90, 92, 95, 100, 101)}
+"""Datasets of IPTC-IIM that name a place, from the code of a content location to the name of a country."""
+MAX_DPI = 65_535
+MAX_TEXTS, MAX_KEYWORD = 100, 79
+"""Number of texts of a PNG file that are kept, and the longest keyword (W3C, Third Edition, section 11.3.3.1)."""
 
 
 class Metadata(NamedTuple):
@@ -63,9 +78,9 @@ def read(data: bytes, wanted: WantedMetadata, size: tuple[int, int]) -> Metadata
     return Metadata(
         _attempt(_exif, exif, places, size, empty=b""),
         _attempt(_xmp, info.get("xmp") or b"", places, empty=b""),
-        _attempt(_iptc, info, empty=b""),
+        _attempt(_iptc, info, places, empty=b""),
         _attempt(_dpi, info, empty=None),
-        _attempt(_texts, data, empty=()),
+        _attempt(_texts, data, places, empty=()),
     )
 
 
@@ -96,7 +111,7 @@ def _exif(given: Image.Exif, places: bool, size: tuple[int, int]) -> bytes:
         if ExifTags.TAGS.get(tag) in TAGS:
             made[tag] = value
     details = given.get_ifd(ExifTags.IFD.Exif)
-    kept = {tag: value for tag, value in details.items() if ExifTags.TAGS.get(tag) not in NOT_KEPT}
+    kept = {tag: value for tag, value in details.items() if ExifTags.TAGS.get(tag, "MakerNote") not in NOT_KEPT}
     where = dict(given.get_ifd(ExifTags.IFD.GPSInfo)) if places else {}
     if not (made or kept or where):
         return b""
@@ -133,32 +148,51 @@ def _parsed(xmp: bytes) -> ElementTree.Element:
 
 
 def _left_out(name: str, places: bool) -> bool:
-    return name in XMP_OF_FILE or (not places and name.startswith(f"{EXIF_NAMESPACE}GPS"))
+    local = name.rpartition("}")[2]
+    return name in XMP_OF_FILE or (not places and (name in XMP_PLACES or bool(COORDINATES.search(local))))
 
 
-def _iptc(info: dict[Any, Any]) -> bytes:
-    found = info.get("photoshop") or {}
-    return bytes(found.get(IPTC, b""))
+def _iptc(info: dict[Any, Any], places: bool) -> bytes:
+    """Return the datasets (IPTC-IIM 4.2, section 1.5), without those of places unless they are wanted."""
+    data, at, kept = bytes((info.get("photoshop") or {}).get(IPTC, b"")), 0, []
+    while at + 5 <= len(data) and data[at] == 0x1C:
+        record, number, length = struct.unpack_from(">BBH", data, at + 1)
+        end = at + 5 + length
+        if length > 0x7FFF or end > len(data):  # an extended dataset, or damaged
+            break
+        if places or (record, number) not in IPTC_PLACES:
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
 
 
 def _dpi(info: dict[Any, Any]) -> tuple[float, float] | None:
     x, y = (float(number) for number in info["dpi"])
-    return (x, y) if 1 <= x <= 65_535 and 1 <= y <= 65_535 else None
+    return (x, y) if 1 <= x <= MAX_DPI and 1 <= y <= MAX_DPI else None
 
 
-def _texts(data: bytes) -> tuple[tuple[str, str], ...]:
-    return tuple(_texts_of_png(data))
+def _texts(data: bytes, places: bool) -> tuple[tuple[str, str], ...]:
+    """Return the first texts of a PNG file, without those that other parts contain."""
+    kept, left = list[tuple[str, str]](), MAX_BYTES
+    for keyword, text in _texts_of_png(data):
+        left -= len(keyword) + len(text)
+        if left < 0 or len(kept) == MAX_TEXTS:
+            break
+        foreign = keyword == XMP_KEYWORD or keyword.startswith(("Raw profile type", "exif:"))
+        if not foreign and (places or not COORDINATES.search(keyword)):
+            kept.append((keyword, text))
+    return tuple(kept)
 
 
 def _texts_of_png(data: bytes) -> Iterator[tuple[str, str]]:
     """Yield keyword and text of a PNG file's chunks tEXt, zTXt and iTXt (W3C, Third Edition, section 11.3.3)."""
-    at, left = 8, MAX_BYTES
-    while data.startswith(b"\x89PNG") and at + 12 <= len(data) and left > 0:
+    at = 8
+    while data.startswith(b"\x89PNG") and at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        if kind in TEXT_CHUNKS and (found := TEXT_CHUNKS[kind](data[at + 8 : at + 8 + length])):
-            left -= len(found[1])
-            if left > 0 and found[0] != XMP_KEYWORD and not found[0].startswith("Raw profile type"):
-                yield found
+        if kind in TEXT_CHUNKS:
+            keyword, text = TEXT_CHUNKS[kind](data[at + 8 : at + 8 + length])
+            if 0 < len(keyword) <= MAX_KEYWORD:
+                yield keyword, text
         at += 12 + length
 
 

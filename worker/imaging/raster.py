@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from upres.core.schema import OutputFormat
 from upres.worker.samples import Samples
 
+MAX_NOTICES, MAX_NOTICE = 8, 500
+"""Number of notices about one file that are told, and the length of one in characters."""
+
 
 @dataclass(frozen=True)
 class Raster:

@@ -67,7 +67,7 @@ def parsed(data: bytes) -> Png:
     if not critical:
         raise _no_header()
     bits, colour_type = struct.unpack(">BB", critical[0][16:18])
-    notices = tuple(f"The {name} chunk of the PNG file is damaged, and was not used." for name in broken)
+    notices = tuple(f"The {name} chunk of the PNG file is damaged, and was not used." for name in sorted(set(broken)))
     return Png(*size(data), bits, colour_type, tuple(critical), ancillary, notices)
 
 
