@@ -64,7 +64,8 @@ def _opened(folder: Path) -> sqlite3.Connection | None:
     # nobody who changes the ledger, or it cannot be read.
     for mode in ("mode=rw", "mode=ro&immutable=1"):
         with suppress(sqlite3.Error):
-            ledger = sqlite3.connect(f"{path.as_uri()}?{mode}", BUSY_SECONDS, uri=True, check_same_thread=False)
+            place = f"{path.as_uri()}?{mode}"
+            ledger = sqlite3.connect(place, timeout=BUSY_SECONDS, uri=True, check_same_thread=False)
             try:
                 ledger.execute("SELECT output FROM results LIMIT 1").fetchall()
             except sqlite3.Error:

@@ -12,7 +12,7 @@ import uuid
 from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from upres.client.atomic_file import delete_abandoned
 from upres.client.file_lock import delete_if_unused, lock
@@ -89,6 +89,15 @@ class Ledger:
         self._run = uuid.uuid4().hex[:12]
         place = self._folder / NAME if folder else ":memory:"
         self._database = sqlite3.connect(place, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+        try:
+            self._alive = self._prepare(folder)
+        except BaseException:
+            self._database.close()
+            raise
+        self._forget_ended_runs(all_of_them=self._alive is None or not lock(self._alive))
+
+    def _prepare(self, folder: Path | None) -> IO[bytes] | None:
+        """Make the tables, and return the file that stays locked while this command runs; None without a folder."""
         with suppress(sqlite3.OperationalError):  # locked: another command is just setting the mode of a new file
             self._database.execute(f"PRAGMA journal_mode={_journal(self._folder)}")
         # synchronous=NORMAL may lose the last records in a power failure; those images are only enlarged again.
@@ -97,8 +106,7 @@ class Ledger:
         with suppress(sqlite3.OperationalError):  # the column is there, except in ledgers of the first commits
             self._database.execute("ALTER TABLE results ADD COLUMN size INTEGER")
         self._database.executescript("BEGIN IMMEDIATE; ROLLBACK")  # fails at once where nothing can be recorded
-        self._alive = (self._folder / _lock_name(self._run)).open("xb") if folder else None
-        self._forget_ended_runs(all_of_them=self._alive is None or not lock(self._alive))
+        return (self._folder / _lock_name(self._run)).open("xb") if folder else None
 
     def __enter__(self) -> Self:
         return self

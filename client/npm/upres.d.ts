@@ -236,8 +236,8 @@ export interface Result {
   width: number;
   height: number;
   format: OutputFormat;
-  /** Bits per sample of both images; absent in results of older servers, which have 8. */
-  depth?: 8 | 16;
+  /** Bits per sample of both images. */
+  depth: 8 | 16;
   /** Name under which a browser saves the enlarged image. */
   file_name: string;
   model: string;
@@ -246,8 +246,8 @@ export interface Result {
   device: string;
   /** Seconds per stage. */
   seconds: Partial<Record<Stage, number>>;
-  /** What is wrong with the image file although it could be shown; absent in results of older servers. */
-  notices?: string[];
+  /** What is wrong with the image file although it could be shown. */
+  notices: string[];
   /** Whether it is the average of the eight orientations of the image. */
   ensemble: boolean;
 }

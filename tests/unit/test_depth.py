@@ -76,7 +76,7 @@ def test_what_has_eight_bits_is_not_changed(engine: Engine) -> None:
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_a_photo_of_16_bits_becomes_what_the_one_of_8_becomes(engine: Engine, factor: int) -> None:
-    small = coffee()[:40, :50]
+    small = coffee()[:20, :24] if factor == 8 else coffee()[:40, :50]
     eight, sixteen = engine.upscale(small, factor), engine.upscale(sixteen_bits(small), factor)
     assert sixteen.dtype == np.uint16
     assert np.abs(sixteen.astype(int) - eight.astype(int) * LEVEL).max() <= LEVEL * (1 if factor < 8 else 3)

@@ -93,12 +93,12 @@ def test_base64_is_decoded_with_white_space_anywhere(file: bytes, before: str, d
 
 
 @given(st.text(st.sampled_from("AZaz09+/=-_!é\0"), max_size=12))
-def test_base64_is_refused_where_the_standard_library_refuses_it(text: str) -> None:
+def test_base64_is_refused_where_the_standard_library_refuses_it_or_its_padding_is_too_long(text: str) -> None:
     try:
         expected = base64.b64decode(text.encode("ascii"), validate=True)
     except ValueError:
         expected = b""
-    if expected:
+    if expected and len(text) % 4 == 0:
         assert submit._decode(text, 1_000) == expected
     else:
         with pytest.raises(InvalidRequest) as refused:

@@ -3,7 +3,7 @@ import { Upres, UpresError } from "upres";
 import type {
   CallOptions, Cancelled, Estimate, EstimateRequest, Factor, Failed, Failure, Job, JobEvent, Model, OutputFormat,
   PolledState, PreviewTile, Progress, Queued, Requeued, Result, Snapshot, Stage, Started, Status, SubmitOptions,
-  SubscribeOptions, Succeeded, UpresOptions, WantedFormat,
+  SubscribeOptions, Succeeded, UpresOptions, WantedDepth, WantedFormat,
 } from "upres";
 import { useUpres } from "upres/react";
 import type { FollowedJob, Outcome, UseUpresOptions } from "upres/react";
@@ -11,7 +11,7 @@ import type { FollowedJob, Outcome, UseUpresOptions } from "upres/react";
 const access: UpresOptions = { key: "upres_x" };
 const server = new Upres("https://upres.example.org", access);
 const calling: CallOptions = { signal: AbortSignal.timeout(1000) };
-const [factor, format]: [Factor, WantedFormat] = [8, "auto"];
+const [factor, format, depth]: [Factor, WantedFormat, WantedDepth] = [8, "auto", 16];
 
 function describe(event: JobEvent): string | number | undefined {
   switch (event.type) {
@@ -29,7 +29,7 @@ function describe(event: JobEvent): string | number | undefined {
 }
 
 export async function use(file: File): Promise<void> {
-  const submission: SubmitOptions = { factor, format, onUpload: (sent, total) => sent / total, ...calling };
+  const submission: SubmitOptions = { factor, format, depth, onUpload: (sent, total) => sent / total, ...calling };
   const following: SubscribeOptions = { after: "0-0", onConnection: (connected) => !connected, ...calling };
   const job: Job = await server.submit(file, submission);
   const result: Result = await server.subscribe(job, (event, id) => console.log(describe(event), id.length), following);
