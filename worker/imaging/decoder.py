@@ -39,6 +39,8 @@ from upres.worker.imaging.raster import MAX_NOTICE, MAX_NOTICES
 from upres.worker.imaging.readers import tiff
 
 STDIN = 0
+MOST_DESCRIPTORS = 64
+"""The fork server has fewer file descriptors than this."""
 NUMBER = struct.Struct(">Q")
 """A request to the fork server, its answer, and the length of a JSON header in bytes."""
 REQUEST = struct.Struct(">QQBB")
@@ -111,7 +113,7 @@ def run_child(descriptor: int, parent: int, filters: Filters) -> NoReturn:
     """Read the one image that comes over its socket, confine this process further, decode it, answer, and end."""
     try:
         os.dup2(descriptor, STDIN)  # this closes the connection to the worker
-        os.close(descriptor)
+        os.closerange(STDIN + 3, MOST_DESCRIPTORS)  # the socket's first number; libffi 3.5 keeps its own file open
         with open(STDIN, "rb", closefd=False) as requests, open(STDIN, "wb", closefd=False) as answers:
             try:
                 sandbox.limit_time()
