@@ -12,15 +12,14 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from pydantic import ValidationError
 
+from tests.support.engines import engine_of
 from tests.support.images import opened
 from tests.support.paths import SAMPLES
 from upres.core import formats
 from upres.core.api import JobRequest
 from upres.worker.engine.depth import refined
-from upres.worker.engine.device import choose as choose_device
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
-from upres.worker.engine.runtimes import choose
 from upres.worker.imaging.encode import Encoders, bicubic
 from upres.worker.imaging.picture import picture
 from upres.worker.imaging.png import PngWriter
@@ -33,9 +32,7 @@ ENCODERS = Encoders(jobs=1)
 
 @pytest.fixture(scope="module")
 def engine(model: Model) -> Iterator[Engine]:
-    with DeviceThread() as thread:
-        engine = Engine(model.manifest, choose(model, choose_device("cpu")), thread)
-        engine.tile = 96
+    with engine_of(model, 96) as engine:
         yield engine
 
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from tests.support.engines import engine_of
 from tests.support.images import encoded, opened
 from upres.core.schema import OutputFormat
-from upres.worker.engine.device import choose as choose_device
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
-from upres.worker.engine.runtimes import choose
+from upres.worker.engine.planes import limited
 from upres.worker.imaging import images
 from upres.worker.imaging.encode import Encoders, bicubic
 from upres.worker.imaging.picture import Picture
@@ -29,9 +29,7 @@ Array = np.ndarray
 
 @pytest.fixture(scope="module")
 def engine(model: Model) -> Iterator[Engine]:
-    with DeviceThread() as thread:
-        engine = Engine(model.manifest, choose(model, choose_device("cpu")), thread)
-        engine.tile = 48
+    with engine_of(model, 48) as engine:
         yield engine
 
 
@@ -86,6 +84,29 @@ def test_the_edge_of_alpha_is_enlarged_by_the_network_and_the_areas_stay_as_they
     by_filter = next(iter(bicubic(np.dstack([given] * 4), FACTOR)))[..., 3]
     ours, theirs = (np.mean((one.astype(float) - exact) ** 2) for one in (alpha, by_filter))
     assert ours < theirs * 0.8
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_alpha_has_no_rings_beside_an_edge(engine: Engine, smooth: bool) -> None:
+    image = disc((255, 255, 255), (0, 0, 0), smooth)
+    result = opened(enlarged(engine, images.decode(encoded(image, "PNG"), SIDE**2), "png"))
+    alpha = np.asarray(result.getchannel("A")).astype(int)
+    middle = SIDE * FACTOR // 2
+    for ray in (alpha[middle, middle:], alpha[middle, middle::-1], alpha[middle:, middle], alpha[middle::-1, middle]):
+        assert np.diff(ray).max() <= 2, "it falls from the middle to the edge, and never rises again"
+
+
+@given(arrays.arrays(np.uint8, (3, 4)), st.sampled_from([2, 4, 8]), st.data())
+def test_enlarged_alpha_is_between_the_four_pixels_around_it(alpha: Array, factor: int, data: st.DataObject) -> None:
+    made = data.draw(arrays.arrays(np.uint8, (3 * factor, 4 * factor)))
+    result = limited(made, alpha, factor)
+    for row, column in np.ndindex(result.shape):
+        y, x = ((at + 0.5) / factor - 0.5 for at in (row, column))
+        rows, columns = (
+            [min(max(int(np.floor(at)) + more, 0), most) for more in (0, 1)] for at, most in ((y, 2), (x, 3))
+        )
+        around = alpha[np.ix_(rows, columns)]
+        assert around.min() <= result[row, column] <= around.max()
 
 
 @pytest.mark.parametrize("factor", [2, 8])

@@ -34,18 +34,15 @@ def joined(enlarged: Sequence[npt.NDArray[np.uint8]], window: Samples, factor: i
 def limited(enlarged: Samples, alpha: Samples, factor: int) -> Samples:
     """Return enlarged alpha, (height·factor, width·factor), within the values of its surroundings.
 
-    Each value is at least the smallest and at most the largest of the 3 × 3 pixels around it in the input. So opaque
-    areas stay opaque, invisible ones invisible, and edges have no rings.
+    Each value is at least the smallest and at most the largest of the 2 × 2 pixels in the input whose centres are
+    around it. So opaque areas stay opaque, invisible ones invisible, and there are no rings beside an edge.
     """
-    least, most = (
-        _around(alpha, pick).repeat(factor, axis=0).repeat(factor, axis=1) for pick in (np.minimum, np.maximum)
-    )
+    least, most = (_pairs(_pairs(alpha, pick, factor).T, pick, factor).T for pick in (np.minimum, np.maximum))
     return np.clip(enlarged, least, most)
 
 
-def _around(alpha: Samples, pick: np.ufunc) -> Samples:
-    """Return the smallest or largest value of each pixel and its eight neighbours."""
-    padded = np.pad(alpha, 1, mode="edge")
-    rows = pick(pick(padded[:-2], padded[1:-1]), padded[2:])
-    found: Samples = pick(pick(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
-    return found
+def _pairs(values: Samples, pick: np.ufunc, factor: int) -> Samples:
+    """Enlarge (rows, columns) to (rows·factor, columns): for each row, the smaller or larger of the two beside it."""
+    padded = np.pad(values, ((1, 1), (0, 0)), mode="edge")
+    beside: Samples = pick(padded[:-1], padded[1:]).repeat(factor, axis=0)
+    return beside[factor // 2 : factor // 2 + len(values) * factor]

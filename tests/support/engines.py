@@ -1,0 +1,19 @@
+"""An engine with the bundled model on the CPU, in the runtime that a worker chooses."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from upres.worker.engine.device import choose as choose_device
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.engine import Engine
+from upres.worker.engine.runtimes import choose
+from upres.worker.model import Model
+
+
+@contextmanager
+def engine_of(model: Model, tile: int) -> Iterator[Engine]:
+    """Give an engine for the block, with windows of at most `tile` pixels per side: small images have several."""
+    with DeviceThread() as thread:
+        engine = Engine(model.manifest, choose(model, choose_device("cpu")), thread)
+        engine.tile = tile
+        yield engine
