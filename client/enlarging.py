@@ -80,30 +80,37 @@ class CommandOptions:
     @property
     def options(self) -> JobOptions:
         """The options of each job request."""
-        depth: WantedDepth = "auto" if self.output_depth == "auto" else 8 if self.output_depth == "8" else 16
         return {
             "model": self.model,
             "model_version": self.model_version,
             "output_format": self.output_format,
-            "output_depth": depth,
+            "output_depth": self.depth,
             "metadata": self.metadata,
             "ensemble": self.ensemble,
         }
 
     @property
+    def depth(self) -> WantedDepth:
+        """The wanted bits of a sample, as requests have them."""
+        return "auto" if self.output_depth == "auto" else 8 if self.output_depth == "8" else 16
+
+    @property
     def result_options(self) -> dict[str, str]:
         """The options that change the result; part of the key under which a finished image is found."""
         where = "local" if self.local else ""
-        newer = {"output_depth": (self.output_depth, "auto"), "metadata": (self.metadata, "strip")}
+        newer: dict[str, tuple[str, str]] = {
+            "output_depth": (self.output_depth, "auto"),
+            "metadata": (self.metadata, "strip"),
+            "ensemble": ("8" if self.ensemble else "", ""),
+        }
         return {
-            **{name: value for name, (value, default) in newer.items() if value != default},  # else as before them
+            **{name: value for name, (value, default) in newer.items() if value != default},  # as in earlier ledgers
             "factor": self.factor,
             "model": self.model or "default",
             "model_version": self.model_version or "",
             "output_format": self.output_format,
             "name": self.name,
             "where": where,
-            **({"ensemble": "8"} if self.ensemble else {}),  # the key of earlier results has no such option
         }
 
     def sources(self, known: KnownResults) -> Iterator[Source]:
@@ -230,6 +237,7 @@ def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimat
         "model": wanted.model,
         "model_version": wanted.model_version,
         "output_format": wanted.output_format,
+        "output_depth": wanted.depth,
         "ensemble": wanted.ensemble,
     }
     width, height = read_size(source.image)

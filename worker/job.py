@@ -1,15 +1,14 @@
 """The pipeline of one job: fetch → decode → upscale → encode → store. Each step is published as an event."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 from redis.exceptions import RedisError
 
-from upres.core import api_keys, coalescing, file_names, formats, keys, rates, results, tracing
+from upres.core import api_keys, formats, keys, rates, tracing
 from upres.core.errors import (
     DeviceLost,
     FetchError,
@@ -26,9 +25,9 @@ from upres.core.errors import (
 )
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
-from upres.core.schema import Depth, JobMessage, OutputFormat, Result, Stage, Succeeded
+from upres.core.schema import JobMessage, Result, Succeeded
 from upres.core.served_models import ModelRef
-from upres.core.storage import ObjectNotFound, Store
+from upres.core.storage import ObjectNotFound
 from upres.core.tiling import ORIENTATIONS
 from upres.worker import metrics
 from upres.worker.checkpoints import LONG_SECONDS, Checkpoints
@@ -43,27 +42,13 @@ from upres.worker.own_faults import own_fault
 from upres.worker.preview import Preview
 from upres.worker.report import JobEnded, Report, publish, publish_failure
 from upres.worker.samples import Samples
+from upres.worker.stored_images import claim, kind_of_work, new_images, result_of
 from upres.worker.waits import alone_if_suspect, reserved_memory
 
 log = logging.getLogger("upres.worker")
 
 WORKER_FAULTS = (StoreUnavailable, ModelUnavailable, WorkerUnavailable, Unconfined)
 """Errors that are faults of this worker or of what it uses, and not of the job: the job is tried again."""
-
-
-class StoredImages(NamedTuple):
-    """The two images of a result in the object store: the enlargement, and a bicubic one for comparison."""
-
-    enlarged: str
-    """Object key."""
-    original: str
-    """Object key of the bicubic enlargement."""
-    size: tuple[int, int]
-    """Width and height of both, in pixels."""
-    format: OutputFormat
-    depth: Depth
-    device: str
-    """Name of the device that computed the enlargement."""
 
 
 def run(context: WorkerContext, job: JobMessage, in_flight: InFlightJob) -> bool:
@@ -121,12 +106,13 @@ def _enlarge(
             report.notice(notice, "decode")
     orientations = ORIENTATIONS if job.ensemble else 1
     api_keys.charge(context.connection, report.lease, size[0] * size[1] * orientations)
-    work = keys.work(job.owner, data, job.model_digest, factor, _kind(job, format, picture.depth))
-    if shared := _claim(context, job.owner, work, report.lease):
-        return _result(context, job, shared, report.seconds, picture.notices)
-    with reserved_memory(context, report, in_flight, estimate(picture.pixels.nbytes * factor**2, format)):
+    work = keys.work(job.owner, data, job.model_digest, factor, kind_of_work(job, format, picture.depth))
+    if shared := claim(context, job.owner, work, report.lease):
+        return result_of(context, job, shared, report.seconds, picture.notices)
+    memory = estimate(picture.pixels.nbytes * factor**2, format, picture.depth)
+    with reserved_memory(context, report, in_flight, memory):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
-        images = _new_images(context, job, report.lease, size, format, picture.depth)
+        images = new_images(context, job, report.lease, size, format, picture.depth)
         put = partial(context.store.put, content_type=formats.CONTENT_TYPES[format])
         with report.stage("upscale"):
             original = context.encoders.original(picture, factor, format, partial(put, images.original))
@@ -143,7 +129,7 @@ def _enlarge(
     if not report.resumed:
         spent = sum(report.seconds.values())
         rates.note(context.connection, job.model_digest, factor, size, spent, engine.tile, job.ensemble)
-    return _result(context, job, images, report.seconds, picture.notices)
+    return result_of(context, job, images, report.seconds, picture.notices)
 
 
 @contextmanager
@@ -182,40 +168,6 @@ def _fetch(context: WorkerContext, job: JobMessage, lease: Lease) -> bytes:
     return data
 
 
-def _claim(context: WorkerContext, owner: str | None, work: str, lease: Lease) -> StoredImages | None:
-    """Return the images of an identical job, or None if this job must make them. Raises JobEnded when it must wait."""
-    claim = coalescing.claim(context.connection, work, lease)
-    if isinstance(claim, Result) and not _may_be_shared(context.store, owner, claim):
-        claim = coalescing.claim(context.connection, work, lease, gone=True)
-    if isinstance(claim, Result):
-        made, store = claim, context.store
-        enlarged, original = store.key(made.sr_image_uri), store.key(made.original_image_uri)
-        return StoredImages(enlarged, original, (made.width, made.height), made.format, made.depth, made.device)
-    if claim != "run":
-        raise JobEnded
-    return None
-
-
-def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
-    """Return whether both images of a result are the owner's, and still in the store."""
-    images = [store.key(uri) for uri in (result.sr_image_uri, result.original_image_uri)]
-    return all(keys.is_result_of(owner, key) and store.exists(key) for key in images)
-
-
-def _kind(job: JobMessage, format: OutputFormat, depth: Depth) -> str:
-    """Return for keys.work what a result is; without the newer options as in releases that did not have them."""
-    options = {"16": depth == 16, "ensemble": job.ensemble, job.metadata: job.metadata != "strip"}
-    return "+".join([format, *(name for name, wanted in options.items() if wanted)])
-
-
-def _new_images(
-    context: WorkerContext, job: JobMessage, lease: Lease, size: tuple[int, int], format: OutputFormat, depth: Depth
-) -> StoredImages:
-    """Return the object keys under which this attempt will store its images, with their size and format."""
-    name = (job.owner, job.job_id, lease.attempt, formats.EXTENSIONS[format])
-    return StoredImages(keys.result(*name), keys.original(*name), size, format, depth, context.device.name)
-
-
 def _enlarged_bands(
     engine: Engine,
     report: Report,
@@ -243,38 +195,6 @@ def _enlarged_bands(
             checkpoints.keep(band)
         row += len(band)
         yield band
-
-
-def _result(
-    context: WorkerContext, job: JobMessage, images: StoredImages, seconds: dict[Stage, float], notices: Sequence[str]
-) -> Result:
-    """Return the result that this job publishes, with its own presigned URLs and file name."""
-    store, file_name = context.store, f"{_stem(job)}_x{job.upscale_factor}.{formats.EXTENSIONS[images.format]}"
-    enlarged, original = results.links(store, job.owner, images.enlarged, images.original, file_name)
-    return Result(
-        sr_image_url=enlarged,
-        sr_image_uri=store.uri(images.enlarged),
-        original_image_url=original,
-        original_image_uri=store.uri(images.original),
-        upscale_factor=job.upscale_factor,
-        width=images.size[0],
-        height=images.size[1],
-        format=images.format,
-        depth=images.depth,
-        file_name=file_name,
-        model=job.model,
-        model_version=job.model_version,
-        model_digest=job.model_digest,
-        device=images.device,
-        seconds=seconds,
-        notices=list(notices),
-        ensemble=job.ensemble,
-    )
-
-
-def _stem(job: JobMessage) -> str:
-    """Return the input's file name without extension, safe on every system; if that is empty, the job's id."""
-    return file_names.stem(job.image_name or unquote(urlsplit(job.image_url or "").path)) or job.job_id
 
 
 def _succeed(context: WorkerContext, job: JobMessage, lease: Lease, result: Result) -> None:

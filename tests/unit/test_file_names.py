@@ -14,7 +14,7 @@ from upres.client.output_paths import _parent
 from upres.client.sources import Source
 from upres.core import file_names
 from upres.core.schema import JobMessage
-from upres.worker.job import _stem
+from upres.worker.stored_images import result_stem
 
 NAMES = {
     "..\\..\\evil.png": "evil", "C:\\Windows\\evil.png": "evil", "C:evil.png": "evil", "../../x.y.png": "x.y",
@@ -44,7 +44,7 @@ def job(**image: str) -> JobMessage:
 @pytest.mark.parametrize(("text", "stem"), NAMES.items())
 def test_the_stem_of_a_name_is_found_as_every_system_reads_it(text: str, stem: str) -> None:
     assert file_names.stem(text) == stem
-    assert _stem(job(image_key="uploads/x", image_name=text[:255] or " ")) == (stem or "0" * 32)
+    assert result_stem(job(image_key="uploads/x", image_name=text[:255] or " ")) == (stem or "0" * 32)
 
 
 @given(TEXTS)
@@ -53,7 +53,7 @@ def test_no_name_leaves_its_folder_on_any_system(text: str) -> None:
     url = f"https://example.org/{quote(text, safe='/')}"
     for name in (
         f"{file_names.stem(text) or 'x'}_x2.png",
-        f"{_stem(job(image_url=url))}_x2.png",
+        f"{result_stem(job(image_url=url))}_x2.png",
         Source(url).file_name,
         f"{_parent(url)}_x2.png",
     ):
@@ -72,7 +72,7 @@ def test_long_names_are_shortened_to_a_beginning_and_a_digest_and_stay_different
     texts = [f"{beginning}{letters}{end}.jpeg" for end in ("", "1", "2")]
     stems = [file_names.stem(text) for text in texts]
     assert len(set(stems)) == 3
-    assert stems == [_stem(job(image_key="uploads/x", image_name=text)) for text in texts]
+    assert stems == [result_stem(job(image_key="uploads/x", image_name=text)) for text in texts]
     for text, stem in zip(texts, stems, strict=True):
         kept, _, digest = stem.rpartition("~")
         assert text.startswith(kept)

@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageCms
 
 from upres.core.errors import UnsupportedImage
 from upres.worker.imaging.boxes import boxes
-from upres.worker.imaging.icc import SRGB_CURVE, VIDEO_CURVE, Primaries, rgb_profile
+from upres.worker.imaging.icc import SRGB_CURVE, VIDEO_CURVE, Primaries, gray_profile, rgb_profile
 from upres.worker.samples import LEVEL, Samples
 
 D65 = (0.3127, 0.3290)
@@ -55,27 +54,35 @@ def of_container(data: bytes, icc: bytes | None) -> bytes | None:
 
 
 def gray_in_srgb(samples: Samples, icc: bytes) -> Samples:
-    """Convert gray samples from a gray or RGB profile to sRGB; a profile that cannot be used changes nothing."""
-    curve = _gray_curve(icc)
-    if curve is None:
+    """Convert gray samples from a gray or RGB profile to sRGB; a profile that cannot be used changes nothing.
+
+    From an RGB profile, samples of 16 bits are interpolated between 256 levels, because Pillow converts RGB of 8 only.
+    """
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        if source.profile.xcolor_space != "RGB ":
+            return _converted(source, np.arange(np.iinfo(samples.dtype).max + 1).astype(samples.dtype))[samples]
+        curve = _converted(source, np.arange(256, dtype=np.uint8))
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return samples
     if samples.dtype == np.uint8:
         return curve[samples]
-    levels = np.arange(0, 65536) / LEVEL
-    return np.rint(np.interp(levels, np.arange(256), curve) * LEVEL).astype(np.uint16)[samples]
+    levels = np.interp(np.arange(65536) / LEVEL, np.arange(256), curve)
+    return np.rint(levels * LEVEL).astype(np.uint16)[samples]
 
 
-def _gray_curve(icc: bytes) -> npt.NDArray[np.uint8] | None:
-    """Return the gray levels of sRGB, 256, for those of a gray or RGB profile; None if the profile cannot be used."""
-    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        if source.profile.xcolor_space == "RGB ":
-            ramp = ramp.convert("RGB")
-        made = ImageCms.profileToProfile(ramp, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None
-    return None if made is None else np.asarray(made)[0, :, 1]
+def _converted(source: ImageCms.ImageCmsProfile, levels: Samples) -> Samples:
+    """Convert gray levels from a gray or RGB profile to sRGB. Raises PyCMSError or another error of ImageCms."""
+    ramp, is_rgb = Image.fromarray(levels[None]), source.profile.xcolor_space == "RGB "
+    target = ImageCms.ImageCmsProfile(io.BytesIO(gray_profile(SRGB_CURVE)))
+    given = ramp.convert("RGB") if is_rgb else ramp
+    exact = ImageCms.Flags.NOOPTIMIZE  # else littleCMS interpolates between few points, and is 10 levels off
+    transform = ImageCms.buildTransform(source, target, given.mode, ramp.mode, flags=exact)
+    made = ImageCms.applyTransform(given, transform)
+    if made is None:
+        raise ValueError("nothing was converted")
+    levels_made: Samples = np.asarray(made)[0]
+    return levels_made
 
 
 def fits_rgb(icc: bytes) -> bool:

@@ -147,22 +147,18 @@ class _WholeImageEncoder:
         self._row += len(band)
 
     def finish(self) -> bytes:
-        out = io.BytesIO()
+        out, kept, icc = io.BytesIO(), self._picture.metadata, self._picture.icc
         image = Image.fromarray(self._pixels.squeeze(axis=2) if self._pixels.shape[2] == 1 else self._pixels)
         if self._format == "jpeg":
             if image.mode in ("LA", "RGBA"):
                 image = _on_white(image)
-            kept = self._picture.metadata
             more: dict[str, Any] = {"exif": b"Exif\0\0" + kept.exif} if kept.exif else {}
             more |= {"xmp": kept.xmp} if kept.xmp else {}
             more |= {"dpi": kept.dpi} if kept.dpi else {}
-            image.save(
-                out, "JPEG", quality=95, subsampling=0, icc_profile=self._picture.icc, extra=_iptc(kept.iptc), **more
-            )
+            image.save(out, "JPEG", quality=95, subsampling=0, icc_profile=icc, extra=_iptc(kept.iptc), **more)
         else:
             how = LOSSLESS_WEBP if self._picture.lossless else LOSSY_WEBP
-            kept = self._picture.metadata
-            image.save(out, "WEBP", icc_profile=self._picture.icc or b"", exif=kept.exif, xmp=kept.xmp, **how)
+            image.save(out, "WEBP", icc_profile=icc or b"", exif=kept.exif, xmp=kept.xmp, **how)
         return out.getvalue()
 
 

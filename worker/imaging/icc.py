@@ -1,4 +1,4 @@
-"""Makes ICC profiles (ICC.1:2022, version 4) of RGB colours that a file describes by numbers."""
+"""Makes ICC profiles (ICC.1:2022, version 4) of colours that are described by numbers."""
 
 import struct
 from collections.abc import Sequence
@@ -35,8 +35,7 @@ def rgb_profile(primaries: Primaries, curve: Sequence[float]) -> bytes:
     """
     adaptation, columns = _columns(primaries)
     tags = {
-        b"desc": _text("upres: as described by the file"),
-        b"cprt": _text("CC0"),
+        **_NAMED,
         b"wtpt": _xyz(D50),
         b"chad": _type(b"sf32", _fixed(adaptation.ravel())),
         b"rXYZ": _xyz(columns[:, 0]),
@@ -46,7 +45,12 @@ def rgb_profile(primaries: Primaries, curve: Sequence[float]) -> bytes:
         b"gTRC": tone_curve(curve),
         b"bTRC": tone_curve(curve),
     }
-    return _profile(tags)
+    return _profile(b"RGB ", tags)
+
+
+def gray_profile(curve: Sequence[float]) -> bytes:
+    """Return the profile of gray. `curve` has the numbers of `tone_curve`."""
+    return _profile(b"GRAY", {**_NAMED, b"wtpt": _xyz(D50), b"kTRC": tone_curve(curve)})
 
 
 def tone_curve(curve: Sequence[float]) -> bytes:
@@ -82,7 +86,7 @@ def _from_xy(chromaticity: tuple[float, float]) -> Matrix:
     return np.array([x / y, 1.0, (1 - x - y) / y])
 
 
-def _profile(tags: dict[bytes, bytes]) -> bytes:
+def _profile(colours: bytes, tags: dict[bytes, bytes]) -> bytes:
     """Join header, table and tags (section 7). Tags with the same data share it."""
     table, data, places = [], b"", dict[bytes, int]()
     start = 128 + 4 + 12 * len(tags)
@@ -91,7 +95,7 @@ def _profile(tags: dict[bytes, bytes]) -> bytes:
             places[tag] = start + len(data)
             data += tag + bytes(-len(tag) % 4)
         table.append(struct.pack(">4sII", name, places[tag], len(tag)))
-    head = struct.pack(">I4sI4s4s4s", start + len(data), bytes(4), 0x04400000, b"mntr", b"RGB ", b"XYZ ")
+    head = struct.pack(">I4sI4s4s4s", start + len(data), bytes(4), 0x04400000, b"mntr", colours, b"XYZ ")
     head += struct.pack(">6H4s4s", 2026, 1, 1, 0, 0, 0, b"acsp", bytes(4)).ljust(44, b"\0") + _fixed(D50)
     return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + b"".join(table) + data
 
@@ -113,3 +117,7 @@ def _text(text: str) -> bytes:
 def _fixed(values: Sequence[float] | Matrix) -> bytes:
     """Return s15Fixed16Numbers (section 4.6)."""
     return b"".join(struct.pack(">i", round(float(value) * 65536)) for value in values)
+
+
+_NAMED = {b"desc": _text("upres: as described by the file"), b"cprt": _text("CC0")}
+"""Tags that every profile has."""

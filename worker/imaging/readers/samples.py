@@ -1,16 +1,12 @@
 """Pure functions on the samples of an image: their depth, their alpha, and which way is up."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from upres.core.errors import UnsupportedImage
-from upres.worker.samples import Samples
-
-BAND = 1 << 18
-"""Samples that are converted at a time."""
+from upres.worker.samples import Samples, in_bands
 
 
 def channels_last(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -23,10 +19,10 @@ def full_range(values: npt.NDArray[Any], bits: int) -> Samples:
     if bits in (8, 16):
         return values.astype(np.uint8, copy=False) if bits == 8 else values.astype(np.uint16, copy=False)
     if bits > 16:
-        return _in_bands(values, np.uint16, lambda band: band >> np.uint32(bits - 16))
+        return in_bands(values, np.uint16, lambda band: band >> np.uint32(bits - 16))
     most, target = (1 << bits) - 1, 255 if bits < 8 else 65535
     levels = (np.arange(most + 1, dtype=np.uint64) * target + most // 2) // most
-    return _in_bands(values, np.uint8 if bits < 8 else np.uint16, lambda band: levels[np.minimum(band, most)])
+    return in_bands(values, np.uint8 if bits < 8 else np.uint16, lambda band: levels[np.minimum(band, most)])
 
 
 def of_floats(values: npt.NDArray[Any]) -> Samples:
@@ -35,7 +31,7 @@ def of_floats(values: npt.NDArray[Any]) -> Samples:
         raise UnsupportedImage(
             "The image has floating-point samples outside of 0 to 1; save it with 8 or 16 bits per channel."
         )
-    return _in_bands(values, np.uint16, lambda band: np.rint(band.astype(np.float32) * np.float32(65535)))
+    return in_bands(values, np.uint16, lambda band: np.rint(band.astype(np.float32) * np.float32(65535)))
 
 
 def keyed(samples: Samples, key: npt.ArrayLike) -> Samples:
@@ -56,7 +52,7 @@ def straight(samples: Samples) -> Samples:
         numbers[..., :-1] = np.where(numbers[..., -1:] > 0, colours, numbers[..., :-1])
         return numbers
 
-    return _in_bands(samples, samples.dtype, divided)
+    return in_bands(samples, samples.dtype, divided)
 
 
 def srgb_of_linear(samples: Samples, has_alpha: bool) -> Samples:
@@ -65,18 +61,9 @@ def srgb_of_linear(samples: Samples, has_alpha: bool) -> Samples:
     light = np.arange(most + 1) / most
     curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     levels = np.rint(curve * most).astype(samples.dtype)
-    result = _in_bands(samples, samples.dtype, lambda band: levels[band])
+    result = in_bands(samples, samples.dtype, lambda band: levels[band])
     if has_alpha:
         result[..., -1] = samples[..., -1]
-    return result
-
-
-def _in_bands(values: npt.NDArray[Any], kind: npt.DTypeLike, convert: Callable[[Any], Any]) -> Samples:
-    """Convert some rows at a time, so that what a conversion needs beside its result stays small."""
-    result = np.empty(values.shape, kind)
-    step = max(1, BAND // max(1, values[:1].size))
-    for top in range(0, len(values), step):
-        result[top : top + step] = convert(values[top : top + step])
     return result
 
 

@@ -1,0 +1,96 @@
+"""The images of a result in the object store: where this attempt stores them, or an identical job has stored them.
+
+Also the Result that names them.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from upres.core import coalescing, file_names, formats, keys, results
+from upres.core.leases import Lease
+from upres.core.schema import Depth, JobMessage, OutputFormat, Result, Stage
+from upres.core.storage import Store
+from upres.worker.context import WorkerContext
+from upres.worker.report import JobEnded
+
+
+class StoredImages(NamedTuple):
+    """The two images of a result in the object store: the enlargement, and a bicubic one for comparison."""
+
+    enlarged: str
+    """Object key."""
+    original: str
+    """Object key of the bicubic enlargement."""
+    size: tuple[int, int]
+    """Width and height of both, in pixels."""
+    format: OutputFormat
+    depth: Depth
+    device: str
+    """Name of the device that computed the enlargement."""
+
+
+def claim(context: WorkerContext, owner: str | None, work: str, lease: Lease) -> StoredImages | None:
+    """Return the images of an identical job, or None if this job must make them. Raises JobEnded when it must wait."""
+    known = coalescing.claim(context.connection, work, lease)
+    if isinstance(known, Result) and not _may_be_shared(context.store, owner, known):
+        known = coalescing.claim(context.connection, work, lease, gone=True)
+    if isinstance(known, Result):
+        made, store = known, context.store
+        enlarged, original = store.key(made.sr_image_uri), store.key(made.original_image_uri)
+        return StoredImages(enlarged, original, (made.width, made.height), made.format, made.depth, made.device)
+    if known != "run":
+        raise JobEnded
+    return None
+
+
+def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
+    """Return whether both images of a result are the owner's, and still in the store."""
+    images = [store.key(uri) for uri in (result.sr_image_uri, result.original_image_uri)]
+    return all(keys.is_result_of(owner, key) and store.exists(key) for key in images)
+
+
+def kind_of_work(job: JobMessage, format: OutputFormat, depth: Depth) -> str:
+    """Return for keys.work what a result is; without the newer options as in releases that did not have them."""
+    options = {"16": depth == 16, "ensemble": job.ensemble, job.metadata: job.metadata != "strip"}
+    return "+".join([format, *(name for name, wanted in options.items() if wanted)])
+
+
+def new_images(
+    context: WorkerContext, job: JobMessage, lease: Lease, size: tuple[int, int], format: OutputFormat, depth: Depth
+) -> StoredImages:
+    """Return the object keys under which this attempt will store its images, with their size and format."""
+    name = (job.owner, job.job_id, lease.attempt, formats.EXTENSIONS[format])
+    return StoredImages(keys.result(*name), keys.original(*name), size, format, depth, context.device.name)
+
+
+def result_of(
+    context: WorkerContext, job: JobMessage, images: StoredImages, seconds: dict[Stage, float], notices: Sequence[str]
+) -> Result:
+    """Return the result that this job publishes, with its own presigned URLs and file name."""
+    store, file_name = context.store, f"{result_stem(job)}_x{job.upscale_factor}.{formats.EXTENSIONS[images.format]}"
+    enlarged, original = results.links(store, job.owner, images.enlarged, images.original, file_name)
+    return Result(
+        sr_image_url=enlarged,
+        sr_image_uri=store.uri(images.enlarged),
+        original_image_url=original,
+        original_image_uri=store.uri(images.original),
+        upscale_factor=job.upscale_factor,
+        width=images.size[0],
+        height=images.size[1],
+        format=images.format,
+        depth=images.depth,
+        file_name=file_name,
+        model=job.model,
+        model_version=job.model_version,
+        model_digest=job.model_digest,
+        device=images.device,
+        seconds=seconds,
+        notices=list(notices),
+        ensemble=job.ensemble,
+    )
+
+
+def result_stem(job: JobMessage) -> str:
+    """Return the input's file name without extension, safe on every system; if that is empty, the job's id."""
+    return file_names.stem(job.image_name or unquote(urlsplit(job.image_url or "").path)) or job.job_id
