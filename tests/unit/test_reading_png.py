@@ -99,7 +99,11 @@ def test_a_profile_of_more_than_1_mib_is_refused_without_unpacking_it() -> None:
         images.decode(of_samples(ONE, chunk(b"iCCP", b"name\0\0" + zlib.compress(huge))), LIMIT)
 
 
-@pytest.mark.parametrize("content", [b"", b"name", b"name\0\0junk", b"name\0\0" + zlib.compress(SRGB)[:-20][:9]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"name", b"name\0\0junk", b"name\0\0" + zlib.compress(SRGB)[:-20][:9]],
+    ids=["empty", "only a name", "junk", "cut"],  # SRGB has the time at which it was made
+)
 def test_a_profile_that_cannot_be_unpacked_is_dropped_with_a_notice(content: bytes) -> None:
     raster = read(of_samples(ONE, chunk(b"iCCP", content)))
     assert (raster.samples == ONE).all()
