@@ -12,8 +12,8 @@ from upres.core.errors import UnsupportedImage
 from upres.core.formats import check_pixels
 from upres.core.schema import OutputFormat
 from upres.worker.imaging.raster import Raster
-from upres.worker.imaging.readers.colours import rgb_of_cmyk
 from upres.worker.imaging.readers.samples import channels_last, upright
+from upres.worker.imaging.readers.to_srgb import rgb_of_cmyk
 from upres.worker.samples import Samples
 
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}

@@ -22,9 +22,9 @@ from tifffile import TIFF, TiffFile, TiffPage
 from upres.core.errors import ImageError, TruncatedImage, UnsupportedImage
 from upres.core.formats import check_pixels
 from upres.worker.imaging.raster import Raster
-from upres.worker.imaging.readers.colours import rgb_of_cmyk, rgb_of_lab
 from upres.worker.imaging.readers.samples import full_range, of_floats, straight, upright
 from upres.worker.imaging.readers.tiff_pages import main_page
+from upres.worker.imaging.readers.to_srgb import rgb_of_cmyk, rgb_of_lab
 from upres.worker.samples import Samples
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs what is odd in a file
