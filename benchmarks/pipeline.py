@@ -30,6 +30,7 @@ from upres.worker.engine.engine import Engine
 from upres.worker.engine.runtimes import choose
 from upres.worker.imaging import images
 from upres.worker.imaging.encode import Encoders
+from upres.worker.imaging.result_file import ResultFile
 from upres.worker.model import open_folder
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +52,9 @@ class Ours:
     def run(self, data: bytes) -> bytes:
         """Enlarge an image file; returns a PNG file."""
         picture = images.decode(data, 10**9)
-        encoder = self.encoders.open(picture, FACTOR, "png")
+        encoder = self.encoders.open(
+            picture, ResultFile("png", 8, (picture.size[0] * FACTOR, picture.size[1] * FACTOR))
+        )
         for band in self.engine.bands(picture.pixels, FACTOR):
             encoder.write(band)
         return encoder.finish()

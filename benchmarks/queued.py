@@ -6,8 +6,9 @@ from redis import Redis
 
 from upres.core import keys
 from upres.core.enqueue import enqueue
+from upres.core.job_message import JobMessage
 from upres.core.queue import open_queue
-from upres.core.schema import JobMessage, now
+from upres.core.schema import now
 
 
 def fill(redis: Redis, jobs: int) -> list[str]:

@@ -6,31 +6,12 @@ Requests reject unknown fields; answers ignore them when they are read.
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from upres.core import formats, keys, target
-from upres.core.schema import (
-    FACTORS,
-    UPLOAD_KEY,
-    ModelName,
-    Status,
-    StrictModel,
-    TolerantModel,
-    VersionName,
-    WantedDepth,
-    WantedFormat,
-    WantedMetadata,
-)
-
-
-def _factor(value: object) -> object:
-    """Convert an upscale factor, given as 4, "4" or 4.0, to an int; `true` is rejected."""
-    if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value)
-    if isinstance(value, bool) or value not in FACTORS:
-        raise PydanticCustomError("unsupported_factor", "upscale_factor must be 2, 4 or 8.")
-    return int(value) if isinstance(value, float) else value
+from upres.core import keys, target
+from upres.core.options import ResultOptions
+from upres.core.schema import UPLOAD_KEY, ModelName, Status, StrictModel, TolerantModel, VersionName
 
 
 def _number(value: object) -> object:
@@ -50,20 +31,6 @@ def _text(value: object) -> object:
     return value
 
 
-def _depth(value: object) -> object:
-    """Convert a depth, given as "16" or 16, to an int."""
-    return int(value) if isinstance(value, str) and value in ("8", "16") else value
-
-
-def _format(value: object) -> object:
-    """Convert an output format to lower case, and `jpg`, which users often write, to `jpeg`."""
-    if (
-        isinstance(value, str) and value.isascii()
-    ):  # of other texts it takes six times their size in memory, and a second
-        value = value.lower()
-    return "jpeg" if value == "jpg" else value
-
-
 def _http(url: str | None) -> str | None:
     if url is not None:
         try:
@@ -79,36 +46,12 @@ Text = Annotated[str | None, BeforeValidator(_text)]
 Address = Annotated[Text, AfterValidator(_http)]
 
 
-def _fits_format(depth: WantedDepth, info: ValidationInfo) -> WantedDepth:
-    if depth == 16 and info.data.get("output_format", "auto") not in formats.DEEP:
-        raise PydanticCustomError("unsupported_depth", "16 bits need output_format auto or png.")
-    return depth
+class Enlargement(ResultOptions):
+    """The options of an enlargement: what the result is, and the model that makes it."""
 
-
-class Enlargement(StrictModel):
-    """The options of an enlargement: factor, model, output format and ensemble."""
-
-    upscale_factor: Annotated[Literal[2, 4, 8], BeforeValidator(_factor)] = Field(
-        4, description="Enlargement per side: 2, 4 or 8."
-    )
     model: ModelName | None = Field(None, description="Model name; default: the default model of the server.")
     model_version: VersionName | None = Field(
         None, description="Version or label of the model; default: stable, or canary for its share of the jobs."
-    )
-    output_format: Annotated[WantedFormat, BeforeValidator(_format)] = Field(
-        "auto",
-        description="File format of the result; auto: JPEG and WebP stay, AVIF becomes WebP, all others become PNG.",
-    )
-    output_depth: Annotated[WantedDepth, BeforeValidator(_depth), AfterValidator(_fits_format)] = Field(
-        "auto",
-        description="Bits of a sample of the result; auto: 16 if the image has more than 8 and the format allows it, "
-        "else 8. 16 needs output_format auto, which then is PNG, or png.",
-    )
-    ensemble: bool = Field(
-        False,
-        strict=True,
-        description="Whether the result is the average of the eight orientations of the image: slightly better, in 8 "
-        "times the time.",
     )
 
 
@@ -137,11 +80,6 @@ class JobRequest(Enlargement):
         None,
         max_length=2048,
         description="http(s) address that receives a webhook when the job ends; the host must be public.",
-    )
-    metadata: WantedMetadata = Field(
-        "strip",
-        description="What the result keeps of the image's EXIF, XMP, IPTC, resolution and PNG texts: nothing (strip), "
-        "all but places (keep), or places (GPS) too (keep-all).",
     )
     preview: bool = Field(
         False, strict=True, description="Whether GET /v1/jobs/{id}/preview shows finished tiles while the job runs."

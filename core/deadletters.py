@@ -9,8 +9,9 @@ from redis import Redis
 from upres.core import events, keys
 from upres.core.enqueue import enqueue
 from upres.core.errors import JobNotFound
+from upres.core.job_message import JobMessage
 from upres.core.queue import open_queue, read_message
-from upres.core.schema import Failed, JobMessage, now
+from upres.core.schema import Failed, now
 
 
 class DeadLetter(NamedTuple):

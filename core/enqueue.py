@@ -13,7 +13,8 @@ from rq.job import Job
 from upres.core import events, keys
 from upres.core.api import JobRequest
 from upres.core.errors import IdempotencyConflict, QueueUnavailable
-from upres.core.schema import JobMessage, Queued
+from upres.core.job_message import JobMessage
+from upres.core.schema import Queued
 from upres.core.script import call
 
 ENQUEUE_ATTEMPTS = 5

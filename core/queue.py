@@ -12,8 +12,8 @@ from rq.serializers import JSONSerializer
 
 from upres.core import keys
 from upres.core.errors import JobRefused
+from upres.core.job_message import JobMessage
 from upres.core.redis_retry import AsyncRetry, Retry
-from upres.core.schema import JobMessage
 from upres.core.settings import Settings
 
 if TYPE_CHECKING:

@@ -1,4 +1,5 @@
-"""The stored messages of upres: queued job, event, result and snapshot. core/api.py has the messages of the HTTP API.
+"""The stored messages of upres: event, result and snapshot. core/job_message.py has the queued job, core/api.py the
+messages of the HTTP API.
 
 All models are frozen. Requests and queued jobs reject unknown fields. Answers and stored records ignore unknown
 fields, so that processes of different versions can read each other's records. Times are in UTC, durations in
@@ -6,9 +7,9 @@ seconds, sizes in pixels.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from upres.core.foreign_text import MAX_SENTENCE, printable
 
@@ -72,47 +73,6 @@ Eta = Annotated[float | None, Field(ge=0, description="Expected seconds until th
 Attempt = Annotated[
     int, Field(ge=0, description="Number of times that a worker has taken the job; 0 before the first time.")
 ]
-
-
-class JobMessage(StrictModel):
-    """A job in the queue: everything that a worker needs to run it. The image is given by its address or key only."""
-
-    job_id: Annotated[
-        str, Field(pattern=r"^[0-9a-f]{32}$", description="Id of the job: 128 random bits in hexadecimal.")
-    ]
-    image_url: str | None = Field(
-        None, max_length=8192, description="http(s) address of the image; absent when image_key is given."
-    )
-    image_key: str | None = Field(
-        None, pattern=UPLOAD_KEY, description="Key of the image in the object store; absent when image_url is given."
-    )
-    image_name: str | None = Field(None, max_length=255, description="File name of the image, as the client gave it.")
-    upscale_factor: Literal[2, 4, 8] = Field(description="Enlargement per side: 2, 4 or 8.")
-    model: ModelName = Field(description="Model name.")
-    model_version: VersionName = Field(
-        description="Version that the requested label or version meant when the job was accepted."
-    )
-    model_digest: Digest
-    output_format: WantedFormat = Field(description="File format of the result; see JobRequest.")
-    output_depth: WantedDepth = Field("auto", description="Bits of a sample of the result; see JobRequest.")
-    metadata: WantedMetadata = Field("strip", description="Metadata that the result keeps; see JobRequest.")
-    submitted_at: datetime = Field(description="Time at which the request was accepted, UTC.")
-    deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
-    owner: Name | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")
-    webhook_url: str | None = Field(
-        None, max_length=2048, description="http(s) address that receives a webhook when the job ends."
-    )
-    preview: bool = Field(False, description="Whether the worker stores previews of finished tiles.")
-    ensemble: bool = Field(False, description="Whether the result is the average of eight orientations.")
-    traceparent: str | None = Field(
-        None, max_length=55, description="Trace that the job belongs to (W3C Trace Context)."
-    )
-
-    @model_validator(mode="after")
-    def _one_image(self) -> Self:
-        if (self.image_url is None) == (self.image_key is None):
-            raise ValueError("exactly one of image_url and image_key must be given")
-        return self
 
 
 class Result(TolerantModel):

@@ -11,8 +11,10 @@ from upres.core import api_keys, events, keys, served_models, target, tracing
 from upres.core.api import JobAccepted, JobRequest
 from upres.core.enqueue import Enqueued, IdempotencyRecord, enqueue
 from upres.core.errors import FieldError, InvalidRequest, LimitReached, TooManyBytes
+from upres.core.job_message import JobMessage
 from upres.core.logs import JobLog
-from upres.core.schema import JobMessage, Status, now
+from upres.core.options import ResultOptions
+from upres.core.schema import Status, now
 from upres.core.served_models import ModelRef
 from upres.function.access import ANYBODY, Caller, make_token
 from upres.function.services import Services
@@ -92,19 +94,15 @@ def _message(
         image_url=request.image_url,
         image_key=image_key,
         image_name=request.image_name,
-        upscale_factor=request.upscale_factor,
         model=request.model or services.settings.model,
         model_version=ref.version,
         model_digest=ref.digest,
-        output_format=request.output_format,
-        output_depth=request.output_depth,
-        metadata=request.metadata,
         submitted_at=submitted_at,
         deadline=submitted_at + timedelta(seconds=request.deadline_seconds),
         owner=caller.owner,
         webhook_url=request.webhook_url,
         preview=request.preview,
-        ensemble=request.ensemble,
+        **request.model_dump(include=set(ResultOptions.model_fields)),
     )
 
 

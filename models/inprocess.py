@@ -10,8 +10,8 @@ from upres.client.atomic_file import MayReplace, atomic_write
 from upres.client.batch import Callbacks
 from upres.client.output_paths import Output
 from upres.client.protocol import JobOptions
-from upres.core import formats
 from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
+from upres.core.options import ResultOptions
 from upres.core.schema import Event, Progress, Result
 from upres.core.tiling import ORIENTATIONS
 from upres.models import bundled
@@ -22,6 +22,7 @@ from upres.worker.engine.engine import Engine, OnTile
 from upres.worker.imaging import images
 from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.result_file import ResultFile
 from upres.worker.model import open_folder
 
 DEFAULT = "faithful"
@@ -29,6 +30,7 @@ MAX_PIXELS = 178_000_000
 """Largest input in pixels for factors 2 and 4, as the highest limit of a server; for factor 8 a quarter of it."""
 FETCH_SECONDS = 60
 """Timeout in seconds of the download of an image."""
+RESULT_OPTIONS = frozenset(ResultOptions.model_fields)
 NO_JOB = "0" * 32
 """The job id in events, because there are no jobs in this process."""
 
@@ -37,8 +39,10 @@ class InProcess:
     """The engine with one model, as a Backend. Raises ModelNotFound or ModelError."""
 
     def __init__(self, factor: int, options: JobOptions) -> None:
-        self._factor, self._options = factor, options
-        self._orientations = ORIENTATIONS if options.get("ensemble") else 1
+        self._wanted = ResultOptions.model_validate(
+            {"upscale_factor": factor, **{name: value for name, value in options.items() if name in RESULT_OPTIONS}}
+        )
+        self._orientations = ORIENTATIONS if self._wanted.ensemble else 1
         self._model = open_folder(_folder(options.get("model") or DEFAULT, options.get("model_version")))
         self._device = choose("auto")
         self._engine = Engine(self._model.manifest, runtimes.choose(self._model, self._device), DeviceThread())
@@ -47,15 +51,17 @@ class InProcess:
     def enlarge(self, image: str, callbacks: Callbacks) -> Output:
         """See Backend (client/batch.py)."""
         begin = time.perf_counter()
-        most, wanted = int(MAX_PIXELS / max(1, self._factor**2 / 16)), self._options.get("metadata", "strip")
-        picture = images.decode(_read(image), most, wanted, self._factor)
+        factor = self._wanted.upscale_factor
+        most = int(MAX_PIXELS / max(1, factor**2 / 16))
+        picture = images.decode(_read(image), most, self._wanted.metadata, factor)
         for notice in picture.notices:
             callbacks.on_event(Progress(job_id=NO_JOB, stage="decode", percent=0, notice=notice))
-        result = self._result(picture)
-        picture = picture.at_depth(result.depth)
-        encoder = self._encoders.open(picture, self._factor, result.format)
+        output = ResultFile.of(self._wanted, picture)
+        result = self._result(picture, output)
+        picture = picture.at_depth(output.depth)
+        encoder = self._encoders.open(picture, output)
         on_tile = _telling(callbacks.on_event)
-        for band in self._engine.bands(picture.pixels, self._factor, on_tile, orientations=self._orientations):
+        for band in self._engine.bands(picture.pixels, factor, on_tile, orientations=self._orientations):
             encoder.write(band)
         file = encoder.finish()
 
@@ -68,22 +74,18 @@ class InProcess:
     def cancel(self) -> None:
         """See Backend. Does nothing: the process is about to end."""
 
-    def _result(self, picture: Picture) -> Result:
-        """The Result of an image before it is made; it has no URLs. Raises FormatLimit."""
-        wanted = self._options.get("output_depth", "auto")
-        format = formats.result_format(self._options.get("output_format", "auto"), picture.format, wanted)
-        width, height = picture.size[0] * self._factor, picture.size[1] * self._factor
-        formats.check_size((width, height), format)
+    def _result(self, picture: Picture, output: ResultFile) -> Result:
+        """The Result of an image before it is made; it has no URLs."""
         return Result(
             sr_image_url="",
             sr_image_uri="",
             original_image_url="",
             original_image_uri="",
-            upscale_factor=self._factor,
-            width=width,
-            height=height,
-            format=format,
-            depth=formats.result_depth(wanted, picture.depth, format),
+            upscale_factor=self._wanted.upscale_factor,
+            width=output.size[0],
+            height=output.size[1],
+            format=output.format,
+            depth=output.depth,
             file_name="",
             model=self._model.manifest.name,
             model_version=self._model.manifest.version,

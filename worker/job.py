@@ -23,9 +23,10 @@ from upres.core.errors import (
     UpresError,
     WorkerUnavailable,
 )
+from upres.core.job_message import JobMessage
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
-from upres.core.schema import JobMessage, Result, Succeeded
+from upres.core.schema import Result, Succeeded
 from upres.core.served_models import ModelRef
 from upres.core.storage import ObjectNotFound
 from upres.core.tiling import ORIENTATIONS
@@ -36,6 +37,7 @@ from upres.worker.engine.engine import Engine, OnPiece
 from upres.worker.fetch import TOTAL_SECONDS, fetch
 from upres.worker.guard import FetchPolicy
 from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.result_file import ResultFile
 from upres.worker.in_flight import InFlightJob
 from upres.worker.memory_budget import estimate
 from upres.worker.own_faults import own_fault
@@ -98,26 +100,24 @@ def _enlarge(
     with report.stage("decode"):
         most = context.settings.max_input_pixels(factor)
         picture = context.decoders.decode(data, most, job.metadata, factor)
-        format = formats.result_format(job.output_format, picture.format, job.output_depth)
-        picture = picture.at_depth(formats.result_depth(job.output_depth, picture.depth, format))
-        size = (picture.size[0] * factor, picture.size[1] * factor)
-        formats.check_size(size, format)
+        output = ResultFile.of(job, picture)
+        picture = picture.at_depth(output.depth)
         for notice in picture.notices:
             report.notice(notice, "decode")
     orientations = ORIENTATIONS if job.ensemble else 1
-    api_keys.charge(context.connection, report.lease, size[0] * size[1] * orientations)
-    work = keys.work(job.owner, data, job.model_digest, factor, kind_of_work(job, format, picture.depth))
+    api_keys.charge(context.connection, report.lease, output.size[0] * output.size[1] * orientations)
+    work = keys.work(job.owner, data, job.model_digest, factor, kind_of_work(job, output))
     if shared := claim(context, job.owner, work, report.lease):
         return result_of(context, job, shared, report.seconds, picture.notices)
-    memory = estimate(picture.pixels.nbytes * factor**2, format, picture.depth)
+    memory = estimate(picture.pixels.nbytes * factor**2, output.format, output.depth)
     with reserved_memory(context, report, in_flight, memory):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
-        images = new_images(context, job, report.lease, size, format, picture.depth)
-        put = partial(context.store.put, content_type=formats.CONTENT_TYPES[format])
+        images = new_images(context, job, report.lease, output)
+        put = partial(context.store.put, content_type=formats.CONTENT_TYPES[output.format])
         with report.stage("upscale"):
-            original = context.encoders.original(picture, factor, format, partial(put, images.original))
-            encoder = context.encoders.open(picture, factor, format)
-            on_piece = Preview(context.connection, report.lease, size).add if job.preview else None
+            original = context.encoders.original(picture, output, partial(put, images.original))
+            encoder = context.encoders.open(picture, output)
+            on_piece = Preview(context.connection, report.lease, output.size).add if job.preview else None
             for band in _enlarged_bands(engine, report, picture, factor, orientations, checkpoints, on_piece):
                 encoder.write(band)
         with report.stage("encode"):
@@ -128,7 +128,7 @@ def _enlarge(
             checkpoints.drop()
     if not report.resumed:
         spent = sum(report.seconds.values())
-        rates.note(context.connection, job.model_digest, factor, size, spent, engine.tile, job.ensemble)
+        rates.note(context.connection, job.model_digest, factor, output.size, spent, engine.tile, job.ensemble)
     return result_of(context, job, images, report.seconds, picture.notices)
 
 

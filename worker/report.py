@@ -10,9 +10,10 @@ from redis import Redis
 
 from upres.core import events, leases, tracing
 from upres.core.errors import UpresError
+from upres.core.job_message import JobMessage
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
-from upres.core.schema import Event, JobMessage, Progress, Stage, Started, now
+from upres.core.schema import Event, Progress, Stage, Started, now
 from upres.worker import metrics
 from upres.worker.engine.engine import Engine
 

@@ -8,10 +8,12 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from upres.core import coalescing, file_names, formats, keys, results
+from upres.core.job_message import JobMessage
 from upres.core.leases import Lease
-from upres.core.schema import Depth, JobMessage, OutputFormat, Result, Stage
+from upres.core.schema import Result, Stage
 from upres.core.storage import Store
 from upres.worker.context import WorkerContext
+from upres.worker.imaging.result_file import ResultFile
 from upres.worker.report import JobEnded
 
 
@@ -22,10 +24,8 @@ class StoredImages(NamedTuple):
     """Object key."""
     original: str
     """Object key of the bicubic enlargement."""
-    size: tuple[int, int]
-    """Width and height of both, in pixels."""
-    format: OutputFormat
-    depth: Depth
+    output: ResultFile
+    """What the files of both are."""
     device: str
     """Name of the device that computed the enlargement."""
 
@@ -38,7 +38,8 @@ def claim(context: WorkerContext, owner: str | None, work: str, lease: Lease) ->
     if isinstance(known, Result):
         made, store = known, context.store
         enlarged, original = store.key(made.sr_image_uri), store.key(made.original_image_uri)
-        return StoredImages(enlarged, original, (made.width, made.height), made.format, made.depth, made.device)
+        output = ResultFile(made.format, made.depth, (made.width, made.height))
+        return StoredImages(enlarged, original, output, made.device)
     if known != "run":
         raise JobEnded
     return None
@@ -50,25 +51,24 @@ def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
     return all(keys.is_result_of(owner, key) and store.exists(key) for key in images)
 
 
-def kind_of_work(job: JobMessage, format: OutputFormat, depth: Depth) -> str:
+def kind_of_work(job: JobMessage, output: ResultFile) -> str:
     """Return for keys.work what a result is; without the newer options as in releases that did not have them."""
-    options = {"16": depth == 16, "ensemble": job.ensemble, job.metadata: job.metadata != "strip"}
-    return "+".join([format, *(name for name, wanted in options.items() if wanted)])
+    options = {"16": output.depth == 16, "ensemble": job.ensemble, job.metadata: job.metadata != "strip"}
+    return "+".join([output.format, *(name for name, wanted in options.items() if wanted)])
 
 
-def new_images(
-    context: WorkerContext, job: JobMessage, lease: Lease, size: tuple[int, int], format: OutputFormat, depth: Depth
-) -> StoredImages:
-    """Return the object keys under which this attempt will store its images, with their size and format."""
-    name = (job.owner, job.job_id, lease.attempt, formats.EXTENSIONS[format])
-    return StoredImages(keys.result(*name), keys.original(*name), size, format, depth, context.device.name)
+def new_images(context: WorkerContext, job: JobMessage, lease: Lease, output: ResultFile) -> StoredImages:
+    """Return the object keys under which this attempt will store its images, and what they are."""
+    name = (job.owner, job.job_id, lease.attempt, formats.EXTENSIONS[output.format])
+    return StoredImages(keys.result(*name), keys.original(*name), output, context.device.name)
 
 
 def result_of(
     context: WorkerContext, job: JobMessage, images: StoredImages, seconds: dict[Stage, float], notices: Sequence[str]
 ) -> Result:
     """Return the result that this job publishes, with its own presigned URLs and file name."""
-    store, file_name = context.store, f"{result_stem(job)}_x{job.upscale_factor}.{formats.EXTENSIONS[images.format]}"
+    store, output = context.store, images.output
+    file_name = f"{result_stem(job)}_x{job.upscale_factor}.{formats.EXTENSIONS[output.format]}"
     enlarged, original = results.links(store, job.owner, images.enlarged, images.original, file_name)
     return Result(
         sr_image_url=enlarged,
@@ -76,10 +76,10 @@ def result_of(
         original_image_url=original,
         original_image_uri=store.uri(images.original),
         upscale_factor=job.upscale_factor,
-        width=images.size[0],
-        height=images.size[1],
-        format=images.format,
-        depth=images.depth,
+        width=output.size[0],
+        height=output.size[1],
+        format=output.format,
+        depth=output.depth,
         file_name=file_name,
         model=job.model,
         model_version=job.model_version,

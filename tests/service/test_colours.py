@@ -13,6 +13,7 @@ from playwright.sync_api import Page
 
 from tests.support.browser import chromium
 from tests.support.images import encoded
+from tests.support.result_files import result_file
 from upres.core.errors import UnsupportedImage
 from upres.core.schema import OutputFormat
 from upres.worker.imaging import images
@@ -94,7 +95,7 @@ def avif(primaries: int, transfer: int) -> bytes:
 def result(data: bytes, format: OutputFormat) -> bytes:
     """Encode the decoded image as a result, without enlarging it."""
     picture = images.decode(data, 100_000)
-    encoder = ENCODERS.open(picture, 1, format)
+    encoder = ENCODERS.open(picture, result_file(picture, 1, format))
     encoder.write(picture.pixels)
     return encoder.finish()
 

@@ -10,9 +10,10 @@ from tests.support.paths import MODEL
 from tests.support.waiting import wait_until
 from upres.core import events, keys, leases, registry
 from upres.core.enqueue import enqueue
+from upres.core.job_message import JobMessage
 from upres.core.leases import Lease
 from upres.core.queue import open_queue, read_message
-from upres.core.schema import Failed, JobMessage, now
+from upres.core.schema import Failed, now
 
 WORK, OTHER = "upres:work:x", "upres:work:y"
 

@@ -15,12 +15,14 @@ from pydantic import ValidationError
 from tests.support.engines import engine_of
 from tests.support.images import opened
 from tests.support.paths import SAMPLES
+from tests.support.result_files import result_file
 from upres.core import formats
 from upres.core.api import JobRequest
 from upres.worker.engine.depth import refined
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
-from upres.worker.imaging.encode import Encoders, bicubic
+from upres.worker.imaging.bicubic import bicubic
+from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.picture import picture
 from upres.worker.imaging.png import PngWriter
 from upres.worker.imaging.raster import Raster
@@ -42,7 +44,8 @@ def coffee() -> Samples:
 
 
 def file_of(samples: Samples, rows: Samples, factor: int) -> bytes:
-    encoder = ENCODERS.open(picture(Raster(samples, "png")), factor, "png")
+    made = picture(Raster(samples, "png"))
+    encoder = ENCODERS.open(made, result_file(made, factor, "png"))
     encoder.write(rows)
     return encoder.finish()
 
@@ -85,7 +88,7 @@ def test_a_gradient_of_16_bits_keeps_its_levels_and_is_smoother_than_one_of_8(en
     pixels = picture(Raster(given, "png")).pixels
     enlarged, of_8_bits = engine.upscale(pixels, 4), engine.upscale(eight_bits(pixels), 4)
     made = imagecodecs.png_decode(file_of(given, enlarged, 4)).reshape(320, 360, channels)
-    exact = np.concatenate(list(bicubic(pixels, 4))).astype(int)[8:-8, 8:-8]
+    exact = np.concatenate(list(bicubic(pixels, (pixels.shape[1] * 4, len(pixels) * 4)))).astype(int)[8:-8, 8:-8]
     assert made.dtype == np.uint16
     for channel in range(channels):
         assert len(np.unique(made[..., channel])) >= 4096

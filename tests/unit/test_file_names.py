@@ -4,6 +4,7 @@ import ntpath
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from upres.client.output_paths import _parent
 from upres.client.sources import Source
 from upres.core import file_names
-from upres.core.schema import JobMessage
+from upres.core.job_message import JobMessage
 from upres.worker.stored_images import result_stem
 
 NAMES = {
@@ -33,7 +34,7 @@ def is_reserved(name: str) -> bool:
     return new(name) if new else PureWindowsPath(name).is_reserved()
 
 
-def job(**image: str) -> JobMessage:
+def job(**image: Any) -> JobMessage:
     now = datetime.now(UTC)
     return JobMessage(
         job_id="0" * 32, upscale_factor=2, model="m", model_version="1", model_digest="d", output_format="png",

@@ -15,7 +15,8 @@ from tests.support.servers import IMAGE_HOST, http_server
 from upres.core import leases, logs
 from upres.core.errors import FetchError, NotAnImage, UndecodableImage
 from upres.core.foreign_text import MAX_SENTENCE, printable
-from upres.core.schema import EVENT, Event, Failed, JobMessage
+from upres.core.job_message import JobMessage
+from upres.core.schema import EVENT, Event, Failed
 from upres.core.settings import Settings
 from upres.worker.fetch import fetch
 from upres.worker.guard import FetchPolicy

@@ -8,11 +8,13 @@ from PIL import Image, ImageCms, ImageOps
 
 from tests.support.images import encoded, opened, psnr
 from tests.support.paths import SAMPLES
+from tests.support.result_files import result_file
 from upres.core import formats
 from upres.core.errors import FormatLimit, NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
 from upres.core.schema import OutputFormat
 from upres.worker.imaging import images
-from upres.worker.imaging.encode import Encoders, bicubic
+from upres.worker.imaging.bicubic import bicubic
+from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.picture import Picture
 
 LIMIT = 1_000_000
@@ -26,7 +28,7 @@ def decode(data: bytes) -> Picture:
 
 def encode(picture: Picture, format: OutputFormat, factor: int = 1) -> bytes:
     """Encode the picture with every pixel repeated `factor` times in both directions."""
-    encoder = ENCODERS.open(picture, factor, format)
+    encoder = ENCODERS.open(picture, result_file(picture, factor, format))
     encoder.write(picture.pixels.repeat(factor, 0).repeat(factor, 1))
     return encoder.finish()
 
@@ -228,9 +230,11 @@ def test_bicubic_matches_the_result_of_pillow() -> None:
     with Image.open(SAMPLES / "coffee.png") as coffee:
         image = coffee.convert("RGB").crop((0, 0, 40, 30))
     expected = image.resize((160, 120), Image.Resampling.BICUBIC)
-    assert (np.concatenate(list(bicubic(np.asarray(image), 4))) == np.asarray(expected)).all()
+    assert (
+        np.concatenate(list(bicubic(np.asarray(image), (image.width * 4, image.height * 4)))) == np.asarray(expected)
+    ).all()
     tall = Image.fromarray(np.asarray(image).repeat(20, axis=0))
-    bands = list(bicubic(np.asarray(tall), 4))
+    bands = list(bicubic(np.asarray(tall), (tall.width * 4, tall.height * 4)))
     assert len(bands) > 1
     expected = tall.resize((tall.width * 4, tall.height * 4), Image.Resampling.BICUBIC)
     assert np.abs(np.concatenate(bands).astype(int) - np.asarray(expected)).max() <= 2

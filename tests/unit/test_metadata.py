@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, IptcImagePlugin, PngImagePlugin
 
 from tests.support.images import encoded, opened
+from tests.support.result_files import result_file
 from upres.core.errors import UndecodableImage
 from upres.core.schema import OutputFormat, WantedMetadata
 from upres.worker.imaging import decoding, images, metadata
@@ -63,7 +64,7 @@ def photo(format: str, **options: Any) -> bytes:
 
 def result(data: bytes, wanted: WantedMetadata, format: OutputFormat = "png") -> Image.Image:
     picture = images.decode(data, 10_000, wanted, FACTOR)
-    encoder = ENCODERS.open(picture, FACTOR, format)
+    encoder = ENCODERS.open(picture, result_file(picture, FACTOR, format))
     encoder.write(picture.pixels.repeat(FACTOR, 0).repeat(FACTOR, 1))
     return opened(encoder.finish())
 

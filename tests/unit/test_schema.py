@@ -13,8 +13,9 @@ from tests.support.events import RESULT
 from tests.support.paths import ROOT
 from upres.core.api import EstimateRequest, JobAccepted, JobRequest, Problem, UploadRequest
 from upres.core.errors import InvalidJson, InvalidRequest, SettingsError, UpresError, tree
+from upres.core.job_message import JobMessage
 from upres.core.manifest import Manifest
-from upres.core.schema import Cancelled, JobMessage, Snapshot, StrictModel, TolerantModel, now
+from upres.core.schema import Cancelled, Snapshot, StrictModel, TolerantModel, now
 from upres.core.settings import Settings
 from upres.function.parse import CODES, EXPECTED, parse, parse_json
 

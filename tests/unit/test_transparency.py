@@ -12,12 +12,14 @@ from PIL import Image
 
 from tests.support.engines import engine_of
 from tests.support.images import encoded, opened
+from tests.support.result_files import result_file
 from upres.core.schema import OutputFormat
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
 from upres.worker.engine.planes import limited
 from upres.worker.imaging import images
-from upres.worker.imaging.encode import Encoders, bicubic
+from upres.worker.imaging.bicubic import bicubic
+from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.picture import Picture
 from upres.worker.imaging.transparency import filled
 from upres.worker.model import Model
@@ -43,7 +45,7 @@ def disc(inside: tuple[int, ...], outside: tuple[int, ...], smooth: bool = True)
 
 
 def enlarged(engine: Engine, picture: Picture, format: OutputFormat) -> bytes:
-    encoder = ENCODERS.open(picture, FACTOR, format)
+    encoder = ENCODERS.open(picture, result_file(picture, FACTOR, format))
     for band in engine.bands(picture.pixels, FACTOR):
         encoder.write(band)
     return encoder.finish()
@@ -62,7 +64,7 @@ def test_a_white_disc_on_invisible_black_stays_white(engine: Engine, format: Out
     picture = images.decode(encoded(disc((255, 255, 255), (0, 0, 0), smooth), "PNG"), SIDE**2)
     for file in (
         enlarged(engine, picture, format),
-        ENCODERS._encode_bicubic(picture, FACTOR, format),
+        ENCODERS._encode_bicubic(picture, result_file(picture, FACTOR, format)),
     ):
         assert 255 - on_background(opened(file), (255, 255, 255)).min() <= 2
 
@@ -81,7 +83,7 @@ def test_the_edge_of_alpha_is_enlarged_by_the_network_and_the_areas_stay_as_they
     assert (alpha[:40] == 0).all()
     y, x = np.mgrid[: SIDE * FACTOR, : SIDE * FACTOR] - (SIDE * FACTOR - 1) / 2
     exact = np.clip(SIDE * FACTOR / 4 - np.hypot(x, y) + 0.5, 0, 1) * 255
-    by_filter = next(iter(bicubic(np.dstack([given] * 4), FACTOR)))[..., 3]
+    by_filter = next(iter(bicubic(np.dstack([given] * 4), (given.shape[1] * FACTOR, len(given) * FACTOR))))[..., 3]
     ours, theirs = (np.mean((one.astype(float) - exact) ** 2) for one in (alpha, by_filter))
     assert ours < theirs * 0.8
 
@@ -141,7 +143,7 @@ def test_a_fill_changes_only_what_is_invisible_to_colours_that_are_there(colours
 
 def test_colours_with_a_very_small_alpha_are_not_changed_by_the_original() -> None:
     pixels = np.full((16, 16, 4), (201, 77, 5, 1), np.uint8)
-    assert (next(iter(bicubic(pixels, 4))) == pixels[0, 0]).all()
+    assert (next(iter(bicubic(pixels, (pixels.shape[1] * 4, len(pixels) * 4)))) == pixels[0, 0]).all()
 
 
 def test_a_lossless_webp_gives_a_lossless_webp() -> None:
@@ -150,7 +152,7 @@ def test_a_lossless_webp_gives_a_lossless_webp() -> None:
     frames = {"save_all": True, "append_images": [image.rotate(180)]}
     for options in ({"lossless": True}, {"lossless": True, **frames}, {"quality": 90}, {"quality": 90, **frames}):
         picture = images.decode(encoded(image, "WEBP", **options), 1000)
-        encoder = ENCODERS.open(picture, 1, "webp")
+        encoder = ENCODERS.open(picture, result_file(picture, 1, "webp"))
         encoder.write(picture.pixels)
         result = np.asarray(Image.open(io.BytesIO(encoder.finish())))
         assert (result == picture.pixels).all() == bool(options.get("lossless"))

@@ -1,0 +1,45 @@
+"""The message of a queued job."""
+
+from datetime import datetime
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from upres.core.options import ResultOptions
+from upres.core.schema import UPLOAD_KEY, Digest, ModelName, Name, VersionName
+
+
+class JobMessage(ResultOptions):
+    """A job in the queue: everything that a worker needs to run it. The image is given by its address or key only."""
+
+    job_id: Annotated[
+        str, Field(pattern=r"^[0-9a-f]{32}$", description="Id of the job: 128 random bits in hexadecimal.")
+    ]
+    image_url: str | None = Field(
+        None, max_length=8192, description="http(s) address of the image; absent when image_key is given."
+    )
+    image_key: str | None = Field(
+        None, pattern=UPLOAD_KEY, description="Key of the image in the object store; absent when image_url is given."
+    )
+    image_name: str | None = Field(None, max_length=255, description="File name of the image, as the client gave it.")
+    model: ModelName = Field(description="Model name.")
+    model_version: VersionName = Field(
+        description="Version that the requested label or version meant when the job was accepted."
+    )
+    model_digest: Digest
+    submitted_at: datetime = Field(description="Time at which the request was accepted, UTC.")
+    deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
+    owner: Name | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")
+    webhook_url: str | None = Field(
+        None, max_length=2048, description="http(s) address that receives a webhook when the job ends."
+    )
+    preview: bool = Field(False, description="Whether the worker stores previews of finished tiles.")
+    traceparent: str | None = Field(
+        None, max_length=55, description="Trace that the job belongs to (W3C Trace Context)."
+    )
+
+    @model_validator(mode="after")
+    def _one_image(self) -> Self:
+        if (self.image_url is None) == (self.image_key is None):
+            raise ValueError("exactly one of image_url and image_key must be given")
+        return self

@@ -1,0 +1,89 @@
+"""Collects the rows of a result for formats that are written by a library from the whole image, in memory.
+
+JPEG has quality 95 without chroma subsampling; WebP has quality 90, or is lossless if the input is a lossless WebP.
+"""
+
+import io
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from upres.core.schema import OutputFormat
+from upres.worker.imaging.metadata import IPTC
+from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.result_file import ResultFile
+from upres.worker.imaging.writers.rows import as_in_file
+from upres.worker.samples import Samples
+
+LOSSY_WEBP = {"quality": 90, "method": 2}
+LOSSLESS_WEBP = {"lossless": True, "quality": 20, "method": 1}
+"""Without loss `quality` is the effort: by measurement more makes the file hardly smaller, and takes much longer."""
+
+
+class WholeImageEncoder:
+    """An Encoder (imaging/encode.py) that gives the whole image to the library of its format."""
+
+    def __init__(self, picture: Picture, output: ResultFile) -> None:
+        self._picture, self._output = picture, output
+        channels = picture.channels + (picture.alpha is not None)
+        width, height = output.size
+        self._pixels = np.empty((height, width, channels), np.uint8)
+        self._row = 0
+
+    def write(self, band: Samples) -> None:
+        """See Encoder."""
+        self._pixels[self._row : self._row + len(band)] = as_in_file(band, self._picture)
+        self._row += len(band)
+
+    def finish(self) -> bytes:
+        """See Encoder."""
+        return WRITERS[self._output.format](self._pixels, self._picture, self._output)
+
+
+def _jpeg(pixels: npt.NDArray[np.uint8], picture: Picture, output: ResultFile) -> bytes:
+    image, kept, file = _image(pixels), picture.metadata, io.BytesIO()
+    if image.mode in ("LA", "RGBA"):
+        image = _on_white(image)
+    more: dict[str, Any] = {"exif": b"Exif\0\0" + kept.exif} if kept.exif else {}
+    more |= {"xmp": kept.xmp} if kept.xmp else {}
+    more |= {"dpi": kept.dpi} if kept.dpi else {}
+    extra = _iptc(kept.iptc)
+    image.save(file, "JPEG", quality=95, subsampling=0, icc_profile=picture.icc, extra=extra, **more)
+    return file.getvalue()
+
+
+def _webp(pixels: npt.NDArray[np.uint8], picture: Picture, output: ResultFile) -> bytes:
+    kept, file = picture.metadata, io.BytesIO()
+    how = LOSSLESS_WEBP if picture.lossless else LOSSY_WEBP
+    _image(pixels).save(file, "WEBP", icc_profile=picture.icc or b"", exif=kept.exif, xmp=kept.xmp, **how)
+    return file.getvalue()
+
+
+Writer = Callable[[npt.NDArray[np.uint8], Picture, ResultFile], bytes]
+WRITERS: dict[OutputFormat, Writer] = {
+    "jpeg": _jpeg,
+    "webp": _webp,
+}
+
+
+def _image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
+
+
+def _iptc(data: bytes) -> bytes:
+    """Return the segment of a JPEG file with IPTC data, as a resource of Photoshop."""
+    if not data:
+        return b""
+    resource = b"8BIM" + struct.pack(">HHI", IPTC, 0, len(data)) + data + bytes(len(data) % 2)
+    content = b"Photoshop 3.0\0" + resource
+    return b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Lay an image with alpha on a white background."""
+    opaque = image.convert(image.mode.removesuffix("A"))
+    return Image.composite(opaque, Image.new(opaque.mode, image.size, "white"), image.getchannel("A"))
