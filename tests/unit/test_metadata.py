@@ -2,9 +2,11 @@
 
 import json
 import os
+import struct
 import zlib
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from PIL import ExifTags, Image, IptcImagePlugin, PngImagePlugin
 
 from tests.support.images import encoded, opened
 from tests.support.result_files import result_file
+from tests.support.tiff_files import written
 from upres.core.errors import UndecodableImage
 from upres.core.schema import OutputFormat, WantedMetadata
 from upres.worker.imaging import decoding, images, metadata
@@ -123,6 +126,21 @@ def test_iptc_of_a_jpeg_is_kept_in_a_jpeg() -> None:
     resource = b"8BIM\x04\x04\0\0" + len(record).to_bytes(4, "big") + record
     segment = b"Photoshop 3.0\0" + resource
     given = photo("JPEG", extra=b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment)
+    found = IptcImagePlugin.getiptcinfo(result(given, "keep", "jpeg"))  # type: ignore[arg-type]
+    assert found == {(2, 105): b"Title"}
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", "BI")
+def test_iptc_of_a_tiff_is_kept_in_a_jpeg(order: str, kind: str) -> None:
+    record = b"\x1c\x02\x69\x00\x05Title\0\0"  # filled up to whole numbers of 32 bits, as many programs write it
+    value = record if kind == "B" else struct.unpack(f"{order}3I", record)
+    given = written(
+        np.zeros((20, 30, 3), np.uint8),
+        photometric="rgb",
+        byteorder=order,
+        extratags=[(33723, kind, len(value), value)],
+    )
     found = IptcImagePlugin.getiptcinfo(result(given, "keep", "jpeg"))  # type: ignore[arg-type]
     assert found == {(2, 105): b"Title"}
 

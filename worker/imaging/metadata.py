@@ -15,8 +15,10 @@ from xml.etree import ElementTree
 
 import pillow_heif
 from PIL import ExifTags, Image
+from tifffile import TiffFile, TiffPage
 
 from upres.core.schema import WantedMetadata
+from upres.worker.imaging.boxes import boxes
 from upres.worker.imaging.kinds import kind_of
 
 MAX_BYTES = 60_000
@@ -29,6 +31,8 @@ TAGS = {
 NOT_KEPT = {"MakerNote", "ExifInteroperabilityOffset", "GPSInfo"}
 """Tags of the Exif directory that are not kept, nor are those without a name."""
 XMP_KEYWORD = "XML:com.adobe.xmp"
+EXIF_OF_JPEG_2000, XMP_OF_JPEG_2000 = b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+"""Types of boxes: as ExifTool writes EXIF; ISO 16684-1 for XMP."""
 EXIF_NAMESPACE, TIFF_NAMESPACE = "{http://ns.adobe.com/exif/1.0/}", "{http://ns.adobe.com/tiff/1.0/}"
 XAP_NAMESPACE, PHOTOSHOP_NAMESPACE = "{http://ns.adobe.com/xap/1.0/}", "{http://ns.adobe.com/photoshop/1.0/}"
 XMP_OF_FILE = {
@@ -46,6 +50,8 @@ XMP_PLACES = {
 COORDINATES = re.compile("gps|latitude|longitude|geo", re.IGNORECASE)
 IPTC = 0x0404
 """Number of the resource with IPTC data among those of Photoshop in a JPEG file."""
+IPTC_OF_TIFF = 33723
+"""Tag of TIFF with the same data."""
 IPTC_PLACES = {(2, number) for number in (26, 27, 90, 92, 95, 100, 101)}
 """Datasets of IPTC-IIM that name a place, from the code of a content location to the name of a country."""
 MAX_DPI = 65_535
@@ -74,7 +80,7 @@ def read(data: bytes, wanted: WantedMetadata, size: tuple[int, int]) -> Metadata
     if wanted == "strip":
         return NOTHING
     places = wanted == "keep-all"
-    exif, info = _attempt(_of_heif if kind_of(data) == "HEIC" else _of_image, data, empty=(Image.Exif(), {}))
+    exif, info = _attempt(SOURCES.get(kind_of(data) or "", _of_image), data, empty=(Image.Exif(), {}))
     return Metadata(
         _attempt(_exif, exif, places, size, empty=b""),
         _attempt(_xmp, info.get("xmp") or b"", places, empty=b""),
@@ -87,13 +93,43 @@ def read(data: bytes, wanted: WantedMetadata, size: tuple[int, int]) -> Metadata
 def _of_image(data: bytes) -> tuple[Image.Exif, dict[Any, Any]]:
     """Return the EXIF data of a file that Pillow knows, and its properties by Pillow's names."""
     with Image.open(io.BytesIO(data)) as image:
+        if image.format == "TIFF":
+            return image.getexif(), {**image.info, "photoshop": {IPTC: _iptc_of_tiff(data)}}
         return image.getexif(), image.info
+
+
+def _iptc_of_tiff(data: bytes) -> bytes:
+    """Return IPTC data by tifffile: many programs write the bytes as numbers of 32 bits, of which Pillow keeps one."""
+    with TiffFile(io.BytesIO(data)) as tiff:
+        page = tiff.pages[0]
+        found = page.tags.valueof(IPTC_OF_TIFF, b"") if isinstance(page, TiffPage) else b""
+    return struct.pack(f"{tiff.byteorder}{len(found)}I", *found) if isinstance(found, tuple) else bytes(found)
 
 
 def _of_heif(data: bytes) -> tuple[Image.Exif, dict[Any, Any]]:
     exif, info = Image.Exif(), pillow_heif.open_heif(data).info
     exif.load(info.get("exif") or b"")
     return exif, info
+
+
+def _of_boxes(data: bytes) -> tuple[Image.Exif, dict[Any, Any]]:
+    """Return EXIF and XMP of JPEG XL (ISO/IEC 18181-2, sections 9.5 and 9.6) and JPEG 2000; compressed ones are not."""
+    exif, info = Image.Exif(), dict[Any, Any]()
+    for name, start, end in boxes(data):
+        kind, content = data[start : start + 16], data[start + 16 : end]
+        if name == b"Exif" and end - start > 4:
+            exif.load(data[start + 4 + int.from_bytes(data[start : start + 4], "big") : end])
+        elif name == b"xml ":
+            info["xmp"] = data[start:end]
+        elif name == b"uuid" and kind == EXIF_OF_JPEG_2000:
+            exif.load(content)
+        elif name == b"uuid" and kind == XMP_OF_JPEG_2000:
+            info["xmp"] = content
+    return exif, info
+
+
+SOURCES = {"HEIC": _of_heif, "JPEG XL": _of_boxes, "JPEG 2000": _of_boxes}
+"""Kinds of files whose metadata Pillow does not read → what reads it."""
 
 
 def _attempt(part: Any, *given: Any, empty: Any) -> Any:
