@@ -42,7 +42,7 @@ def test_preview_tiles_cover_the_image_once_and_resemble_it(
 ) -> None:
     with Image.open(SAMPLES / "chelsea.png") as image:
         whole = np.asarray(image.convert("RGB").resize(size))
-    preview = Preview(isolated_redis, lease, size)
+    preview = Preview(isolated_redis, lease, size, size)
     for top in range(0, size[1], 700):
         for left in range(0, size[0], 900):
             preview.add(top, left, whole[top : top + 700, left : left + 900])
@@ -62,10 +62,10 @@ def test_preview_tiles_cover_the_image_once_and_resemble_it(
 
 def test_new_attempt_deletes_old_previews_and_void_token_adds_none(isolated_redis: Redis, lease: Lease) -> None:
     piece = np.zeros((4, 4, 3), np.uint8)
-    Preview(isolated_redis, lease, (8, 8)).add(0, 0, piece)
-    Preview(isolated_redis, lease, (8, 8)).add(4, 4, piece)
+    Preview(isolated_redis, lease, (8, 8), (8, 8)).add(0, 0, piece)
+    Preview(isolated_redis, lease, (8, 8), (8, 8)).add(4, 4, piece)
     assert [(one.x, one.y) for one in shown(isolated_redis, lease.job_id)] == [(4, 4)]
-    late = Preview(isolated_redis, lease._replace(holder="somebody else"), (8, 8))
+    late = Preview(isolated_redis, lease._replace(holder="somebody else"), (8, 8), (8, 8))
     late.add(0, 0, piece)
     assert len(shown(isolated_redis, lease.job_id)) == 1
     assert 0 < int(str(isolated_redis.ttl(keys.preview(lease.job_id)))) <= keys.PREVIEW_SECONDS
