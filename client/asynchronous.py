@@ -100,7 +100,7 @@ class AsyncClient:
     async def upscale(
         self,
         image: Image,
-        factor: int = 4,
+        factor: float | None = None,
         *,
         on_event: Callable[[Event], None] = noop,
         on_bytes: OnBytes = noop,
@@ -126,7 +126,7 @@ class AsyncClient:
     async def submit(
         self,
         image: Image,
-        factor: int = 4,
+        factor: float | None = None,
         *,
         idempotency_key: str | None = None,
         on_bytes: OnBytes = noop,
@@ -137,7 +137,7 @@ class AsyncClient:
     async def submit(
         self,
         image: Image,
-        factor: int = 4,
+        factor: float | None = None,
         *,
         wait: float,
         idempotency_key: str | None = None,
@@ -148,7 +148,7 @@ class AsyncClient:
     async def submit(
         self,
         image: Image,
-        factor: int = 4,
+        factor: float | None = None,
         *,
         wait: float = 0,
         idempotency_key: str | None = None,
@@ -236,7 +236,9 @@ class AsyncClient:
         """See Client.upload."""
         return await self._run(self._api.upload(data, on_bytes))
 
-    async def estimate(self, width: int, height: int, factor: int = 4, **options: Unpack[EstimateOptions]) -> Estimate:
+    async def estimate(
+        self, width: int, height: int, factor: float | None = None, **options: Unpack[EstimateOptions]
+    ) -> Estimate:
         """See Client.estimate."""
         return await self._run(self._api.estimate(width, height, factor, options))
 

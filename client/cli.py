@@ -15,17 +15,21 @@ from upres.client.output_paths import NAME
 from upres.client.protocol import JobOptions
 from upres.client.signals import stopped_by_signals
 from upres.client.text import sentence
+from upres.client.wanted_size import BY_SIZE, factor_of
 from upres.core.errors import UpresError
+from upres.core.sizes import MAX_SIDE
 
-InProcess = Callable[[int, JobOptions], Backend]
-"""Function of (factor, options of a job) that returns the local engine for `--local`. Raises UpresError."""
+InProcess = Callable[[float | None, JobOptions], Backend]
+"""Function of (factor or None, options of a job) that returns the local engine for `--local`. Raises UpresError."""
 
+SIDE = click.IntRange(1, MAX_SIDE)
 AT_ONCE = 8
 """Default number of images in progress at once. The number of slots of the workers limits how many run at once."""
 EPILOG = """\b
 Examples:
   upres photo.jpg                             → photo_x4.jpg
   upres holiday --factor 2 --out big          → big/…, with holiday's subfolders
+  upres photo.jpg --width 1920                → photo_w1920.jpg, 1920 pixels wide
   upres "raw/**/*.tif" --format png --out big
   find . -size -1M -name "*.jpg" | upres - --out big --json
   upres https://example.org/cat.webp
@@ -47,15 +51,24 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
 @click.command(epilog=EPILOG)
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 @click.option(
-    "--factor", type=click.Choice(["2", "4", "8"]), default="4", show_default=True, help="Enlargement of each side."
+    "--factor",
+    metavar="NUMBER",
+    callback=factor_of,
+    show_default="4",
+    help="Enlargement of each side: any number from 1 to 8.",
 )
+@click.option("--width", type=SIDE, help="Width of results in pixels, instead of --factor; the height follows.")
+@click.option("--height", type=SIDE, help="Height of results; with --width the largest that fits into both.")
+@click.option(
+    "--fit", type=click.Choice(["inside", "exact"]), default="inside", show_default=True,
+    help="inside: keep the proportions; exact: stretch to exactly --width and --height.",
+)  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Output folder; default: here.")
 @click.option(
     "--name",
-    default=NAME,
-    show_default=True,
+    show_default=f"{NAME}, or {BY_SIZE}",
     metavar="PATTERN",
-    help="Pattern of output names; fields: {stem}, {suffix}, {parent}, {n}, {factor}, {model}.",
+    help="Pattern of output names; fields: {stem}, {suffix}, {parent}, {n}, {factor}, {size}, {model}.",
 )
 @click.option(
     "--format", "output_format", type=click.Choice(["auto", "png", "jpeg", "webp"]), default="auto", show_default=True,
@@ -108,6 +121,6 @@ def enlarge(in_process: InProcess, /, **given: Any) -> None:
 def _local(in_process: InProcess, options: CommandOptions) -> Backend:
     """The local engine. Raises click.ClickException when the model cannot be opened."""
     try:
-        return in_process(int(options.factor), options.options)
+        return in_process(options.size.factor, options.options)
     except (UpresError, OSError) as error:
         raise click.ClickException(sentence(error)) from error

@@ -27,10 +27,11 @@ from upres.client.sdk import Client
 from upres.client.signals import end_by_signal
 from upres.client.sources import LIST, Source, expand, is_many
 from upres.client.text import sentence, shown, write_line
+from upres.client.wanted_size import SizeOptions
 from upres.core.api import Estimate
 from upres.core.errors import UnsupportedImage, UpresError
 from upres.core.formats import DEEP
-from upres.core.schema import WantedDepth, WantedFormat, WantedMetadata
+from upres.core.schema import Fit, WantedDepth, WantedFormat, WantedMetadata
 
 RETRIES = 12
 """Retries of each request: together about a minute, enough for a server that is being restarted."""
@@ -46,9 +47,9 @@ class CommandOptions:
     """The options of the command line; see cli.py."""
 
     photos: tuple[str, ...]
-    factor: str
+    factor: float | None
     out: Path | None
-    name: str
+    name: str | None
     output_format: WantedFormat
     output_depth: Literal["auto", "8", "16"]
     metadata: WantedMetadata
@@ -63,11 +64,16 @@ class CommandOptions:
     api_key: str | None
     cacert: str | None = None
     ensemble: bool = False
+    width: int | None = None
+    height: int | None = None
+    fit: Fit = "inside"
 
     def __post_init__(self) -> None:
         """Check the options. Raises click.UsageError when they contradict each other."""
+        if self.size.factor is None and "{factor" in self.pattern:
+            raise click.UsageError("--name: {factor} is not known with --width or --height; use {size}.")
         try:
-            check_pattern(self.name)
+            check_pattern(self.pattern)
         except (ValueError, LookupError, AttributeError) as error:
             raise click.UsageError(f"--name: {error}.") from None
         if self.output_depth == "16" and self.output_format not in DEEP:
@@ -80,7 +86,7 @@ class CommandOptions:
     @property
     def options(self) -> JobOptions:
         """The options of each job request."""
-        return {
+        made: JobOptions = {
             "model": self.model,
             "model_version": self.model_version,
             "output_format": self.output_format,
@@ -88,6 +94,18 @@ class CommandOptions:
             "metadata": self.metadata,
             "ensemble": self.ensemble,
         }
+        self.size.add_to(made)
+        return made
+
+    @property
+    def size(self) -> SizeOptions:
+        """The wanted size of the results. Raises click.UsageError when its options contradict each other."""
+        return SizeOptions(self.factor, self.width, self.height, self.fit)
+
+    @property
+    def pattern(self) -> str:
+        """The pattern of output names."""
+        return self.name or self.size.pattern
 
     @property
     def depth(self) -> WantedDepth:
@@ -105,11 +123,11 @@ class CommandOptions:
         }
         return {
             **{name: value for name, (value, default) in newer.items() if value != default},  # as in earlier ledgers
-            "factor": self.factor,
+            **self.size.result_options,
             "model": self.model or "default",
             "model_version": self.model_version or "",
             "output_format": self.output_format,
-            "name": self.name,
+            "name": self.pattern,
             "where": where,
         }
 
@@ -151,7 +169,7 @@ def run(wanted: CommandOptions, backend: Backend | None) -> int:
             return _complain(error)
         total = wanted.count(known)
         display = stack.enter_context(Display(total, wanted.as_json))
-        paths = OutputPaths(ledger, wanted.out or Path(), wanted.name, wanted.result_options, wanted.force)
+        paths = OutputPaths(ledger, wanted.out or Path(), wanted.pattern, wanted.result_options, wanted.force)
         batch = Batch(backend, paths, display)
         try:
             batch.run(wanted.sources(known), min(wanted.at_once, MAX_LOCAL) if wanted.local else wanted.at_once)
@@ -225,7 +243,7 @@ def _remote(wanted: CommandOptions, stack: ExitStack) -> Remote:
         wanted.server, wanted.api_key, retries=0, timeout=CANCEL_SECONDS, verify=wanted.cacert or True
     )
     stack.enter_context(cancel_client)
-    return Remote(client, cancel_client, int(wanted.factor), wanted.options)
+    return Remote(client, cancel_client, wanted.size.factor, wanted.options)
 
 
 def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimate:
@@ -240,8 +258,9 @@ def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimat
         "output_depth": wanted.depth,
         "ensemble": wanted.ensemble,
     }
+    wanted.size.add_to(options)
     width, height = read_size(source.image)
-    return client.estimate(width, height, int(wanted.factor), **options)
+    return client.estimate(width, height, wanted.size.factor, **options)
 
 
 def _tell(wanted: CommandOptions, source: Source, found: Estimate) -> None:

@@ -21,7 +21,7 @@ from upres.core.formats import EXTENSIONS
 from upres.core.schema import OutputFormat, Result
 
 NAME = "{stem}_x{factor}"
-FIELDS = {"stem", "suffix", "parent", "n", "factor", "model"}
+FIELDS = {"stem", "suffix", "parent", "n", "factor", "size", "model"}
 """Fields of a name pattern: the photo's name without suffix, its suffix, its folder's name, its number in the run, …"""
 MAX_NAME_BYTES = 255
 """Longest file name on common file systems."""
@@ -166,6 +166,7 @@ class OutputPaths:
             "parent": _parent(source.image),
             "n": number,
             "factor": self._options["factor"],
+            "size": _size(self._options),
             "model": Path(self._options["model"]).name,  # with --local it may be the path of a folder
         }
         return self._out / source.below / self._fitting(f"{self._name}.{extension}", fields, file.stem)
@@ -238,6 +239,11 @@ def _file_id(path: Path) -> FileId | None:
         return _id(path.stat())
     except FileNotFoundError:
         return None
+
+
+def _size(options: dict[str, str]) -> str:
+    """What names say of the wanted size: x4, 1920x1080, w1920."""
+    return options["size"].partition(" ")[0] if "size" in options else f"x{options['factor']}"
 
 
 def _parent(image: str) -> str:

@@ -36,7 +36,7 @@ from upres.client.responses import (
 )
 from upres.core.api import Estimate, JobAccepted, UploadLink
 from upres.core.errors import NotAnImage, UpresError
-from upres.core.schema import Result, Snapshot, WantedDepth, WantedFormat, WantedMetadata
+from upres.core.schema import Fit, Result, Snapshot, WantedDepth, WantedFormat, WantedMetadata
 
 Image = str | PathLike[str] | bytes
 Which = Literal["result", "original"]
@@ -57,6 +57,9 @@ MAX_PAUSE = 60.0
 class JobOptions(TypedDict, total=False):
     """Optional fields of a job request besides image and factor; see JobRequest (core/api.py)."""
 
+    output_width: int | None
+    output_height: int | None
+    fit: Fit
     model: str | None
     model_version: str | None
     output_format: WantedFormat
@@ -72,6 +75,9 @@ class JobOptions(TypedDict, total=False):
 class EstimateOptions(TypedDict, total=False):
     """Optional fields of an estimate request besides size and factor; see EstimateRequest (core/api.py)."""
 
+    output_width: int | None
+    output_height: int | None
+    fit: Fit
     bytes: int
     model: str | None
     model_version: str | None
@@ -124,7 +130,7 @@ class ApiOperations:
     def submit(
         self,
         image: Image,
-        factor: int,
+        factor: float | None,
         options: JobOptions,
         idempotency_key: str | None,
         wait: float,
@@ -137,14 +143,14 @@ class ApiOperations:
             # The answer must come before this client stops waiting for it.
             headers["Prefer"] = f"wait={min(wait, self._seconds * READ_SHARE):.0f}"
         fields = yield from self._image_fields(image, on_bytes)
-        call = Call("POST", f"{self.url}/v1/jobs", {**fields, "upscale_factor": factor, **options}, headers=headers)
+        call = Call("POST", f"{self.url}/v1/jobs", {**fields, **_factor(factor), **options}, headers=headers)
         try:
             response = yield from self._ask(call, httpx.codes.OK, httpx.codes.ACCEPTED)
         except RequestRefused as error:
             if not is_too_large_for_a_proxy(error) or "image_base64" not in fields:
                 raise
             key = yield from self.upload(base64.b64decode(fields.pop("image_base64")), on_bytes)
-            call = replace(call, json={**fields, "image_key": key, "upscale_factor": factor, **options})
+            call = replace(call, json={**fields, "image_key": key, **_factor(factor), **options})
             response = yield from self._ask(call, httpx.codes.OK, httpx.codes.ACCEPTED)
         kind: type[JobAccepted | Snapshot] = Snapshot if response.status_code == httpx.codes.OK else JobAccepted
         return parsed(kind, call, response)
@@ -157,9 +163,9 @@ class ApiOperations:
         yield from self._ask(put, httpx.codes.OK, httpx.codes.CREATED, httpx.codes.NO_CONTENT)
         return link.image_key
 
-    def estimate(self, width: int, height: int, factor: int, options: EstimateOptions) -> Steps[Estimate]:
+    def estimate(self, width: int, height: int, factor: float | None, options: EstimateOptions) -> Steps[Estimate]:
         """Ask for the result size, tiles and expected seconds of an image of width × height pixels."""
-        fields = {"width": width, "height": height, "upscale_factor": factor, **options}
+        fields = {"width": width, "height": height, **_factor(factor), **options}
         return self._read(Estimate, "POST", "/v1/estimate", fields)
 
     def status(self, job_id: str) -> Steps[Snapshot]:
@@ -248,6 +254,11 @@ class ApiOperations:
 
 def noop(*news: object) -> None:
     """Do nothing; the default callback."""
+
+
+def _factor(factor: float | None) -> dict[str, float]:
+    """The field of the factor; without one the server takes the size in the options, or its default, 4."""
+    return {} if factor is None else {"upscale_factor": factor}
 
 
 def _about(data: bytes) -> dict[str, object]:

@@ -21,9 +21,12 @@ LATE_SECONDS = 4
 
 
 class Remote:
-    """Jobs on a server with the same factor and options. `cancel_client` has short timeouts."""
+    """Jobs on a server with the same factor and options, which say the size if the factor is None.
 
-    def __init__(self, client: Client, cancel_client: Client, factor: int, options: JobOptions) -> None:
+    `cancel_client` has short timeouts.
+    """
+
+    def __init__(self, client: Client, cancel_client: Client, factor: float | None, options: JobOptions) -> None:
         self._client, self._cancel_client, self._factor, self._options = client, cancel_client, factor, options
         self._jobs: set[str] = set()
         self._lock = threading.Lock()

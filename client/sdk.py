@@ -104,7 +104,7 @@ class Client:
     def upscale(
         self,
         image: Image,
-        factor: int = 4,
+        factor: float | None = None,
         *,
         on_event: Callable[[Event], None] = noop,
         on_bytes: OnBytes = noop,
@@ -114,6 +114,7 @@ class Client:
     ) -> Upscaled:
         """Submit an image (path, bytes or http(s) URL), wait until the job ends, and return it.
 
+        `factor` is any number from 1 to 8, by default 4; or give `output_width`, `output_height` or both instead.
         `on_event` is called with every event, `on_bytes` with the progress of an upload. Raises JobFailed or
         JobCancelled when the job has no result, and JobTimeout when it does not end within `timeout` seconds, which
         include the upload; it goes on then. Ctrl-C cancels the job, unless `keep_job` is true.
@@ -135,7 +136,7 @@ class Client:
     def submit(
         self,
         image: Image,
-        factor: int = 4,
+        factor: float | None = None,
         *,
         idempotency_key: str | None = None,
         on_bytes: OnBytes = noop,
@@ -146,7 +147,7 @@ class Client:
     def submit(
         self,
         image: Image,
-        factor: int = 4,
+        factor: float | None = None,
         *,
         wait: float,
         idempotency_key: str | None = None,
@@ -157,7 +158,7 @@ class Client:
     def submit(
         self,
         image: Image,
-        factor: int = 4,
+        factor: float | None = None,
         *,
         wait: float = 0,
         idempotency_key: str | None = None,
@@ -166,8 +167,7 @@ class Client:
     ) -> JobAccepted | Snapshot:
         """Submit an image, return at once. With `wait`, return the job's Snapshot if it ends in `wait` seconds (≤ 25).
 
-        Files of more than 4 MB are uploaded straight to the store first. Raises OSError when the path is
-        missing.
+        Files of more than 4 MB are uploaded straight to the store first. Raises OSError when the path is missing.
         """
         return self._run(self._api.submit(image, factor, options, idempotency_key, wait, on_bytes))
 
@@ -257,8 +257,10 @@ class Client:
         """
         return self._run(self._api.upload(data, on_bytes))
 
-    def estimate(self, width: int, height: int, factor: int = 4, **options: Unpack[EstimateOptions]) -> Estimate:
-        """Estimate the result and the seconds for an image of width × height pixels."""
+    def estimate(
+        self, width: int, height: int, factor: float | None = None, **options: Unpack[EstimateOptions]
+    ) -> Estimate:
+        """Estimate the result and the seconds for an image of width × height pixels; factor or size as in upscale."""
         return self._run(self._api.estimate(width, height, factor, options))
 
     def _run(self, steps: Steps[Answer], deadline: Deadline = NO_DEADLINE) -> Answer:

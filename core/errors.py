@@ -34,7 +34,9 @@
     │   ├── UndecodableImage        undecodable_image      422
     │   ├── TooManyPixels           too_many_pixels        413
     │   ├── TooManyBytes            too_many_bytes         413
-    │   └── FormatLimit             format_limit           422
+    │   ├── FormatLimit             format_limit           422
+    │   ├── NotAnEnlargement        not_an_enlargement     422
+    │   └── EnlargementTooLarge     enlargement_too_large  422
     ├── FetchError                  the image could not be fetched
     │   ├── UrlRefused              url_refused            422
     │   ├── UrlUnreachable          url_unreachable        502  retry
@@ -307,6 +309,16 @@ class TooManyBytes(ImageError):
 class FormatLimit(ImageError):
     code = "format_limit"
     title = "The result does not fit the output format"
+
+
+class NotAnEnlargement(ImageError):
+    code = "not_an_enlargement"
+    title = "The image is larger than the wanted size"
+
+
+class EnlargementTooLarge(ImageError):
+    code = "enlargement_too_large"
+    title = "The wanted size is more than the model can make"
 
 
 class FetchError(UpresError):

@@ -117,7 +117,8 @@ def _change(event: Event) -> dict[str, Any]:
         case Progress():
             return event.model_dump(include={"stage", "tiles_done", "tiles_total", "percent", "eta_seconds"})
         case Succeeded():
-            return {**_with_status("succeeded"), "percent": 100.0, "result": event.result}
+            made = {"upscale_factor": event.result.upscale_factor, "result": event.result}
+            return {**_with_status("succeeded"), "percent": 100.0, **made}
         case Failed():
             failure = Failure(code=event.code, message=event.message, retryable=event.retryable)
             return {**_with_status("failed"), "failure": failure}

@@ -11,13 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
+from upres.core import sizes
 from upres.core.foreign_text import MAX_SENTENCE, printable
 
-FACTORS = (2, 4, 8)
 OutputFormat = Literal["png", "jpeg", "webp"]
 WantedFormat = Literal["auto", "png", "jpeg", "webp"]
 Depth = Literal[8, 16]
 WantedDepth = Literal["auto", 8, 16]
+Fit = Literal["inside", "exact"]
 WantedMetadata = Literal["strip", "keep", "keep-all"]
 Stage = Literal["fetch", "decode", "upscale", "encode", "store"]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -59,7 +60,16 @@ Name = Annotated[str, Field(max_length=255), _limited(255)]
 Link = Annotated[str, Field(max_length=1 << 14)]
 """The address of an object: names are quoted in it, and stores add tokens."""
 JobId = Annotated[str, Field(description="Id of the job: 128 random bits in hexadecimal.")]
-Factor = Annotated[int, Field(ge=2, le=8, description="Enlargement per side: 2, 4 or 8.")]
+Factor = Annotated[
+    int | float,
+    BeforeValidator(
+        lambda factor: sizes.plain(factor) if isinstance(factor, float) and 1 <= factor <= sizes.MAX_FACTOR else factor
+    ),
+    Field(ge=1, le=sizes.MAX_FACTOR, description="Enlargement per side, 1 to 8, with at most four decimals."),
+]
+WantedFactor = Annotated[
+    Factor | None, Field(description="Requested enlargement per side, 1 to 8; absent when a size was requested.")
+]
 Digest = Annotated[
     Name, Field(description="SHA-256 of the model's manifest, which lists the digests of all its files.")
 ]
@@ -84,7 +94,10 @@ class Result(TolerantModel):
         description="Presigned URL of a bicubic enlargement of the input for comparison, valid for one hour."
     )
     original_image_uri: Link = Field(description="s3:// address of the bicubic enlargement.")
-    upscale_factor: Factor
+    upscale_factor: Annotated[
+        Factor,
+        Field(description="Enlargement per side; if a size was requested, that of the width, with four decimals."),
+    ]
     width: int = Field(ge=1, description="Width of both images in pixels.")
     height: int = Field(ge=1, description="Height of both images in pixels.")
     format: OutputFormat = Field(description="File format of both images.")
@@ -115,7 +128,7 @@ class Queued(_Event):
     """The job was accepted and is in the queue."""
 
     type: Literal["queued"] = Field("queued", description="Kind of event.")
-    upscale_factor: Factor
+    upscale_factor: WantedFactor = None
     model: Name = Field(description="Model name.")
     model_version: Name = Field(
         description="Version that the requested label or version meant when the job was accepted."
@@ -202,7 +215,9 @@ class Snapshot(TolerantModel):
 
     job_id: JobId
     status: Status = Field(description="Status of the job; succeeded, failed and cancelled are final.")
-    upscale_factor: Factor
+    upscale_factor: WantedFactor = Field(
+        None, description="Enlargement per side, 1 to 8; while a size was requested, absent until the job succeeded."
+    )
     model: Name = Field(description="Model name.")
     model_version: Name = Field(
         description="Version that the requested label or version meant when the job was accepted."

@@ -4,6 +4,7 @@ from upres.core import api_keys, formats, rates, registry, served_models, worker
 from upres.core.api import Estimate, EstimateRequest
 from upres.core.errors import TooManyBytes, UpresError
 from upres.core.served_models import ModelRef
+from upres.core.sizes import Enlargement, enlargement
 from upres.core.tiling import ORIENTATIONS, TILE, passes
 from upres.function.access import Caller
 from upres.function.services import Services
@@ -15,26 +16,26 @@ ANY_JOB = "0" * 32
 
 def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Estimate:
     """Estimate a job. Raises UnknownModel, ModelError, StoreUnavailable or redis-py's errors."""
-    factor, model = request.upscale_factor, request.model or services.settings.model
+    model = request.model or services.settings.model
     ref = served_models.resolve(services.redis, services.store, model, request.model_version, ANY_JOB)
-    width, height = request.width * factor, request.height * factor
-    orientations = ORIENTATIONS if request.ensemble else 1
+    planned, refusal = _planned(services, request, model, ref, caller)
+    factor, orientations = planned.factor, ORIENTATIONS if request.ensemble else 1
     rate = rates.read(services.redis, ref.digest, factor, request.ensemble)
     times = 1
     if not rate.jobs:
         rate, times = rates.read(services.redis, ref.digest, factor), orientations
-    refusal, tiles = _refusal(services, request, model, ref, caller), 0
+    tiles = 0
     if refusal is None:
         manifest, _ = registry.manifest(services.store, model, ref.version)
         steps = passes(manifest, request.height, request.width, factor, rate.tile or TILE)
         tiles = sum(len(step.tiles) for step in steps) * orientations
-    seconds = rate.seconds(width * height / 1e6)
+    seconds = rate.seconds(planned.made[0] * planned.made[1] / 1e6)
     return Estimate(
         accepted=refusal is None,
         code=refusal.code if refusal else None,
         detail=str(refusal) if refusal else None,
-        width=width,
-        height=height,
+        width=planned.size[0],
+        height=planned.size[1],
         tiles=tiles,
         model=model,
         model_version=ref.version,
@@ -44,22 +45,28 @@ def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Es
     )
 
 
-def _refusal(
+def _planned(
     services: Services, request: EstimateRequest, model: str, ref: ModelRef, caller: Caller
-) -> UpresError | None:
-    """Return the error with which a job would be refused or fail, by its size and options; None when there is none."""
-    factor, limit = request.upscale_factor, services.settings.max_input_bytes
-    size = (request.width * factor, request.height * factor)
+) -> tuple[Enlargement, UpresError | None]:
+    """Return how a job would enlarge the image, and the error with which it would be refused or fail, if it would."""
     try:
-        check_factor(model, ref, factor)
-        if request.bytes and request.bytes > limit:
-            raise TooManyBytes.for_limit(limit)
-        formats.check_pixels(request.width, request.height, services.settings.max_input_pixels(factor))
-        if request.output_format != "auto" or request.output_depth == 16:
-            formats.check_size(size, formats.result_format(request.output_format, "png", request.output_depth))
-        if caller.key:
-            orientations = ORIENTATIONS if request.ensemble else 1
-            api_keys.check_quota(services.redis, caller.key, size[0] * size[1] * orientations)
+        return _accepted(services, request, model, ref, caller), None
     except UpresError as error:
-        return error
-    return None
+        size = request.wanted_size.size_for((request.width, request.height))
+        return Enlargement(size, max(ref.factors, default=1), size), error
+
+
+def _accepted(services: Services, request: EstimateRequest, model: str, ref: ModelRef, caller: Caller) -> Enlargement:
+    """Return how a job would enlarge the image. Raises the error with which it would be refused or fail."""
+    limit = services.settings.max_input_bytes
+    check_factor(model, ref, request.upscale_factor)
+    if request.bytes and request.bytes > limit:
+        raise TooManyBytes.for_limit(limit)
+    planned = enlargement((request.width, request.height), request.wanted_size, ref.factors)
+    formats.check_pixels(request.width, request.height, services.settings.max_input_pixels(planned.factor))
+    if request.output_format != "auto" or request.output_depth == 16:
+        formats.check_size(planned.size, formats.result_format(request.output_format, "png", request.output_depth))
+    if caller.key:
+        orientations = ORIENTATIONS if request.ensemble else 1
+        api_keys.check_quota(services.redis, caller.key, planned.made[0] * planned.made[1] * orientations)
+    return planned

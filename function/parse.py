@@ -13,6 +13,7 @@ from upres.core import keys
 from upres.core.api import EstimateRequest, JobRequest, UploadRequest
 from upres.core.errors import FieldError, InvalidJson, InvalidRequest
 from upres.core.schema import StrictModel
+from upres.core.sizes import MAX_SIDE
 
 SHOWN = 80
 """Maximum number of characters of a rejected value that an error quotes."""
@@ -45,6 +46,9 @@ CODES = {
     "image_key": "invalid_image_key",
     "image_name": "invalid_image_name",
     "upscale_factor": "unsupported_factor",
+    "output_width": "invalid_output_size",
+    "output_height": "invalid_output_size",
+    "fit": "invalid_fit",
     "model": "unknown_model",
     "model_version": "unknown_model",
     "output_format": "unsupported_format",
@@ -60,12 +64,18 @@ CODES = {
     "metadata": "invalid_metadata",
     "ensemble": "invalid_ensemble",
 }
+FIELDS = {"unsupported_factor": "upscale_factor"}
+"""Type of an error that concerns several fields → the field that it is told of."""
 EXPECTED = {
     "image_url": "image_url must be an absolute http:// or https:// address of at most 8192 characters.",
     "image_base64": "image_base64 must be text: the image file in base64.",
     "image_key": "image_key must be the key of an upload, uploads/….",
     "image_name": "image_name must be a file name of at most 255 characters.",
-    "upscale_factor": "upscale_factor must be 2, 4 or 8.",
+    "upscale_factor": "upscale_factor must be a number from 1 to 8; for a size give output_width or output_height "
+    "instead.",
+    "output_width": f"output_width must be a whole number from 1 to {MAX_SIDE}, and not with upscale_factor.",
+    "output_height": f"output_height must be a whole number from 1 to {MAX_SIDE}, and not with upscale_factor.",
+    "fit": "fit must be inside or exact; exact needs both output_width and output_height.",
     "model": "model must be the name of a model: lower-case letters, digits, '.', '_' and '-'.",
     "model_version": "model_version must be the name of a version or a label: letters, digits, '.', '_' and '-'.",
     "output_format": "output_format must be auto, png, jpeg or webp.",
@@ -155,7 +165,7 @@ def _invalid_json(instead: str) -> InvalidJson:
 
 def _field_error(error: dict[str, Any], known: str) -> FieldError:
     """Convert one error of pydantic to a FieldError; `known` lists the valid fields."""
-    field = str(error["loc"][0]) if error["loc"] else ""
+    field = str(error["loc"][0]) if error["loc"] else FIELDS.get(error["type"], "")
     if field in CODES:
         return FieldError(field=field, code=CODES[field], given=_shown(error["input"]), detail=EXPECTED[field])
     if not field:

@@ -139,10 +139,10 @@ def _accepted(services: Services, job: Enqueued, base_url: str, caller: Caller) 
     )
 
 
-def check_factor(model: str, ref: ModelRef, factor: int) -> None:
-    """Raise InvalidRequest when the model version cannot enlarge by this factor."""
-    if factor not in ref.factors:
-        detail = f"Model {model!r} {ref.version} enlarges by {' or '.join(map(str, ref.factors))}."
+def check_factor(model: str, ref: ModelRef, factor: float | None) -> None:
+    """Raise InvalidRequest when the model version cannot enlarge by this factor; None: by what, is not known yet."""
+    if factor is not None and factor > max(ref.factors, default=0):
+        detail = f"Model {model!r} {ref.version} enlarges by at most {max(ref.factors, default=0)}."
         raise _invalid("upscale_factor", "unsupported_factor", detail, str(factor))
 
 

@@ -10,9 +10,11 @@ from upres.client.atomic_file import MayReplace, atomic_write
 from upres.client.batch import Callbacks
 from upres.client.output_paths import Output
 from upres.client.protocol import JobOptions
+from upres.core import formats, sizes
 from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
 from upres.core.options import ResultOptions
 from upres.core.schema import Event, Progress, Result
+from upres.core.sizes import enlargement
 from upres.core.tiling import ORIENTATIONS
 from upres.models import bundled
 from upres.worker.engine import runtimes
@@ -20,6 +22,7 @@ from upres.worker.engine.device import choose
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine, OnTile
 from upres.worker.imaging import images
+from upres.worker.imaging.downscale import downscaled
 from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.picture import Picture
 from upres.worker.imaging.result_file import ResultFile
@@ -38,7 +41,7 @@ NO_JOB = "0" * 32
 class InProcess:
     """The engine with one model, as a Backend. Raises ModelNotFound or ModelError."""
 
-    def __init__(self, factor: int, options: JobOptions) -> None:
+    def __init__(self, factor: float | None, options: JobOptions) -> None:
         self._wanted = ResultOptions.model_validate(
             {"upscale_factor": factor, **{name: value for name, value in options.items() if name in RESULT_OPTIONS}}
         )
@@ -51,17 +54,20 @@ class InProcess:
     def enlarge(self, image: str, callbacks: Callbacks) -> Output:
         """See Backend (client/batch.py)."""
         begin = time.perf_counter()
-        factor = self._wanted.upscale_factor
-        most = int(MAX_PIXELS / max(1, factor**2 / 16))
-        picture = images.decode(_read(image), most, self._wanted.metadata, factor)
+        wanted, factors = self._wanted.wanted_size, self._model.manifest.factors
+        most = _most_pixels(wanted.least_factor(factors))
+        picture = images.decode(_read(image), most, self._wanted.metadata, wanted)
+        planned = enlargement(picture.size, wanted, factors)
+        formats.check_pixels(*picture.size, _most_pixels(planned.factor))
         for notice in picture.notices:
             callbacks.on_event(Progress(job_id=NO_JOB, stage="decode", percent=0, notice=notice))
-        output = ResultFile.of(self._wanted, picture)
+        output = ResultFile.of(self._wanted, picture, planned.size)
         result = self._result(picture, output)
         picture = picture.at_depth(output.depth)
         encoder = self._encoders.open(picture, output)
         on_tile = _telling(callbacks.on_event)
-        for band in self._engine.bands(picture.pixels, factor, on_tile, orientations=self._orientations):
+        bands = self._engine.bands(picture.pixels, planned.factor, on_tile, orientations=self._orientations)
+        for band in downscaled(bands, planned.made, planned.size):
             encoder.write(band)
         file = encoder.finish()
 
@@ -81,7 +87,7 @@ class InProcess:
             sr_image_uri="",
             original_image_url="",
             original_image_uri="",
-            upscale_factor=self._wanted.upscale_factor,
+            upscale_factor=self._wanted.upscale_factor or sizes.ratio(picture.size[0], output.size[0]),
             width=output.size[0],
             height=output.size[1],
             format=output.format,
@@ -95,6 +101,11 @@ class InProcess:
             notices=list(picture.notices),
             ensemble=self._orientations > 1,
         )
+
+
+def _most_pixels(factor: int) -> int:
+    """Return the largest input in pixels for a factor of the network."""
+    return int(MAX_PIXELS / max(1, factor**2 / 16))
 
 
 def _telling(on_event: Callable[[Event], None]) -> OnTile:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+BETWEEN = 3
+"""A factor between those of the networks."""
 Pixels = npt.NDArray[np.uint8]
 Upscale = Callable[[Pixels, int], Pixels]
 
@@ -33,6 +35,26 @@ def measure(upscale: Upscale, lr: Path, factor: int) -> tuple[float, float]:
     bicubic = small.resize((small.width * factor, small.height * factor), Image.Resampling.BICUBIC)
     enlarged = upscale(np.asarray(small), factor)
     return psnr(enlarged, reference, factor), psnr(np.asarray(bicubic), reference, factor)
+
+
+def measure_between(upscale: Upscale, hr: Path) -> tuple[float, float]:
+    """The same for factor BETWEEN, for which the small image is made from NAME_HR.png by bicubic interpolation."""
+    with Image.open(hr) as image:
+        whole = image.convert("RGB")
+    small = (whole.width // BETWEEN, whole.height // BETWEEN)
+    size = (small[0] * BETWEEN, small[1] * BETWEEN)
+    reference, given = whole.crop((0, 0, *size)), whole.crop((0, 0, *size)).resize(small, Image.Resampling.BICUBIC)
+    bicubic = given.resize(size, Image.Resampling.BICUBIC)
+    images = (upscale(np.asarray(given), BETWEEN), np.asarray(bicubic))
+    ours, other = (psnr(image, np.asarray(reference), BETWEEN) for image in images)
+    return ours, other
+
+
+def mean_between(upscale: Upscale, folder: Path) -> tuple[float, float]:
+    """Means of `measure_between` over a set."""
+    values = [measure_between(upscale, hr) for hr in sorted(folder.glob("*_HR.png"))]
+    ours, bicubic = np.mean(values, axis=0)
+    return float(ours), float(bicubic)
 
 
 def mean(upscale: Upscale, folder: Path, factor: int) -> tuple[float, float]:

@@ -100,7 +100,7 @@ def main(context: click.Context) -> None:
 main.add_command(enlarge)
 
 
-def in_process(factor: int, options: JobOptions) -> Backend:
+def in_process(factor: float | None, options: JobOptions) -> Backend:
     """Open the backend that runs the engine in this process. Raises ModelNotFound or ModelError."""
     from upres.models.inprocess import InProcess
 

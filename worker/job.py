@@ -28,6 +28,7 @@ from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.schema import Result, Succeeded
 from upres.core.served_models import ModelRef
+from upres.core.sizes import enlargement
 from upres.core.storage import ObjectNotFound
 from upres.core.tiling import ORIENTATIONS
 from upres.worker import metrics
@@ -36,6 +37,7 @@ from upres.worker.context import WorkerContext
 from upres.worker.engine.engine import Engine, OnPiece
 from upres.worker.fetch import TOTAL_SECONDS, fetch
 from upres.worker.guard import FetchPolicy
+from upres.worker.imaging.downscale import downscaled
 from upres.worker.imaging.picture import Picture
 from upres.worker.imaging.result_file import ResultFile
 from upres.worker.in_flight import InFlightJob
@@ -96,19 +98,22 @@ def _enlarge(
     context: WorkerContext, job: JobMessage, report: Report, in_flight: InFlightJob, engine: Engine, data: bytes
 ) -> Result:
     """Run the stages after `fetch`."""
-    factor = job.upscale_factor
+    wanted, factors = job.wanted_size, engine.manifest.factors
     with report.stage("decode"):
-        most = context.settings.max_input_pixels(factor)
-        picture = context.decoders.decode(data, most, job.metadata, factor)
-        output = ResultFile.of(job, picture)
+        most = context.settings.max_input_pixels(wanted.least_factor(factors))
+        picture = context.decoders.decode(data, most, job.metadata, wanted)
+        planned = enlargement(picture.size, wanted, factors)
+        factor = planned.factor
+        formats.check_pixels(*picture.size, context.settings.max_input_pixels(factor))
+        output = ResultFile.of(job, picture, planned.size)
         picture = picture.at_depth(output.depth)
         for notice in picture.notices:
             report.notice(notice, "decode")
     orientations = ORIENTATIONS if job.ensemble else 1
-    api_keys.charge(context.connection, report.lease, output.size[0] * output.size[1] * orientations)
-    work = keys.work(job.owner, data, job.model_digest, factor, kind_of_work(job, output))
+    api_keys.charge(context.connection, report.lease, planned.made[0] * planned.made[1] * orientations)
+    work = keys.work(job.owner, data, job.model_digest, factor, kind_of_work(job, output, planned.made))
     if shared := claim(context, job.owner, work, report.lease):
-        return result_of(context, job, shared, report.seconds, picture.notices)
+        return result_of(context, job, shared, report.seconds, picture)
     memory = estimate(picture.pixels.nbytes * factor**2, output.format, output.depth)
     with reserved_memory(context, report, in_flight, memory):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
@@ -117,8 +122,9 @@ def _enlarge(
         with report.stage("upscale"):
             original = context.encoders.original(picture, output, partial(put, images.original))
             encoder = context.encoders.open(picture, output)
-            on_piece = Preview(context.connection, report.lease, output.size).add if job.preview else None
-            for band in _enlarged_bands(engine, report, picture, factor, orientations, checkpoints, on_piece):
+            on_piece = Preview(context.connection, report.lease, planned.made, output.size).add if job.preview else None
+            bands = _enlarged_bands(engine, report, picture, factor, orientations, checkpoints, on_piece)
+            for band in downscaled(bands, planned.made, output.size):
                 encoder.write(band)
         with report.stage("encode"):
             file = encoder.finish()
@@ -128,8 +134,8 @@ def _enlarge(
             checkpoints.drop()
     if not report.resumed:
         spent = sum(report.seconds.values())
-        rates.note(context.connection, job.model_digest, factor, output.size, spent, engine.tile, job.ensemble)
-    return result_of(context, job, images, report.seconds, picture.notices)
+        rates.note(context.connection, job.model_digest, factor, planned.made, spent, engine.tile, job.ensemble)
+    return result_of(context, job, images, report.seconds, picture)
 
 
 @contextmanager

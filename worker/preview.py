@@ -12,6 +12,7 @@ from redis import Redis
 from upres.core.api import PreviewTile
 from upres.core.leases import Lease
 from upres.core.script import call
+from upres.core.sizes import Size
 from upres.worker.samples import Samples, eight_bits
 
 SIDE = 1024
@@ -21,18 +22,24 @@ QUALITY = 80
 
 
 class Preview:
-    """Publishes the previews of one job, whose result has (width, height) pixels. Deletes those of earlier attempts."""
+    """Publishes the previews of one job. Deletes those of earlier attempts.
 
-    def __init__(self, connection: Redis, lease: Lease, size: tuple[int, int]) -> None:
+    `made` is the (width, height) of what the network makes, from which the pieces are; `size` that of the result, whose
+    proportions the preview has.
+    """
+
+    def __init__(self, connection: Redis, lease: Lease, made: Size, size: Size) -> None:
         self._connection, self._lease = connection, lease
-        self._scale = min(1.0, SIDE / max(size))
-        self._size = (self._scaled(size[0]), self._scaled(size[1]))
+        scale = min(1.0, SIDE / max(size))
+        self._size = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+        self._scale = (scale * size[0] / made[0], scale * size[1] / made[1])
         call(connection, "preview", lease.job_id, lease.holder, "")
 
     def add(self, top: int, left: int, pixels: Samples) -> None:
-        """Publish a piece, (height, width, 3 or 4), whose top left corner is at this row and column of the result."""
-        x, y = self._scaled(left), self._scaled(top)
-        width, height = self._scaled(left + pixels.shape[1]) - x, self._scaled(top + pixels.shape[0]) - y
+        """Publish a piece, (height, width, 3 or 4), whose top left corner is at this row and column of `made`."""
+        x, y = self._scaled(left, top)
+        right, bottom = self._scaled(left + pixels.shape[1], top + pixels.shape[0])
+        width, height = right - x, bottom - y
         if not (width and height):
             return
         small = Image.fromarray(eight_bits(pixels)).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
@@ -46,5 +53,5 @@ class Preview:
         )
         call(self._connection, "preview", self._lease.job_id, self._lease.holder, tile.model_dump_json())
 
-    def _scaled(self, pixels: int) -> int:
-        return round(pixels * self._scale)
+    def _scaled(self, x: int, y: int) -> tuple[int, int]:
+        return round(x * self._scale[0]), round(y * self._scale[1])

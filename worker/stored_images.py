@@ -3,16 +3,17 @@
 Also the Result that names them.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from upres.core import coalescing, file_names, formats, keys, results
+from upres.core import coalescing, file_names, formats, keys, results, sizes
 from upres.core.job_message import JobMessage
 from upres.core.leases import Lease
 from upres.core.schema import Result, Stage
+from upres.core.sizes import Size
 from upres.core.storage import Store
 from upres.worker.context import WorkerContext
+from upres.worker.imaging.picture import Picture
 from upres.worker.imaging.result_file import ResultFile
 from upres.worker.report import JobEnded
 
@@ -51,9 +52,14 @@ def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
     return all(keys.is_result_of(owner, key) and store.exists(key) for key in images)
 
 
-def kind_of_work(job: JobMessage, output: ResultFile) -> str:
-    """Return for keys.work what a result is; without the newer options as in releases that did not have them."""
+def kind_of_work(job: JobMessage, output: ResultFile, made: Size) -> str:
+    """Return for keys.work what a result is; without the newer options as in releases that did not have them.
+
+    `made` is the size that the network makes.
+    """
+    size = f"{output.size[0]}x{output.size[1]}"
     options = {"16": output.depth == 16, "ensemble": job.ensemble, job.metadata: job.metadata != "strip"}
+    options |= {size: output.size != made}
     return "+".join([output.format, *(name for name, wanted in options.items() if wanted)])
 
 
@@ -64,18 +70,23 @@ def new_images(context: WorkerContext, job: JobMessage, lease: Lease, output: Re
 
 
 def result_of(
-    context: WorkerContext, job: JobMessage, images: StoredImages, seconds: dict[Stage, float], notices: Sequence[str]
+    context: WorkerContext,
+    job: JobMessage,
+    images: StoredImages,
+    seconds: dict[Stage, float],
+    picture: Picture,
 ) -> Result:
     """Return the result that this job publishes, with its own presigned URLs and file name."""
     store, output = context.store, images.output
-    file_name = f"{result_stem(job)}_x{job.upscale_factor}.{formats.EXTENSIONS[output.format]}"
+    size_name = sizes.name(job.upscale_factor, output.size)
+    file_name = f"{result_stem(job)}_{size_name}.{formats.EXTENSIONS[output.format]}"
     enlarged, original = results.links(store, job.owner, images.enlarged, images.original, file_name)
     return Result(
         sr_image_url=enlarged,
         sr_image_uri=store.uri(images.enlarged),
         original_image_url=original,
         original_image_uri=store.uri(images.original),
-        upscale_factor=job.upscale_factor,
+        upscale_factor=job.upscale_factor or sizes.ratio(picture.size[0], output.size[0]),
         width=output.size[0],
         height=output.size[1],
         format=output.format,
@@ -86,7 +97,7 @@ def result_of(
         model_digest=job.model_digest,
         device=images.device,
         seconds=seconds,
-        notices=list(notices),
+        notices=list(picture.notices),
         ensemble=job.ensemble,
     )
 

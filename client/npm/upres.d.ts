@@ -1,6 +1,8 @@
 /** Types of upres.js. The fields of jobs, events and results are the server's: /openapi.json describes them too. */
 
-export type Factor = 2 | 4 | 8;
+/** Any number from 1 to 8, rounded to four decimals. */
+export type Factor = number;
+export type Fit = "inside" | "exact";
 export type WantedFormat = "auto" | "png" | "jpeg" | "webp";
 export type WantedDepth = "auto" | 8 | 16;
 export type OutputFormat = "png" | "jpeg" | "webp";
@@ -58,8 +60,13 @@ export interface CallOptions {
 }
 
 export interface SubmitOptions extends CallOptions {
-  /** Enlargement per side; default: 4. */
+  /** Enlargement per side; default: 4. Not together with width or height. */
   factor?: Factor;
+  /** Size of the result in pixels instead of a factor; without one of them it follows from the image. */
+  width?: number;
+  height?: number;
+  /** "inside", the default: keep the image's proportions within width and height; "exact": stretch to both. */
+  fit?: Fit;
   /** Default: the server's. */
   model?: string;
   /** A version or a label of the model; default: stable. */
@@ -114,7 +121,8 @@ interface EventBase {
 /** The job was accepted and waits. */
 export interface Queued extends EventBase {
   type: "queued";
-  upscale_factor: number;
+  /** Absent if a size was wanted instead. */
+  upscale_factor?: number;
   model: string;
   model_version: string;
   /** As requested. */
@@ -198,7 +206,8 @@ export interface Snapshot {
   job_id: string;
   /** The last three are final. */
   status: Status;
-  upscale_factor: number;
+  /** If a size was wanted instead, absent until the job has succeeded. */
+  upscale_factor?: number;
   model: string;
   model_version: string;
   /** As requested. */
@@ -231,6 +240,7 @@ export interface Result {
   /** URL of the bicubic enlargement, for comparison. */
   original_image_url: string;
   original_image_uri: string;
+  /** If a size was wanted instead: that of the width, with four decimals. */
   upscale_factor: number;
   /** Of both images, in pixels. */
   width: number;
@@ -285,6 +295,10 @@ export interface EstimateRequest {
   /** Size of the file in bytes. */
   bytes?: number;
   upscale_factor?: Factor;
+  /** Size of the result in pixels, instead of upscale_factor. */
+  output_width?: number;
+  output_height?: number;
+  fit?: Fit;
   model?: string;
   model_version?: string;
   output_format?: WantedFormat;

@@ -2,6 +2,7 @@
 
 import { compare } from "./compare.js";
 import { copy, save, small } from "./files.js";
+import { resultSize } from "./size.js";
 
 const LOOK_MS = 700; // between two requests for finished tiles
 const POSITION_MS = 3000;
@@ -16,9 +17,10 @@ export class Card {
   #lookedAt = 0;
   #attempt = 0;
   #waits = null;
+  #result = null; // its [width, height], when it is there
 
   /**
-   * entry: { name, factor, options, file or address, job (after it was submitted), thumb, size, ended };
+   * entry: { name, factor (or width and height) of the result, options, file or address, job (after it was submitted), thumb, size, ended };
    * hooks: keep() is called when the entry has changed, forget(job), drop() when it is removed, news(text),
    * complain(text), refused(error).
    */
@@ -47,7 +49,8 @@ export class Card {
         this.#say("Sending…");
         const onWait = (wait) => this.#say(`The server asks to wait ${inWords(wait / 1000)}`);
         const onUpload = (sent, total) => this.#say(`Sending, ${Math.round((100 * sent) / total)} %`, (5 * sent) / total);
-        const options = { ...this.entry.options, factor: this.entry.factor, preview: true, onUpload, onWait, signal };
+        const { factor, width, height } = this.entry;
+        const options = { ...this.entry.options, factor, width, height, preview: true, onUpload, onWait, signal };
         this.entry.job = await this.#upres.submit(this.entry.file ?? this.entry.address, options);
         this.sending = false;
         this.#hooks.keep();
@@ -162,8 +165,8 @@ export class Card {
   }
 
   #shapeAs(width, height) {
-    const factor = this.entry.factor;
-    this.#find(".size").textContent = `${width}×${height} → ${width * factor}×${height * factor}`;
+    const result = this.#result ?? resultSize([width, height], this.entry);
+    this.#find(".size").textContent = `${width}×${height} → ${result.join("×")}`;
     this.#shape(width, height);
   }
 
@@ -177,8 +180,9 @@ export class Card {
   async #done(result) {
     this.#say("Loading the result…", 100);
     const [before, after] = [this.#find(".before"), this.#find(".after")];
-    this.#shapeAs(result.width / this.entry.factor, result.height / this.entry.factor);
-    this.entry.size = [result.width / this.entry.factor, result.height / this.entry.factor];
+    this.#result = [result.width, result.height];
+    this.entry.size = this.#result.map((side) => Math.round(side / result.upscale_factor));
+    this.#shapeAs(...this.entry.size);
     before.onload = null; // the next image is not the input
     const foreign = !this.entry.file || !before.naturalWidth;
     if (foreign) before.src = result.original_image_url;

@@ -35,11 +35,24 @@ function add(entry) {
 function submit(images) {
   trouble.hidden = true;
   const options = { model: form.model.value, format: form.format.value };
-  const factor = Number(form.factor.value);
+  const wanted = wantedSize();
+  if (!wanted) return;
   const entries = images.map((image) => typeof image === "string"
-    ? { address: image, name: nameOf(image), factor, options }
-    : { file: image, name: image.name || "pasted image", factor, options });
+    ? { address: image, name: nameOf(image), ...wanted, options }
+    : { file: image, name: image.name || "pasted image", ...wanted, options });
   entries.reverse().map(add).reverse().forEach((card) => card.run());
+}
+
+/** The factor, or the width and height, that is chosen; null if it says nothing valid, and then the user is told. */
+function wantedSize() {
+  if (form.factor.value !== "size") return { factor: Number(form.factor.value) };
+  const wrong = [form.width, form.height].find((input) => !input.validity.valid);
+  if (!wrong && (form.width.value || form.height.value)) {
+    return { width: Number(form.width.value) || undefined, height: Number(form.height.value) || undefined };
+  }
+  (wrong ?? form.width).focus();
+  complain("Give the width or the height of the result in whole pixels.");
+  return null;
 }
 
 function submitAll(list) {
@@ -96,15 +109,17 @@ async function listModels() {
     form.model.add(option, model.default ? 0 : undefined);
   }
   form.model.selectedIndex = 0;
-  offerFactors();
+  offerSizes();
 }
 
-/** Disable the factors that the chosen model does not have. */
-function offerFactors() {
-  const factors = form.model.selectedOptions[0]?.dataset.factors?.split(",");
-  for (const radio of form.factor) radio.disabled = Boolean(factors) && !factors.includes(radio.value);
+/** Disable the factors that the chosen model cannot make, and show the fields of a size if one is wanted. */
+function offerSizes() {
+  const factors = form.model.selectedOptions[0]?.dataset.factors?.split(",").map(Number);
+  for (const radio of form.factor) radio.disabled = Boolean(factors) && Number(radio.value) > Math.max(...factors);
   const chosen = [...form.factor].find((radio) => radio.checked && !radio.disabled);
   if (!chosen) [...form.factor].find((radio) => !radio.disabled).checked = true;
+  const pixels = document.querySelector("#pixels");
+  pixels.hidden = pixels.disabled = form.factor.value !== "size";
 }
 
 form.onsubmit = (event) => {
@@ -114,7 +129,9 @@ form.onsubmit = (event) => {
   submit([form.url.value]);
   form.url.value = "";
 };
-form.model.onchange = offerFactors;
+form.model.onchange = offerSizes;
+for (const radio of form.factor) radio.onchange = offerSizes;
+offerSizes(); // a reload may keep the choice
 form.key.onchange = useKey;
 files.onchange = () => {
   submitAll(files.files);

@@ -38,14 +38,15 @@ export class Upres {
   /**
    * Submit a File, a Blob, or the URL of an image. Returns the job.
    *
-   * Options: factor (2, 4, 8), model, version, format ("auto", "png", "jpeg", "webp"), depth ("auto", 8, 16), metadata
+   * Options: factor (any number from 1 to 8, by default 4), or width, height or both of the result in pixels, with fit
+   * ("inside": keep the proportions; "exact": stretch); model, version, format ("auto", "png", "jpeg", "webp"), depth ("auto", 8, 16), metadata
    * ("strip", "keep", "keep-all"), preview, ensemble, webhook;
    * onUpload(sent, total) is called during the upload of a file of more than 0.7 MB; onWait(milliseconds) before a retry;
    * signal aborts.
    */
   async submit(image, options = {}) {
-    const { factor = 4, model, version, format = "auto", depth, metadata, preview = false, webhook, onWait, signal } = options;
-    const fields = { upscale_factor: factor, output_format: format, preview };
+    const { model, version, format = "auto", depth, metadata, preview = false, webhook, onWait, signal } = options;
+    const fields = { ...sizeOf(options), output_format: format, preview };
     if (options.ensemble) fields.ensemble = true;
     if (model) fields.model = model;
     if (version) fields.model_version = version;
@@ -284,6 +285,12 @@ async function base64(blob) {
     pieces.push(String.fromCharCode(...bytes.subarray(at, at + 32_768)));
   }
   return btoa(pieces.join(""));
+}
+
+/** The fields of a size; what is undefined is not sent. */
+function sizeOf({ factor, width, height, fit }) {
+  const wanted = factor ?? (width || height ? undefined : 4);
+  return { upscale_factor: wanted, output_width: width, output_height: height, fit };
 }
 
 function noJob() {

@@ -7,6 +7,7 @@ from playwright.sync_api import Page, expect
 
 from tests.support.browser import SECONDS, Draw, Visit, choose, done, working
 from tests.support.servers import body, http_server
+from upres.core.sizes import WantedSize
 from upres.embedded.stack import Local
 from upres.worker.imaging.kinds import NAMED
 
@@ -20,6 +21,30 @@ def test_nine_files_chosen_at_once_are_all_enlarged(page: Page, draw: Draw) -> N
     sizes = page.locator("img.after").evaluate_all("images => images.map((image) => image.naturalWidth).sort()")
     assert sizes == [120 + 2 * number for number in range(9)]
     assert page.locator("h2").all_inner_texts() == [f"{number}.png" for number in range(9)]
+
+
+def test_a_width_or_a_height_gives_results_of_that_size(page: Page, draw: Draw) -> None:
+    choose(page, draw("a.png", (60, 50)), factor="size")
+    expect(page.locator("#trouble")).to_contain_text("width or the height")
+    expect(page.locator("[name=width]")).to_be_focused()
+    page.keyboard.type("150")
+    choose(page, draw("a.png", (60, 50)), factor="size")
+    expect(page.locator(".card .size")).to_have_text("60×50 → 150×125")
+    done(page)
+    expect(page.locator(".card .state").first).to_contain_text("150 × 125")
+    page.reload()
+    done(page)
+    expect(page.locator(".card .size")).to_have_text("60×50 → 150×125")
+
+
+def test_the_page_computes_sizes_as_the_server_does(page: Page) -> None:
+    sides = (1, 2, 3, 7, 299, 300, 667, 1000, 4001)
+    wanted = [WantedSize(factor) for factor in (2, 2.5, 1.0001, 3.3333, 8)]
+    wanted += [WantedSize(None, *size) for size in ((1920, 1080), (1080, 1920), (777, None), (None, 778), (5, 5))]
+    cases = [((width, height), one) for width in sides for height in sides for one in wanted]
+    given = [[image, {"factor": one.factor, "width": one.width, "height": one.height}] for image, one in cases]
+    compute = "import('/web/size.js').then(({ resultSize }) => cases.map((one) => resultSize(...one)))"
+    assert page.evaluate(f"(cases) => {compute}", given) == [list(one.size_for(image)) for image, one in cases]
 
 
 def test_waiting_jobs_in_two_tabs_do_not_block_a_third_tab(visit: Visit, local: Local, draw: Draw) -> None:

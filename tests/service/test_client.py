@@ -125,7 +125,19 @@ def test_an_unreachable_server_gives_exit_code_3(tmp_path: Path, photo_file: Pat
     assert "is upres running there?" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [(), ("--factor", "3", "x.png"), ("--nonsense",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--factor", "9", "x.png"),
+        ("--factor", "nan", "x.png"),
+        ("--factor", "4", "--width", "9", "x.png"),
+        ("--fit", "exact", "--width", "9", "x.png"),
+        ("--height", "0", "x.png"),
+        ("--width", "9", "--name", "{stem}{factor}", "x.png"),
+        ("--nonsense",),
+    ],
+)
 def test_wrong_arguments_print_the_usage_and_give_exit_code_2(arguments: tuple[str, ...]) -> None:
     done = upres(None, *arguments)
     assert done.returncode == 2
@@ -135,7 +147,17 @@ def test_wrong_arguments_print_the_usage_and_give_exit_code_2(arguments: tuple[s
 def test_help_shows_options_examples_and_exit_codes() -> None:
     done = upres(None, "--help")
     assert done.returncode == 0
-    for word in ("--factor [2|4|8]", "--out", "--format", "--server", "UPRES_URL", "Examples:", "Exit codes:"):
+    for word in (
+        "--factor NUMBER",
+        "--width",
+        "--fit",
+        "--out",
+        "--format",
+        "--server",
+        "UPRES_URL",
+        "Examples:",
+        "Exit codes:",
+    ):
         assert word in done.stdout
 
 

@@ -65,7 +65,7 @@ def test_the_estimate_gives_the_error_code_of_a_refused_job(local: Local, fields
         ({"width": 5}, 422, "invalid_size"),
         ({"width": True, "height": 5}, 422, "invalid_size"),
         ({"width": 5, "height": 5, "depth": 5}, 422, "unknown_field"),
-        ({"width": 5, "height": 5, "upscale_factor": 3}, 422, "unsupported_factor"),
+        ({"width": 5, "height": 5, "upscale_factor": 9}, 422, "unsupported_factor"),
         ({"width": 5, "height": 5, "model": "nothing"}, 422, "unknown_model"),
     ],
 )

@@ -81,8 +81,8 @@ def test_each_model_has_its_own_url_for_details_and_for_jobs(local: Local, model
     assert (nowhere.status_code, nowhere.json()["code"]) == (422, "unknown_model")
 
 
-def test_a_factor_that_the_version_does_not_support_is_refused(client: Client, model: Pushed) -> None:
+def test_a_factor_above_those_of_the_version_is_refused(client: Client, model: Pushed) -> None:
     only_four = {"networks": model.fields["networks"][:1], "golden": []}
     model.push("4", **only_four)
-    with pytest.raises(RequestRefused, match=r"enlarges by 4"):
-        client.submit(picture(13), 2, model=model.name, model_version="4")
+    with pytest.raises(RequestRefused, match=r"enlarges by at most 4"):
+        client.submit(picture(13), 4.5, model=model.name, model_version="4")

@@ -87,7 +87,7 @@ def test_job_with_a_record_that_unpacks_to_too_many_bytes_is_refused(redis: Redi
         {"job_id": "0" * 32},  # the id of another job
         {"image_url": None, "image_key": None},
         {"image_url": "http://127.0.0.1/"},  # an upload as well as a URL
-        {"upscale_factor": 3},
+        {"upscale_factor": 9},
         {"image_url": None, "image_key": "models/faithful/1/manifest.json"},
     ],
     ids=str,

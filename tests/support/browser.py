@@ -35,8 +35,8 @@ class Visit:
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
 
 
-def choose(page: Page, *files: Path, factor: int = 4) -> None:
-    """Choose a factor and image files on the page."""
+def choose(page: Page, *files: Path, factor: int | str = 4) -> None:
+    """Choose a factor, or `size`, and image files on the page."""
     page.locator(f"input[name=factor][value='{factor}']").check(force=True)
     page.set_input_files("#files", list(files))
 

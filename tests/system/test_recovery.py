@@ -9,7 +9,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -67,12 +67,13 @@ def parts(redis: Redis, job_id: str) -> str:
     return (cast("bytes | None", redis.hget(keys.run(job_id), "parts")) or b"").decode()
 
 
+@pytest.mark.parametrize("wanted", [{"factor": 4}, {"output_width": 1000}], ids=str)
 def test_another_worker_resumes_a_killed_workers_job_at_its_checkpoint(
-    local: Local, client: Client, redis: Redis
+    local: Local, client: Client, redis: Redis, wanted: Any
 ) -> None:
     image = numbered_photo(1)
     with worker(local, *SHORT_LEASES, SMALL_TILES, KEPT) as first:
-        job_id = client.submit(image, 4).job_id
+        job_id = client.submit(image, **wanted).job_id
         wait_until(lambda: parts(redis, job_id))
         first.kill()
         with worker(local, *SHORT_LEASES, SMALL_TILES):
@@ -87,7 +88,7 @@ def test_another_worker_resumes_a_killed_workers_job_at_its_checkpoint(
     assert resumed.tiles_done > 1
     large = np.asarray(opened(client.download(job_id)))
     with worker(local):
-        whole = client.upscale(numbered_photo(2), 4).download()
+        whole = client.upscale(numbered_photo(2), **wanted).download()
     assert np.abs(large.astype(int) - np.asarray(opened(whole)))[16:].max() <= 1
     assert not list(Path(local.folder, "s3").glob(f"*/checkpoints/{job_id}/*/*"))
 

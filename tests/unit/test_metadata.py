@@ -17,6 +17,7 @@ from tests.support.result_files import result_file
 from tests.support.tiff_files import written
 from upres.core.errors import UndecodableImage
 from upres.core.schema import OutputFormat, WantedMetadata
+from upres.core.sizes import WantedSize
 from upres.worker.imaging import decoding, images, metadata
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.imaging.encode import Encoders
@@ -66,7 +67,7 @@ def photo(format: str, **options: Any) -> bytes:
 
 
 def result(data: bytes, wanted: WantedMetadata, format: OutputFormat = "png") -> Image.Image:
-    picture = images.decode(data, 10_000, wanted, FACTOR)
+    picture = images.decode(data, 10_000, wanted, WantedSize(FACTOR))
     encoder = ENCODERS.open(picture, result_file(picture, FACTOR, format))
     encoder.write(picture.pixels.repeat(FACTOR, 0).repeat(FACTOR, 1))
     return opened(encoder.finish())
@@ -183,7 +184,9 @@ def test_a_decoder_returns_the_metadata() -> None:
     with Decoders(1, 10_000) as decoders:
         for format in FORMATS:
             data = photo(format)
-            here, there = (one(data, 10_000, "keep-all", FACTOR) for one in (images.decode, decoders.decode))
+            here, there = (
+                one(data, 10_000, "keep-all", WantedSize(FACTOR)) for one in (images.decode, decoders.decode)
+            )
             assert here.metadata == there.metadata
             assert here.metadata.exif
             assert here.metadata.xmp
@@ -246,7 +249,7 @@ def test_many_or_malformed_texts_do_not_fail_an_image(chunks: list[tuple[bytes, 
         texts.add(kind, content)
     data = encoded(Image.new("RGB", SIZE), "PNG", pnginfo=texts)
     with Decoders(1, 10_000) as decoders:
-        kept = decoders.decode(data, 10_000, "keep", 2).metadata.texts
+        kept = decoders.decode(data, 10_000, "keep", WantedSize(2)).metadata.texts
     assert len(kept) <= metadata.MAX_TEXTS
     assert all(0 < len(keyword) <= metadata.MAX_KEYWORD for keyword, _ in kept)
 
@@ -264,7 +267,7 @@ def test_a_decoder_that_lies_about_metadata_fails_its_image_only(
             "upres.worker.imaging.decoding.json.loads", lambda text: {**loads(text), **said} if text[:1] == b"{" else []
         )
         with pytest.raises(UndecodableImage):
-            decoders.decode(photo("PNG"), 10_000, "keep", 2)
+            decoders.decode(photo("PNG"), 10_000, "keep", WantedSize(2))
 
 
 @pytest.mark.parametrize(

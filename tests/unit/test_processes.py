@@ -170,7 +170,7 @@ def enlarge_one(out: Path) -> None:
     photos = (str(SAMPLES / "chelsea.png"),)
     run(
         CommandOptions(
-            photos=photos, factor="4", out=out, name="{stem}", output_format="png", output_depth="auto",
+            photos=photos, factor=4, out=out, name="{stem}", output_format="png", output_depth="auto",
             metadata="strip",
             model=None, model_version=None, at_once=1, force=False, as_json=False, estimate=False, local=False,
             server="", api_key=None,

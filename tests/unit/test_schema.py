@@ -27,6 +27,30 @@ def test_factors_are_accepted_as_number_and_as_text(factor: object) -> None:
     assert parse({**URL, "upscale_factor": factor}).upscale_factor == int(str(factor).strip()[0])
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"), [(2.5, 2.5), ("2.5", 2.5), (1, 1), ("3.0", 3), (1 / 3 + 2, 2.3333), (7.99999, 8), ("2.50", 2.5)]
+)
+def test_other_factors_are_kept_with_four_decimals_and_whole_ones_as_whole_numbers(given: object, kept: float) -> None:
+    factor = parse({**URL, "upscale_factor": given}).upscale_factor
+    assert (factor, type(factor)) == (kept, type(kept))
+
+
+@pytest.mark.parametrize("size", [{"output_width": 900}, {"output_width": 900, "output_height": 700, "fit": "exact"}])
+def test_a_size_takes_the_place_of_the_factor_in_the_request_and_in_the_queue(size: dict[str, Any]) -> None:
+    request = parse({**URL, **size})
+    assert request.upscale_factor is None
+    stored = (
+        MESSAGES[2].model_copy(update={"upscale_factor": None, **size}).model_dump(mode="json", exclude_defaults=True)
+    )
+    assert (stored["upscale_factor"], JobMessage.model_validate(stored).wanted_size) == (None, request.wanted_size)
+
+
+def test_a_whole_factor_stays_one_in_stored_events() -> None:
+    for stored, read in (("2", "2"), ("2.0", "2"), ("2.5", "2.5")):
+        result = RESULT.model_dump_json().replace('"upscale_factor":4', f'"upscale_factor":{stored}')
+        assert f'"upscale_factor":{read},' in type(RESULT).model_validate_json(result).model_dump_json()
+
+
 def test_request_fields_have_default_values() -> None:
     request = parse(URL)
     assert (request.upscale_factor, request.output_format, request.priority, request.model) == (
@@ -54,11 +78,22 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"image_url": "http://a/" + "x" * 9000}, "invalid_image_url", "8192"),
     ({"image_key": "results/x"}, "invalid_image_key", "uploads/"),
     ({"image_key": "uploads/../models"}, "invalid_image_key", "uploads/"),
-    ({**URL, "upscale_factor": 3}, "unsupported_factor", "2, 4 or 8"),
-    ({**URL, "upscale_factor": "three"}, "unsupported_factor", "2, 4 or 8"),
-    ({**URL, "upscale_factor": True}, "unsupported_factor", "2, 4 or 8"),
-    ({**URL, "upscale_factor": None}, "unsupported_factor", "2, 4 or 8"),
-    ({**URL, "upscale_factor": [4]}, "unsupported_factor", "2, 4 or 8"),
+    ({**URL, "upscale_factor": 9}, "unsupported_factor", "1 to 8"),
+    ({**URL, "upscale_factor": "three"}, "unsupported_factor", "1 to 8"),
+    ({**URL, "upscale_factor": True}, "unsupported_factor", "1 to 8"),
+    ({**URL, "upscale_factor": None}, "unsupported_factor", "1 to 8"),
+    ({**URL, "upscale_factor": [4]}, "unsupported_factor", "1 to 8"),
+    ({**URL, "upscale_factor": float("nan")}, "unsupported_factor", "1 to 8"),
+    ({**URL, "upscale_factor": 0.999}, "unsupported_factor", "1 to 8"),
+    ({**URL, "upscale_factor": "1e0"}, "unsupported_factor", "1 to 8"),
+    ({**URL, "output_width": 0}, "invalid_output_size", "whole number"),
+    ({**URL, "output_height": True}, "invalid_output_size", "whole number"),
+    ({**URL, "output_height": 20.5}, "invalid_output_size", "whole number"),
+    ({**URL, "output_width": 10**6 + 1}, "invalid_output_size", "1000000"),
+    ({**URL, "output_width": 900, "upscale_factor": 4}, "invalid_output_size", "not with upscale_factor"),
+    ({**URL, "output_width": 900, "fit": "exact"}, "invalid_fit", "both"),
+    ({**URL, "fit": "exact"}, "invalid_fit", "both"),
+    ({**URL, "fit": "outside"}, "invalid_fit", "inside or exact"),
     ({**URL, "model": "../secret"}, "unknown_model", "name of a model"),
     ({**URL, "output_format": "gif"}, "unsupported_format", "png, jpeg or webp"),
     ({**URL, "priority": "urgent"}, "invalid_priority", "normal or high"),
@@ -93,7 +128,7 @@ def test_the_error_for_a_bad_field_says_what_is_expected(payload: dict[str, Any]
 
 def test_all_bad_fields_are_listed() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        parse({**URL, "upscale_factor": 3, "priority": "urgent"})
+        parse({**URL, "upscale_factor": 9, "priority": "urgent"})
     assert [error["field"] for error in caught.value.errors] == ["upscale_factor", "priority"]
 
 

@@ -13,8 +13,9 @@ A child closes the connection to the worker, reads one request on its own socket
 ends. For HEIC it may make threads, because libheif always makes one. So whoever takes a child over can reach neither
 the fork server nor the decoder of another image:
 
-    request   >QQBB maximum number of pixels, length of the image file, position of the wanted metadata in METADATA,
-                    factor of the enlargement; then the image file
+    request   >QQBIIIB  maximum number of pixels, length of the image file, position of the wanted metadata in METADATA,
+                    the wanted size: factor in ten-thousandths, width, height, each 0 if absent, 1 if exactly; then the
+                    image file
     answer    >Q    length of the header; then a JSON header, then pixels, ICC profile and metadata as the header says
 """
 
@@ -32,6 +33,7 @@ from PIL import AvifImagePlugin, Image
 
 from upres.core.errors import ImageError, UndecodableImage
 from upres.core.schema import WantedMetadata
+from upres.core.sizes import AS_IT_IS, WantedSize
 from upres.worker.imaging import examples, images, sandbox
 from upres.worker.imaging.kinds import kind_of
 from upres.worker.imaging.picture import Picture
@@ -43,8 +45,8 @@ MOST_DESCRIPTORS = 64
 """The fork server has fewer file descriptors than this."""
 NUMBER = struct.Struct(">Q")
 """A request to the fork server, its answer, and the length of a JSON header in bytes."""
-REQUEST = struct.Struct(">QQBB")
-"""Maximum number of pixels, length of the image file in bytes, wanted metadata, and factor."""
+REQUEST = struct.Struct(">QQBIIIB")
+"""Maximum number of pixels, length of the image file in bytes, wanted metadata, and wanted size."""
 METADATA: tuple[WantedMetadata, ...] = ("strip", "keep", "keep-all")
 
 
@@ -153,22 +155,22 @@ def _unconfined(error: Exception) -> dict[str, Any]:
 def reply(requests: BinaryIO, filters: Filters) -> list[Any]:
     """Read a request, confine this process, and return the answer. Only the first bytes say which filter it gets."""
     try:
-        most_pixels, length, wanted, factor = REQUEST.unpack(requests.read(REQUEST.size))
+        most_pixels, length, wanted, *size = REQUEST.unpack(requests.read(REQUEST.size))
         data = requests.read(length)
         try:
             confine_child(filters.heic if kind_of(data) == "HEIC" else filters.others)
         except Exception as error:
             return packed(_unconfined(error))
-        return answer(data, most_pixels, METADATA[wanted], factor)
+        return answer(data, most_pixels, METADATA[wanted], WantedSize.unpacked(*size))
     except MemoryError:
         message = "The image takes too much memory to decode; send a smaller one, or save it anew."
         return packed({"code": UndecodableImage.code, "message": message})
 
 
-def answer(data: bytes, most_pixels: int, wanted: WantedMetadata = "strip", factor: int = 1) -> list[Any]:
+def answer(data: bytes, most_pixels: int, wanted: WantedMetadata = "strip", size: WantedSize = AS_IT_IS) -> list[Any]:
     """Decode an image file, and return the answer."""
     try:
-        picture = images.decode(data, most_pixels, wanted, factor)
+        picture = images.decode(data, most_pixels, wanted, size)
     except ImageError as error:
         return packed({"code": error.code, "message": str(error)})
     return describe(picture)

@@ -14,6 +14,7 @@ from upres.core.errors import ImageError, Unconfined, UndecodableImage, tree
 from upres.core.foreign_text import printable
 from upres.core.formats import CONTENT_TYPES
 from upres.core.schema import WantedMetadata
+from upres.core.sizes import AS_IT_IS, WantedSize
 from upres.worker.imaging import examples
 from upres.worker.imaging.decoder import METADATA, NUMBER, REQUEST
 from upres.worker.imaging.fork_server import ForkServer, ServerDied
@@ -55,14 +56,16 @@ class Decoders:
         """Start the fork server, and try it. Raises Unconfined when this machine lacks a part of the sandbox."""
         self.decode(examples.PNG, 1)
 
-    def decode(self, data: bytes, most_pixels: int, wanted: WantedMetadata = "strip", factor: int = 1) -> Picture:
-        """Decode an image file in a process of its own, with the wanted metadata for an enlargement by a factor.
+    def decode(
+        self, data: bytes, most_pixels: int, wanted: WantedMetadata = "strip", size: WantedSize = AS_IT_IS
+    ) -> Picture:
+        """Decode an image file in a process of its own, with the wanted metadata for a result of the wanted size.
 
         A process that dies may have been killed for a reason that is not the image, so it is tried a second time.
         Raises what images.decode raises, UndecodableImage, Unconfined or WorkerUnavailable.
         """
         with self._places:
-            request = REQUEST.pack(most_pixels, len(data), METADATA.index(wanted), factor)
+            request = REQUEST.pack(most_pixels, len(data), METADATA.index(wanted), *size.packed())
             try:
                 return self._decode_once(request, data, most_pixels)
             except (DecoderDied, ServerDied):

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from upres.core.errors import ImageError, NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
 from upres.core.schema import WantedMetadata
+from upres.core.sizes import AS_IT_IS, WantedSize
 from upres.worker.imaging import metadata
 from upres.worker.imaging.kinds import NAMED, kind_of
 from upres.worker.imaging.picture import Picture, picture
@@ -38,11 +39,13 @@ READERS: dict[str, Callable[[bytes, int], Raster]] = {
 """Kind of a file → what reads it."""
 
 
-def decode(data: bytes, max_pixels: int, wanted: WantedMetadata = "strip", factor: int = 1) -> Picture:
-    """Decode the first frame of an image file for a network that enlarges it by a factor. Raises what `read` raises."""
+def decode(data: bytes, max_pixels: int, wanted: WantedMetadata = "strip", size: WantedSize = AS_IT_IS) -> Picture:
+    """Decode the first frame of an image file, with the wanted metadata for a result of the wanted size.
+
+    Raises what `read` raises, or NotAnEnlargement.
+    """
     made = picture(read(data, max_pixels))
-    size = (made.size[0] * factor, made.size[1] * factor)
-    return replace(made, metadata=metadata.read(data, wanted, size))
+    return replace(made, metadata=metadata.read(data, wanted, size.of(made.size)))
 
 
 def read(data: bytes, max_pixels: int) -> Raster:

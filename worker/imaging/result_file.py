@@ -6,6 +6,7 @@ from typing import Self
 from upres.core import formats
 from upres.core.options import ResultOptions
 from upres.core.schema import Depth, OutputFormat
+from upres.core.sizes import Size
 from upres.worker.imaging.picture import Picture
 
 
@@ -16,14 +17,13 @@ class ResultFile:
     format: OutputFormat
     depth: Depth
     """Bits of a sample."""
-    size: tuple[int, int]
+    size: Size
     """(width, height) in pixels."""
 
     @classmethod
-    def of(cls, wanted: ResultOptions, picture: Picture) -> Self:
-        """Decide it. Raises FormatLimit when the result does not fit its format."""
+    def of(cls, wanted: ResultOptions, picture: Picture, size: Size) -> Self:
+        """Decide it for a result of this size. Raises FormatLimit when it does not fit its format."""
         format = formats.result_format(wanted.output_format, picture.format, wanted.output_depth)
         depth = formats.result_depth(wanted.output_depth, picture.depth, format)
-        size = (picture.size[0] * wanted.upscale_factor, picture.size[1] * wanted.upscale_factor)
         formats.check_size(size, format)
         return cls(format, depth, size)

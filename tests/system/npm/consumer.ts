@@ -1,7 +1,7 @@
 import { createElement, type ReactNode } from "react";
 import { Upres, UpresError } from "upres";
 import type {
-  CallOptions, Cancelled, Estimate, EstimateRequest, Factor, Failed, Failure, Job, JobEvent, Model, OutputFormat,
+  CallOptions, Cancelled, Estimate, EstimateRequest, Factor, Fit, Failed, Failure, Job, JobEvent, Model, OutputFormat,
   PolledState, PreviewTile, Progress, Queued, Requeued, Result, Snapshot, Stage, Started, Status, SubmitOptions,
   SubscribeOptions, Succeeded, UpresOptions, WantedDepth, WantedFormat,
 } from "upres";
@@ -11,7 +11,8 @@ import type { FollowedJob, Outcome, UseUpresOptions } from "upres/react";
 const access: UpresOptions = { key: "upres_x" };
 const server = new Upres("https://upres.example.org", access);
 const calling: CallOptions = { signal: AbortSignal.timeout(1000) };
-const [factor, format, depth]: [Factor, WantedFormat, WantedDepth] = [8, "auto", 16];
+const fit: Fit = "inside";
+const [factor, format, depth]: [Factor, WantedFormat, WantedDepth] = [2.5, "auto", 16];
 
 function describe(event: JobEvent): string | number | undefined {
   switch (event.type) {
@@ -29,7 +30,7 @@ function describe(event: JobEvent): string | number | undefined {
 }
 
 export async function use(file: File): Promise<void> {
-  const submission: SubmitOptions = { factor, format, depth, onUpload: (sent, total) => sent / total, ...calling };
+  const submission: SubmitOptions = { factor, fit, format, depth, onUpload: (sent, total) => sent / total, ...calling };
   const following: SubscribeOptions = { after: "0-0", onConnection: (connected) => !connected, ...calling };
   const job: Job = await server.submit(file, submission);
   const result: Result = await server.subscribe(job, (event, id) => console.log(describe(event), id.length), following);
@@ -37,7 +38,7 @@ export async function use(file: File): Promise<void> {
   const [now, status]: [Snapshot, Status] = [await server.status(job), (await server.cancel(job)).status];
   const tiles: PreviewTile[] = await server.preview(job, 1, calling);
   const models: Model[] = await server.models();
-  const size: EstimateRequest = { width: 10, height: 10, upscale_factor: factor };
+  const size: EstimateRequest = { width: 10, height: 10, output_width: 25, fit };
   const estimate: Estimate = await server.estimate(size);
   const error: unknown = await server.submit(new URL(server.link(job, "original"))).catch((reason: unknown) => reason);
   if (error instanceof UpresError && error.retryable) console.log(error.code, error.status);
