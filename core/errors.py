@@ -34,7 +34,8 @@
     │   ├── UndecodableImage        undecodable_image      422
     │   ├── TooManyPixels           too_many_pixels        413
     │   ├── TooManyBytes            too_many_bytes         413
-    │   └── FormatLimit             format_limit           422
+    │   ├── FormatLimit             format_limit           422
+    │   └── NotEncoded              not_encoded            422
     ├── FetchError                  the image could not be fetched
     │   ├── UrlRefused              url_refused            422
     │   ├── UrlUnreachable          url_unreachable        502  retry
@@ -307,6 +308,11 @@ class TooManyBytes(ImageError):
 class FormatLimit(ImageError):
     code = "format_limit"
     title = "The result does not fit the output format"
+
+
+class NotEncoded(ImageError):
+    code = "not_encoded"
+    title = "The result cannot be written in the output format"
 
 
 class FetchError(UpresError):

@@ -54,11 +54,11 @@ class InProcess:
         factor = self._wanted.upscale_factor
         most = int(MAX_PIXELS / max(1, factor**2 / 16))
         picture = images.decode(_read(image), most, self._wanted.metadata, factor)
+        output = ResultFile.of(self._wanted, picture)
+        picture = output.fitted(picture)
         for notice in picture.notices:
             callbacks.on_event(Progress(job_id=NO_JOB, stage="decode", percent=0, notice=notice))
-        output = ResultFile.of(self._wanted, picture)
         result = self._result(picture, output)
-        picture = picture.at_depth(output.depth)
         encoder = self._encoders.open(picture, output)
         on_tile = _telling(callbacks.on_event)
         for band in self._engine.bands(picture.pixels, factor, on_tile, orientations=self._orientations):

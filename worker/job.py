@@ -101,7 +101,7 @@ def _enlarge(
         most = context.settings.max_input_pixels(factor)
         picture = context.decoders.decode(data, most, job.metadata, factor)
         output = ResultFile.of(job, picture)
-        picture = picture.at_depth(output.depth)
+        picture = output.fitted(picture)
         for notice in picture.notices:
             report.notice(notice, "decode")
     orientations = ORIENTATIONS if job.ensemble else 1

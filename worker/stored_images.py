@@ -53,7 +53,14 @@ def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
 
 def kind_of_work(job: JobMessage, output: ResultFile) -> str:
     """Return for keys.work what a result is; without the newer options as in releases that did not have them."""
-    options = {"16": output.depth == 16, "ensemble": job.ensemble, job.metadata: job.metadata != "strip"}
+    options = {
+        "16": output.depth == 16,
+        "ensemble": job.ensemble,
+        job.metadata: job.metadata != "strip",
+        f"quality {output.quality}": output.quality is not None,
+        "lossless": output.lossless and job.lossless is True,
+        "lossy": job.lossless is False,
+    }
     return "+".join([output.format, *(name for name, wanted in options.items() if wanted)])
 
 
