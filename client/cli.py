@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -17,6 +17,7 @@ from upres.client.signals import stopped_by_signals
 from upres.client.text import sentence
 from upres.client.wanted_size import BY_SIZE, factor_of
 from upres.core.errors import UpresError
+from upres.core.schema import WantedFormat
 from upres.core.sizes import MAX_SIDE
 
 InProcess = Callable[[float | None, JobOptions], Backend]
@@ -33,6 +34,8 @@ Examples:
   upres "raw/**/*.tif" --format png --out big
   find . -size -1M -name "*.jpg" | upres - --out big --json
   upres https://example.org/cat.webp
+  upres scan.tif --format jxl --lossless      → scan_x4.jxl, with every pixel exact
+  upres holiday --format avif --quality 70 --out small
   upres --local photo.jpg                     without a server
   upres --estimate photo.jpg                  size and duration; enlarges nothing
 
@@ -71,12 +74,21 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
     help="Pattern of output names; fields: {stem}, {suffix}, {parent}, {n}, {factor}, {size}, {model}.",
 )
 @click.option(
-    "--format", "output_format", type=click.Choice(["auto", "png", "jpeg", "webp"]), default="auto", show_default=True,
-    help="Output file format; auto: JPEG and WebP stay, AVIF becomes WebP, all others become PNG.",
+    "--format", "output_format", type=click.Choice(get_args(WantedFormat)), default="auto", show_default=True,
+    help="Output file format; auto: JPEG and WebP stay, AVIF becomes WebP, all others become PNG. jxl is JPEG XL.",
+)  # fmt: skip
+@click.option(
+    "--quality", type=click.IntRange(1, 100), metavar="1-100",
+    help="Quality of JPEG, WebP, AVIF and JPEG XL: less is smaller. Default: JPEG 95, AVIF 85, the others 90.",
+)  # fmt: skip
+@click.option(
+    "--lossless/--lossy", default=None,
+    help="Whether the pixels are stored exactly: PNG and TIFF always do, WebP and JPEG XL can, JPEG and AVIF cannot. "
+    "Default: lossy, but for the WebP of a lossless WebP.",
 )  # fmt: skip
 @click.option(
     "--depth", "output_depth", type=click.Choice(["auto", "8", "16"]), default="auto", show_default=True,
-    help="Bits per sample of the result; auto: as the image has, where the format allows it. 16 needs PNG.",
+    help="Bits per sample of the result; auto: as the image has, where the format can. 16 needs png, tiff or jxl.",
 )  # fmt: skip
 @click.option(
     "--metadata", type=click.Choice(["strip", "keep", "keep-all"]), default="strip", show_default=True,
@@ -108,8 +120,8 @@ def enlarge(in_process: InProcess, /, **given: Any) -> None:
     """Enlarge photos by super-resolution.
 
     PHOTO is a file, a folder, a pattern, an http(s) URL, or - to read a list of them from stdin. Input formats: PNG,
-    JPEG, WebP, AVIF, HEIC, JPEG XL, JPEG 2000, TIFF, BMP and GIF. Output formats: PNG, JPEG and WebP. Of a folder, the
-    images that cannot be enlarged are named; other files are passed over.
+    JPEG, WebP, AVIF, HEIC, JPEG XL, JPEG 2000, TIFF, BMP and GIF. Output formats: PNG, JPEG, WebP, AVIF, JPEG XL and
+    TIFF. Of a folder, the images that cannot be enlarged are named; other files are passed over.
     """
     options = CommandOptions(**given)
     with stopped_by_signals():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import click
+from pydantic import ValidationError
 from rich.console import Console
 
 from upres.client.atomic_file import delete_unfinished
@@ -31,6 +32,7 @@ from upres.client.wanted_size import SizeOptions
 from upres.core.api import Estimate
 from upres.core.errors import UnsupportedImage, UpresError
 from upres.core.formats import DEEP
+from upres.core.options import ResultOptions
 from upres.core.schema import Fit, WantedDepth, WantedFormat, WantedMetadata
 
 RETRIES = 12
@@ -67,6 +69,8 @@ class CommandOptions:
     width: int | None = None
     height: int | None = None
     fit: Fit = "inside"
+    quality: int | None = None
+    lossless: bool | None = None
 
     def __post_init__(self) -> None:
         """Check the options. Raises click.UsageError when they contradict each other."""
@@ -77,7 +81,13 @@ class CommandOptions:
         except (ValueError, LookupError, AttributeError) as error:
             raise click.UsageError(f"--name: {error}.") from None
         if self.output_depth == "16" and self.output_format not in DEEP:
-            raise click.UsageError("--depth 16 needs --format png, or auto.")
+            raise click.UsageError("--depth 16 needs --format png, tiff or jxl, or auto.")
+        given = {"output_format": self.output_format, "quality": self.quality, "lossless": self.lossless}
+        try:
+            ResultOptions.model_validate(given)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise click.UsageError(f"--{wrong['loc'][0]}: {wrong['msg']}") from None
         if self.local and self.estimate:
             raise click.UsageError("--estimate asks a server; it does not go with --local.")
         if self.out is None and not self.estimate and any(map(is_many, self.photos)):
@@ -93,6 +103,8 @@ class CommandOptions:
             "output_depth": self.depth,
             "metadata": self.metadata,
             "ensemble": self.ensemble,
+            "quality": self.quality,
+            "lossless": self.lossless,
         }
         self.size.add_to(made)
         return made
@@ -120,6 +132,8 @@ class CommandOptions:
             "output_depth": (self.output_depth, "auto"),
             "metadata": (self.metadata, "strip"),
             "ensemble": ("8" if self.ensemble else "", ""),
+            "quality": (str(self.quality or ""), ""),
+            "lossless": ("" if self.lossless is None else str(self.lossless), ""),
         }
         return {
             **{name: value for name, (value, default) in newer.items() if value != default},  # as in earlier ledgers
@@ -257,6 +271,8 @@ def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimat
         "output_format": wanted.output_format,
         "output_depth": wanted.depth,
         "ensemble": wanted.ensemble,
+        "quality": wanted.quality,
+        "lossless": wanted.lossless,
     }
     wanted.size.add_to(options)
     width, height = read_size(source.image)

@@ -70,6 +70,8 @@ class JobOptions(TypedDict, total=False):
     webhook_url: str | None
     preview: bool
     ensemble: bool
+    quality: int | None
+    lossless: bool | None
 
 
 class EstimateOptions(TypedDict, total=False):
@@ -84,6 +86,8 @@ class EstimateOptions(TypedDict, total=False):
     output_format: WantedFormat
     output_depth: WantedDepth
     ensemble: bool
+    quality: int | None
+    lossless: bool | None
 
 
 class _Health(BaseModel):

@@ -19,8 +19,16 @@ RETRY_STATUSES = {429, 502, 503, 504}
 """HTTP statuses after which the same request is retried: it may succeed soon."""
 NO_ANSWER = (httpx.RequestError, httpx.InvalidURL)
 """What httpx raises when there is no response, or one that it cannot read; InvalidURL for the URL in Location."""
-SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"RIFF")
-"""The first bytes of the file formats of results: PNG, JPEG and WebP."""
+SIGNATURES = (
+    b"\x89PNG\r\n",
+    b"\xff\xd8\xff",
+    b"RIFF",
+    *(b"\xff\x0a", b"\0\0\0\x0cJXL "),
+    *(b"II*\0", b"II+\0"),
+)
+"""The first bytes of the file formats of results: PNG, JPEG, WebP, JPEG XL (two kinds of files), TIFF (two kinds)."""
+AVIF = (b"ftypavif", b"ftypavis")
+"""The bytes of an AVIF file after the first four, which are a length."""
 FOREIGN = "refused"
 """Code of a RequestRefused whose answer is not from upres."""
 SHOWN = 200
@@ -71,7 +79,7 @@ class ImageCheck:
 
     def feed(self, piece: bytes) -> bytes:
         """Return the piece of the file; the first one must begin as an image does."""
-        if not self._is_checked and not piece.startswith(SIGNATURES):
+        if not self._is_checked and not (piece.startswith(SIGNATURES) or piece.startswith(AVIF, 4)):
             raise _no_image(f"a file that is no image ({self._kind or 'of unknown type'})")
         self._is_checked = True
         return piece

@@ -36,7 +36,8 @@
     │   ├── TooManyBytes            too_many_bytes         413
     │   ├── FormatLimit             format_limit           422
     │   ├── NotAnEnlargement        not_an_enlargement     422
-    │   └── EnlargementTooLarge     enlargement_too_large  422
+    │   ├── EnlargementTooLarge     enlargement_too_large  422
+    │   └── NotEncoded              not_encoded            422
     ├── FetchError                  the image could not be fetched
     │   ├── UrlRefused              url_refused            422
     │   ├── UrlUnreachable          url_unreachable        502  retry
@@ -319,6 +320,11 @@ class NotAnEnlargement(ImageError):
 class EnlargementTooLarge(ImageError):
     code = "enlargement_too_large"
     title = "The wanted size is more than the model can make"
+
+
+class NotEncoded(ImageError):
+    code = "not_encoded"
+    title = "The result cannot be written in the output format"
 
 
 class FetchError(UpresError):

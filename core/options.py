@@ -13,6 +13,9 @@ from upres.core.sizes import MAX_FACTOR, MAX_SIDE, WantedSize
 SIZES = ("output_width", "output_height")
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
+CONTRADICTION = "contradiction"
+"""Type of the validation errors of a value that is right alone, but not with another option. Their text is complete."""
+
 
 def _factor(value: object) -> object:
     """Convert an upscale factor, given as 4, "4", 4.0, 2.5 or "2.5", to at most four decimals; `true` is rejected."""
@@ -46,18 +49,40 @@ def _depth(value: object) -> object:
 
 
 def _format(value: object) -> object:
-    """Convert an output format to lower case, and `jpg`, which users often write, to `jpeg`."""
+    """Convert an output format to lower case, and `jpg` and `tif`, which users often write, to `jpeg` and `tiff`."""
     if (
         isinstance(value, str) and value.isascii()
     ):  # of other texts it takes six times their size in memory, and a second
         value = value.lower()
-    return "jpeg" if value == "jpg" else value
+    return formats.SPELLINGS.get(value, value) if isinstance(value, str) else value
 
 
 def _fits_format(depth: WantedDepth, info: ValidationInfo) -> WantedDepth:
     if depth == 16 and info.data.get("output_format", "auto") not in formats.DEEP:
-        raise PydanticCustomError("unsupported_depth", "16 bits need output_format auto or png.")
+        raise PydanticCustomError("unsupported_depth", "16 bits need output_format auto, png, tiff or jxl.")
     return depth
+
+
+def _has_quality(quality: int | None, info: ValidationInfo) -> int | None:
+    format = info.data.get("output_format", "auto")
+    if quality is not None and format not in formats.WITH_QUALITY:
+        raise _contradiction(f"{format} is always lossless and has no quality; leave quality out.")
+    return quality
+
+
+def _can_be(lossless: bool | None, info: ValidationInfo) -> bool | None:
+    format = info.data.get("output_format", "auto")
+    if lossless and info.data.get("quality") is not None:
+        raise _contradiction("A lossless result has no quality; give quality or lossless: true, not both.")
+    if lossless and format not in formats.MAYBE_LOSSLESS:
+        raise _contradiction(f"{format} is never lossless here; ask for webp, jxl, png or tiff, or leave lossless out.")
+    if lossless is False and format not in formats.WITH_QUALITY:
+        raise _contradiction(f"{format} is always lossless; leave lossless out, or ask for jpeg, webp, avif or jxl.")
+    return lossless
+
+
+def _contradiction(sentence: str) -> PydanticCustomError:
+    return PydanticCustomError(CONTRADICTION, "{sentence}", {"sentence": sentence})
 
 
 class ResultOptions(StrictModel):
@@ -82,12 +107,13 @@ class ResultOptions(StrictModel):
     )
     output_format: Annotated[WantedFormat, BeforeValidator(_format)] = Field(
         "auto",
-        description="File format of the result; auto: JPEG and WebP stay, AVIF becomes WebP, all others become PNG.",
+        description="File format of the result: auto, png, jpeg, webp, avif, jxl (JPEG XL) or tiff; auto: JPEG and "
+        "WebP stay, AVIF becomes WebP, all others become PNG.",
     )
     output_depth: Annotated[WantedDepth, BeforeValidator(_depth), AfterValidator(_fits_format)] = Field(
         "auto",
         description="Bits of a sample of the result; auto: 16 if the image has more than 8 and the format allows it, "
-        "else 8. 16 needs output_format auto, which then is PNG, or png.",
+        "else 8. 16 needs output_format png, tiff or jxl, or auto, which then is PNG.",
     )
     ensemble: bool = Field(
         False,
@@ -99,6 +125,16 @@ class ResultOptions(StrictModel):
         "strip",
         description="What the result keeps of the image's EXIF, XMP, IPTC, resolution and PNG texts: nothing (strip), "
         "all but places (keep), or places (GPS) too (keep-all).",
+    )
+    quality: Annotated[int | None, Field(ge=1, le=100, strict=True), AfterValidator(_has_quality)] = Field(
+        None,
+        description="Quality of a JPEG, WebP, AVIF or JPEG XL result, from 1 (small) to 100; absent: 95 for JPEG, 90 "
+        "for WebP and JPEG XL, 85 for AVIF. With output_format auto it counts if the result has one of these formats.",
+    )
+    lossless: Annotated[bool | None, Field(strict=True), AfterValidator(_can_be)] = Field(
+        None,
+        description="true: the result's pixels are stored exactly (PNG, TIFF, WebP, JPEG XL; auto: PNG instead of "
+        "JPEG); false: never, which is smaller; absent: PNG and TIFF, and a WebP whose image is a lossless WebP.",
     )
 
     @model_validator(mode="before")

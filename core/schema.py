@@ -14,8 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from upres.core import sizes
 from upres.core.foreign_text import MAX_SENTENCE, printable
 
-OutputFormat = Literal["png", "jpeg", "webp"]
-WantedFormat = Literal["auto", "png", "jpeg", "webp"]
+OutputFormat = Literal["png", "jpeg", "webp", "avif", "jxl", "tiff"]
+WantedFormat = Literal["auto", "png", "jpeg", "webp", "avif", "jxl", "tiff"]
 Depth = Literal[8, 16]
 WantedDepth = Literal["auto", 8, 16]
 Fit = Literal["inside", "exact"]
@@ -133,7 +133,9 @@ class Queued(_Event):
     model_version: Name = Field(
         description="Version that the requested label or version meant when the job was accepted."
     )
-    output_format: Name = Field(description="Requested file format of the result: auto, png, jpeg or webp.")
+    output_format: Name = Field(
+        description="Requested file format of the result: auto, png, jpeg, webp, avif, jxl or tiff."
+    )
     position: int = Field(ge=0, description="Number of jobs before this one in the queue at that time.")
     deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
     owner: Name | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")
@@ -222,7 +224,9 @@ class Snapshot(TolerantModel):
     model_version: Name = Field(
         description="Version that the requested label or version meant when the job was accepted."
     )
-    output_format: Name = Field(description="Requested file format of the result: auto, png, jpeg or webp.")
+    output_format: Name = Field(
+        description="Requested file format of the result: auto, png, jpeg, webp, avif, jxl or tiff."
+    )
     submitted_at: datetime = Field(description="Time at which the request was accepted, UTC.")
     updated_at: datetime = Field(description="Time of the last event, UTC.")
     deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")

@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from upres.core import keys
 from upres.core.api import EstimateRequest, JobRequest, UploadRequest
 from upres.core.errors import FieldError, InvalidJson, InvalidRequest
+from upres.core.options import CONTRADICTION
 from upres.core.schema import StrictModel
 from upres.core.sizes import MAX_SIDE
 
@@ -63,6 +64,8 @@ CODES = {
     "preview": "invalid_preview",
     "metadata": "invalid_metadata",
     "ensemble": "invalid_ensemble",
+    "quality": "invalid_quality",
+    "lossless": "invalid_lossless",
 }
 FIELDS = {"unsupported_factor": "upscale_factor"}
 """Type of an error that concerns several fields → the field that it is told of."""
@@ -78,8 +81,8 @@ EXPECTED = {
     "fit": "fit must be inside or exact; exact needs both output_width and output_height.",
     "model": "model must be the name of a model: lower-case letters, digits, '.', '_' and '-'.",
     "model_version": "model_version must be the name of a version or a label: letters, digits, '.', '_' and '-'.",
-    "output_format": "output_format must be auto, png, jpeg or webp.",
-    "output_depth": "output_depth must be auto, 8 or 16; 16 goes with output_format auto or png.",
+    "output_format": "output_format must be auto, png, jpeg, webp, avif, jxl or tiff.",
+    "output_depth": "output_depth must be auto, 8 or 16; 16 goes with output_format auto, png, tiff or jxl.",
     "priority": "priority must be normal or high.",
     "bytes": "bytes must be the size of the image file, a whole number.",
     "sha256": "sha256 must be the SHA-256 of the image file: 64 hexadecimal digits in lower case.",
@@ -89,6 +92,8 @@ EXPECTED = {
     "metadata": "metadata must be strip, keep or keep-all.",
     "preview": "preview must be true or false.",
     "ensemble": "ensemble must be true or false.",
+    "quality": "quality must be a whole number from 1 to 100.",
+    "lossless": "lossless must be true or false.",
     "deadline_seconds": f"deadline_seconds must be 1 to {keys.MAX_DEADLINE_SECONDS}, in seconds.",
 }
 
@@ -167,7 +172,8 @@ def _field_error(error: dict[str, Any], known: str) -> FieldError:
     """Convert one error of pydantic to a FieldError; `known` lists the valid fields."""
     field = str(error["loc"][0]) if error["loc"] else FIELDS.get(error["type"], "")
     if field in CODES:
-        return FieldError(field=field, code=CODES[field], given=_shown(error["input"]), detail=EXPECTED[field])
+        detail = error["msg"] if error["type"] == CONTRADICTION else EXPECTED[field]
+        return FieldError(field=field, code=CODES[field], given=_shown(error["input"]), detail=detail)
     if not field:
         return FieldError(field="image_url", code=error["type"], given="", detail=error["msg"])
     name = _shown(field)

@@ -59,11 +59,11 @@ class InProcess:
         picture = images.decode(_read(image), most, self._wanted.metadata, wanted)
         planned = enlargement(picture.size, wanted, factors)
         formats.check_pixels(*picture.size, _most_pixels(planned.factor))
+        output = ResultFile.of(self._wanted, picture, planned.size)
+        picture = output.fitted(picture)
         for notice in picture.notices:
             callbacks.on_event(Progress(job_id=NO_JOB, stage="decode", percent=0, notice=notice))
-        output = ResultFile.of(self._wanted, picture, planned.size)
         result = self._result(picture, output)
-        picture = picture.at_depth(output.depth)
         encoder = self._encoders.open(picture, output)
         on_tile = _telling(callbacks.on_event)
         bands = self._engine.bands(picture.pixels, planned.factor, on_tile, orientations=self._orientations)

@@ -106,7 +106,7 @@ def _enlarge(
         factor = planned.factor
         formats.check_pixels(*picture.size, context.settings.max_input_pixels(factor))
         output = ResultFile.of(job, picture, planned.size)
-        picture = picture.at_depth(output.depth)
+        picture = output.fitted(picture)
         for notice in picture.notices:
             report.notice(notice, "decode")
     orientations = ORIENTATIONS if job.ensemble else 1

@@ -57,9 +57,15 @@ def kind_of_work(job: JobMessage, output: ResultFile, made: Size) -> str:
 
     `made` is the size that the network makes.
     """
-    size = f"{output.size[0]}x{output.size[1]}"
-    options = {"16": output.depth == 16, "ensemble": job.ensemble, job.metadata: job.metadata != "strip"}
-    options |= {size: output.size != made}
+    options = {
+        "16": output.depth == 16,
+        "ensemble": job.ensemble,
+        job.metadata: job.metadata != "strip",
+        f"{output.size[0]}x{output.size[1]}": output.size != made,
+        f"quality {output.quality}": output.quality is not None,
+        "lossless": output.lossless and job.lossless is True,
+        "lossy": job.lossless is False,
+    }
     return "+".join([output.format, *(name for name, wanted in options.items() if wanted)])
 
 

@@ -3,9 +3,9 @@
 /** Any number from 1 to 8, rounded to four decimals. */
 export type Factor = number;
 export type Fit = "inside" | "exact";
-export type WantedFormat = "auto" | "png" | "jpeg" | "webp";
+export type WantedFormat = "auto" | OutputFormat;
 export type WantedDepth = "auto" | 8 | 16;
-export type OutputFormat = "png" | "jpeg" | "webp";
+export type OutputFormat = "png" | "jpeg" | "webp" | "avif" | "jxl" | "tiff";
 export type Stage = "fetch" | "decode" | "upscale" | "encode" | "store";
 export type Status = "queued" | "running" | "succeeded" | "failed" | "cancelled";
 
@@ -73,8 +73,12 @@ export interface SubmitOptions extends CallOptions {
   version?: string;
   /** Default: "auto". JPEG and WebP stay, AVIF becomes WebP, all others become PNG. */
   format?: WantedFormat;
-  /** Bits per sample of the result. Default: "auto", those of the image where the format allows it. 16 needs PNG. */
+  /** Bits per sample of the result. Default: "auto", those of the image where the format allows it. 16 needs PNG, TIFF or JPEG XL. */
   depth?: WantedDepth;
+  /** 1 to 100, of a JPEG, WebP, AVIF or JPEG XL result. Default: 95 for JPEG, 85 for AVIF, 90 for the others. */
+  quality?: number;
+  /** Whether pixels are stored exactly; "auto" then is PNG instead of JPEG. Default: only of PNG, TIFF, lossless WebP. */
+  lossless?: boolean;
   /** What the result keeps of EXIF, XMP, IPTC and texts; "keep": all but places. Default: "strip". */
   metadata?: "strip" | "keep" | "keep-all";
   /** Whether finished tiles can be fetched with `preview`. */
@@ -304,6 +308,8 @@ export interface EstimateRequest {
   output_format?: WantedFormat;
   output_depth?: WantedDepth;
   ensemble?: boolean;
+  quality?: number;
+  lossless?: boolean;
 }
 
 export interface Estimate {

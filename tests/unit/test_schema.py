@@ -61,7 +61,7 @@ def test_request_fields_have_default_values() -> None:
     )
 
 
-@pytest.mark.parametrize(("given", "format"), [("JPG", "jpeg"), ("jpeg", "jpeg"), ("PNG", "png"), ("webp", "webp")])
+@pytest.mark.parametrize(("given", "format"), [("JPG", "jpeg"), ("jpeg", "jpeg"), ("TIF", "tiff"), ("webp", "webp")])
 def test_output_format_ignores_case_and_accepts_jpg(given: str, format: str) -> None:
     assert parse({**URL, "output_format": given}).output_format == format
 
@@ -95,7 +95,17 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({**URL, "fit": "exact"}, "invalid_fit", "both"),
     ({**URL, "fit": "outside"}, "invalid_fit", "inside or exact"),
     ({**URL, "model": "../secret"}, "unknown_model", "name of a model"),
-    ({**URL, "output_format": "gif"}, "unsupported_format", "png, jpeg or webp"),
+    ({**URL, "output_format": "gif"}, "unsupported_format", "png, jpeg, webp, avif, jxl or tiff"),
+    *(({**URL, "quality": bad}, "invalid_quality", "1 to 100") for bad in (0, 101, True, "85", 85.5)),
+    *(({**URL, "lossless": bad}, "invalid_lossless", "true or false") for bad in (1, "true", 0)),
+    ({**URL, "quality": 80, "output_format": "png"}, "invalid_quality", "png is always lossless"),
+    ({**URL, "quality": 80, "output_format": "tif"}, "invalid_quality", "tiff is always lossless"),
+    ({**URL, "quality": 80, "lossless": True}, "invalid_lossless", "not both"),
+    ({**URL, "lossless": True, "output_format": "jpeg"}, "invalid_lossless", "jpeg is never lossless"),
+    ({**URL, "lossless": True, "output_format": "avif"}, "invalid_lossless", "avif is never lossless"),
+    ({**URL, "lossless": False, "output_format": "png"}, "invalid_lossless", "png is always lossless"),
+    ({**URL, "lossless": False, "output_format": "tiff"}, "invalid_lossless", "tiff is always lossless"),
+    ({**URL, "output_depth": 16, "output_format": "avif"}, "unsupported_depth", "tiff or jxl"),
     ({**URL, "priority": "urgent"}, "invalid_priority", "normal or high"),
     *(
         ({**URL, "deadline_seconds": bad}, "invalid_deadline", "1 to 518400")
@@ -104,6 +114,18 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({**URL, "image_name": "x" * 256}, "invalid_image_name", "255"),
     ({**URL, "factor": 4}, "unknown_field", "upscale_factor"),
 ]
+
+
+@pytest.mark.parametrize("given", [
+    {"quality": 1}, {"quality": 100, "output_format": "avif"}, {"lossless": True},
+    {"quality": 80, "lossless": False, "output_format": "jxl"},
+    {"lossless": True, "output_format": "png"}, {"lossless": True, "output_format": "TIFF"},
+    {"lossless": True, "output_format": "jxl", "output_depth": 16}, {"lossless": False, "output_format": "jpeg"},
+    {"quality": None, "lossless": None, "output_format": "png"},
+])  # fmt: skip
+def test_quality_and_lossless_are_accepted_where_the_format_has_them(given: dict[str, Any]) -> None:
+    request = parse({**URL, **given})
+    assert (request.quality, request.lossless) == (given.get("quality"), given.get("lossless"))
 
 
 def test_a_thousand_unknown_fields_are_one_invalid_json_error() -> None:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import imagecodecs
 import numpy as np
 from PIL import Image, ImageCms
 
@@ -83,6 +84,20 @@ def _converted(source: ImageCms.ImageCmsProfile, levels: Samples) -> Samples:
         raise ValueError("nothing was converted")
     levels_made: Samples = np.asarray(made)[0]
     return levels_made
+
+
+def rgb_in_srgb(samples: Samples, icc: bytes) -> Samples | None:
+    """Convert RGB, (height, width, 3), or with alpha 4, from a profile to sRGB; None if the profile cannot be used.
+
+    Colours that sRGB does not have become the nearest ones on its border.
+    """
+    exact = int(ImageCms.Flags.NOOPTIMIZE)  # else littleCMS is 12 levels of 255 off, with samples of 16 bits
+    target, rgb = rgb_profile(BT709, SRGB_CURVE), np.ascontiguousarray(samples[..., :3])
+    try:
+        made = imagecodecs.cms_transform(rgb, icc, target, colorspace="rgb", outcolorspace="rgb", flags=exact)
+    except (RuntimeError, ValueError):  # what imagecodecs raises for littleCMS's errors and for its own
+        return None
+    return np.concatenate([made, samples[..., 3:]], axis=2) if samples.shape[2] == 4 else made
 
 
 def fits_rgb(icc: bytes) -> bool:

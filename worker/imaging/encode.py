@@ -1,4 +1,4 @@
-"""Encodes pixels to image files: PNG in bands, while the other rows are still computed; JPEG and WebP at the end.
+"""Encodes pixels to image files: PNG and TIFF in bands, while the other rows are still computed; all others at the end.
 
 The result keeps grayscale, alpha and ICC profile of the input, as far as the format supports them. What is special to a
 format is said in its module below writers/.
@@ -14,6 +14,7 @@ from upres.worker.imaging.picture import Picture
 from upres.worker.imaging.png import PngWriter
 from upres.worker.imaging.result_file import ResultFile
 from upres.worker.imaging.writers.png import PngEncoder
+from upres.worker.imaging.writers.tiff import TiffEncoder
 from upres.worker.imaging.writers.whole_image import WholeImageEncoder
 from upres.worker.samples import Samples
 
@@ -26,7 +27,7 @@ class Encoder(Protocol):
         ...
 
     def finish(self) -> bytes:
-        """Return the file. All rows must be written before."""
+        """Return the file. All rows must be written before. Raises NotEncoded when a library refuses the image."""
         ...
 
 
@@ -43,6 +44,8 @@ class Encoders:
         """Open an encoder for the enlargement of a picture."""
         if output.format == "png":
             return PngEncoder(picture, output, self._compressors)
+        if output.format == "tiff":
+            return TiffEncoder(picture, output, self._compressors)
         return WholeImageEncoder(picture, output)
 
     def original(self, picture: Picture, output: ResultFile, deliver: Callable[[bytes], object]) -> "Future[object]":

@@ -21,6 +21,9 @@ SRGB, LINEAR = "sRGB", "linear sRGB"
 """Names of the colours that can be shown."""
 RGB, GRAY = 0, 1
 """Colour spaces. With the white point D65, the primaries and the curve of sRGB (numbers 1, 1, 13) they are sRGB."""
+LINEAR_CURVE, SRGB_CURVE = 8, 13
+CURVE_BITS, LEAST_CURVE = 4, 2
+"""Curves from LEAST_CURVE on have CURVE_BITS bits, for the difference from it."""
 CURVES = {1: "BT.709", 2: "unknown", 8: "linear", 13: "sRGB", 16: "PQ", 17: "DCI", 18: "HLG"}
 
 
@@ -40,6 +43,9 @@ class Header(NamedTuple):
     lossy: bool
     colours: str
     """SRGB, LINEAR, or the name of other colours."""
+    curve_at: int | None = None
+    """Where the codestream says which curve the samples have: the number of the first of its four bits. None where
+    it does not say it in four bits."""
 
 
 class _Bits:
@@ -47,6 +53,12 @@ class _Bits:
 
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data, "little"), 8 * len(data)
+        self._count = self._left
+
+    @property
+    def at(self) -> int:
+        """Number of bits that were read."""
+        return self._count - self._left
 
     def u(self, count: int) -> int:
         """Read `count` bits. Raises TruncatedImage when there are fewer."""
@@ -78,7 +90,9 @@ def header(data: bytes) -> Header:
     extra = [_channel(bits) for _ in range(bits.u32((0, 0), (1, 0), (2, 4), (1, 12)))]
     lossy = bool(bits.u(1))
     types, premultiplied = tuple(kind for kind, _ in extra), any(multiplied for _, multiplied in extra)
-    return Header(width, height, depth, floating, types, premultiplied, lossy, _colours(bits))
+    colours = _colours(bits)
+    curve_at = 16 + bits.at - CURVE_BITS if colours == LINEAR else None
+    return Header(width, height, depth, floating, types, premultiplied, lossy, colours, curve_at)
 
 
 def _codestream(data: bytes) -> bytes:
@@ -170,8 +184,8 @@ def _colours(bits: _Bits) -> str:
         return "with own primaries"
     gamma = bits.u(1)
     curve = 0 if gamma else bits.enum()
-    if (white, primaries, curve) == (1, 1, 13):
+    if (white, primaries, curve) == (1, 1, SRGB_CURVE):
         return SRGB
-    if (white, primaries, curve) == (1, 1, 8):
+    if (white, primaries, curve) == (1, 1, LINEAR_CURVE):
         return LINEAR
     return f"with white point {white}, primaries {primaries} and curve {CURVES.get(curve, 'of a gamma')}"

@@ -1,6 +1,7 @@
 """Collects the rows of a result for formats that are written by a library from the whole image, in memory.
 
-JPEG has quality 95 without chroma subsampling; WebP has quality 90, or is lossless if the input is a lossless WebP.
+JPEG has quality 95 without chroma subsampling; WebP has quality 90, or is lossless if the input is a lossless WebP;
+AVIF and JPEG XL have modules of their own. Another quality is used on request.
 """
 
 import io
@@ -9,17 +10,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from upres.core.errors import NotEncoded
 from upres.core.schema import OutputFormat
 from upres.worker.imaging.metadata import IPTC
 from upres.worker.imaging.picture import Picture
 from upres.worker.imaging.result_file import ResultFile
+from upres.worker.imaging.writers import avif, jxl
 from upres.worker.imaging.writers.rows import as_in_file
 from upres.worker.samples import Samples
 
-LOSSY_WEBP = {"quality": 90, "method": 2}
+JPEG_QUALITY, WEBP_QUALITY = 95, 90
+LOSSY_WEBP = {"method": 2}
 LOSSLESS_WEBP = {"lossless": True, "quality": 20, "method": 1}
 """Without loss `quality` is the effort: by measurement more makes the file hardly smaller, and takes much longer."""
 
@@ -31,7 +34,7 @@ class WholeImageEncoder:
         self._picture, self._output = picture, output
         channels = picture.channels + (picture.alpha is not None)
         width, height = output.size
-        self._pixels = np.empty((height, width, channels), np.uint8)
+        self._pixels = np.empty((height, width, channels), np.uint8 if output.depth == 8 else np.uint16)
         self._row = 0
 
     def write(self, band: Samples) -> None:
@@ -41,36 +44,45 @@ class WholeImageEncoder:
 
     def finish(self) -> bytes:
         """See Encoder."""
-        return WRITERS[self._output.format](self._pixels, self._picture, self._output)
+        try:
+            return WRITERS[self._output.format](self._pixels, self._picture, self._output)
+        except (RuntimeError, ValueError, OSError) as error:  # what Pillow and imagecodecs raise
+            if isinstance(error, OSError) and error.errno:
+                raise
+            raise NotEncoded(
+                f"The result cannot be written as {self._output.format} ({error}); ask for output_format png."
+            ) from error
 
 
-def _jpeg(pixels: npt.NDArray[np.uint8], picture: Picture, output: ResultFile) -> bytes:
+def _jpeg(pixels: Samples, picture: Picture, output: ResultFile) -> bytes:
     image, kept, file = _image(pixels), picture.metadata, io.BytesIO()
     if image.mode in ("LA", "RGBA"):
         image = _on_white(image)
     more: dict[str, Any] = {"exif": b"Exif\0\0" + kept.exif} if kept.exif else {}
     more |= {"xmp": kept.xmp} if kept.xmp else {}
     more |= {"dpi": kept.dpi} if kept.dpi else {}
-    extra = _iptc(kept.iptc)
-    image.save(file, "JPEG", quality=95, subsampling=0, icc_profile=picture.icc, extra=extra, **more)
+    more |= {"quality": output.quality or JPEG_QUALITY, "extra": _iptc(kept.iptc)}
+    image.save(file, "JPEG", subsampling=0, icc_profile=picture.icc, **more)
     return file.getvalue()
 
 
-def _webp(pixels: npt.NDArray[np.uint8], picture: Picture, output: ResultFile) -> bytes:
+def _webp(pixels: Samples, picture: Picture, output: ResultFile) -> bytes:
     kept, file = picture.metadata, io.BytesIO()
-    how = LOSSLESS_WEBP if picture.lossless else LOSSY_WEBP
+    how = LOSSLESS_WEBP if output.lossless else {**LOSSY_WEBP, "quality": output.quality or WEBP_QUALITY}
     _image(pixels).save(file, "WEBP", icc_profile=picture.icc or b"", exif=kept.exif, xmp=kept.xmp, **how)
     return file.getvalue()
 
 
-Writer = Callable[[npt.NDArray[np.uint8], Picture, ResultFile], bytes]
+Writer = Callable[[Samples, Picture, ResultFile], bytes]
 WRITERS: dict[OutputFormat, Writer] = {
     "jpeg": _jpeg,
     "webp": _webp,
+    "avif": avif.write,
+    "jxl": jxl.write,
 }
 
 
-def _image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+def _image(pixels: Samples) -> Image.Image:
     return Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
 
 

@@ -1,0 +1,81 @@
+"""Writes TIFF with 8 or 16 bits while rows come: what is written is compressed in other threads.
+
+kept       gray, alpha (unassociated), ICC profile; of metadata EXIF with its directories, XMP, IPTC and resolution
+left out   texts of a PNG file; in a file of more than 4 GB the directories of EXIF
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from upres.worker.imaging.metadata import Metadata
+from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.result_file import ResultFile
+from upres.worker.imaging.writers.rows import as_in_file
+from upres.worker.imaging.writers.tiff_file import About, Page, Tag, file_of
+from upres.worker.samples import Samples
+
+BYTE, TEXT, SHORT, UNDEFINED = 1, 2, 3, 7
+"""Types of values (TIFF 6.0, section 2)."""
+XMP, IPTC = 700, 33723
+"""Tags for metadata of other standards."""
+DIRECTORIES = {"ExifTag": ExifTags.IFD.Exif, "GPSTag": ExifTags.IFD.GPSInfo}
+"""tifffile's names of the tags that point to the directories of EXIF, and their numbers."""
+
+
+class TiffEncoder:
+    """An Encoder (imaging/encode.py) for TIFF, with 8 or 16 bits."""
+
+    def __init__(self, picture: Picture, output: ResultFile, compressors: Executor) -> None:
+        self._picture = picture
+        channels = picture.channels + (picture.alpha is not None)
+        self._page = Page(output.size, channels, output.depth, compressors, about(picture))
+
+    def write(self, band: Samples) -> None:
+        """See Encoder."""
+        self._page.write(as_in_file(band, self._picture))
+
+    def finish(self) -> bytes:
+        """See Encoder."""
+        self._page.finish()
+        return file_of([self._page])
+
+
+def about(picture: Picture) -> About:
+    """Return what a page says of a picture: its profile and metadata."""
+    kept = picture.metadata
+    tags: list[Tag] = [(XMP, BYTE, None, kept.xmp, True)] if kept.xmp else []
+    tags += [(IPTC, UNDEFINED, None, kept.iptc, True)] if kept.iptc else []
+    own, directories = _of_exif(kept)
+    return About(picture.icc, kept.dpi, [*tags, *own], directories)
+
+
+def _of_exif(kept: Metadata) -> tuple[list[Tag], dict[str, ImageFileDirectory_v2]]:
+    """Return the tags of EXIF data that belong to the page's own directory, and the other directories."""
+    exif = Image.Exif()
+    try:
+        exif.load(kept.exif)
+        return list(_tags(exif)), {name: made for name, ifd in DIRECTORIES.items() if (made := _directory(exif, ifd))}
+    except Exception:  # foreign data: Pillow raises many types; the pixels do not need it
+        return [], {}
+
+
+def _tags(exif: Image.Exif) -> Iterator[Tag]:
+    """Yield the texts and numbers of the main directory; the resolution is Metadata.dpi."""
+    for tag, value in exif.items():
+        if isinstance(value, str):
+            yield tag, TEXT, None, value.encode() + b"\0", True
+        elif isinstance(value, bytes):
+            yield tag, BYTE, None, value, True
+        elif isinstance(value, int) and tag not in (*DIRECTORIES.values(), ExifTags.Base.ResolutionUnit):
+            yield tag, SHORT, 1, value, True
+
+
+def _directory(exif: Image.Exif, ifd: ExifTags.IFD) -> ImageFileDirectory_v2 | None:
+    values = exif.get_ifd(ifd)
+    made = ImageFileDirectory_v2(prefix=b"II", group=ifd)
+    for tag, value in values.items():
+        made[tag] = value
+    return made if values else None
