@@ -58,8 +58,9 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
     help="Pattern of output names; fields: {stem}, {suffix}, {parent}, {n}, {factor}, {model}.",
 )
 @click.option(
-    "--format", "output_format", type=click.Choice(["auto", "png", "jpeg", "webp"]), default="auto", show_default=True,
-    help="Output file format; auto: JPEG and WebP stay, AVIF becomes WebP, all others become PNG.",
+    "--format", "output_format", type=click.Choice(["auto", "png", "jpeg", "webp", "gif"]), default="auto",
+    show_default=True,
+    help="Output file format; auto: JPEG, WebP and animated GIF stay, AVIF becomes WebP, all others PNG.",
 )  # fmt: skip
 @click.option(
     "--depth", "output_depth", type=click.Choice(["auto", "8", "16"]), default="auto", show_default=True,
@@ -68,6 +69,10 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
 @click.option(
     "--metadata", type=click.Choice(["strip", "keep", "keep-all"]), default="strip", show_default=True,
     help="What results keep of EXIF, XMP, IPTC, resolution, texts; keep: all but places (GPS); keep-all: places too.",
+)  # fmt: skip
+@click.option(
+    "--frames", type=click.Choice(["all", "first"]), default="all", show_default=True,
+    help="What is enlarged of an animation (GIF, WebP, PNG). JPEG always has the first frame.",
 )  # fmt: skip
 @click.option("--model", help="Model name; default: chosen by the server.")
 @click.option("--model-version", help="Version or label of the model; default: stable.")
@@ -95,8 +100,8 @@ def enlarge(in_process: InProcess, /, **given: Any) -> None:
     """Enlarge photos by super-resolution.
 
     PHOTO is a file, a folder, a pattern, an http(s) URL, or - to read a list of them from stdin. Input formats: PNG,
-    JPEG, WebP, AVIF, HEIC, JPEG XL, JPEG 2000, TIFF, BMP and GIF. Output formats: PNG, JPEG and WebP. Of a folder, the
-    images that cannot be enlarged are named; other files are passed over.
+    JPEG, WebP, AVIF, HEIC, JPEG XL, JPEG 2000, TIFF, BMP and GIF. Output formats: PNG, JPEG, WebP and GIF. Of a
+    folder, the images that cannot be enlarged are named; other files are passed over.
     """
     options = CommandOptions(**given)
     with stopped_by_signals():

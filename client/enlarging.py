@@ -14,6 +14,7 @@ from typing import Literal
 import click
 from rich.console import Console
 
+from upres.client import frame_count
 from upres.client.atomic_file import delete_unfinished
 from upres.client.batch import UNAVAILABLE, Backend, Batch, is_fatal
 from upres.client.display import Display
@@ -30,7 +31,7 @@ from upres.client.text import sentence, shown, write_line
 from upres.core.api import Estimate
 from upres.core.errors import UnsupportedImage, UpresError
 from upres.core.formats import DEEP
-from upres.core.schema import WantedDepth, WantedFormat, WantedMetadata
+from upres.core.schema import WantedDepth, WantedFormat, WantedFrames, WantedMetadata
 
 RETRIES = 12
 """Retries of each request: together about a minute, enough for a server that is being restarted."""
@@ -63,6 +64,7 @@ class CommandOptions:
     api_key: str | None
     cacert: str | None = None
     ensemble: bool = False
+    frames: WantedFrames = "all"
 
     def __post_init__(self) -> None:
         """Check the options. Raises click.UsageError when they contradict each other."""
@@ -87,6 +89,7 @@ class CommandOptions:
             "output_depth": self.depth,
             "metadata": self.metadata,
             "ensemble": self.ensemble,
+            "frames": self.frames,
         }
 
     @property
@@ -102,6 +105,7 @@ class CommandOptions:
             "output_depth": (self.output_depth, "auto"),
             "metadata": (self.metadata, "strip"),
             "ensemble": ("8" if self.ensemble else "", ""),
+            "frames": (self.frames, "all"),
         }
         return {
             **{name: value for name, (value, default) in newer.items() if value != default},  # as in earlier ledgers
@@ -240,6 +244,8 @@ def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimat
         "output_depth": wanted.depth,
         "ensemble": wanted.ensemble,
     }
+    if wanted.frames == "all":
+        options["frame_count"] = frame_count.count(source.image, wanted.output_format)
     width, height = read_size(source.image)
     return client.estimate(width, height, int(wanted.factor), **options)
 

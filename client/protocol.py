@@ -36,7 +36,7 @@ from upres.client.responses import (
 )
 from upres.core.api import Estimate, JobAccepted, UploadLink
 from upres.core.errors import NotAnImage, UpresError
-from upres.core.schema import Result, Snapshot, WantedDepth, WantedFormat, WantedMetadata
+from upres.core.schema import Result, Snapshot, WantedDepth, WantedFormat, WantedFrames, WantedMetadata
 
 Image = str | PathLike[str] | bytes
 Which = Literal["result", "original"]
@@ -67,6 +67,7 @@ class JobOptions(TypedDict, total=False):
     webhook_url: str | None
     preview: bool
     ensemble: bool
+    frames: WantedFrames
 
 
 class EstimateOptions(TypedDict, total=False):
@@ -78,6 +79,8 @@ class EstimateOptions(TypedDict, total=False):
     output_format: WantedFormat
     output_depth: WantedDepth
     ensemble: bool
+    frames: WantedFrames
+    frame_count: int
 
 
 class _Health(BaseModel):

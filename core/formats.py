@@ -1,15 +1,54 @@
 """Image formats: content types, file extensions and size limits; and the check of an image's number of pixels."""
 
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
 from upres.core.errors import FormatLimit, TooManyPixels
 from upres.core.schema import Depth, OutputFormat, WantedDepth, WantedFormat
 
-CONTENT_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-EXTENSIONS: dict[OutputFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
-MAX_SIDE: dict[OutputFormat, int] = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383}
-"""Longest side in pixels. Sources: the PNG specification; libjpeg's JPEG_MAX_DIMENSION; the 14 bits of VP8."""
+Several = Literal["frames", "pages"]
+
+CONTENT_TYPES: dict[OutputFormat, str] = {
+    "png": "image/png",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "gif": "image/gif",
+}
+EXTENSIONS: dict[OutputFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp", "gif": "gif"}
+MAX_SIDE: dict[OutputFormat, int] = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383, "gif": 65535}
+"""Longest side in pixels. Sources: the PNG specification; libjpeg's JPEG_MAX_DIMENSION; the 14 bits of VP8; GIF89a."""
+MOVING: tuple[OutputFormat, ...] = ("gif", "webp", "png")
+"""Formats whose files can be animations."""
+PAGED: tuple[OutputFormat, ...] = ()
+"""Formats whose files can have several pages."""
+NAMES: dict[OutputFormat, str] = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP", "gif": "GIF"}
+MAX_FRAMES = 1000
+"""Largest number of frames or pages of one file."""
 
 DEEP = ("auto", "png")
 """Values of output_format that allow 16 bits per sample."""
+
+
+class Holds(NamedTuple):
+    """Whether a result can have several frames, and several pages."""
+
+    frames: bool
+    pages: bool
+
+
+def holds(wanted: WantedFormat) -> Holds:
+    """Return what a result of a requested format can have. `auto` chooses a format that can have what the image has."""
+    if wanted == "auto":
+        return Holds(bool(MOVING), bool(PAGED))
+    return Holds(wanted in MOVING, wanted in PAGED)
+
+
+def cannot_hold(several: Several, format: OutputFormat) -> str:
+    """Return the sentence for the user when a result in this format has the first frame or page only."""
+    able = MOVING if several == "frames" else PAGED
+    lacks = "move" if several == "frames" else "have several pages"
+    instead = f" Ask for {' or '.join(able)}." if able else ""
+    return f"{NAMES[format]} cannot {lacks}; the result is the first {several[:-1]}.{instead}"
 
 
 def result_format(wanted: WantedFormat, own: OutputFormat, depth: WantedDepth) -> OutputFormat:
@@ -30,6 +69,31 @@ def check_pixels(width: int, height: int, most: int) -> None:
         raise TooManyPixels(
             f"The image has {width}×{height} pixels; at this factor at most "
             f"{most / 1e6:g} megapixels are possible. Send a smaller one."
+        )
+
+
+def check_frames(count: int, width: int, height: int, most: int) -> None:
+    """Raise TooManyPixels when an animation of width × height pixels has too many frames, or too many pixels."""
+    instead = "Send fewer or smaller frames, or ask for frames: first."
+    if count > MAX_FRAMES:
+        raise TooManyPixels(f"The animation has more than {MAX_FRAMES:,} frames. {instead}")
+    if count > 1 and count * width * height > most:
+        raise TooManyPixels(
+            f"The animation has {count:,} frames of {width}×{height}, {count * width * height / 1e6:.1f} megapixels "
+            f"together; at this factor at most {most / 1e6:g} megapixels are possible. {instead}"
+        )
+    check_pixels(width, height, most)
+
+
+def check_pages(sizes: Sequence[tuple[int, int]], most: int) -> None:
+    """Raise TooManyPixels when pages of these sizes, (width, height), are too many, or have too many pixels."""
+    instead = "Send fewer or smaller pages, or ask for frames: first."
+    if len(sizes) > MAX_FRAMES:
+        raise TooManyPixels(f"The file has more than {MAX_FRAMES:,} pages. {instead}")
+    if (pixels := sum(width * height for width, height in sizes)) > most:
+        raise TooManyPixels(
+            f"The file has {len(sizes):,} pages, {pixels / 1e6:.1f} megapixels together; at this factor at most "
+            f"{most / 1e6:g} megapixels are possible. {instead}"
         )
 
 

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from upres.core import formats
-from upres.core.schema import FACTORS, StrictModel, WantedDepth, WantedFormat, WantedMetadata
+from upres.core.schema import FACTORS, StrictModel, WantedDepth, WantedFormat, WantedFrames, WantedMetadata
 
 
 def _factor(value: object) -> object:
@@ -46,7 +46,8 @@ class ResultOptions(StrictModel):
     )
     output_format: Annotated[WantedFormat, BeforeValidator(_format)] = Field(
         "auto",
-        description="File format of the result; auto: JPEG and WebP stay, AVIF becomes WebP, all others become PNG.",
+        description="File format of the result; auto: JPEG, WebP and animated GIF stay, AVIF becomes WebP, all "
+        "others become PNG.",
     )
     output_depth: Annotated[WantedDepth, BeforeValidator(_depth), AfterValidator(_fits_format)] = Field(
         "auto",
@@ -63,4 +64,8 @@ class ResultOptions(StrictModel):
         "strip",
         description="What the result keeps of the image's EXIF, XMP, IPTC, resolution and PNG texts: nothing (strip), "
         "all but places (keep), or places (GPS) too (keep-all).",
+    )
+    frames: WantedFrames = Field(
+        "all",
+        description="What is enlarged of an animation (GIF, WebP or PNG): all frames, or the first one only.",
     )

@@ -17,6 +17,7 @@ def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Es
     """Estimate a job. Raises UnknownModel, ModelError, StoreUnavailable or redis-py's errors."""
     factor, model = request.upscale_factor, request.model or services.settings.model
     ref = served_models.resolve(services.redis, services.store, model, request.model_version, ANY_JOB)
+    frames = _frames(request)
     width, height = request.width * factor, request.height * factor
     orientations = ORIENTATIONS if request.ensemble else 1
     rate = rates.read(services.redis, ref.digest, factor, request.ensemble)
@@ -27,8 +28,8 @@ def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Es
     if refusal is None:
         manifest, _ = registry.manifest(services.store, model, ref.version)
         steps = passes(manifest, request.height, request.width, factor, rate.tile or TILE)
-        tiles = sum(len(step.tiles) for step in steps) * orientations
-    seconds = rate.seconds(width * height / 1e6)
+        tiles = sum(len(step.tiles) for step in steps) * orientations * frames
+    seconds = rate.seconds(width * height * frames / 1e6)
     return Estimate(
         accepted=refusal is None,
         code=refusal.code if refusal else None,
@@ -54,12 +55,19 @@ def _refusal(
         check_factor(model, ref, factor)
         if request.bytes and request.bytes > limit:
             raise TooManyBytes.for_limit(limit)
-        formats.check_pixels(request.width, request.height, services.settings.max_input_pixels(factor))
+        frames = _frames(request)
+        formats.check_frames(frames, request.width, request.height, services.settings.max_input_pixels(factor))
         if request.output_format != "auto" or request.output_depth == 16:
             formats.check_size(size, formats.result_format(request.output_format, "png", request.output_depth))
         if caller.key:
             orientations = ORIENTATIONS if request.ensemble else 1
-            api_keys.check_quota(services.redis, caller.key, size[0] * size[1] * orientations)
+            api_keys.check_quota(services.redis, caller.key, size[0] * size[1] * frames * orientations)
     except UpresError as error:
         return error
     return None
+
+
+def _frames(request: EstimateRequest) -> int:
+    """Return the number of frames or pages of the result: one, if its format cannot have several."""
+    one = request.frames == "first" or not any(formats.holds(request.output_format))
+    return 1 if one else request.frame_count

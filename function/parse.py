@@ -59,6 +59,8 @@ CODES = {
     "preview": "invalid_preview",
     "metadata": "invalid_metadata",
     "ensemble": "invalid_ensemble",
+    "frames": "invalid_frames",
+    "frame_count": "invalid_frames",
 }
 EXPECTED = {
     "image_url": "image_url must be an absolute http:// or https:// address of at most 8192 characters.",
@@ -68,7 +70,7 @@ EXPECTED = {
     "upscale_factor": "upscale_factor must be 2, 4 or 8.",
     "model": "model must be the name of a model: lower-case letters, digits, '.', '_' and '-'.",
     "model_version": "model_version must be the name of a version or a label: letters, digits, '.', '_' and '-'.",
-    "output_format": "output_format must be auto, png, jpeg or webp.",
+    "output_format": "output_format must be auto, png, jpeg, webp or gif.",
     "output_depth": "output_depth must be auto, 8 or 16; 16 goes with output_format auto or png.",
     "priority": "priority must be normal or high.",
     "bytes": "bytes must be the size of the image file, a whole number.",
@@ -79,6 +81,8 @@ EXPECTED = {
     "metadata": "metadata must be strip, keep or keep-all.",
     "preview": "preview must be true or false.",
     "ensemble": "ensemble must be true or false.",
+    "frames": "frames must be all or first.",
+    "frame_count": "frame_count must be the number of frames of the image, a whole number.",
     "deadline_seconds": f"deadline_seconds must be 1 to {keys.MAX_DEADLINE_SECONDS}, in seconds.",
 }
 

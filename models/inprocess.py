@@ -1,7 +1,7 @@
 """The Backend that enlarges images in this process, for `upres --local`: no server, no queue, no object store."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -10,6 +10,7 @@ from upres.client.atomic_file import MayReplace, atomic_write
 from upres.client.batch import Callbacks
 from upres.client.output_paths import Output
 from upres.client.protocol import JobOptions
+from upres.core import formats
 from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
 from upres.core.options import ResultOptions
 from upres.core.schema import Event, Progress, Result
@@ -18,11 +19,12 @@ from upres.models import bundled
 from upres.worker.engine import runtimes
 from upres.worker.engine.device import choose
 from upres.worker.engine.device_thread import DeviceThread
-from upres.worker.engine.engine import Engine, OnTile
+from upres.worker.engine.engine import Engine
+from upres.worker.enlarging import Enlargement
 from upres.worker.imaging import images
 from upres.worker.imaging.encode import Encoders
-from upres.worker.imaging.picture import Picture
-from upres.worker.imaging.result_file import ResultFile
+from upres.worker.imaging.picture import Pictures
+from upres.worker.imaging.result_file import ResultFile, fitted
 from upres.worker.model import open_folder
 
 DEFAULT = "faithful"
@@ -53,15 +55,13 @@ class InProcess:
         begin = time.perf_counter()
         factor = self._wanted.upscale_factor
         most = int(MAX_PIXELS / max(1, factor**2 / 16))
-        picture = images.decode(_read(image), most, self._wanted.metadata, factor)
-        for notice in picture.notices:
+        pictures, outputs = fitted(self._decode(_read(image), most), self._wanted)
+        for notice in pictures.notices:
             callbacks.on_event(Progress(job_id=NO_JOB, stage="decode", percent=0, notice=notice))
-        output = ResultFile.of(self._wanted, picture)
-        result = self._result(picture, output)
-        picture = picture.at_depth(output.depth)
-        encoder = self._encoders.open(picture, output)
-        on_tile = _telling(callbacks.on_event)
-        for band in self._engine.bands(picture.pixels, factor, on_tile, orientations=self._orientations):
+        encoder = self._encoders.open_all(pictures, outputs)
+        telling = _Telling(callbacks.on_event, len(outputs))
+        enlargement = Enlargement(self._engine, pictures, factor, self._orientations)
+        for band in enlargement.bands(telling.tile, telling.frame):
             encoder.write(band)
         file = encoder.finish()
 
@@ -69,13 +69,21 @@ class InProcess:
             with atomic_write(path, may_replace) as target:
                 target.write(file)
 
-        return Output(result.model_copy(update={"seconds": {"upscale": round(time.perf_counter() - begin, 4)}}), save)
+        return Output(self._result(pictures, outputs, time.perf_counter() - begin), save)
 
     def cancel(self) -> None:
         """See Backend. Does nothing: the process is about to end."""
 
-    def _result(self, picture: Picture, output: ResultFile) -> Result:
-        """The Result of an image before it is made; it has no URLs."""
+    def _decode(self, data: bytes, most: int) -> Pictures:
+        """The pictures of a file that the result will have."""
+        factor, metadata = self._wanted.upscale_factor, self._wanted.metadata
+        if self._wanted.frames == "first":
+            return Pictures((images.decode(data, most, metadata, factor),))
+        return images.decode_all(data, most, metadata, factor, formats.holds(self._wanted.output_format))
+
+    def _result(self, pictures: Pictures, outputs: Sequence[ResultFile], seconds: float) -> Result:
+        """The Result of an image; it has no URLs."""
+        output = outputs[0]
         return Result(
             sr_image_url="",
             sr_image_uri="",
@@ -91,22 +99,31 @@ class InProcess:
             model_version=self._model.manifest.version,
             model_digest=self._model.digest,
             device=self._device.name,
-            seconds={},
-            notices=list(picture.notices),
+            seconds={"upscale": round(seconds, 4)},
+            notices=list(pictures.notices),
             ensemble=self._orientations > 1,
+            frames=len(outputs),
         )
 
 
-def _telling(on_event: Callable[[Event], None]) -> OnTile:
-    """A callback for tiles that calls `on_event` with the progress events that a worker would send."""
-    begin = time.perf_counter()
+class _Telling:
+    """Calls `on_event` with the progress events that a worker would send."""
 
-    def on_tile(done: int, total: int) -> None:
-        left = (time.perf_counter() - begin) / done * (total - done)
+    def __init__(self, on_event: Callable[[Event], None], frames: int) -> None:
+        self._on_event, self._begin = on_event, time.perf_counter()
+        self._frames: dict[str, int] = {"frames": frames} if frames > 1 else {}
+
+    def frame(self, number: int) -> None:
+        """See OnFrame (worker/enlarging.py)."""
+        if self._frames:
+            self._frames["frame"] = number
+
+    def tile(self, done: int, total: int) -> None:
+        """See OnTile (worker/engine/engine.py)."""
+        left = (time.perf_counter() - self._begin) / done * (total - done)
         share = {"percent": round(100 * done / total, 2), "eta_seconds": round(left, 2)}
-        on_event(Progress(job_id=NO_JOB, stage="upscale", tiles_done=done, tiles_total=total, **share))
-
-    return on_tile
+        counts = {"tiles_done": done, "tiles_total": total, **self._frames}
+        self._on_event(Progress(job_id=NO_JOB, stage="upscale", **counts, **share))
 
 
 def _folder(model: str, version: str | None) -> Path:

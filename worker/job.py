@@ -31,19 +31,19 @@ from upres.core.served_models import ModelRef
 from upres.core.storage import ObjectNotFound
 from upres.core.tiling import ORIENTATIONS
 from upres.worker import metrics
-from upres.worker.checkpoints import LONG_SECONDS, Checkpoints
+from upres.worker.checkpoints import Checkpoints
 from upres.worker.context import WorkerContext
-from upres.worker.engine.engine import Engine, OnPiece
+from upres.worker.engine.engine import Engine
+from upres.worker.enlarging import Enlargement, resumed
 from upres.worker.fetch import TOTAL_SECONDS, fetch
 from upres.worker.guard import FetchPolicy
-from upres.worker.imaging.picture import Picture
-from upres.worker.imaging.result_file import ResultFile
+from upres.worker.imaging.picture import Pictures
+from upres.worker.imaging.result_file import ResultFile, fitted
 from upres.worker.in_flight import InFlightJob
 from upres.worker.memory_budget import estimate
 from upres.worker.own_faults import own_fault
 from upres.worker.preview import Preview
 from upres.worker.report import JobEnded, Report, publish, publish_failure
-from upres.worker.samples import Samples
 from upres.worker.stored_images import claim, kind_of_work, new_images, result_of
 from upres.worker.waits import alone_if_suspect, reserved_memory
 
@@ -98,27 +98,27 @@ def _enlarge(
     """Run the stages after `fetch`."""
     factor = job.upscale_factor
     with report.stage("decode"):
-        most = context.settings.max_input_pixels(factor)
-        picture = context.decoders.decode(data, most, job.metadata, factor)
-        output = ResultFile.of(job, picture)
-        picture = picture.at_depth(output.depth)
-        for notice in picture.notices:
+        pictures, outputs = _decode(context, job, data)
+        report.has_frames(len(outputs))
+        for notice in pictures.notices:
             report.notice(notice, "decode")
+    output, count = outputs[0], len(outputs)
     orientations = ORIENTATIONS if job.ensemble else 1
-    api_keys.charge(context.connection, report.lease, output.size[0] * output.size[1] * orientations)
-    work = keys.work(job.owner, data, job.model_digest, factor, kind_of_work(job, output))
+    pixels = sum(one.size[0] * one.size[1] for one in outputs)
+    api_keys.charge(context.connection, report.lease, pixels * orientations)
+    work = keys.work(job.owner, data, job.model_digest, factor, kind_of_work(job, output, count))
     if shared := claim(context, job.owner, work, report.lease):
-        return result_of(context, job, shared, report.seconds, picture.notices)
-    memory = estimate(picture.pixels.nbytes * factor**2, output.format, output.depth)
+        return result_of(context, job, shared, report.seconds, pictures.notices, count)
+    memory = estimate(pictures.bytes * factor**2, output.format, output.depth)
     with reserved_memory(context, report, in_flight, memory):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
         images = new_images(context, job, report.lease, output)
         put = partial(context.store.put, content_type=formats.CONTENT_TYPES[output.format])
         with report.stage("upscale"):
-            original = context.encoders.original(picture, output, partial(put, images.original))
-            encoder = context.encoders.open(picture, output)
+            original = context.encoders.original(pictures, outputs, partial(put, images.original))
+            encoder = context.encoders.open_all(pictures, outputs)
             on_piece = Preview(context.connection, report.lease, output.size).add if job.preview else None
-            for band in _enlarged_bands(engine, report, picture, factor, orientations, checkpoints, on_piece):
+            for band in resumed(Enlargement(engine, pictures, factor, orientations), report, checkpoints, on_piece):
                 encoder.write(band)
         with report.stage("encode"):
             file = encoder.finish()
@@ -128,8 +128,16 @@ def _enlarge(
             checkpoints.drop()
     if not report.resumed:
         spent = sum(report.seconds.values())
-        rates.note(context.connection, job.model_digest, factor, output.size, spent, engine.tile, job.ensemble)
-    return result_of(context, job, images, report.seconds, picture.notices)
+        rates.note(context.connection, job.model_digest, factor, pixels, spent, engine.tile, job.ensemble)
+    return result_of(context, job, images, report.seconds, pictures.notices, count)
+
+
+def _decode(context: WorkerContext, job: JobMessage, data: bytes) -> tuple[Pictures, list[ResultFile]]:
+    """Return the pictures of the image file that the result will have, and what it will be for each of them."""
+    most = context.settings.max_input_pixels(job.upscale_factor)
+    holds = None if job.frames == "first" else formats.holds(job.output_format)
+    pictures = context.decoders.decode_all(data, most, job.metadata, job.upscale_factor, holds)
+    return fitted(pictures, job)
 
 
 @contextmanager
@@ -166,35 +174,6 @@ def _fetch(context: WorkerContext, job: JobMessage, lease: Lease) -> bytes:
     if not keys.is_content(job.image_key or "", data):  # else whoever knows an image's digest could stand in for it
         raise UploadNotFound("image_key: the upload is not the image whose SHA-256 was stated; upload the image again.")
     return data
-
-
-def _enlarged_bands(
-    engine: Engine,
-    report: Report,
-    picture: Picture,
-    factor: int,
-    orientations: int,
-    checkpoints: Checkpoints,
-    on_piece: OnPiece | None,
-) -> Iterator[Samples]:
-    """Yield bands of rows, (rows, width·factor, 3 or 4): first the checkpoints of earlier attempts, then new ones."""
-    pixels = picture.pixels
-    for band in checkpoints.load((pixels.shape[1] * factor, pixels.shape[2]), pixels.dtype):
-        if on_piece:
-            on_piece(checkpoints.rows - len(band), 0, band)
-        yield band
-    first_row = row = checkpoints.rows
-    done, total = engine.progress_at(picture.pixels, factor, first_row, orientations)
-    if done:
-        report.resuming(done, total)
-    if first_row == picture.size[1] * factor:
-        return
-    report.upscaling(engine)
-    for band in engine.bands(picture.pixels, factor, report.tile, first_row, on_piece, orientations):
-        if row == checkpoints.rows and (row or report.expected_seconds > LONG_SECONDS):
-            checkpoints.keep(band)
-        row += len(band)
-        yield band
 
 
 def _succeed(context: WorkerContext, job: JobMessage, lease: Lease, result: Result) -> None:

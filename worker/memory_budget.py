@@ -12,7 +12,7 @@ that are too low."""
 JOB_BYTES, DEEP_JOB_BYTES = 100_000_000, 340_000_000
 """Memory of any job in bytes, with samples of 8 and of 16 bits: tiles in flight, and buffers of the encoder. By
 measurement one window of 640 pixels with alpha takes 46 and 241 MB while it is put together."""
-SAMPLE_BYTES: dict[OutputFormat, float] = {"png": 2, "jpeg": 13 / 3, "webp": 13 / 3}
+SAMPLE_BYTES: dict[OutputFormat, float] = {"png": 2, "jpeg": 13 / 3, "webp": 13 / 3, "gif": 13 / 3}
 """Memory of a job for each byte of its uncompressed result, by measurement: PNG is written in bands, the others need it
 whole."""
 

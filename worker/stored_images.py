@@ -51,9 +51,14 @@ def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
     return all(keys.is_result_of(owner, key) and store.exists(key) for key in images)
 
 
-def kind_of_work(job: JobMessage, output: ResultFile) -> str:
+def kind_of_work(job: JobMessage, output: ResultFile, frames: int) -> str:
     """Return for keys.work what a result is; without the newer options as in releases that did not have them."""
-    options = {"16": output.depth == 16, "ensemble": job.ensemble, job.metadata: job.metadata != "strip"}
+    options = {
+        "16": output.depth == 16,
+        "ensemble": job.ensemble,
+        job.metadata: job.metadata != "strip",
+        f"{frames} frames": frames > 1,
+    }
     return "+".join([output.format, *(name for name, wanted in options.items() if wanted)])
 
 
@@ -64,7 +69,12 @@ def new_images(context: WorkerContext, job: JobMessage, lease: Lease, output: Re
 
 
 def result_of(
-    context: WorkerContext, job: JobMessage, images: StoredImages, seconds: dict[Stage, float], notices: Sequence[str]
+    context: WorkerContext,
+    job: JobMessage,
+    images: StoredImages,
+    seconds: dict[Stage, float],
+    notices: Sequence[str],
+    frames: int,
 ) -> Result:
     """Return the result that this job publishes, with its own presigned URLs and file name."""
     store, output = context.store, images.output
@@ -88,6 +98,7 @@ def result_of(
         seconds=seconds,
         notices=list(notices),
         ensemble=job.ensemble,
+        frames=frames,
     )
 
 

@@ -38,8 +38,8 @@ export class Upres {
   /**
    * Submit a File, a Blob, or the URL of an image. Returns the job.
    *
-   * Options: factor (2, 4, 8), model, version, format ("auto", "png", "jpeg", "webp"), depth ("auto", 8, 16), metadata
-   * ("strip", "keep", "keep-all"), preview, ensemble, webhook;
+   * Options: factor (2, 4, 8), model, version, format ("auto", "png", "jpeg", "webp", "gif"), depth ("auto", 8, 16), metadata
+   * ("strip", "keep", "keep-all"), preview, ensemble, frames ("all", "first"), webhook;
    * onUpload(sent, total) is called during the upload of a file of more than 0.7 MB; onWait(milliseconds) before a retry;
    * signal aborts.
    */
@@ -47,6 +47,7 @@ export class Upres {
     const { factor = 4, model, version, format = "auto", depth, metadata, preview = false, webhook, onWait, signal } = options;
     const fields = { upscale_factor: factor, output_format: format, preview };
     if (options.ensemble) fields.ensemble = true;
+    if (options.frames) fields.frames = options.frames;
     if (model) fields.model = model;
     if (version) fields.model_version = version;
     if (depth) fields.output_depth = depth;

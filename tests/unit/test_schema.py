@@ -60,7 +60,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({**URL, "upscale_factor": None}, "unsupported_factor", "2, 4 or 8"),
     ({**URL, "upscale_factor": [4]}, "unsupported_factor", "2, 4 or 8"),
     ({**URL, "model": "../secret"}, "unknown_model", "name of a model"),
-    ({**URL, "output_format": "gif"}, "unsupported_format", "png, jpeg or webp"),
+    ({**URL, "output_format": "bmp"}, "unsupported_format", "png, jpeg, webp or gif"),
+    ({**URL, "frames": 2}, "invalid_frames", "all or first"),
     ({**URL, "priority": "urgent"}, "invalid_priority", "normal or high"),
     *(
         ({**URL, "deadline_seconds": bad}, "invalid_deadline", "1 to 518400")
