@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import emit
-from upres.core.sizes import WantedSize, enlargement
+from upres.core.sizes import WantedSize, plan_size
 from upres.models import pairs
 from upres.models.pairs import Pixels
 from upres.worker.engine.device import choose as choose_device
@@ -54,7 +54,7 @@ def main() -> int:
 
 def _made_smaller(engine: Engine, small: Pixels, factor: int) -> Pixels:
     """Enlarge an image by a factor that the model does not have, as a job does."""
-    planned = enlargement((small.shape[1], small.shape[0]), WantedSize(factor), engine.manifest.factors)
+    planned = plan_size((small.shape[1], small.shape[0]), WantedSize(factor), engine.manifest.factors)
     bands = engine.bands(small, planned.factor)
     return np.concatenate(list(downscaled(bands, planned.made, planned.size))).astype(np.uint8)
 

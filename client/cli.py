@@ -75,7 +75,8 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
 )
 @click.option(
     "--format", "output_format", type=click.Choice(get_args(WantedFormat)), default="auto", show_default=True,
-    help="Output file format; auto: JPEG and WebP stay, AVIF becomes WebP, all others become PNG. jxl is JPEG XL.",
+    help="Output file format; auto: JPEG, WebP, animated GIF and TIFF with several pages stay, AVIF becomes WebP, all "
+    "others become PNG. jxl is JPEG XL.",
 )  # fmt: skip
 @click.option(
     "--quality", type=click.IntRange(1, 100), metavar="1-100",
@@ -93,6 +94,10 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
 @click.option(
     "--metadata", type=click.Choice(["strip", "keep", "keep-all"]), default="strip", show_default=True,
     help="What results keep of EXIF, XMP, IPTC, resolution, texts; keep: all but places (GPS); keep-all: places too.",
+)  # fmt: skip
+@click.option(
+    "--frames", type=click.Choice(["all", "first"]), default="all", show_default=True,
+    help="What is enlarged of an animation (GIF, WebP, PNG). JPEG always has the first frame.",
 )  # fmt: skip
 @click.option("--model", help="Model name; default: chosen by the server.")
 @click.option("--model-version", help="Version or label of the model; default: stable.")
@@ -120,8 +125,8 @@ def enlarge(in_process: InProcess, /, **given: Any) -> None:
     """Enlarge photos by super-resolution.
 
     PHOTO is a file, a folder, a pattern, an http(s) URL, or - to read a list of them from stdin. Input formats: PNG,
-    JPEG, WebP, AVIF, HEIC, JPEG XL, JPEG 2000, TIFF, BMP and GIF. Output formats: PNG, JPEG, WebP, AVIF, JPEG XL and
-    TIFF. Of a folder, the images that cannot be enlarged are named; other files are passed over.
+    JPEG, WebP, AVIF, HEIC, JPEG XL, JPEG 2000, TIFF, BMP and GIF. Output formats: PNG, JPEG, WebP, AVIF, JPEG XL, TIFF
+    and GIF. Of a folder, the images that cannot be enlarged are named; other files are passed over.
     """
     options = CommandOptions(**given)
     with stopped_by_signals():

@@ -111,6 +111,7 @@ def _record(outcome: Outcome) -> dict[str, object]:
     if result := outcome.result:
         record |= {"width": result.width, "height": result.height, "format": result.format, "model": result.model}
         record |= {"model_version": result.model_version, "device": result.device, "seconds": result.seconds}
+        record |= {"frames": result.frames} if result.frames > 1 else {}
         record |= {"notices": result.notices} if result.notices else {}
     if error := outcome.error:
         code = error.code if isinstance(error, UpresError) else type(error).__name__
@@ -129,8 +130,9 @@ def _show(bars: Progress, task: TaskID, event: Event) -> None:
         case Requeued():
             bars.update(task, stage="waiting again")
         case ProgressEvent():
+            frame = f" frame {event.frame}/{event.frames}" if event.frame and event.frames else ""
             tiles = f" tile {event.tiles_done}/{event.tiles_total}" if event.tiles_total else ""
             eta = f", {event.eta_seconds:.0f} s left" if event.eta_seconds else ""
-            bars.update(task, completed=event.percent, stage=f"{event.stage}{tiles}{eta}")
+            bars.update(task, completed=event.percent, stage=f"{event.stage}{frame}{tiles}{eta}")
         case Succeeded():
             bars.update(task, completed=100, stage="downloading")

@@ -15,6 +15,7 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
+from upres.client import frame_count
 from upres.client.atomic_file import delete_unfinished
 from upres.client.batch import UNAVAILABLE, Backend, Batch, is_fatal
 from upres.client.display import Display
@@ -33,7 +34,7 @@ from upres.core.api import Estimate
 from upres.core.errors import UnsupportedImage, UpresError
 from upres.core.formats import DEEP
 from upres.core.options import ResultOptions
-from upres.core.schema import Fit, WantedDepth, WantedFormat, WantedMetadata
+from upres.core.schema import Fit, WantedDepth, WantedFormat, WantedFrames, WantedMetadata
 
 RETRIES = 12
 """Retries of each request: together about a minute, enough for a server that is being restarted."""
@@ -71,6 +72,7 @@ class CommandOptions:
     fit: Fit = "inside"
     quality: int | None = None
     lossless: bool | None = None
+    frames: WantedFrames = "all"
 
     def __post_init__(self) -> None:
         """Check the options. Raises click.UsageError when they contradict each other."""
@@ -105,6 +107,7 @@ class CommandOptions:
             "ensemble": self.ensemble,
             "quality": self.quality,
             "lossless": self.lossless,
+            "frames": self.frames,
         }
         self.size.add_to(made)
         return made
@@ -134,6 +137,7 @@ class CommandOptions:
             "ensemble": ("8" if self.ensemble else "", ""),
             "quality": (str(self.quality or ""), ""),
             "lossless": ("" if self.lossless is None else str(self.lossless), ""),
+            "frames": (self.frames, "all"),
         }
         return {
             **{name: value for name, (value, default) in newer.items() if value != default},  # as in earlier ledgers
@@ -275,6 +279,8 @@ def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimat
         "lossless": wanted.lossless,
     }
     wanted.size.add_to(options)
+    if wanted.frames == "all":
+        options["frame_count"] = frame_count.count(source.image, wanted.output_format)
     width, height = read_size(source.image)
     return client.estimate(width, height, wanted.size.factor, **options)
 

@@ -143,12 +143,8 @@ Tags = dict[int, tuple[int, ...]]
 
 def _tiff_pages(file: IO[bytes]) -> Iterator[Tags]:
     """Yield the tags with whole numbers of each page, and of those below it. Raises struct.error, KeyError."""
-    order = {b"II": "<", b"MM": ">"}[file.read(2)]
-    [version] = _unpack(file, f"{order}H")
-    large = version == 43  # BigTIFF
-    if large:
-        _unpack(file, f"{order}HH")
-    waiting, seen = [_unpack(file, f"{order}{'Q' if large else 'I'}")[0]], set[int]()
+    order, large, first = _tiff_start(file)
+    waiting, seen = [first], set[int]()
     while waiting and len(seen) < MAX_PAGES:
         place = waiting.pop(0)
         if place and place not in seen:
@@ -156,6 +152,26 @@ def _tiff_pages(file: IO[bytes]) -> Iterator[Tags]:
             tags, following = _tiff_directory(file, place, order, large)
             waiting = [*tags.get(SUB_IFDS, ()), following, *waiting]
             yield tags
+
+
+def main_pages(file: IO[bytes]) -> Iterator[Tags]:
+    """Yield the tags of each page, without those below pages. Raises struct.error, KeyError or ValueError."""
+    order, large, place = _tiff_start(file)
+    seen = set[int]()
+    while place and place not in seen:
+        seen.add(place)
+        tags, place = _tiff_directory(file, place, order, large)
+        yield tags
+
+
+def _tiff_start(file: IO[bytes]) -> tuple[str, bool, int]:
+    """The order of bytes, whether it is BigTIFF, and the place of the first directory."""
+    order = {b"II": "<", b"MM": ">"}[file.read(2)]
+    [version] = _unpack(file, f"{order}H")
+    large = version == 43
+    if large:
+        _unpack(file, f"{order}HH")
+    return order, large, _unpack(file, f"{order}{'Q' if large else 'I'}")[0]
 
 
 def _tiff_directory(file: IO[bytes], place: int, order: str, large: bool) -> tuple[Tags, int]:

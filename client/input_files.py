@@ -14,7 +14,8 @@ from upres.core.schema import OutputFormat
 SUFFIXES: dict[str, OutputFormat] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo"), "jpeg"),
     **dict.fromkeys((".webp", ".avif", ".avifs", ".heic", ".heif", ".hif"), "webp"),
-    **dict.fromkeys((".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".jxl"), "png"),
+    **dict.fromkeys((".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".jxl"), "png"),
+    ".gif": "gif",
     **dict.fromkeys((".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"), "png"),
 }
 """Suffix of an input file → format that the server is expected to choose for `auto`; another one is no error."""

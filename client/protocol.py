@@ -36,7 +36,7 @@ from upres.client.responses import (
 )
 from upres.core.api import Estimate, JobAccepted, UploadLink
 from upres.core.errors import NotAnImage, UpresError
-from upres.core.schema import Fit, Result, Snapshot, WantedDepth, WantedFormat, WantedMetadata
+from upres.core.schema import Fit, Result, Snapshot, WantedDepth, WantedFormat, WantedFrames, WantedMetadata
 
 Image = str | PathLike[str] | bytes
 Which = Literal["result", "original"]
@@ -72,6 +72,7 @@ class JobOptions(TypedDict, total=False):
     ensemble: bool
     quality: int | None
     lossless: bool | None
+    frames: WantedFrames
 
 
 class EstimateOptions(TypedDict, total=False):
@@ -88,6 +89,8 @@ class EstimateOptions(TypedDict, total=False):
     ensemble: bool
     quality: int | None
     lossless: bool | None
+    frames: WantedFrames
+    frame_count: int
 
 
 class _Health(BaseModel):

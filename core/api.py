@@ -143,6 +143,9 @@ class EstimateRequest(Enlargement):
     width: int = Field(ge=1, le=10**6, strict=True, description="Width of the image in pixels.")
     height: int = Field(ge=1, le=10**6, strict=True, description="Height of the image in pixels.")
     bytes: int | None = Field(None, ge=1, strict=True, description="Size of the image file in bytes.")
+    frame_count: int = Field(
+        1, ge=1, le=10**6, strict=True, description="Number of frames of an animation, or of pages."
+    )
 
 
 class Estimate(TolerantModel):

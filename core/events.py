@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 START = "0-0"
 """A stream id that is before the first event of any stream."""
 
+PROGRESS = {"stage", "tiles_done", "tiles_total", "frame", "frames", "percent", "eta_seconds"}
+"""Fields of a snapshot that a progress event sets."""
+
 Entry = tuple[str, Event]
 """A stream id (`milliseconds-sequence`) and its event."""
 
@@ -113,9 +116,11 @@ def _change(event: Event) -> dict[str, Any]:
                 "percent": 0.0,
                 "tiles_done": 0,
                 "tiles_total": 0,
+                "frame": None,
+                "frames": None,
             }
         case Progress():
-            return event.model_dump(include={"stage", "tiles_done", "tiles_total", "percent", "eta_seconds"})
+            return event.model_dump(include=PROGRESS)
         case Succeeded():
             made = {"upscale_factor": event.result.upscale_factor, "result": event.result}
             return {**_with_status("succeeded"), "percent": 100.0, **made}

@@ -1,7 +1,12 @@
 """Image formats: content types, file extensions and size limits; and the check of an image's number of pixels."""
 
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
 from upres.core.errors import FormatLimit, TooManyPixels
 from upres.core.schema import Depth, OutputFormat, WantedDepth, WantedFormat
+
+Several = Literal["frames", "pages"]
 
 CONTENT_TYPES: dict[OutputFormat, str] = {
     "png": "image/png",
@@ -10,6 +15,7 @@ CONTENT_TYPES: dict[OutputFormat, str] = {
     "avif": "image/avif",
     "jxl": "image/jxl",
     "tiff": "image/tiff",
+    "gif": "image/gif",
 }
 EXTENSIONS: dict[OutputFormat, str] = {
     "png": "png",
@@ -18,6 +24,7 @@ EXTENSIONS: dict[OutputFormat, str] = {
     "avif": "avif",
     "jxl": "jxl",
     "tiff": "tif",
+    "gif": "gif",
 }
 SPELLINGS = {"jpg": "jpeg", "tif": "tiff"}
 """Other names of formats, which users often write."""
@@ -28,12 +35,28 @@ MAX_SIDE: dict[OutputFormat, int] = {
     "avif": 32768,
     "jxl": 2**18,
     "tiff": 2**31 - 1,
+    "gif": 65535,
 }
 """Longest side in pixels. Sources: the PNG specification; libjpeg's JPEG_MAX_DIMENSION; the 14 bits of VP8; libavif's
 AVIF_DEFAULT_IMAGE_DIMENSION_LIMIT, above which it decodes nothing; level 5 of JPEG XL's main profile (ISO/IEC 18181-1,
-Annex M), which all decoders have; the 32 bits of TIFF 6.0, which readers take as signed."""
+Annex M), which all decoders have; the 32 bits of TIFF 6.0, which readers take as signed; the 16 bits of GIF89a."""
 MAX_PIXELS: dict[OutputFormat, int] = {"avif": 2**28, "jxl": 2**28}
 """Largest number of pixels. Sources: libavif's AVIF_DEFAULT_IMAGE_SIZE_LIMIT; level 5 of JPEG XL's main profile."""
+MOVING: tuple[OutputFormat, ...] = ("gif", "webp", "png")
+"""Formats whose files can be animations."""
+PAGED: tuple[OutputFormat, ...] = ("tiff",)
+"""Formats whose files can have several pages."""
+NAMES: dict[OutputFormat, str] = {
+    "png": "PNG",
+    "jpeg": "JPEG",
+    "webp": "WebP",
+    "avif": "AVIF",
+    "jxl": "JPEG XL",
+    "tiff": "TIFF",
+    "gif": "GIF",
+}
+MAX_FRAMES = 1000
+"""Largest number of frames or pages of one file."""
 
 DEEP = ("auto", "png", "tiff", "jxl")
 """Values of output_format that allow 16 bits per sample."""
@@ -41,6 +64,28 @@ WITH_QUALITY = ("auto", "jpeg", "webp", "avif", "jxl")
 """Values of output_format that have a quality: all others are always lossless."""
 MAYBE_LOSSLESS = ("auto", "png", "webp", "jxl", "tiff")
 """Values of output_format that can be lossless; auto becomes PNG where the format of the image cannot."""
+
+
+class Holds(NamedTuple):
+    """Whether a result can have several frames, and several pages."""
+
+    frames: bool
+    pages: bool
+
+
+def holds(wanted: WantedFormat) -> Holds:
+    """Return what a result of a requested format can have. `auto` chooses a format that can have what the image has."""
+    if wanted == "auto":
+        return Holds(bool(MOVING), bool(PAGED))
+    return Holds(wanted in MOVING, wanted in PAGED)
+
+
+def cannot_hold(several: Several, format: OutputFormat) -> str:
+    """Return the sentence for the user when a result in this format has the first frame or page only."""
+    able = MOVING if several == "frames" else PAGED
+    lacks = "move" if several == "frames" else "have several pages"
+    instead = f" Ask for {' or '.join(able)}." if able else ""
+    return f"{NAMES[format]} cannot {lacks}; the result is the first {several[:-1]}.{instead}"
 
 
 def result_format(
@@ -64,6 +109,41 @@ def check_pixels(width: int, height: int, most: int) -> None:
             f"The image has {width}×{height} pixels; at this factor at most "
             f"{most / 1e6:g} megapixels are possible. Send a smaller one."
         )
+
+
+def check_frames(count: int, width: int, height: int, most: int) -> None:
+    """Raise TooManyPixels when an animation of width × height pixels has too many frames, or too many pixels."""
+    instead = "Send fewer or smaller frames, or ask for frames: first."
+    if count > MAX_FRAMES:
+        raise TooManyPixels(f"The animation has more than {MAX_FRAMES:,} frames. {instead}")
+    if count > 1 and count * width * height > most:
+        raise TooManyPixels(
+            f"The animation has {count:,} frames of {width}×{height}, {count * width * height / 1e6:.1f} megapixels "
+            f"together; at this factor at most {most / 1e6:g} megapixels are possible. {instead}"
+        )
+    check_pixels(width, height, most)
+
+
+def check_pages(sizes: Sequence[tuple[int, int]], most: int) -> None:
+    """Raise TooManyPixels when pages of these sizes, (width, height), are too many, or have too many pixels."""
+    instead = "Send fewer or smaller pages, or ask for frames: first."
+    if len(sizes) > MAX_FRAMES:
+        raise TooManyPixels(f"The file has more than {MAX_FRAMES:,} pages. {instead}")
+    if (pixels := sum(width * height for width, height in sizes)) > most:
+        raise TooManyPixels(
+            f"The file has {len(sizes):,} pages, {pixels / 1e6:.1f} megapixels together; at this factor at most "
+            f"{most / 1e6:g} megapixels are possible. {instead}"
+        )
+
+
+def check_pictures(sizes: Sequence[tuple[int, int]], animated: bool, most: int) -> None:
+    """Raise TooManyPixels when one image, the frames of an animation, or pages of these sizes have too many pixels."""
+    if animated:
+        check_frames(len(sizes), *sizes[0], most)
+    elif len(sizes) > 1:
+        check_pages(sizes, most)
+    else:
+        check_pixels(*sizes[0], most)
 
 
 def check_size(size: tuple[int, int], format: OutputFormat) -> None:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from pydantic_core import PydanticCustomError
 
 from upres.core import formats, sizes
-from upres.core.schema import Fit, StrictModel, WantedDepth, WantedFormat, WantedMetadata
+from upres.core.schema import Fit, StrictModel, WantedDepth, WantedFormat, WantedFrames, WantedMetadata
 from upres.core.sizes import MAX_FACTOR, MAX_SIDE, WantedSize
 
 SIZES = ("output_width", "output_height")
@@ -107,8 +107,8 @@ class ResultOptions(StrictModel):
     )
     output_format: Annotated[WantedFormat, BeforeValidator(_format)] = Field(
         "auto",
-        description="File format of the result: auto, png, jpeg, webp, avif, jxl (JPEG XL) or tiff; auto: JPEG and "
-        "WebP stay, AVIF becomes WebP, all others become PNG.",
+        description="File format of the result: auto, png, jpeg, webp, avif, jxl (JPEG XL), tiff or gif; auto: JPEG, "
+        "WebP, animated GIF and TIFF with several pages stay, AVIF becomes WebP, all others become PNG.",
     )
     output_depth: Annotated[WantedDepth, BeforeValidator(_depth), AfterValidator(_fits_format)] = Field(
         "auto",
@@ -125,6 +125,10 @@ class ResultOptions(StrictModel):
         "strip",
         description="What the result keeps of the image's EXIF, XMP, IPTC, resolution and PNG texts: nothing (strip), "
         "all but places (keep), or places (GPS) too (keep-all).",
+    )
+    frames: WantedFrames = Field(
+        "all",
+        description="What is enlarged of an animation (GIF, WebP, PNG), or of the pages of a TIFF: all, or the first.",
     )
     quality: Annotated[int | None, Field(ge=1, le=100, strict=True), AfterValidator(_has_quality)] = Field(
         None,

@@ -57,16 +57,16 @@ def note(
     connection: Redis,
     digest: str,
     factor: int,
-    size: tuple[int, int],
+    pixels: int,
     seconds: float,
     tile: int,
     ensemble: bool = False,
 ) -> None:
-    """Add a finished job, whose result has (width, height) pixels, to the statistics.
+    """Add a finished job, whose result has so many pixels, to the statistics.
 
     Reading and writing are not atomic: of two jobs that end at the same time, one may be lost.
     """
-    rate = read(connection, digest, factor, ensemble).after(size[0] * size[1] / 1e6, seconds, tile)
+    rate = read(connection, digest, factor, ensemble).after(pixels / 1e6, seconds, tile)
     connection.set(keys.rate(digest, factor, ensemble), rate.model_dump_json(), ex=keys.RATE_SECONDS)
 
 

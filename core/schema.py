@@ -14,12 +14,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from upres.core import sizes
 from upres.core.foreign_text import MAX_SENTENCE, printable
 
-OutputFormat = Literal["png", "jpeg", "webp", "avif", "jxl", "tiff"]
-WantedFormat = Literal["auto", "png", "jpeg", "webp", "avif", "jxl", "tiff"]
+OutputFormat = Literal["png", "jpeg", "webp", "avif", "jxl", "tiff", "gif"]
+WantedFormat = Literal["auto", "png", "jpeg", "webp", "avif", "jxl", "tiff", "gif"]
 Depth = Literal[8, 16]
 WantedDepth = Literal["auto", 8, 16]
 Fit = Literal["inside", "exact"]
 WantedMetadata = Literal["strip", "keep", "keep-all"]
+WantedFrames = Literal["all", "first"]
 Stage = Literal["fetch", "decode", "upscale", "encode", "store"]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
@@ -76,6 +77,13 @@ Digest = Annotated[
 Device = Annotated[Name, Field(description="Product name of the processor that runs the model.")]
 TilesDone = Annotated[int, Field(ge=0, description="Number of finished tiles.")]
 TilesTotal = Annotated[int, Field(ge=0, description="Number of tiles of the whole job; 0 until it is known.")]
+Frame = Annotated[
+    int | None,
+    Field(ge=1, description="Number of the frame or page, from 1, that is enlarged now; absent for still images."),
+]
+Frames = Annotated[
+    int | None, Field(ge=1, description="Number of frames or pages of the result; absent for still images.")
+]
 Percent = Annotated[
     float, Field(ge=0, le=100, description="Finished share of the job in percent. It never falls within an attempt.")
 ]
@@ -112,6 +120,7 @@ class Result(TolerantModel):
         [], max_length=8, description="Sentences for the user: what is wrong with the image file although it was read."
     )
     ensemble: bool = Field(False, description="Whether the result is the average of eight orientations of the image.")
+    frames: int = Field(1, ge=1, description="Number of frames or pages of both images; their size is the first one's.")
 
 
 def now() -> datetime:
@@ -134,7 +143,7 @@ class Queued(_Event):
         description="Version that the requested label or version meant when the job was accepted."
     )
     output_format: Name = Field(
-        description="Requested file format of the result: auto, png, jpeg, webp, avif, jxl or tiff."
+        description="Requested file format of the result: auto, png, jpeg, webp, avif, jxl, tiff or gif."
     )
     position: int = Field(ge=0, description="Number of jobs before this one in the queue at that time.")
     deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
@@ -161,6 +170,8 @@ class Progress(_Event):
     stage: Stage = Field(description="Current stage of the job.")
     tiles_done: TilesDone = 0
     tiles_total: TilesTotal = 0
+    frame: Frame = None
+    frames: Frames = None
     percent: Percent
     eta_seconds: Eta = None
     notice: Sentence | None = Field(
@@ -225,7 +236,7 @@ class Snapshot(TolerantModel):
         description="Version that the requested label or version meant when the job was accepted."
     )
     output_format: Name = Field(
-        description="Requested file format of the result: auto, png, jpeg, webp, avif, jxl or tiff."
+        description="Requested file format of the result: auto, png, jpeg, webp, avif, jxl, tiff or gif."
     )
     submitted_at: datetime = Field(description="Time at which the request was accepted, UTC.")
     updated_at: datetime = Field(description="Time of the last event, UTC.")
@@ -239,6 +250,8 @@ class Snapshot(TolerantModel):
     stage: Stage | None = Field(None, description="Current stage of a running job; absent otherwise.")
     tiles_done: TilesDone = 0
     tiles_total: TilesTotal = 0
+    frame: Frame = None
+    frames: Frames = None
     percent: Percent = 0
     eta_seconds: Eta = None
     result: Result | None = Field(None, description="Result of a succeeded job; absent otherwise.")

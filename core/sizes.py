@@ -81,7 +81,7 @@ AS_IT_IS = WantedSize(factor=1)
 """The image's own size."""
 
 
-class Enlargement(NamedTuple):
+class SizePlan(NamedTuple):
     """How an image is enlarged: by a network's factor, and then made smaller until it has the wanted size."""
 
     size: Size
@@ -92,7 +92,7 @@ class Enlargement(NamedTuple):
     """Size that the network makes; not smaller than `size`."""
 
 
-def enlargement(image: Size, wanted: WantedSize, factors: Iterable[int]) -> Enlargement:
+def plan_size(image: Size, wanted: WantedSize, factors: Iterable[int]) -> SizePlan:
     """Choose the smallest of a model's factors with which neither side is smaller than the result's.
 
     Raises NotAnEnlargement, or EnlargementTooLarge when no factor suffices.
@@ -101,7 +101,7 @@ def enlargement(image: Size, wanted: WantedSize, factors: Iterable[int]) -> Enla
     for factor in sorted(factors):
         made = image[0] * factor, image[1] * factor
         if made[0] >= size[0] and made[1] >= size[1]:
-            return Enlargement(size, factor, made)
+            return SizePlan(size, factor, made)
     needed = max(size[0] / image[0], size[1] / image[1])
     raise EnlargementTooLarge(
         f"The result would have {size[0]}×{size[1]} pixels, for which this image of {image[0]}×{image[1]} would need "

@@ -4,7 +4,7 @@ from upres.core import api_keys, formats, rates, registry, served_models, worker
 from upres.core.api import Estimate, EstimateRequest
 from upres.core.errors import TooManyBytes, UpresError
 from upres.core.served_models import ModelRef
-from upres.core.sizes import Enlargement, enlargement
+from upres.core.sizes import SizePlan, plan_size
 from upres.core.tiling import ORIENTATIONS, TILE, passes
 from upres.function.access import Caller
 from upres.function.services import Services
@@ -19,7 +19,7 @@ def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Es
     model = request.model or services.settings.model
     ref = served_models.resolve(services.redis, services.store, model, request.model_version, ANY_JOB)
     planned, refusal = _planned(services, request, model, ref, caller)
-    factor, orientations = planned.factor, ORIENTATIONS if request.ensemble else 1
+    factor, frames, orientations = planned.factor, _frames(request), ORIENTATIONS if request.ensemble else 1
     rate = rates.read(services.redis, ref.digest, factor, request.ensemble)
     times = 1
     if not rate.jobs:
@@ -28,8 +28,8 @@ def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Es
     if refusal is None:
         manifest, _ = registry.manifest(services.store, model, ref.version)
         steps = passes(manifest, request.height, request.width, factor, rate.tile or TILE)
-        tiles = sum(len(step.tiles) for step in steps) * orientations
-    seconds = rate.seconds(planned.made[0] * planned.made[1] / 1e6)
+        tiles = sum(len(step.tiles) for step in steps) * orientations * frames
+    seconds = rate.seconds(planned.made[0] * planned.made[1] * frames / 1e6)
     return Estimate(
         accepted=refusal is None,
         code=refusal.code if refusal else None,
@@ -47,26 +47,32 @@ def estimate(services: Services, request: EstimateRequest, caller: Caller) -> Es
 
 def _planned(
     services: Services, request: EstimateRequest, model: str, ref: ModelRef, caller: Caller
-) -> tuple[Enlargement, UpresError | None]:
+) -> tuple[SizePlan, UpresError | None]:
     """Return how a job would enlarge the image, and the error with which it would be refused or fail, if it would."""
     try:
         return _accepted(services, request, model, ref, caller), None
     except UpresError as error:
         size = request.wanted_size.size_for((request.width, request.height))
-        return Enlargement(size, max(ref.factors, default=1), size), error
+        return SizePlan(size, max(ref.factors, default=1), size), error
 
 
-def _accepted(services: Services, request: EstimateRequest, model: str, ref: ModelRef, caller: Caller) -> Enlargement:
+def _accepted(services: Services, request: EstimateRequest, model: str, ref: ModelRef, caller: Caller) -> SizePlan:
     """Return how a job would enlarge the image. Raises the error with which it would be refused or fail."""
-    limit = services.settings.max_input_bytes
+    limit, frames = services.settings.max_input_bytes, _frames(request)
     check_factor(model, ref, request.upscale_factor)
     if request.bytes and request.bytes > limit:
         raise TooManyBytes.for_limit(limit)
-    planned = enlargement((request.width, request.height), request.wanted_size, ref.factors)
-    formats.check_pixels(request.width, request.height, services.settings.max_input_pixels(planned.factor))
+    planned = plan_size((request.width, request.height), request.wanted_size, ref.factors)
+    formats.check_frames(frames, request.width, request.height, services.settings.max_input_pixels(planned.factor))
     if request.output_format != "auto" or request.output_depth == 16:
         formats.check_size(planned.size, formats.result_format(request.output_format, "png", request.output_depth))
     if caller.key:
         orientations = ORIENTATIONS if request.ensemble else 1
-        api_keys.check_quota(services.redis, caller.key, planned.made[0] * planned.made[1] * orientations)
+        api_keys.check_quota(services.redis, caller.key, planned.made[0] * planned.made[1] * frames * orientations)
     return planned
+
+
+def _frames(request: EstimateRequest) -> int:
+    """Return the number of frames or pages of the result: one, if its format cannot have several."""
+    one = request.frames == "first" or not any(formats.holds(request.output_format))
+    return 1 if one else request.frame_count

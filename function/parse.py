@@ -66,6 +66,8 @@ CODES = {
     "ensemble": "invalid_ensemble",
     "quality": "invalid_quality",
     "lossless": "invalid_lossless",
+    "frames": "invalid_frames",
+    "frame_count": "invalid_frames",
 }
 FIELDS = {"unsupported_factor": "upscale_factor"}
 """Type of an error that concerns several fields → the field that it is told of."""
@@ -81,7 +83,7 @@ EXPECTED = {
     "fit": "fit must be inside or exact; exact needs both output_width and output_height.",
     "model": "model must be the name of a model: lower-case letters, digits, '.', '_' and '-'.",
     "model_version": "model_version must be the name of a version or a label: letters, digits, '.', '_' and '-'.",
-    "output_format": "output_format must be auto, png, jpeg, webp, avif, jxl or tiff.",
+    "output_format": "output_format must be auto, png, jpeg, webp, avif, jxl, tiff or gif.",
     "output_depth": "output_depth must be auto, 8 or 16; 16 goes with output_format auto, png, tiff or jxl.",
     "priority": "priority must be normal or high.",
     "bytes": "bytes must be the size of the image file, a whole number.",
@@ -94,6 +96,8 @@ EXPECTED = {
     "ensemble": "ensemble must be true or false.",
     "quality": "quality must be a whole number from 1 to 100.",
     "lossless": "lossless must be true or false.",
+    "frames": "frames must be all or first.",
+    "frame_count": "frame_count must be the number of frames of the image, a whole number.",
     "deadline_seconds": f"deadline_seconds must be 1 to {keys.MAX_DEADLINE_SECONDS}, in seconds.",
 }
 

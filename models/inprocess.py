@@ -1,7 +1,7 @@
 """The Backend that enlarges images in this process, for `upres --local`: no server, no queue, no object store."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -14,18 +14,18 @@ from upres.core import formats, sizes
 from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
 from upres.core.options import ResultOptions
 from upres.core.schema import Event, Progress, Result
-from upres.core.sizes import enlargement
+from upres.core.sizes import plan_size
 from upres.core.tiling import ORIENTATIONS
 from upres.models import bundled
 from upres.worker.engine import runtimes
 from upres.worker.engine.device import choose
 from upres.worker.engine.device_thread import DeviceThread
-from upres.worker.engine.engine import Engine, OnTile
+from upres.worker.engine.engine import Engine
+from upres.worker.enlarging import Enlargement, all_downscaled
 from upres.worker.imaging import images
-from upres.worker.imaging.downscale import downscaled
 from upres.worker.imaging.encode import Encoders
-from upres.worker.imaging.picture import Picture
-from upres.worker.imaging.result_file import ResultFile
+from upres.worker.imaging.picture import Pictures
+from upres.worker.imaging.result_file import ResultFile, fitted
 from upres.worker.model import open_folder
 
 DEFAULT = "faithful"
@@ -55,19 +55,16 @@ class InProcess:
         """See Backend (client/batch.py)."""
         begin = time.perf_counter()
         wanted, factors = self._wanted.wanted_size, self._model.manifest.factors
-        most = _most_pixels(wanted.least_factor(factors))
-        picture = images.decode(_read(image), most, self._wanted.metadata, wanted)
-        planned = enlargement(picture.size, wanted, factors)
-        formats.check_pixels(*picture.size, _most_pixels(planned.factor))
-        output = ResultFile.of(self._wanted, picture, planned.size)
-        picture = output.fitted(picture)
-        for notice in picture.notices:
+        pictures = self._decode(_read(image), _most_pixels(wanted.least_factor(factors)))
+        plans = [plan_size(frame.size, wanted, factors) for frame in pictures.frames]
+        formats.check_pictures(pictures.sizes, pictures.animated, _most_pixels(max(plan.factor for plan in plans)))
+        pictures, outputs = fitted(pictures, self._wanted, plans)
+        for notice in pictures.notices:
             callbacks.on_event(Progress(job_id=NO_JOB, stage="decode", percent=0, notice=notice))
-        result = self._result(picture, output)
-        encoder = self._encoders.open(picture, output)
-        on_tile = _telling(callbacks.on_event)
-        bands = self._engine.bands(picture.pixels, planned.factor, on_tile, orientations=self._orientations)
-        for band in downscaled(bands, planned.made, planned.size):
+        encoder = self._encoders.open_all(pictures, outputs)
+        telling = _Telling(callbacks.on_event, len(outputs))
+        enlargement = Enlargement(self._engine, pictures, [plan.factor for plan in plans], self._orientations)
+        for band in all_downscaled(enlargement.bands(telling.tile, telling.frame), plans):
             encoder.write(band)
         file = encoder.finish()
 
@@ -75,19 +72,27 @@ class InProcess:
             with atomic_write(path, may_replace) as target:
                 target.write(file)
 
-        return Output(result.model_copy(update={"seconds": {"upscale": round(time.perf_counter() - begin, 4)}}), save)
+        return Output(self._result(pictures, outputs, time.perf_counter() - begin), save)
 
     def cancel(self) -> None:
         """See Backend. Does nothing: the process is about to end."""
 
-    def _result(self, picture: Picture, output: ResultFile) -> Result:
-        """The Result of an image before it is made; it has no URLs."""
+    def _decode(self, data: bytes, most: int) -> Pictures:
+        """The pictures of a file that the result will have."""
+        size, metadata = self._wanted.wanted_size, self._wanted.metadata
+        if self._wanted.frames == "first":
+            return Pictures((images.decode(data, most, metadata, size),))
+        return images.decode_all(data, most, metadata, size, formats.holds(self._wanted.output_format))
+
+    def _result(self, pictures: Pictures, outputs: Sequence[ResultFile], seconds: float) -> Result:
+        """The Result of an image; it has no URLs."""
+        output = outputs[0]
         return Result(
             sr_image_url="",
             sr_image_uri="",
             original_image_url="",
             original_image_uri="",
-            upscale_factor=self._wanted.upscale_factor or sizes.ratio(picture.size[0], output.size[0]),
+            upscale_factor=self._wanted.upscale_factor or sizes.ratio(pictures.first.size[0], output.size[0]),
             width=output.size[0],
             height=output.size[1],
             format=output.format,
@@ -97,9 +102,10 @@ class InProcess:
             model_version=self._model.manifest.version,
             model_digest=self._model.digest,
             device=self._device.name,
-            seconds={},
-            notices=list(picture.notices),
+            seconds={"upscale": round(seconds, 4)},
+            notices=list(pictures.notices),
             ensemble=self._orientations > 1,
+            frames=len(outputs),
         )
 
 
@@ -108,16 +114,24 @@ def _most_pixels(factor: int) -> int:
     return int(MAX_PIXELS / max(1, factor**2 / 16))
 
 
-def _telling(on_event: Callable[[Event], None]) -> OnTile:
-    """A callback for tiles that calls `on_event` with the progress events that a worker would send."""
-    begin = time.perf_counter()
+class _Telling:
+    """Calls `on_event` with the progress events that a worker would send."""
 
-    def on_tile(done: int, total: int) -> None:
-        left = (time.perf_counter() - begin) / done * (total - done)
+    def __init__(self, on_event: Callable[[Event], None], frames: int) -> None:
+        self._on_event, self._begin = on_event, time.perf_counter()
+        self._frames: dict[str, int] = {"frames": frames} if frames > 1 else {}
+
+    def frame(self, number: int) -> None:
+        """See OnFrame (worker/enlarging.py)."""
+        if self._frames:
+            self._frames["frame"] = number
+
+    def tile(self, done: int, total: int) -> None:
+        """See OnTile (worker/engine/engine.py)."""
+        left = (time.perf_counter() - self._begin) / done * (total - done)
         share = {"percent": round(100 * done / total, 2), "eta_seconds": round(left, 2)}
-        on_event(Progress(job_id=NO_JOB, stage="upscale", tiles_done=done, tiles_total=total, **share))
-
-    return on_tile
+        counts = {"tiles_done": done, "tiles_total": total, **self._frames}
+        self._on_event(Progress(job_id=NO_JOB, stage="upscale", **counts, **share))
 
 
 def _folder(model: str, version: str | None) -> Path:

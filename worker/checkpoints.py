@@ -1,11 +1,12 @@
 """Checkpoints: finished rows of a long job in the object store, so that the next attempt continues below them.
 
-Each checkpoint is a PNG file with a band of rows, in order from the top. Redis lists them until the job ends. The files
+Each checkpoint is a PNG file with a band of rows, in order from the top; the rows of an animation are counted over all
+its frames. Redis lists them until the job ends. The files
 are deleted when the result is stored; otherwise they expire.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, NamedTuple, cast
 
@@ -43,6 +44,14 @@ class Rows(NamedTuple):
         return f"{self.first}-{self.last}"
 
 
+class Kind(NamedTuple):
+    """What the pixels of a checkpoint must be."""
+
+    most: tuple[int, int, int]
+    """(rows at most, width, 3 or 4): an attempt of another release may have kept other channels."""
+    dtype: np.dtype[Any]
+
+
 class Checkpoints:
     """The checkpoints of one job: those of earlier attempts, then those of this one. `work` is its key of keys.work."""
 
@@ -57,11 +66,11 @@ class Checkpoints:
         """Number of output rows, from the top, that have a checkpoint."""
         return self._kept[-1].last if self._kept else 0
 
-    def load(self, row: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Samples]:
-        """Yield the rows of earlier attempts, in bands, up to the first one that cannot be read or is not of this kind.
+    def load(self, kind_at: Callable[[int], Kind]) -> Iterator[Samples]:
+        """Yield the rows of earlier attempts, in bands, up to the first one that cannot be read or is of another kind.
 
-        `row` is the shape of a row, (width, 3 or 4): an attempt of another release may have kept other channels.
-        Yields nothing when they belong to another piece of work, because the image at an image_url may have changed.
+        `kind_at` says what a band must be that begins at a row: the pages of a file differ in size and depth. Yields
+        nothing when they belong to another piece of work, because the image at an image_url may have changed.
         """
         if self._lease.attempt == 1:
             return
@@ -70,7 +79,8 @@ class Checkpoints:
             rows = Rows(*map(int, part.split("-")))
             try:
                 band = images.read(self._store.get(self._key(rows)), MAX_PIXELS).samples
-                if band.shape != (rows.last - rows.first, *row) or band.dtype != dtype:
+                most, *row = (kind := kind_at(rows.first)).most
+                if band.shape != (min(most, rows.last - rows.first), *row) or band.dtype != kind.dtype:
                     raise UndecodableImage(f"its pixels are {band.shape}, {band.dtype}")
             except (ObjectNotFound, StoreUnavailable, ImageError) as error:
                 JobLog(log, self._lease.job_id).warning("checkpoint %s is lost (%s)", rows, error)

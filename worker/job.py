@@ -1,7 +1,7 @@
 """The pipeline of one job: fetch → decode → upscale → encode → store. Each step is published as an event."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -28,24 +28,23 @@ from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.schema import Result, Succeeded
 from upres.core.served_models import ModelRef
-from upres.core.sizes import enlargement
+from upres.core.sizes import SizePlan, plan_size
 from upres.core.storage import ObjectNotFound
 from upres.core.tiling import ORIENTATIONS
 from upres.worker import metrics
-from upres.worker.checkpoints import LONG_SECONDS, Checkpoints
+from upres.worker.checkpoints import Checkpoints
 from upres.worker.context import WorkerContext
-from upres.worker.engine.engine import Engine, OnPiece
+from upres.worker.engine.engine import Engine
+from upres.worker.enlarging import Enlargement, all_downscaled, resumed
 from upres.worker.fetch import TOTAL_SECONDS, fetch
 from upres.worker.guard import FetchPolicy
-from upres.worker.imaging.downscale import downscaled
-from upres.worker.imaging.picture import Picture
-from upres.worker.imaging.result_file import ResultFile
+from upres.worker.imaging.picture import Pictures
+from upres.worker.imaging.result_file import fitted
 from upres.worker.in_flight import InFlightJob
 from upres.worker.memory_budget import estimate
 from upres.worker.own_faults import own_fault
 from upres.worker.preview import Preview
 from upres.worker.report import JobEnded, Report, publish, publish_failure
-from upres.worker.samples import Samples
 from upres.worker.stored_images import claim, kind_of_work, new_images, result_of
 from upres.worker.waits import alone_if_suspect, reserved_memory
 
@@ -98,33 +97,31 @@ def _enlarge(
     context: WorkerContext, job: JobMessage, report: Report, in_flight: InFlightJob, engine: Engine, data: bytes
 ) -> Result:
     """Run the stages after `fetch`."""
-    wanted, factors = job.wanted_size, engine.manifest.factors
     with report.stage("decode"):
-        most = context.settings.max_input_pixels(wanted.least_factor(factors))
-        picture = context.decoders.decode(data, most, job.metadata, wanted)
-        planned = enlargement(picture.size, wanted, factors)
-        factor = planned.factor
-        formats.check_pixels(*picture.size, context.settings.max_input_pixels(factor))
-        output = ResultFile.of(job, picture, planned.size)
-        picture = output.fitted(picture)
-        for notice in picture.notices:
+        pictures, plans = _decode(context, job, data, engine.manifest.factors)
+        pictures, outputs = fitted(pictures, job, plans)
+        report.has_frames(len(outputs))
+        for notice in pictures.notices:
             report.notice(notice, "decode")
+    output = outputs[0]
     orientations = ORIENTATIONS if job.ensemble else 1
-    api_keys.charge(context.connection, report.lease, planned.made[0] * planned.made[1] * orientations)
-    work = keys.work(job.owner, data, job.model_digest, factor, kind_of_work(job, output, planned.made))
+    pixels = sum(plan.made[0] * plan.made[1] for plan in plans)
+    api_keys.charge(context.connection, report.lease, pixels * orientations)
+    work = keys.work(job.owner, data, job.model_digest, plans[0].factor, kind_of_work(job, outputs, plans))
     if shared := claim(context, job.owner, work, report.lease):
-        return result_of(context, job, shared, report.seconds, picture)
-    memory = estimate(picture.pixels.nbytes * factor**2, output.format, output.depth)
+        return result_of(context, job, shared, report.seconds, pictures)
+    enlargement = Enlargement(engine, pictures, [plan.factor for plan in plans], orientations)
+    memory = estimate(enlargement.bytes, output.format, output.depth)
     with reserved_memory(context, report, in_flight, memory):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
         images = new_images(context, job, report.lease, output)
         put = partial(context.store.put, content_type=formats.CONTENT_TYPES[output.format])
         with report.stage("upscale"):
-            original = context.encoders.original(picture, output, partial(put, images.original))
-            encoder = context.encoders.open(picture, output)
-            on_piece = Preview(context.connection, report.lease, planned.made, output.size).add if job.preview else None
-            bands = _enlarged_bands(engine, report, picture, factor, orientations, checkpoints, on_piece)
-            for band in downscaled(bands, planned.made, output.size):
+            original = context.encoders.original(pictures, outputs, partial(put, images.original))
+            encoder = context.encoders.open_all(pictures, outputs)
+            shown = plans[0].made, output.size
+            on_piece = Preview(context.connection, report.lease, *shown).add if job.preview else None
+            for band in all_downscaled(resumed(enlargement, report, checkpoints, on_piece), plans):
                 encoder.write(band)
         with report.stage("encode"):
             file = encoder.finish()
@@ -134,8 +131,21 @@ def _enlarge(
             checkpoints.drop()
     if not report.resumed:
         spent = sum(report.seconds.values())
-        rates.note(context.connection, job.model_digest, factor, planned.made, spent, engine.tile, job.ensemble)
-    return result_of(context, job, images, report.seconds, picture)
+        tile, factor = engine.tile, plans[0].factor
+        rates.note(context.connection, job.model_digest, factor, pixels, spent, tile, job.ensemble)
+    return result_of(context, job, images, report.seconds, pictures)
+
+
+def _decode(
+    context: WorkerContext, job: JobMessage, data: bytes, factors: Sequence[int]
+) -> tuple[Pictures, list[SizePlan]]:
+    """Return the pictures of the image file that the result will have, and how large each of them becomes."""
+    wanted, limit = job.wanted_size, context.settings.max_input_pixels
+    holds = None if job.frames == "first" else formats.holds(job.output_format)
+    pictures = context.decoders.decode_all(data, limit(wanted.least_factor(factors)), job.metadata, wanted, holds)
+    plans = [plan_size(frame.size, wanted, factors) for frame in pictures.frames]
+    formats.check_pictures(pictures.sizes, pictures.animated, limit(max(plan.factor for plan in plans)))
+    return pictures, plans
 
 
 @contextmanager
@@ -172,35 +182,6 @@ def _fetch(context: WorkerContext, job: JobMessage, lease: Lease) -> bytes:
     if not keys.is_content(job.image_key or "", data):  # else whoever knows an image's digest could stand in for it
         raise UploadNotFound("image_key: the upload is not the image whose SHA-256 was stated; upload the image again.")
     return data
-
-
-def _enlarged_bands(
-    engine: Engine,
-    report: Report,
-    picture: Picture,
-    factor: int,
-    orientations: int,
-    checkpoints: Checkpoints,
-    on_piece: OnPiece | None,
-) -> Iterator[Samples]:
-    """Yield bands of rows, (rows, width·factor, 3 or 4): first the checkpoints of earlier attempts, then new ones."""
-    pixels = picture.pixels
-    for band in checkpoints.load((pixels.shape[1] * factor, pixels.shape[2]), pixels.dtype):
-        if on_piece:
-            on_piece(checkpoints.rows - len(band), 0, band)
-        yield band
-    first_row = row = checkpoints.rows
-    done, total = engine.progress_at(picture.pixels, factor, first_row, orientations)
-    if done:
-        report.resuming(done, total)
-    if first_row == picture.size[1] * factor:
-        return
-    report.upscaling(engine)
-    for band in engine.bands(picture.pixels, factor, report.tile, first_row, on_piece, orientations):
-        if row == checkpoints.rows and (row or report.expected_seconds > LONG_SECONDS):
-            checkpoints.keep(band)
-        row += len(band)
-        yield band
 
 
 def _succeed(context: WorkerContext, job: JobMessage, lease: Lease, result: Result) -> None:

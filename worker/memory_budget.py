@@ -17,6 +17,7 @@ SAMPLE_BYTES: dict[OutputFormat, float] = {
     "tiff": 2,
     "jpeg": 13 / 3,
     "webp": 13 / 3,
+    "gif": 13 / 3,
     "jxl": 5.5,
     "avif": 15,
 }

@@ -52,6 +52,8 @@ class Report:
         self._stage_began = 0.0
         self._tiles = (0, 0)
         self._tiles_of_others = 0
+        self._frame: int | None = None
+        self._frames: int | None = None
         self._engine: Engine | None = None
         self._tile_size = 0
         self.seconds: dict[Stage, float] = {}
@@ -107,6 +109,14 @@ class Report:
         """Set the engine that computes the next tiles, so that `tile` notices when its tile size shrinks."""
         self._engine, self._tile_size = engine, engine.tile
 
+    def has_frames(self, count: int) -> None:
+        """Set the number of frames or pages; a single one is not mentioned."""
+        self._frames = count if count > 1 else None
+
+    def frame(self, number: int) -> None:
+        """Set the number of the frame or page, from 1, that is enlarged now."""
+        self._frame = number if self._frames else None
+
     def resuming(self, done: int, total: int) -> None:
         """Publish how many of all tiles an earlier attempt has done."""
         self._tiles, self._tiles_of_others = (done, total), done
@@ -139,6 +149,8 @@ class Report:
                 stage=stage,
                 tiles_done=done,
                 tiles_total=total,
+                frame=self._frame,
+                frames=self._frames,
                 percent=percent,
                 eta_seconds=eta,
                 notice=notice,

@@ -3,6 +3,7 @@
 Also the Result that names them.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -10,10 +11,10 @@ from upres.core import coalescing, file_names, formats, keys, results, sizes
 from upres.core.job_message import JobMessage
 from upres.core.leases import Lease
 from upres.core.schema import Result, Stage
-from upres.core.sizes import Size
+from upres.core.sizes import SizePlan
 from upres.core.storage import Store
 from upres.worker.context import WorkerContext
-from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.picture import Pictures
 from upres.worker.imaging.result_file import ResultFile
 from upres.worker.report import JobEnded
 
@@ -52,19 +53,18 @@ def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
     return all(keys.is_result_of(owner, key) and store.exists(key) for key in images)
 
 
-def kind_of_work(job: JobMessage, output: ResultFile, made: Size) -> str:
-    """Return for keys.work what a result is; without the newer options as in releases that did not have them.
-
-    `made` is the size that the network makes.
-    """
+def kind_of_work(job: JobMessage, outputs: Sequence[ResultFile], plans: Sequence[SizePlan]) -> str:
+    """Return for keys.work what a result is; without the newer options as in releases that did not have them."""
+    output, sizes_differ = outputs[0], any(plan.size != plan.made for plan in plans)
     options = {
         "16": output.depth == 16,
         "ensemble": job.ensemble,
         job.metadata: job.metadata != "strip",
-        f"{output.size[0]}x{output.size[1]}": output.size != made,
+        " ".join(f"{plan.size[0]}x{plan.size[1]}" for plan in plans): sizes_differ,
         f"quality {output.quality}": output.quality is not None,
         "lossless": output.lossless and job.lossless is True,
         "lossy": job.lossless is False,
+        f"{len(outputs)} frames": len(outputs) > 1,
     }
     return "+".join([output.format, *(name for name, wanted in options.items() if wanted)])
 
@@ -80,7 +80,7 @@ def result_of(
     job: JobMessage,
     images: StoredImages,
     seconds: dict[Stage, float],
-    picture: Picture,
+    pictures: Pictures,
 ) -> Result:
     """Return the result that this job publishes, with its own presigned URLs and file name."""
     store, output = context.store, images.output
@@ -92,7 +92,7 @@ def result_of(
         sr_image_uri=store.uri(images.enlarged),
         original_image_url=original,
         original_image_uri=store.uri(images.original),
-        upscale_factor=job.upscale_factor or sizes.ratio(picture.size[0], output.size[0]),
+        upscale_factor=job.upscale_factor or sizes.ratio(pictures.first.size[0], output.size[0]),
         width=output.size[0],
         height=output.size[1],
         format=output.format,
@@ -103,8 +103,9 @@ def result_of(
         model_digest=job.model_digest,
         device=images.device,
         seconds=seconds,
-        notices=list(picture.notices),
+        notices=list(pictures.notices),
         ensemble=job.ensemble,
+        frames=len(pictures.frames),
     )
 
 

@@ -5,7 +5,7 @@ export type Factor = number;
 export type Fit = "inside" | "exact";
 export type WantedFormat = "auto" | OutputFormat;
 export type WantedDepth = "auto" | 8 | 16;
-export type OutputFormat = "png" | "jpeg" | "webp" | "avif" | "jxl" | "tiff";
+export type OutputFormat = "png" | "jpeg" | "webp" | "avif" | "jxl" | "tiff" | "gif";
 export type Stage = "fetch" | "decode" | "upscale" | "encode" | "store";
 export type Status = "queued" | "running" | "succeeded" | "failed" | "cancelled";
 
@@ -71,7 +71,7 @@ export interface SubmitOptions extends CallOptions {
   model?: string;
   /** A version or a label of the model; default: stable. */
   version?: string;
-  /** Default: "auto". JPEG and WebP stay, AVIF becomes WebP, all others become PNG. */
+  /** Default: "auto". JPEG, WebP and animated GIF stay, AVIF becomes WebP, all others become PNG. */
   format?: WantedFormat;
   /** Bits per sample of the result. Default: "auto", those of the image where the format allows it. 16 needs PNG, TIFF or JPEG XL. */
   depth?: WantedDepth;
@@ -85,6 +85,8 @@ export interface SubmitOptions extends CallOptions {
   preview?: boolean;
   /** Whether the result is the average of the eight orientations of the image: slightly better, in 8 times the time. */
   ensemble?: boolean;
+  /** What is enlarged of an animation (GIF, WebP, PNG). Default: "all". */
+  frames?: "all" | "first";
   /** URL that receives a POST with the outcome of the job (Standard Webhooks). */
   webhook?: string;
   /** Called during the upload of a file of more than 0.7 MB, with bytes. */
@@ -162,6 +164,10 @@ export interface Progress extends EventBase {
   tiles_done: number;
   /** 0 until the size of the image is known. */
   tiles_total: number;
+  /** Number of the frame or page, from 1, that is enlarged now; absent for still images. */
+  frame?: number;
+  /** Number of frames or pages of the result; absent for still images. */
+  frames?: number;
   /** Progress of the whole job, 0 to 100; it does not decrease within an attempt. */
   percent: number;
   /** Expected seconds until the end, if known. */
@@ -228,6 +234,8 @@ export interface Snapshot {
   stage?: Stage;
   tiles_done: number;
   tiles_total: number;
+  frame?: number;
+  frames?: number;
   percent: number;
   eta_seconds?: number;
   /** Present if the job has succeeded. */
@@ -264,6 +272,8 @@ export interface Result {
   notices: string[];
   /** Whether it is the average of the eight orientations of the image. */
   ensemble: boolean;
+  /** Number of frames or pages of both images; their size is that of the first. */
+  frames: number;
 }
 
 /** A finished tile of a running job, reduced in size. All numbers are in pixels of the whole preview. */
@@ -310,6 +320,9 @@ export interface EstimateRequest {
   ensemble?: boolean;
   quality?: number;
   lossless?: boolean;
+  frames?: "all" | "first";
+  /** Number of frames of an animation, or of pages. Default: 1. */
+  frame_count?: number;
 }
 
 export interface Estimate {

@@ -93,6 +93,7 @@ export class Card {
 
   #progress(event) {
     const parts = [STAGES[event.stage] ?? "Starting"];
+    if (event.frame && event.stage === "upscale") parts.push(`frame ${event.frame} of ${event.frames}`);
     if (event.tiles_total && event.stage === "upscale") parts.push(`tile ${event.tiles_done} of ${event.tiles_total}`);
     if (event.eta_seconds) parts.push(`${inWords(event.eta_seconds)} left`);
     if (event.notice) parts.push(event.notice);

@@ -42,11 +42,11 @@ def test_a_job_with_ensemble_counts_eight_tiles_and_shares_no_result_with_others
 def test_the_estimate_tells_eight_times_the_tiles_and_the_time(client: Client, redis: Redis, store: Store) -> None:
     _, digest = registry.manifest(store, "faithful", "1")
     redis.delete(keys.rate(digest, 4), keys.rate(digest, 4, True))
-    rates.note(redis, digest, 4, (1000, 1000), 2.0, 640)
+    rates.note(redis, digest, 4, 1_000_000, 2.0, 640)
     plain, better = (client.estimate(250, 250, ensemble=ensemble) for ensemble in (False, True))
     assert (plain.tiles, better.tiles) == (1, 8)
     assert (plain.seconds, better.seconds) == (2, 16)
-    rates.note(redis, digest, 4, (1000, 1000), 12.0, 640, ensemble=True)
+    rates.note(redis, digest, 4, 1_000_000, 12.0, 640, ensemble=True)
     assert (client.estimate(250, 250).seconds, client.estimate(250, 250, ensemble=True).seconds) == (2, 12)
     redis.delete(keys.rate(digest, 4), keys.rate(digest, 4, True))
 

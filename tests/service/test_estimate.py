@@ -107,7 +107,7 @@ def test_a_predicted_time_is_never_negative(jobs: list[tuple[float, float]]) -> 
 
 def test_predicted_times_adapt_when_jobs_become_faster(isolated_redis: Redis) -> None:
     for seconds in [10.0] * 100 + [1.0] * 100:
-        rates.note(isolated_redis, "d", 4, (1000, 1000), seconds, 384)
+        rates.note(isolated_redis, "d", 4, 1_000_000, seconds, 384)
     assert rates.read(isolated_redis, "d", 4).seconds(1) == pytest.approx(1, rel=0.1)
     assert rates.read(isolated_redis, "d", 4).tile == 384
     assert rates.read(isolated_redis, "d", 2).seconds(1) is None

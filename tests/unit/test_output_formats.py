@@ -21,7 +21,7 @@ from upres.worker.imaging.colour import BT709, PRIMARIES
 from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.icc import SRGB_CURVE, rgb_profile
 from upres.worker.imaging.kinds import kind_of
-from upres.worker.imaging.picture import Picture, picture
+from upres.worker.imaging.picture import Picture, Pictures, picture
 from upres.worker.imaging.raster import Raster
 from upres.worker.imaging.readers.jxl_header import SRGB, header
 from upres.worker.imaging.result_file import ResultFile
@@ -272,7 +272,7 @@ def test_the_original_has_the_same_kind_of_file(format: OutputFormat, depth: int
     made = picture(Raster(smooth(4, depth), "png"))
     output = result_file(made, 2, format)
     files: list[bytes] = []
-    ENCODERS.original(made.at_depth(output.depth), output, files.append).result()
+    ENCODERS.original(Pictures((made.at_depth(output.depth),)), [output], files.append).result()
     seen = images.read(files[0], 10**6)
     assert kind_of(files[0]) == {"avif": "AVIF", "jxl": "JPEG XL", "tiff": "TIFF"}[format]
     assert seen.samples.shape == (180, 240, 4)

@@ -95,7 +95,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({**URL, "fit": "exact"}, "invalid_fit", "both"),
     ({**URL, "fit": "outside"}, "invalid_fit", "inside or exact"),
     ({**URL, "model": "../secret"}, "unknown_model", "name of a model"),
-    ({**URL, "output_format": "gif"}, "unsupported_format", "png, jpeg, webp, avif, jxl or tiff"),
+    ({**URL, "output_format": "bmp"}, "unsupported_format", "png, jpeg, webp, avif, jxl, tiff or gif"),
     *(({**URL, "quality": bad}, "invalid_quality", "1 to 100") for bad in (0, 101, True, "85", 85.5)),
     *(({**URL, "lossless": bad}, "invalid_lossless", "true or false") for bad in (1, "true", 0)),
     ({**URL, "quality": 80, "output_format": "png"}, "invalid_quality", "png is always lossless"),
@@ -106,6 +106,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({**URL, "lossless": False, "output_format": "png"}, "invalid_lossless", "png is always lossless"),
     ({**URL, "lossless": False, "output_format": "tiff"}, "invalid_lossless", "tiff is always lossless"),
     ({**URL, "output_depth": 16, "output_format": "avif"}, "unsupported_depth", "tiff or jxl"),
+    ({**URL, "frames": 2}, "invalid_frames", "all or first"),
     ({**URL, "priority": "urgent"}, "invalid_priority", "normal or high"),
     *(
         ({**URL, "deadline_seconds": bad}, "invalid_deadline", "1 to 518400")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from upres.core import sizes
 from upres.core.errors import EnlargementTooLarge, ImageError, NotAnEnlargement
-from upres.core.sizes import WantedSize, enlargement
+from upres.core.sizes import WantedSize, plan_size
 
 FACTORS = (2, 4, 8)
 sides = st.integers(1, 20_000)
@@ -41,7 +41,7 @@ wanted = st.one_of(
     ],
 )
 def test_sizes_by_example(image: sizes.Size, asked: WantedSize, size: sizes.Size, factor: int) -> None:
-    found = enlargement(image, asked, FACTORS)
+    found = plan_size(image, asked, FACTORS)
     assert (found.size, found.factor, found.made) == (size, factor, (image[0] * factor, image[1] * factor))
 
 
@@ -50,7 +50,7 @@ def test_the_smallest_network_is_taken_that_makes_no_side_too_small(
     image: sizes.Size, asked: WantedSize, model: tuple[int, ...]
 ) -> None:
     try:
-        found = enlargement(image, asked, model)
+        found = plan_size(image, asked, model)
     except NotAnEnlargement:
         assert any(wants < has for wants, has in zip(asked.size_for(image), image, strict=True))
         return
@@ -65,7 +65,7 @@ def test_the_smallest_network_is_taken_that_makes_no_side_too_small(
 
 @given(images, st.sampled_from(FACTORS))
 def test_a_factor_of_the_network_needs_no_other_size(image: sizes.Size, factor: int) -> None:
-    found = enlargement(image, WantedSize(factor), FACTORS)
+    found = plan_size(image, WantedSize(factor), FACTORS)
     assert found.size == found.made == (image[0] * factor, image[1] * factor)
 
 
@@ -101,7 +101,7 @@ def test_a_wanted_size_comes_back_from_the_decoders_request(asked: WantedSize) -
 )
 def test_refusals_say_what_is_wrong(image: sizes.Size, asked: WantedSize, words: str) -> None:
     with pytest.raises(ImageError, match=words):
-        enlargement(image, asked, FACTORS)
+        plan_size(image, asked, FACTORS)
 
 
 def test_names_of_results_say_the_size() -> None:

@@ -20,7 +20,7 @@ from upres.worker.engine.planes import limited
 from upres.worker.imaging import images
 from upres.worker.imaging.bicubic import bicubic
 from upres.worker.imaging.encode import Encoders
-from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.picture import Picture, Pictures
 from upres.worker.imaging.transparency import filled
 from upres.worker.model import Model
 
@@ -64,7 +64,7 @@ def test_a_white_disc_on_invisible_black_stays_white(engine: Engine, format: Out
     picture = images.decode(encoded(disc((255, 255, 255), (0, 0, 0), smooth), "PNG"), SIDE**2)
     for file in (
         enlarged(engine, picture, format),
-        ENCODERS._encode_bicubic(picture, result_file(picture, FACTOR, format)),
+        ENCODERS._encode_bicubic(Pictures((picture,)), [result_file(picture, FACTOR, format)]),
     ):
         assert 255 - on_background(opened(file), (255, 255, 255)).min() <= 2
 

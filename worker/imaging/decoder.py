@@ -13,10 +13,11 @@ A child closes the connection to the worker, reads one request on its own socket
 ends. For HEIC it may make threads, because libheif always makes one. So whoever takes a child over can reach neither
 the fork server nor the decoder of another image:
 
-    request   >QQBIIIB  maximum number of pixels, length of the image file, position of the wanted metadata in METADATA,
-                    the wanted size: factor in ten-thousandths, width, height, each 0 if absent, 1 if exactly; then the
-                    image file
-    answer    >Q    length of the header; then a JSON header, then pixels, ICC profile and metadata as the header says
+    request   >QQBIIIBB maximum number of pixels, length of the image file, position of the wanted metadata in METADATA,
+                        the wanted size: factor in ten-thousandths, width, height, each 0 if absent, 1 if exactly; FIRST
+                        or what the result can hold; then the image file
+    answer    >Q        length of the header; then a JSON header, then pixels, ICC profile and metadata as it says;
+                        for each further frame or page the same again
 """
 
 import gc
@@ -26,17 +27,19 @@ import socket
 import struct
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from PIL import AvifImagePlugin, Image
 
 from upres.core.errors import ImageError, UndecodableImage
+from upres.core.formats import Holds
 from upres.core.schema import WantedMetadata
 from upres.core.sizes import AS_IT_IS, WantedSize
 from upres.worker.imaging import examples, images, sandbox
 from upres.worker.imaging.kinds import kind_of
-from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.picture import Picture, Pictures
 from upres.worker.imaging.raster import MAX_NOTICE, MAX_NOTICES
 from upres.worker.imaging.readers import tiff
 
@@ -45,8 +48,10 @@ MOST_DESCRIPTORS = 64
 """The fork server has fewer file descriptors than this."""
 NUMBER = struct.Struct(">Q")
 """A request to the fork server, its answer, and the length of a JSON header in bytes."""
-REQUEST = struct.Struct(">QQBIIIB")
-"""Maximum number of pixels, length of the image file in bytes, wanted metadata, and wanted size."""
+REQUEST = struct.Struct(">QQBIIIBB")
+"""Maximum number of pixels, length of the image file in bytes, wanted metadata, wanted size, and FIRST or flags."""
+FIRST, ALL, FRAMES, PAGES = 0, 1, 2, 4
+"""Only the first picture is wanted; or all that the result can hold: frames, pages, or both."""
 METADATA: tuple[WantedMetadata, ...] = ("strip", "keep", "keep-all")
 
 
@@ -155,29 +160,50 @@ def _unconfined(error: Exception) -> dict[str, Any]:
 def reply(requests: BinaryIO, filters: Filters) -> list[Any]:
     """Read a request, confine this process, and return the answer. Only the first bytes say which filter it gets."""
     try:
-        most_pixels, length, wanted, *size = REQUEST.unpack(requests.read(REQUEST.size))
+        most_pixels, length, wanted, *size, which = REQUEST.unpack(requests.read(REQUEST.size))
         data = requests.read(length)
         try:
             confine_child(filters.heic if kind_of(data) == "HEIC" else filters.others)
         except Exception as error:
             return packed(_unconfined(error))
-        return answer(data, most_pixels, METADATA[wanted], WantedSize.unpacked(*size))
+        return answer(data, most_pixels, METADATA[wanted], WantedSize.unpacked(*size), which)
     except MemoryError:
         message = "The image takes too much memory to decode; send a smaller one, or save it anew."
         return packed({"code": UndecodableImage.code, "message": message})
 
 
-def answer(data: bytes, most_pixels: int, wanted: WantedMetadata = "strip", size: WantedSize = AS_IT_IS) -> list[Any]:
+def answer(
+    data: bytes,
+    most_pixels: int,
+    wanted: WantedMetadata = "strip",
+    size: WantedSize = AS_IT_IS,
+    which: int = FIRST,
+) -> list[Any]:
     """Decode an image file, and return the answer."""
     try:
-        picture = images.decode(data, most_pixels, wanted, size)
+        if which == FIRST:
+            return describe(images.decode(data, most_pixels, wanted, size))
+        holds = Holds(bool(which & FRAMES), bool(which & PAGES))
+        return describe_all(images.decode_all(data, most_pixels, wanted, size, holds))
     except ImageError as error:
         return packed({"code": error.code, "message": str(error)})
-    return describe(picture)
 
 
-def describe(picture: Picture) -> list[Any]:
-    """Return the answer with a picture: pixels, ICC profile, metadata."""
+def describe_all(pictures: Pictures) -> list[Any]:
+    """Return the answer with all pictures of a file. The first header says what they are together."""
+    together = {
+        "count": len(pictures.frames),
+        "durations": pictures.durations,
+        "plays": pictures.plays,
+        "left_out": pictures.left_out,
+        "more_notices": pictures.more_notices,
+    }
+    first, *others = pictures.frames
+    return [*describe(first, together), *(part for one in others for part in describe(one))]
+
+
+def describe(picture: Picture, more: Mapping[str, Any] = MappingProxyType({})) -> list[Any]:
+    """Return the answer with a picture: pixels, ICC profile, metadata. `more` is added to its header."""
     kept = picture.metadata
     texts = json.dumps(kept.texts).encode() if kept.texts else b""
     parts = {"exif": kept.exif, "xmp": kept.xmp, "iptc": kept.iptc, "texts": texts}
@@ -192,6 +218,7 @@ def describe(picture: Picture) -> list[Any]:
         "notices": [notice[:MAX_NOTICE] for notice in picture.notices[:MAX_NOTICES]],
         "dpi": kept.dpi,
         "metadata": {name: len(part) for name, part in parts.items()},
+        **more,
     }
     return packed(header, [picture.pixels.data, picture.icc or b"", *parts.values()])
 

@@ -12,15 +12,15 @@ import numpy as np
 
 from upres.core.errors import ImageError, Unconfined, UndecodableImage, tree
 from upres.core.foreign_text import printable
-from upres.core.formats import CONTENT_TYPES
+from upres.core.formats import CONTENT_TYPES, MAX_FRAMES, Holds
 from upres.core.schema import WantedMetadata
 from upres.core.sizes import AS_IT_IS, WantedSize
 from upres.worker.imaging import examples
-from upres.worker.imaging.decoder import METADATA, NUMBER, REQUEST
+from upres.worker.imaging.decoder import ALL, FIRST, FRAMES, METADATA, NUMBER, PAGES, REQUEST
 from upres.worker.imaging.fork_server import ForkServer, ServerDied
 from upres.worker.imaging.metadata import MAX_BYTES, MAX_DPI, MAX_KEYWORD, MAX_TEXTS, Metadata
-from upres.worker.imaging.picture import MAX_ICC_BYTES, Picture
-from upres.worker.imaging.raster import MAX_NOTICES
+from upres.worker.imaging.picture import MAX_ICC_BYTES, Picture, Pictures
+from upres.worker.imaging.raster import MAX_DURATION, MAX_NOTICES, MAX_PLAYS
 from upres.worker.samples import Samples
 
 DECODE_SECONDS = 10.0
@@ -59,13 +59,21 @@ class Decoders:
     def decode(
         self, data: bytes, most_pixels: int, wanted: WantedMetadata = "strip", size: WantedSize = AS_IT_IS
     ) -> Picture:
+        """Decode the first frame or page of an image file. Raises what `decode_all` raises."""
+        return self.decode_all(data, most_pixels, wanted, size, None).first
+
+    def decode_all(
+        self, data: bytes, most_pixels: int, wanted: WantedMetadata, size: WantedSize, holds: Holds | None
+    ) -> Pictures:
         """Decode an image file in a process of its own, with the wanted metadata for a result of the wanted size.
 
-        A process that dies may have been killed for a reason that is not the image, so it is tried a second time.
-        Raises what images.decode raises, UndecodableImage, Unconfined or WorkerUnavailable.
+        `holds`: which frames or pages the result can have; None: only the first is wanted. A process that dies may have
+        been killed for a reason that is not the image, so it is tried a second time. Raises what images.decode_all
+        raises, UndecodableImage, Unconfined or WorkerUnavailable.
         """
+        which = ALL | FRAMES * holds.frames | PAGES * holds.pages if holds else FIRST
+        request = REQUEST.pack(most_pixels, len(data), METADATA.index(wanted), *size.packed(), which)
         with self._places:
-            request = REQUEST.pack(most_pixels, len(data), METADATA.index(wanted), *size.packed())
             try:
                 return self._decode_once(request, data, most_pixels)
             except (DecoderDied, ServerDied):
@@ -82,7 +90,7 @@ class Decoders:
                 self._server.close()
             self._server = None
 
-    def _decode_once(self, request: bytes, data: bytes, most_pixels: int) -> Picture:
+    def _decode_once(self, request: bytes, data: bytes, most_pixels: int) -> Pictures:
         """Decode an image file. Raises DecoderDied or ServerDied when a process ends before its answer is complete."""
         with self._conversation() as conversation:
             try:
@@ -129,8 +137,8 @@ class _Conversation:
         self._connection = connection
         self._deadline = time.monotonic() + DECODE_SECONDS
 
-    def decode(self, request: bytes, data: bytes, most_pixels: int) -> Picture:
-        """Send the request, and return the picture in the answer.
+    def decode(self, request: bytes, data: bytes, most_pixels: int) -> Pictures:
+        """Send the request, and return the pictures in the answer.
 
         Raises the error in the answer, Unconfined, DecoderDied, TimeoutError, or others when the answer is not valid.
         """
@@ -145,7 +153,7 @@ class _Conversation:
             raise Unconfined(f"Images cannot be decoded safely on this machine: {reason}")
         if "code" in header:
             raise ERRORS[header["code"]](printable(str(header["message"])))
-        return self._picture(header, most_pixels)
+        return self._pictures(header, most_pixels)
 
     def _send(self, data: bytes) -> None:
         self._connection.settimeout(self._left())
@@ -161,6 +169,22 @@ class _Conversation:
         (length,) = NUMBER.unpack(self._read(NUMBER.size))
         header: dict[str, Any] = json.loads(self._read(_at_most(length, MAX_HEADER_BYTES)))
         return header
+
+    def _pictures(self, header: dict[str, Any], most_pixels: int) -> Pictures:
+        """Read all pictures; the first header says how many there are. Raises ValueError as `_picture`."""
+        count, durations = int(header.get("count", 1)), tuple(map(int, header.get("durations", ())))
+        plays, left_out = int(header.get("plays", 0)), header.get("left_out")
+        if not (1 <= count <= MAX_FRAMES and 0 <= plays <= MAX_PLAYS and left_out in (None, "frames", "pages")):
+            raise ValueError("the decoder made more than it was asked for")
+        if durations and (len(durations) != count or not all(0 <= one <= MAX_DURATION for one in durations)):
+            raise ValueError("the decoder named impossible durations")
+        frames = [self._picture(header, most_pixels)]
+        while len(frames) < count:
+            most_pixels -= frames[-1].size[0] * frames[-1].size[1]
+            frames.append(self._picture(self._header(), most_pixels))
+        if durations and len({(one.pixels.shape, one.depth, one.channels, one.gray, one.icc) for one in frames}) > 1:
+            raise ValueError("the frames of an animation differ in kind")
+        return Pictures(tuple(frames), durations, plays, left_out, _notices(header.get("more_notices", [])))
 
     def _picture(self, header: dict[str, Any], most_pixels: int) -> Picture:
         """Read the picture that the header describes.

@@ -5,14 +5,17 @@ format is said in its module below writers/.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from upres.worker.imaging.bicubic import bicubic
-from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.picture import Picture, Pictures
 from upres.worker.imaging.png import PngWriter
 from upres.worker.imaging.result_file import ResultFile
+from upres.worker.imaging.writers.apng import ApngEncoder
+from upres.worker.imaging.writers.gif import GifEncoder
+from upres.worker.imaging.writers.moving_webp import MovingWebpEncoder
 from upres.worker.imaging.writers.png import PngEncoder
 from upres.worker.imaging.writers.tiff import TiffEncoder
 from upres.worker.imaging.writers.whole_image import WholeImageEncoder
@@ -20,7 +23,10 @@ from upres.worker.samples import Samples
 
 
 class Encoder(Protocol):
-    """Encodes one picture: takes its enlarged rows from top to bottom, and returns the file at the end."""
+    """Takes the enlarged rows of one picture, or of each after the other, and returns the file at the end.
+
+    A band of rows belongs to one picture.
+    """
 
     def write(self, band: Samples) -> None:
         """Add rows (rows, width, 3), RGB; or (rows, width, 4), if the picture has alpha."""
@@ -41,16 +47,34 @@ class Encoders:
         self._background = ThreadPoolExecutor(jobs, thread_name_prefix="background")
 
     def open(self, picture: Picture, output: ResultFile) -> Encoder:
-        """Open an encoder for the enlargement of a picture."""
+        """Open an encoder for the enlargement of one picture."""
+        return self.open_all(Pictures((picture,)), [output])
+
+    def open_all(self, pictures: Pictures, outputs: Sequence[ResultFile]) -> Encoder:
+        """Open an encoder for the enlargements of all pictures, whose rows it gets one after the other.
+
+        There is one for each picture in `outputs`. Their format can hold all of them (formats.holds).
+        """
+        output, picture = outputs[0], pictures.first
+        if output.format == "gif":
+            return GifEncoder(pictures, output)
+        if pictures.animated:
+            return (
+                ApngEncoder(pictures, output, self._compressors)
+                if output.format == "png"
+                else MovingWebpEncoder(pictures, output)
+            )
         if output.format == "png":
             return PngEncoder(picture, output, self._compressors)
         if output.format == "tiff":
-            return TiffEncoder(picture, output, self._compressors)
+            return TiffEncoder(pictures, outputs, self._compressors)
         return WholeImageEncoder(picture, output)
 
-    def original(self, picture: Picture, output: ResultFile, deliver: Callable[[bytes], object]) -> "Future[object]":
-        """Enlarge a picture by bicubic interpolation, encode it, and pass the file to `deliver`, in the background."""
-        return self.background(lambda: deliver(self._encode_bicubic(picture, output)))
+    def original(
+        self, pictures: Pictures, outputs: Sequence[ResultFile], deliver: Callable[[bytes], object]
+    ) -> "Future[object]":
+        """Enlarge pictures by bicubic interpolation, encode them, and pass the file to `deliver`, in the background."""
+        return self.background(lambda: deliver(self._encode_bicubic(pictures, outputs)))
 
     def background(self, work: Callable[[], object]) -> "Future[object]":
         """Run a function in a background thread, beside the enlargement."""
@@ -68,8 +92,9 @@ class Encoders:
         self._background.shutdown()
         self._compressors.shutdown()
 
-    def _encode_bicubic(self, picture: Picture, output: ResultFile) -> bytes:
-        encoder = self.open(picture, output)
-        for band in bicubic(picture.pixels, output.size):
-            encoder.write(band)
+    def _encode_bicubic(self, pictures: Pictures, outputs: Sequence[ResultFile]) -> bytes:
+        encoder = self.open_all(pictures, outputs)
+        for picture, output in zip(pictures.frames, outputs, strict=True):
+            for band in bicubic(picture.pixels, output.size):
+                encoder.write(band)
         return encoder.finish()

@@ -4,25 +4,55 @@ kept       16 bits (in PNG results), alpha, grayscale, ICC profile of RGB; WebP 
            (metadata.py)
 applied    orientation, as viewers do; colours that a file describes by numbers, as an ICC profile (colour.py)
 changed    gray profile → sRGB; palette → RGB or RGBA; CMYK → RGB through its profile, which is dropped; colours where
-           alpha is 0 → those beside them (transparency.py); animation → first frame; alpha in a JPEG result → white
+           alpha is 0 → those beside them (transparency.py); frames of an animation → all that is visible during each
+           (canvas.py); animated AVIF, HEIC and JPEG XL → first frame; alpha in a JPEG result → white
 refused    before decoding: other formats, too many pixels, HDR; after it: a result larger than its format allows
 
 What is special to a kind is said in its module below readers/.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
 from upres.core.errors import ImageError, NotAnImage, TooManyPixels, TruncatedImage, UnsupportedImage
+from upres.core.formats import Holds, Several
 from upres.core.schema import WantedMetadata
 from upres.core.sizes import AS_IT_IS, WantedSize
 from upres.worker.imaging import metadata
-from upres.worker.imaging.kinds import NAMED, kind_of
-from upres.worker.imaging.picture import Picture, picture
-from upres.worker.imaging.raster import Raster
-from upres.worker.imaging.readers import avif, bmp, gif, heif, jpeg, jpeg2000, jxl, pillow, png, tiff, webp
+from upres.worker.imaging.kinds import NAMED, is_sequence, kind_of
+from upres.worker.imaging.picture import Picture, Pictures, picture, pictures
+from upres.worker.imaging.raster import Raster, Rasters
+from upres.worker.imaging.readers import (
+    apng,
+    avif,
+    bmp,
+    gif,
+    heif,
+    jpeg,
+    jpeg2000,
+    jxl,
+    jxl_header,
+    pillow,
+    png,
+    tiff,
+    webp,
+)
+
+ALL = Holds(frames=True, pages=True)
+
+
+class Sequence(NamedTuple):
+    """How the frames or pages of a kind of file are read."""
+
+    several: Several
+    has_several: Callable[[bytes], bool]
+    read_all: Callable[[bytes, int], Rasters | None]
+    """Returns None when not even the first is sound."""
+
 
 READERS: dict[str, Callable[[bytes, int], Raster]] = {
     "PNG": png.read,
@@ -36,7 +66,14 @@ READERS: dict[str, Callable[[bytes, int], Raster]] = {
     "BMP": bmp.read,
     "GIF": gif.read,
 }
-"""Kind of a file → what reads it."""
+"""Kind of a file → what reads its first frame or page."""
+SEQUENCES: dict[str, Sequence] = {
+    "PNG": Sequence("frames", apng.has_several, apng.read_all),
+    "WebP": Sequence("frames", webp.has_several, webp.read_all),
+    "GIF": Sequence("frames", gif.has_several, gif.read_all),
+    "TIFF": Sequence("pages", tiff.has_several, tiff.read_all),
+}
+"""Kinds of files that may have several frames or pages, which are read."""
 
 
 def decode(data: bytes, max_pixels: int, wanted: WantedMetadata = "strip", size: WantedSize = AS_IT_IS) -> Picture:
@@ -48,6 +85,34 @@ def decode(data: bytes, max_pixels: int, wanted: WantedMetadata = "strip", size:
     return replace(made, metadata=metadata.read(data, wanted, size.of(made.size)))
 
 
+def decode_all(
+    data: bytes, max_pixels: int, wanted: WantedMetadata = "strip", size: WantedSize = AS_IT_IS, holds: Holds = ALL
+) -> Pictures:
+    """Decode all frames or pages of an image file, if the result can hold them; else the first.
+
+    The metadata is that of the first. Raises what `read` raises.
+    """
+    kind = kind_of(data)
+    found, left_out = None, None
+    with _damage_named(data, max_pixels):
+        sequence = SEQUENCES.get(kind or "")
+        if sequence and sequence.has_several(data):
+            if getattr(holds, sequence.several):
+                found = sequence.read_all(data, max_pixels)
+            else:
+                left_out = sequence.several
+    if found is None:
+        still = Pictures((decode(data, max_pixels, wanted, size),), left_out=left_out)
+        return (
+            still.noticed(f"Animated {kind} is not supported; this is its first frame.")
+            if _moves(data, kind)
+            else still
+        )
+    made = pictures(found)
+    first = replace(made.first, metadata=metadata.read(data, wanted, size.of(made.first.size)))
+    return replace(made, frames=(first, *made.frames[1:]))
+
+
 def read(data: bytes, max_pixels: int) -> Raster:
     """Decode the first frame of an image file, upright, to samples as the file has them.
 
@@ -56,11 +121,24 @@ def read(data: bytes, max_pixels: int) -> Raster:
     kind = kind_of(data)
     if kind not in READERS:
         raise _unreadable(data, kind)
-    try:
+    with _damage_named(data, max_pixels):
         raster = READERS[kind](data, max_pixels)
         if raster.samples.size == 0:
             raise ValueError("it has no pixels")
         return raster
+
+
+def _moves(data: bytes, kind: str | None) -> bool:
+    """Return whether a file is an animation of a kind of which only the first frame is read."""
+    return is_sequence(data) or (kind == "JPEG XL" and jxl_header.header(data).animated)
+
+
+@contextmanager
+def _damage_named(data: bytes, max_pixels: int) -> Iterator[None]:
+    """Turn the errors of libraries in the block into errors of upres."""
+    kind = kind_of(data)
+    try:
+        yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit, 178 megapixels

@@ -18,6 +18,8 @@ BRANDS = {
     b"heim": "HEIC", b"heis": "HEIC", b"crx ": "RAW",
 }  # fmt: skip
 """Brand of a file in a container of ISO (ISO/IEC 14496-12) → its kind."""
+SEQUENCES = (b"avis", b"hevc", b"hevx", b"hevm", b"hevs", b"msf1")
+"""Brands of image sequences (ISO/IEC 23008-12)."""
 ANY_HEIF = (b"mif1", b"msf1", b"mif2")
 """Brands of HEIF with any codec: another brand of the file may say which."""
 
@@ -33,8 +35,18 @@ def kind_of(data: bytes) -> str | None:
     return next((kind for first, kind in SIGNATURES.items() if data.startswith(first)), None)
 
 
+def is_sequence(data: bytes) -> bool:
+    """Return whether a file is an animated AVIF or HEIC."""
+    return data[4:8] == b"ftyp" and any(brand in SEQUENCES for brand in _brands(data))
+
+
 def _by_brand(data: bytes) -> str:
-    end = min(int.from_bytes(data[:4], "big"), len(data), 256)
-    brands = [data[8:12], *(data[start : start + 4] for start in range(16, end, 4))]
+    brands = _brands(data)
     known = next((BRANDS[brand] for brand in brands if brand in BRANDS), None)
     return known or ("HEIC" if brands[0] in ANY_HEIF else "video")
+
+
+def _brands(data: bytes) -> list[bytes]:
+    """Return the brands of a file in a container of ISO; the first is the main one."""
+    end = min(int.from_bytes(data[:4], "big"), len(data), 256)
+    return [data[8:12], *(data[start : start + 4] for start in range(16, end, 4))]

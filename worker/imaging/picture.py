@@ -1,14 +1,16 @@
 """The picture that the network enlarges, and what its result gets back; made from the samples of a file."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from upres.core.errors import UnsupportedImage
+from upres.core.formats import Several
 from upres.core.schema import Depth, OutputFormat
 from upres.worker.imaging import colour
 from upres.worker.imaging.metadata import NOTHING, Metadata
-from upres.worker.imaging.raster import Raster
+from upres.worker.imaging.raster import MAX_NOTICES, Raster, Rasters
 from upres.worker.imaging.transparency import filled
 from upres.worker.samples import Samples, eight_bits, sixteen_bits
 
@@ -57,6 +59,58 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """(width, height)."""
         return self.pixels.shape[1], self.pixels.shape[0]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a file: one; or the frames of an animation, which all have one size, and one kind of pixels; or
+    the pages of a document.
+    """
+
+    frames: tuple[Picture, ...]
+    durations: tuple[int, ...] = ()
+    """Milliseconds for which each frame of an animation is shown; empty for pages and still images."""
+    plays: int = 0
+    """How often an animation is shown; 0: for ever."""
+    left_out: Several | None = None
+    """What the file has more of than the result can have."""
+    more_notices: tuple[str, ...] = ()
+    """Sentences for the user beside those about each picture."""
+
+    @property
+    def first(self) -> Picture:
+        """The first picture, or the only one."""
+        return self.frames[0]
+
+    @property
+    def animated(self) -> bool:
+        """Whether it is an animation."""
+        return bool(self.durations)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Sentences for the user about the file and its result, each once."""
+        return tuple(dict.fromkeys([*self.more_notices, *(one for frame in self.frames for one in frame.notices)]))[
+            :MAX_NOTICES
+        ]
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(width, height) of each picture."""
+        return [frame.size for frame in self.frames]
+
+    def noticed(self, *notices: str) -> "Pictures":
+        """Return the same with more notices."""
+        return replace(self, more_notices=(*self.more_notices, *notices))
+
+
+def pictures(rasters: Rasters) -> Pictures:
+    """Make the pictures of a file's samples. Raises UnsupportedImage when an ICC profile is too large."""
+    frames: Iterable[Picture] = tuple(picture(one) for one in rasters.frames)
+    if rasters.durations:  # one file has one kind of pixels
+        gray = all(frame.gray for frame in frames)
+        frames = (replace(frame, gray=gray) for frame in frames)
+    return Pictures(tuple(frames), rasters.durations, rasters.plays)
 
 
 def picture(raster: Raster) -> Picture:

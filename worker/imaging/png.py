@@ -10,7 +10,7 @@ one zlib stream (RFC 1950).
 import struct
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 
 import numpy as np
@@ -40,25 +40,22 @@ SLICES_AHEAD = 32
 """Maximum number of slices that wait for compression. It limits memory when rows come faster than they compress."""
 
 
-class PngWriter:
-    """Encodes one image. Takes its rows from top to bottom, in bands of any height; `executor` compresses them.
-
-    `chunks` are written before the pixels.
+class Rows:
+    """Compresses the rows of one image, from top to bottom; `executor` does the work. `emit` gets the pieces in order,
+    which together are one zlib stream.
     """
 
     def __init__(
-        self, width: int, height: int, channels: int, executor: Executor, chunks: Sequence[Chunk] = (), depth: int = 8
+        self, width: int, height: int, pixel_bytes: int, executor: Executor, emit: Callable[[bytes], object]
     ) -> None:
-        self._executor = executor
-        self._pixel_bytes = channels * depth // 8
-        self._rows_left = height
+        self._executor, self._emit = executor, emit
+        self._pixel_bytes = pixel_bytes
+        self.left = height
+        """Number of rows that are missing."""
         self._above = np.zeros(width * self._pixel_bytes, np.uint8)
         self._waiting: deque[Future[Slice]] = deque()
         self._checksum = 1
-        header = struct.pack(">IIBBBBB", width, height, depth, COLOUR_TYPES[channels], 0, 0, 0)
-        self._file = [SIGNATURE, _chunk(b"IHDR", header)]
-        self._file += [_chunk(*one) for one in chunks]
-        self._file.append(_chunk(b"IDAT", ZLIB_HEADER))
+        emit(ZLIB_HEADER)
 
     def write(self, band: Samples) -> None:
         """Add rows, (rows, width, channels) or (rows, width). The array must not change until it is compressed."""
@@ -68,27 +65,57 @@ class PngWriter:
         step = max(1, SLICE_BYTES // rows.shape[1])
         for top in range(0, len(rows), step):
             piece = rows[top : top + step]
-            self._rows_left -= len(piece)
-            last = self._rows_left == 0
+            self.left -= len(piece)
+            last = self.left == 0
             self._waiting.append(self._executor.submit(_compress, piece, self._above, self._pixel_bytes, last))
             self._above = piece[-1]
             if len(self._waiting) > SLICES_AHEAD:
                 self._collect()
 
-    def finish(self) -> bytes:
-        """Return the file. Raises ValueError when the number of rows is not the height."""
-        if self._rows_left:
-            raise ValueError(f"{self._rows_left} rows are missing")
+    def finish(self) -> None:
+        """Emit the rest. Raises ValueError when the number of rows is not the height."""
+        if self.left:
+            raise ValueError(f"{self.left} rows are missing")
         while self._waiting:
             self._collect()
-        trailer = struct.pack(">I", self._checksum)
-        return b"".join([*self._file, _chunk(b"IDAT", trailer), _chunk(b"IEND", b"")])
+        self._emit(struct.pack(">I", self._checksum))
 
     def _collect(self) -> None:
-        """Wait for the oldest slice, and append it to the file."""
+        """Wait for the oldest slice, and emit it."""
         data, adler, length = self._waiting.popleft().result()
         self._checksum = _adler32_combine(self._checksum, adler, length)
-        self._file.append(_chunk(b"IDAT", data))
+        self._emit(data)
+
+
+class PngWriter:
+    """Encodes one image. Takes its rows from top to bottom, in bands of any height; `executor` compresses them.
+
+    `chunks` are written before the pixels.
+    """
+
+    def __init__(
+        self, width: int, height: int, channels: int, executor: Executor, chunks: Sequence[Chunk] = (), depth: int = 8
+    ) -> None:
+        self._file = head(width, height, channels, chunks, depth)
+        self._rows = Rows(width, height, channels * depth // 8, executor, self._emit)
+
+    def write(self, band: Samples) -> None:
+        """Add rows, as Rows.write."""
+        self._rows.write(band)
+
+    def finish(self) -> bytes:
+        """Return the file. Raises ValueError when the number of rows is not the height."""
+        self._rows.finish()
+        return b"".join([*self._file, chunk(b"IEND", b"")])
+
+    def _emit(self, data: bytes) -> None:
+        self._file.append(chunk(b"IDAT", data))
+
+
+def head(width: int, height: int, channels: int, chunks: Sequence[Chunk], depth: int) -> list[bytes]:
+    """Return the parts of a file before the pixels."""
+    header = struct.pack(">IIBBBBB", width, height, depth, COLOUR_TYPES[channels], 0, 0, 0)
+    return [SIGNATURE, chunk(b"IHDR", header), *(chunk(*one) for one in chunks)]
 
 
 def _compress(rows: Pixels, above: Pixels, pixel_bytes: int, last: bool) -> Slice:
@@ -138,6 +165,6 @@ def density_chunk(dpi: tuple[float, float]) -> Chunk:
     return b"pHYs", struct.pack(">IIB", *(round(number / 0.0254) for number in dpi), 1)
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
+def chunk(kind: bytes, data: bytes) -> bytes:
     """Return a PNG chunk: length, type, data and CRC (section 5.3)."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))

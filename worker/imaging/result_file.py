@@ -1,14 +1,15 @@
-"""What the file of a result is, decided from the options of its job and the picture."""
+"""What the file of a result is, decided from the options of its job and the pictures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 from upres.core import formats
 from upres.core.options import ResultOptions
 from upres.core.schema import Depth, OutputFormat
-from upres.core.sizes import Size
+from upres.core.sizes import Size, SizePlan
 from upres.worker.imaging import colour
-from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.picture import Picture, Pictures
 from upres.worker.imaging.raster import MAX_NOTICES
 
 WITHOUT_PROFILE = ("jxl",)
@@ -47,6 +48,19 @@ class ResultFile:
         if picture.icc and self.format in WITHOUT_PROFILE:
             picture = _in_srgb(picture, picture.icc, self.format)
         return picture.at_depth(self.depth)
+
+
+def fitted(pictures: Pictures, wanted: ResultOptions, plans: Sequence[SizePlan]) -> tuple[Pictures, list[ResultFile]]:
+    """Return pictures as their result can have them, and what it is for each of them; each has a plan of its size.
+
+    A notice says what the result cannot have. Raises FormatLimit when a picture does not fit its format.
+    """
+    outputs = [ResultFile.of(wanted, frame, plan.size) for frame, plan in zip(pictures.frames, plans, strict=True)]
+    frames = (output.fitted(frame) for frame, output in zip(pictures.frames, outputs, strict=True))
+    fitting = replace(pictures, frames=tuple(frames))
+    if pictures.left_out:
+        fitting = fitting.noticed(formats.cannot_hold(pictures.left_out, outputs[0].format))
+    return fitting, outputs
 
 
 def _in_srgb(picture: Picture, icc: bytes, format: OutputFormat) -> Picture:

@@ -2,7 +2,7 @@
 
 kept       alpha, grayscale, ICC profile, 10 and 12 bits
 applied    the file's own rotation and mirroring (irot, imir). An orientation in EXIF is ignored, as MIAF wants it
-changed    animation → first frame
+changed    animation → first frame, with a notice (images.py)
 """
 
 from dataclasses import replace

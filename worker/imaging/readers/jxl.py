@@ -3,8 +3,8 @@
 kept       16 bits, floating point from 0 to 1 as 16 bits, alpha, grayscale
 applied    orientation of the codestream, by libjxl; one in EXIF is ignored, as the standard wants it; premultiplied
            alpha is divided out; linear light becomes sRGB
-changed    animation → first frame. A file that was made of a JPEG file without loss becomes that file again, and so
-           keeps its profile
+changed    animation → first frame, with a notice (images.py). A file that was made of a JPEG file without loss
+           becomes that file again, and so keeps its profile
 refused    other colours than sRGB, because imagecodecs does not hand on the profile; CMYK and spot colours
 """
 

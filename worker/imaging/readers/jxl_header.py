@@ -46,6 +46,7 @@ class Header(NamedTuple):
     curve_at: int | None = None
     """Where the codestream says which curve the samples have: the number of the first of its four bits. None where
     it does not say it in four bits."""
+    animated: bool = False
 
 
 class _Bits:
@@ -83,8 +84,7 @@ def header(data: bytes) -> Header:
     width, height = _size(bits)
     if bits.u(1):  # all default
         return Header(width, height, 8, False, (), False, True, SRGB)
-    if bits.u(1):
-        _skip_extra_fields(bits)
+    animated = bool(bits.u(1)) and _is_animated(bits)
     floating, depth = _depth(bits)
     bits.u(1)
     extra = [_channel(bits) for _ in range(bits.u32((0, 0), (1, 0), (2, 4), (1, 12)))]
@@ -92,7 +92,7 @@ def header(data: bytes) -> Header:
     types, premultiplied = tuple(kind for kind, _ in extra), any(multiplied for _, multiplied in extra)
     colours = _colours(bits)
     curve_at = 16 + bits.at - CURVE_BITS if colours == LINEAR else None
-    return Header(width, height, depth, floating, types, premultiplied, lossy, colours, curve_at)
+    return Header(width, height, depth, floating, types, premultiplied, lossy, colours, curve_at, animated)
 
 
 def _codestream(data: bytes) -> bytes:
@@ -120,8 +120,8 @@ def _size(bits: _Bits) -> tuple[int, int]:
     return height * of_width // of_height, height
 
 
-def _skip_extra_fields(bits: _Bits) -> None:
-    """Skip orientation (the decoder applies it), intrinsic size, preview and animation."""
+def _is_animated(bits: _Bits) -> bool:
+    """Skip orientation (the decoder applies it), intrinsic size and preview; return whether it is an animation."""
     bits.u(3)
     if bits.u(1):
         _size(bits)
@@ -134,11 +134,12 @@ def _skip_extra_fields(bits: _Bits) -> None:
         side()
         if not bits.u(3):
             side()
-    if bits.u(1):
+    if animated := bool(bits.u(1)):
         bits.u32((100, 0), (1000, 0), (1, 10), (1, 30))
         bits.u32((1, 0), (1001, 0), (1, 8), (1, 10))
         bits.u32((0, 0), (0, 3), (0, 16), (0, 32))
         bits.u(1)
+    return animated
 
 
 def _depth(bits: _Bits) -> tuple[bool, int]:

@@ -3,12 +3,13 @@
 import io
 import struct
 import zlib
-from typing import cast
+from collections.abc import Iterator
+from typing import TypeVar, cast
 
 import numpy as np
 from PIL import Image
 
-from upres.core.errors import UnsupportedImage
+from upres.core.errors import TruncatedImage, UnsupportedImage
 from upres.core.formats import check_pixels
 from upres.core.schema import OutputFormat
 from upres.worker.imaging.raster import Raster
@@ -36,6 +37,19 @@ DAMAGE = (
 def opened(data: bytes, *kinds: str) -> Image.Image:
     """Read the header of a file of one of these kinds, by Pillow's names. Raises one of DAMAGE."""
     return Image.open(io.BytesIO(data), formats=kinds)
+
+
+Frame = TypeVar("Frame")
+
+
+def until_damage(frames: Iterator[Frame]) -> tuple[list[Frame], bool]:
+    """Return the frames before the first one that is damaged, and whether none is."""
+    sound: list[Frame] = []
+    try:
+        sound.extend(frames)
+    except (*DAMAGE, TruncatedImage):
+        return sound, False
+    return sound, True
 
 
 def read(data: bytes, max_pixels: int, kind: str, format: OutputFormat) -> Raster:

@@ -2,7 +2,7 @@
 
 kept       16 bits, alpha, grayscale, ICC profile
 applied    orientation in eXIf; the colour that tRNS declares transparent becomes an alpha channel
-changed    palette → RGB or RGBA; fewer than 8 bits → 8; animation → the still image that the file has for old readers
+changed    palette → RGB or RGBA; fewer than 8 bits → 8; animation: apng.py
 dropped    text and all other ancillary chunks, unread. One with a wrong checksum, or an ICC profile that cannot be
            decompressed, is dropped with a notice
 refused    damaged or missing pixels; Apple's variant
@@ -33,7 +33,16 @@ def read(data: bytes, max_pixels: int) -> Raster:
     """Read a PNG file. Raises TooManyPixels, TruncatedImage, UnsupportedImage, or an error of DAMAGE."""
     check_pixels(*size(data), max_pixels)
     png = parsed(data)
-    samples = _with_transparency(_sixteen_bits(png) if png.bits == 16 else _eight_bits(png), png)
+    return raster(samples(png), png)
+
+
+def samples(png: Png) -> Samples:
+    """Return the samples as they are stored, with an alpha channel if the file has a transparent colour."""
+    return _with_transparency(_sixteen_bits(png) if png.bits == 16 else _eight_bits(png), png)
+
+
+def raster(samples: Samples, png: Png) -> Raster:
+    """Return samples upright, with what the file says about them."""
     icc, notices = _profile(png)
     samples = upright(samples, pillow.orientation(png.ancillary.get(b"eXIf")))
     return Raster(samples, "png", colour.of_png(png.ancillary, icc), (*png.notices, *notices))

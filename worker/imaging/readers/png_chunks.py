@@ -54,13 +54,13 @@ def parsed(data: bytes) -> Png:
     critical: list[bytes] = []
     ancillary: dict[bytes, bytes] = {}
     broken: list[str] = []
-    for name, start, end in _chunks(data):
+    for name, start, end in chunks(data):
         if name[0] & 0x20 == 0:  # an unknown critical one, too: decoders refuse it
-            if name != b"IEND" and not _is_sound(data, start, end):
+            if name != b"IEND" and not is_sound(data, start, end):
                 raise TruncatedImage(f"The PNG file is incomplete or damaged (its {name.decode()}); send it again.")
             critical.append(data[start:end])
         elif name in USED and name not in ancillary:
-            if _is_sound(data, start, end):
+            if is_sound(data, start, end):
                 ancillary[name] = data[start + 8 : end - 4]
             else:
                 broken.append(name.decode())
@@ -90,12 +90,12 @@ def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(name)))
 
 
-def _is_sound(data: bytes, start: int, end: int) -> bool:
+def is_sound(data: bytes, start: int, end: int) -> bool:
     """Return whether a chunk has the checksum that it states."""
     return isal_zlib.crc32(memoryview(data)[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield (type, start, end) of each chunk up to IEND. A critical one at the end of the data may be cut."""
     start = len(SIGNATURE)
     while start + 8 <= len(data):

@@ -4,14 +4,17 @@ kept       16 bits (more become 16, fewer than 8 become 8), floating point from 
            ICC profile
 applied    orientation (tag 274); WhiteIsZero is inverted; premultiplied alpha is divided out
 changed    palette → RGB; CMYK → RGB through its profile, which is dropped; CIE L*a*b* → RGB; YCbCr → RGB;
-           several pages → the first that is no thumbnail (tiff_pages.py); channels beyond colours and alpha are dropped
+           pages that are thumbnails or masks are left out (tiff_pages.py); channels beyond colours and alpha, too
 refused    raw files of cameras, signed integers, other floating-point numbers, other colour spaces, missing strips
 """
 
 import io
 import logging
 import math
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 import imagecodecs
 import numpy as np
@@ -20,10 +23,11 @@ from PIL import Image
 from tifffile import TIFF, TiffFile, TiffPage
 
 from upres.core.errors import ImageError, TruncatedImage, UnsupportedImage
-from upres.core.formats import check_pixels
-from upres.worker.imaging.raster import Raster
+from upres.core.formats import MAX_FRAMES, check_pages, check_pixels
+from upres.worker.imaging.raster import Raster, Rasters
+from upres.worker.imaging.readers import pillow
 from upres.worker.imaging.readers.samples import full_range, of_floats, straight, upright
-from upres.worker.imaging.readers.tiff_pages import main_page
+from upres.worker.imaging.readers.tiff_pages import main_page, pages
 from upres.worker.imaging.readers.to_srgb import rgb_of_cmyk, rgb_of_lab
 from upres.worker.samples import Samples
 
@@ -55,6 +59,9 @@ UNSIGNED, FLOAT = 1, 3
 """Values of SampleFormat."""
 
 
+Value = TypeVar("Value")
+
+
 class Channels(NamedTuple):
     """The channels of a page."""
 
@@ -74,16 +81,52 @@ def load_codecs() -> None:
 
 
 def read(data: bytes, max_pixels: int) -> Raster:
-    """Read a TIFF file. Raises TooManyPixels, TruncatedImage, UnsupportedImage, or an error of DAMAGE."""
+    """Read the first page of a TIFF file. Raises TooManyPixels, TruncatedImage or UnsupportedImage."""
+    with _opened(data) as tiff:
+        page = main_page(tiff)
+        check_pixels(page.imagewidth, page.imagelength, max_pixels)
+        return _raster(data, page, max_pixels)
+
+
+def has_several(data: bytes) -> bool:
+    """Return whether a TIFF file has more than one page that is no thumbnail or mask. Raises what `read` raises."""
+    with _opened(data) as tiff:
+        return len(pillow.until_damage(_each(pages(tiff, 2)))[0]) > 1
+
+
+def read_all(data: bytes, max_pixels: int) -> Rasters | None:
+    """Read all pages; None if the first is damaged. Raises what `read` raises."""
+    with _opened(data) as tiff:
+        found, whole = pillow.until_damage(_each(pages(tiff, MAX_FRAMES + 1)))
+        check_pages([(page.imagewidth, page.imagelength) for page in found], max_pixels)
+        rasters, sound = pillow.until_damage(_each(_raster(data, page, max_pixels) for page in found))
+    if len(rasters) > 1:
+        rasters = [replace(raster, format="tiff") for raster in rasters]
+    return Rasters.of(rasters, complete=whole and sound) if rasters else None
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[TiffFile]:
+    """Open a TIFF file for the block."""
+    with _damage_named(), TiffFile(io.BytesIO(data)) as tiff:
+        yield tiff
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """Turn the errors of tifffile in the block, which are of many types, into TruncatedImage."""
     try:
-        with TiffFile(io.BytesIO(data)) as tiff:
-            page = main_page(tiff)
-            check_pixels(page.imagewidth, page.imagelength, max_pixels)
-            return _raster(data, page, max_pixels)
+        yield
     except (ImageError, MemoryError):
         raise
-    except Exception as error:  # tifffile raises many types for damaged files
+    except Exception as error:
         raise TruncatedImage(f"The TIFF file is incomplete or damaged ({error}); send it again, complete.") from error
+
+
+def _each(values: Iterator[Value]) -> Iterator[Value]:
+    """Yield the same values, with errors as of `_damage_named`."""
+    with _damage_named():
+        yield from values
 
 
 def _raster(data: bytes, page: TiffPage, max_pixels: int) -> Raster:

@@ -31,6 +31,25 @@ def main_page(tiff: TiffFile) -> TiffPage:
     return next((page for page in pages if not page.subfiletype & (REDUCED | MASK)), first)
 
 
+def pages(tiff: TiffFile, most: int) -> Iterator[TiffPage]:
+    """Yield `main_page`, then the pages after it that are neither smaller versions nor masks, `most` in all at most."""
+    main = main_page(tiff)
+    yield main
+    seen, number, count = {main.offset}, 1, 1
+    while count < most:
+        try:
+            page = tiff.pages[number]
+        except IndexError:
+            return
+        number += 1
+        if not isinstance(page, TiffPage) or number > MOST_PAGES * most:
+            return
+        if page.offset not in seen and not page.subfiletype & (REDUCED | MASK):
+            count += 1
+            yield page
+        seen.add(page.offset)
+
+
 def _others(tiff: TiffFile, first: TiffPage) -> Iterator[TiffPage]:
     """Yield the SubIFDs of the first page, then the pages after it, each with its SubIFDs."""
     page: TiffPage | None = first

@@ -18,7 +18,7 @@ class PngEncoder:
     def __init__(self, picture: Picture, output: ResultFile, compressors: Executor) -> None:
         self._picture = picture
         channels = picture.channels + (picture.alpha is not None)
-        self._writer = PngWriter(*output.size, channels, compressors, _chunks(picture), output.depth)
+        self._writer = PngWriter(*output.size, channels, compressors, chunks(picture), output.depth)
 
     def write(self, band: Samples) -> None:
         """See Encoder."""
@@ -29,11 +29,11 @@ class PngEncoder:
         return self._writer.finish()
 
 
-def _chunks(picture: Picture) -> list[Chunk]:
+def chunks(picture: Picture) -> list[Chunk]:
     """Return the chunks before the pixels of a PNG file: profile and metadata."""
     kept = picture.metadata
-    chunks = [profile_chunk(picture.icc)] if picture.icc else []
-    chunks += [density_chunk(kept.dpi)] if kept.dpi else []
-    chunks += [(b"eXIf", kept.exif)] if kept.exif else []
-    chunks += [text_chunk(XMP_KEYWORD, kept.xmp.decode(errors="ignore"))] if kept.xmp else []
-    return chunks + [text_chunk(*one) for one in kept.texts]
+    found = [profile_chunk(picture.icc)] if picture.icc else []
+    found += [density_chunk(kept.dpi)] if kept.dpi else []
+    found += [(b"eXIf", kept.exif)] if kept.exif else []
+    found += [text_chunk(XMP_KEYWORD, kept.xmp.decode(errors="ignore"))] if kept.xmp else []
+    return found + [text_chunk(*one) for one in kept.texts]

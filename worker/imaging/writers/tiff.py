@@ -4,14 +4,14 @@ kept       gray, alpha (unassociated), ICC profile; of metadata EXIF with its di
 left out   texts of a PNG file; in a file of more than 4 GB the directories of EXIF
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from upres.worker.imaging.metadata import Metadata
-from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.picture import Picture, Pictures
 from upres.worker.imaging.result_file import ResultFile
 from upres.worker.imaging.writers.rows import as_in_file
 from upres.worker.imaging.writers.tiff_file import About, Page, Tag, file_of
@@ -26,21 +26,27 @@ DIRECTORIES = {"ExifTag": ExifTags.IFD.Exif, "GPSTag": ExifTags.IFD.GPSInfo}
 
 
 class TiffEncoder:
-    """An Encoder (imaging/encode.py) for TIFF, with 8 or 16 bits."""
+    """An Encoder (imaging/encode.py) for TIFF, with 8 or 16 bits, and a page for each picture."""
 
-    def __init__(self, picture: Picture, output: ResultFile, compressors: Executor) -> None:
-        self._picture = picture
-        channels = picture.channels + (picture.alpha is not None)
-        self._page = Page(output.size, channels, output.depth, compressors, about(picture))
+    def __init__(self, pictures: Pictures, outputs: Sequence[ResultFile], compressors: Executor) -> None:
+        self._pictures = pictures.frames
+        self._pages = [
+            Page(output.size, picture.channels + (picture.alpha is not None), output.depth, compressors, about(picture))
+            for picture, output in zip(pictures.frames, outputs, strict=True)
+        ]
+        self._number = 0
 
     def write(self, band: Samples) -> None:
         """See Encoder."""
-        self._page.write(as_in_file(band, self._picture))
+        if not self._pages[self._number].rows_left:
+            self._number += 1
+        self._pages[self._number].write(as_in_file(band, self._pictures[self._number]))
 
     def finish(self) -> bytes:
         """See Encoder."""
-        self._page.finish()
-        return file_of([self._page])
+        for page in self._pages:
+            page.finish()
+        return file_of(self._pages)
 
 
 def about(picture: Picture) -> About:

@@ -58,13 +58,14 @@ class Page:
         self.about = about
         self.strips: list[bytes] = []
         self._executor = executor
-        self._rows_left = height
+        self.rows_left = height
+        """Rows that are still missing."""
         self._begun: list[Samples] = []
         self._waiting: deque[Future[bytes]] = deque()
 
     def write(self, band: Samples) -> None:
         """Add rows, (rows, width, channels). The array must not change until it is compressed."""
-        self._rows_left -= len(band)
+        self.rows_left -= len(band)
         while len(band):
             missing = self.rows_per_strip - sum(map(len, self._begun))
             self._begun.append(band[:missing])
@@ -74,8 +75,8 @@ class Page:
 
     def finish(self) -> None:
         """Wait for all strips. Raises ValueError when the number of rows is not the height."""
-        if self._rows_left:
-            raise ValueError(f"{self._rows_left} rows are missing")
+        if self.rows_left:
+            raise ValueError(f"{self.rows_left} rows are missing")
         if self._begun:
             self._submit()
         while self._waiting:

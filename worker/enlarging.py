@@ -1,0 +1,143 @@
+"""Enlarges the pictures of a file one after the other: one still image, the frames of an animation, or pages.
+
+Rows are numbered over all pictures, from the top of the first one; a band of rows belongs to one picture.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+
+from upres.core.sizes import SizePlan
+from upres.worker.checkpoints import LONG_SECONDS, Checkpoints, Kind
+from upres.worker.engine.engine import Engine, OnPiece, OnTile
+from upres.worker.imaging.downscale import downscaled
+from upres.worker.imaging.picture import Pictures
+from upres.worker.report import Report
+from upres.worker.samples import Samples
+
+OnFrame = Callable[[int], None]
+"""Called with the number of each picture, from 1, before it is enlarged."""
+
+
+class Enlargement:
+    """The enlargement of all pictures of a file, each by its factor, with one engine and number of orientations."""
+
+    def __init__(self, engine: Engine, pictures: Pictures, factors: Sequence[int], orientations: int = 1) -> None:
+        self.engine, self._frames = engine, pictures.frames
+        self._factors, self._orientations = factors, orientations
+        heights = (factor * frame.size[1] for factor, frame in zip(factors, self._frames, strict=True))
+        self.tops = list(accumulate(heights, initial=0))
+        """The first row of each picture, and at last the number of rows of all together."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of all enlarged pixels in memory."""
+        return sum(frame.pixels.nbytes * factor**2 for factor, frame in zip(self._factors, self._frames, strict=True))
+
+    def kind_at(self, row: int) -> Kind:
+        """Return what a band that begins at a row must be: (rows of its picture from there on, width, channels)."""
+        number = self._number_at(row)
+        pixels = self._frames[number].pixels
+        return Kind(
+            (self.tops[number + 1] - row, pixels.shape[1] * self._factors[number], pixels.shape[2]), pixels.dtype
+        )
+
+    def progress_at(self, row: int) -> tuple[int, int]:
+        """Return how many tiles count as done when `bands` begins at a row, and the total number."""
+        if row == self.tops[-1]:
+            return sum(self._tiles), sum(self._tiles)
+        number = self._number_at(row)
+        return sum(self._tiles[:number]) + self._progress(number, row - self.tops[number])[0], sum(self._tiles)
+
+    def bands(
+        self, on_tile: OnTile, on_frame: OnFrame, first_row: int = 0, on_piece: OnPiece | None = None
+    ) -> Iterator[Samples]:
+        """Yield bands of rows, (rows, width, 3 or 4), from a row on. `on_piece` gets the pieces of the first picture.
+
+        A picture with the same pixels as the one before is not enlarged again. Raises what Engine.bands raises.
+        """
+        same: list[Samples] = []
+        for number in range(self._number_at(first_row), len(self._frames)):
+            on_frame(number + 1)
+            before, tiles, row = sum(self._tiles[:number]), self._tiles[number], max(0, first_row - self.tops[number])
+            is_repeated = row == 0 and self._is_repeated(number)
+            if same:
+                on_tile(before + tiles, sum(self._tiles))
+                yield from same
+                same = same if is_repeated else []
+                continue
+            for band in self._bands(number, _within(on_tile, before, tiles, sum(self._tiles)), row, on_piece):
+                if is_repeated:
+                    same.append(band)
+                yield band
+
+    def _bands(self, number: int, on_tile: OnTile, row: int, on_piece: OnPiece | None) -> Iterator[Samples]:
+        """Yield the bands of one picture."""
+        pixels, shown = self._frames[number].pixels, on_piece if number == 0 else None
+        return self.engine.bands(pixels, self._factors[number], on_tile, row, shown, self._orientations)
+
+    @cached_property
+    def _tiles(self) -> list[int]:
+        """The number of tiles of each picture, when it is asked for first."""
+        known: dict[tuple[int, int], int] = {}
+        for number, frame in enumerate(self._frames):
+            if frame.size not in known:
+                known[frame.size] = self._progress(number, 0)[1]
+        return [known[frame.size] for frame in self._frames]
+
+    def _progress(self, number: int, row: int) -> tuple[int, int]:
+        return self.engine.progress_at(self._frames[number].pixels, self._factors[number], row, self._orientations)
+
+    def _number_at(self, row: int) -> int:
+        return sum(top <= row for top in self.tops[1:-1])
+
+    def _is_repeated(self, number: int) -> bool:
+        """Return whether the next picture has the same pixels."""
+        following = self._frames[number + 1 : number + 2]
+        return any(np.array_equal(self._frames[number].pixels, frame.pixels) for frame in following)
+
+
+def _within(on_tile: OnTile, before: int, planned: int, total: int) -> OnTile:
+    """Return a callback for the tiles of one picture. Their number grows when tiles shrink; the total stays."""
+    return lambda done, count: on_tile(before + done * planned // count, total)
+
+
+def all_downscaled(bands: Iterator[Samples], plans: Sequence[SizePlan]) -> Iterator[Samples]:
+    """Yield the rows of each picture in its planned size, from bands of the rows that a network made of all of them."""
+    for plan in plans:
+        rows = _of_one(bands, plan.made[1])
+        yield from downscaled(rows, plan.made, plan.size)
+        for _ in rows:  # the last ones may not be needed
+            pass
+
+
+def _of_one(bands: Iterator[Samples], rows: int) -> Iterator[Samples]:
+    """Yield the next bands with so many rows together."""
+    while rows > 0:
+        band = next(bands)
+        rows -= len(band)
+        yield band
+
+
+def resumed(
+    enlargement: Enlargement, report: Report, checkpoints: Checkpoints, on_piece: OnPiece | None
+) -> Iterator[Samples]:
+    """Yield bands of rows: first the checkpoints of earlier attempts, then new ones, with checkpoints if it is long."""
+    for band in checkpoints.load(enlargement.kind_at):
+        if on_piece and checkpoints.rows <= enlargement.tops[1]:
+            on_piece(checkpoints.rows - len(band), 0, band)
+        yield band
+    first_row = row = checkpoints.rows
+    done, total = enlargement.progress_at(first_row)
+    if done:
+        report.resuming(done, total)
+    if first_row == enlargement.tops[-1]:
+        return
+    report.upscaling(enlargement.engine)
+    for band in enlargement.bands(report.tile, report.frame, first_row, on_piece):
+        if row == checkpoints.rows and (row or report.expected_seconds > LONG_SECONDS):
+            checkpoints.keep(band)
+        row += len(band)
+        yield band
