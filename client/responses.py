@@ -19,8 +19,8 @@ RETRY_STATUSES = {429, 502, 503, 504}
 """HTTP statuses after which the same request is retried: it may succeed soon."""
 NO_ANSWER = (httpx.RequestError, httpx.InvalidURL)
 """What httpx raises when there is no response, or one that it cannot read; InvalidURL for the URL in Location."""
-SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"RIFF")
-"""The first bytes of the file formats of results: PNG, JPEG and WebP."""
+SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"RIFF", b"GIF89a")
+"""The first bytes of the file formats of results: PNG, JPEG, WebP and GIF."""
 FOREIGN = "refused"
 """Code of a RequestRefused whose answer is not from upres."""
 SHOWN = 200

@@ -109,7 +109,7 @@ def _enlarge(
     work = keys.work(job.owner, data, job.model_digest, factor, kind_of_work(job, output, count))
     if shared := claim(context, job.owner, work, report.lease):
         return result_of(context, job, shared, report.seconds, pictures.notices, count)
-    memory = estimate(pictures.bytes * factor**2, output.format, output.depth)
+    memory = estimate(pictures.bytes * factor**2, output.format, output.depth, count)
     with reserved_memory(context, report, in_flight, memory):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
         images = new_images(context, job, report.lease, output)

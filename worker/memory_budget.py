@@ -12,14 +12,19 @@ that are too low."""
 JOB_BYTES, DEEP_JOB_BYTES = 100_000_000, 340_000_000
 """Memory of any job in bytes, with samples of 8 and of 16 bits: tiles in flight, and buffers of the encoder. By
 measurement one window of 640 pixels with alpha takes 46 and 241 MB while it is put together."""
-SAMPLE_BYTES: dict[OutputFormat, float] = {"png": 2, "jpeg": 13 / 3, "webp": 13 / 3, "gif": 13 / 3}
+SAMPLE_BYTES: dict[OutputFormat, float] = {"png": 2, "jpeg": 13 / 3, "webp": 13 / 3, "gif": 7}
 """Memory of a job for each byte of its uncompressed result, by measurement: PNG is written in bands, the others need it
 whole."""
 
 
-def estimate(size: int, format: OutputFormat, depth: Depth = 8) -> int:
+MOVING_BYTES: dict[OutputFormat, float] = {"png": 2, "webp": 5, "gif": 2}
+"""The same for animations, beside one frame: WebP is written from all of them, the others hold compressed ones."""
+
+
+def estimate(size: int, format: OutputFormat, depth: Depth = 8, frames: int = 1) -> int:
     """Return the bytes of memory that a job needs at most whose result has `size` bytes before its compression."""
-    return (JOB_BYTES if depth == 8 else DEEP_JOB_BYTES) + round(SAMPLE_BYTES[format] * size)
+    moving = MOVING_BYTES.get(format, 0) * size if frames > 1 else 0
+    return round((JOB_BYTES if depth == 8 else DEEP_JOB_BYTES) + moving + SAMPLE_BYTES[format] * size / frames)
 
 
 class MemoryBudget:
