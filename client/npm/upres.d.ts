@@ -299,6 +299,7 @@ export interface EstimateRequest {
   model_version?: string;
   output_format?: WantedFormat;
   output_depth?: WantedDepth;
+  metadata?: "strip" | "keep" | "keep-all";
   ensemble?: boolean;
   frames?: "all" | "first";
   /** Number of frames of an animation, or of pages. Default: 1. */
