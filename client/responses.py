@@ -23,10 +23,11 @@ SIGNATURES = (
     b"\x89PNG\r\n",
     b"\xff\xd8\xff",
     b"RIFF",
+    b"GIF89a",
     *(b"\xff\x0a", b"\0\0\0\x0cJXL "),
     *(b"II*\0", b"II+\0"),
 )
-"""The first bytes of the file formats of results: PNG, JPEG, WebP, JPEG XL (two kinds of files), TIFF (two kinds)."""
+"""The first bytes of the formats of results: PNG, JPEG, WebP, GIF, JPEG XL (two kinds of files), TIFF (two kinds)."""
 AVIF = (b"ftypavif", b"ftypavis")
 """The bytes of an AVIF file after the first four, which are a length."""
 FOREIGN = "refused"

@@ -84,7 +84,7 @@ def cannot_hold(several: Several, format: OutputFormat) -> str:
     """Return the sentence for the user when a result in this format has the first frame or page only."""
     able = MOVING if several == "frames" else PAGED
     lacks = "move" if several == "frames" else "have several pages"
-    instead = f" Ask for {' or '.join(able)}." if able else ""
+    instead = f" Ask for {', '.join(able[:-1])}{' or ' if able[1:] else ''}{able[-1]}." if able else ""
     return f"{NAMES[format]} cannot {lacks}; the result is the first {several[:-1]}.{instead}"
 
 

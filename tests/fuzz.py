@@ -25,6 +25,8 @@ from tests.support.heic_files import heic
 from tests.support.paths import SAMPLES
 from tests.support.tiff_files import written
 from upres.core.errors import ImageError, UndecodableImage
+from upres.core.formats import Holds
+from upres.core.sizes import AS_IT_IS
 from upres.worker.imaging.decoding import Decoders
 
 MAX_PIXELS = 1_000_000
@@ -130,7 +132,7 @@ def run(count: int, seed: int) -> tuple[Counter[str], list[tuple[str, bytes]]]:
         data = mutated(rng, files)
         begin = time.perf_counter()
         try:
-            decoders.decode(data, MAX_PIXELS)
+            decoders.decode_all(data, MAX_PIXELS, "strip", AS_IT_IS, Holds(frames=True, pages=True))
             outcomes["picture"] += 1
         except UndecodableImage as error:
             outcomes[error.code] += 1

@@ -111,7 +111,7 @@ def _enlarge(
     if shared := claim(context, job.owner, work, report.lease):
         return result_of(context, job, shared, report.seconds, pictures)
     enlargement = Enlargement(engine, pictures, [plan.factor for plan in plans], orientations)
-    memory = estimate(enlargement.bytes, output.format, output.depth)
+    memory = estimate(enlargement.bytes, output.format, output.depth, len(outputs))
     with reserved_memory(context, report, in_flight, memory):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
         images = new_images(context, job, report.lease, output)

@@ -17,17 +17,20 @@ SAMPLE_BYTES: dict[OutputFormat, float] = {
     "tiff": 2,
     "jpeg": 13 / 3,
     "webp": 13 / 3,
-    "gif": 13 / 3,
+    "gif": 7,
     "jxl": 5.5,
     "avif": 15,
 }
 """Memory of a job for each byte of its uncompressed result, by measurement: PNG and TIFF are written in bands, the
 others need it whole; libaom copies it to several planes of 16 bits."""
+SEVERAL_BYTES: dict[OutputFormat, float] = {"png": 2, "tiff": 2, "webp": 5, "gif": 2}
+"""The same for all frames or pages beside one of them: WebP is written from all, the others hold compressed ones."""
 
 
-def estimate(size: int, format: OutputFormat, depth: Depth = 8) -> int:
+def estimate(size: int, format: OutputFormat, depth: Depth = 8, frames: int = 1) -> int:
     """Return the bytes of memory that a job needs at most whose result has `size` bytes before its compression."""
-    return (JOB_BYTES if depth == 8 else DEEP_JOB_BYTES) + round(SAMPLE_BYTES[format] * size)
+    several = SEVERAL_BYTES.get(format, 0) * size if frames > 1 else 0
+    return round((JOB_BYTES if depth == 8 else DEEP_JOB_BYTES) + several + SAMPLE_BYTES[format] * size / frames)
 
 
 class MemoryBudget:

@@ -14,7 +14,9 @@ from tests import fuzz
 from tests.support.images import encoded
 from tests.support.paths import ROOT, SAMPLES
 from upres.core.errors import TooManyPixels, TruncatedImage, Unconfined, UndecodableImage
-from upres.worker.imaging import images
+from upres.core.formats import Holds
+from upres.core.sizes import AS_IT_IS
+from upres.worker.imaging import decoding, images
 from upres.worker.imaging.decoding import BASE_BYTES, Decoders
 from upres.worker.imaging.raster import MAX_NOTICES
 
@@ -205,6 +207,52 @@ def test_every_kind_of_file_is_decoded_in_a_confined_process_too(decoders: Decod
         here, there = images.decode(data, 10**6), decoders.decode(data, 10**6)
         assert (here.pixels == there.pixels).all(), data[:32]
         assert (here.gray, here.format, here.icc) == (there.gray, there.format, there.icc)
+
+
+HOLDS = Holds(frames=True, pages=True)
+
+
+def moving() -> bytes:
+    stills = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue")]
+    return encoded(stills[0], "PNG", save_all=True, append_images=stills[1:], duration=[10, 20, 30], loop=2)
+
+
+def test_all_frames_and_pages_are_decoded_in_a_confined_process_too(decoders: Decoders) -> None:
+    pages = [Image.new("L", (4, 4), 7), Image.new("RGB", (5, 6), "red")]
+    for data in (*fuzz.seeds(), moving(), encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])):
+        here, there = images.decode_all(data, 10**6), decoders.decode_all(data, 10**6, "strip", AS_IT_IS, HOLDS)
+        assert (here.durations, here.plays, here.left_out) == (there.durations, there.plays, there.left_out)
+        assert here.notices == there.notices
+        for one, other in zip(here.frames, there.frames, strict=True):
+            assert (one.pixels == other.pixels).all(), data[:32]
+    assert decoders.decode_all(moving(), 100, "strip", AS_IT_IS, Holds(frames=False, pages=True)).left_out == "frames"
+    assert decoders.decode_all(moving(), 100, "strip", AS_IT_IS, None).left_out is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"count": 0}, {"count": 10**9}, {"count": 4}, {"durations": [1]}, {"durations": [-1, 1, 1]},
+        {"durations": [10**9] * 3}, {"durations": "x"}, {"plays": -1}, {"plays": 10**9}, {"left_out": "all"},
+        {"shape": [12, 12, 3]}, {"more_notices": "x"},
+    ],
+)  # fmt: skip
+def test_impossible_frames_of_a_decoder_are_rejected(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch, header: dict[str, object]
+) -> None:
+    """Also when there are more pixels in all frames together than the image may have."""
+    monkeypatch.setattr(decoding, "DECODE_SECONDS", 2)
+    read = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: {**read(text), **header})
+    with pytest.raises(UndecodableImage):
+        decoders.decode_all(moving(), 150, "strip", AS_IT_IS, HOLDS)
+
+
+def test_frames_of_an_animation_that_differ_are_rejected(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, grays = json.loads, iter([True, False, False])
+    monkeypatch.setattr(json, "loads", lambda text: {**read(text), "gray": next(grays)})
+    with pytest.raises(UndecodableImage):
+        decoders.decode_all(moving(), 150, "strip", AS_IT_IS, HOLDS)
 
 
 def test_the_notices_of_a_decoder_are_passed_on(decoders: Decoders) -> None:

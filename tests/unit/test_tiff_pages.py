@@ -1,16 +1,25 @@
-"""Which page of a TIFF file is the image, and files that are damaged or lie about their size."""
+"""Which pages of a TIFF file are images, the pages of a result, and files that are damaged or lie about their size."""
 
+import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
+from tests.support.file_matrix import P3
 from tests.support.tiff_files import FORMAT, LONG, SHORT, UNDEFINED, page, tiff, written
+from upres.core import formats
 from upres.core.errors import ImageError, TooManyPixels, TruncatedImage, UnsupportedImage
+from upres.core.options import ResultOptions
+from upres.core.sizes import SizePlan
 from upres.worker.imaging import images
+from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.raster import Raster
 from upres.worker.imaging.readers import tiff as reader
+from upres.worker.imaging.result_file import fitted
 
 LIMIT = 10**6
 LARGE = {"tag_254": (LONG, [0])}
@@ -41,6 +50,78 @@ def test_a_thumbnail_before_the_page_is_not_the_image() -> None:
 
 def test_a_file_of_thumbnails_only_gives_the_first() -> None:
     assert read(tiff(page(full(7, 4), 4, 4, 8, 1, 1, **THUMBNAIL))).samples.tolist() == [[[7]] * 4] * 4
+
+
+def deep_page() -> Any:
+    values = np.full((4, 6, 3), 40_000, np.uint16)
+    return page([values.tobytes()], 6, 4, 16, 3, 2, tag_34675=(UNDEFINED, b"profile"))
+
+
+def test_all_pages_are_read_with_their_own_size_depth_and_profile() -> None:
+    small = page(full(1, 4), 4, 4, 8, 1, 1, **THUMBNAIL)
+    large = page(full(), 8, 8, 8, 1, 1)
+    for data in (tiff(large, deep_page(), small), tiff(small, large, small, deep_page())):
+        found = reader.read_all(data, LIMIT)
+        assert found
+        assert (found.durations, [one.icc for one in found.frames]) == ((), [None, b"profile"])
+        assert [one.samples.shape for one in found.frames] == [(8, 8, 1), (4, 6, 3)]
+        assert [one.samples.dtype for one in found.frames] == [np.uint8, np.uint16]
+        assert reader.has_several(data)
+    assert not reader.has_several(tiff(small, large, sub_ifds=[small]))
+
+
+def test_the_pixels_of_all_pages_together_and_their_number_are_limited() -> None:
+    large = page(full(size=20), 20, 20, 8, 1, 1)
+    with pytest.raises(TooManyPixels, match=r"3 pages, 0\.0 megapixels together.*frames: first"):
+        reader.read_all(tiff(large, large, large), 1000)
+    with pytest.raises(TooManyPixels, match="more than 1,000 pages"):
+        reader.read_all(tiff(*[page([b"x"], 1, 1, 8, 1, 1)] * 1001), LIMIT)
+
+
+def test_of_a_file_with_a_damaged_page_those_before_it_remain() -> None:
+    large = page(full(), 8, 8, 8, 1, 1)
+    short = page([b"x"], 8, 8, 8, 1, 1)
+    pictures = images.decode_all(tiff(large, large, short, large), LIMIT)
+    assert len(pictures.frames) == 2
+    assert pictures.notices == (
+        "The file is incomplete or damaged; the result has its first 2 pages, which are sound.",
+    )
+    with pytest.raises(TruncatedImage):
+        images.decode_all(tiff(short, large), LIMIT)
+
+
+def test_pages_that_the_result_cannot_have_are_not_read() -> None:
+    unknown = page(full(), 8, 8, 8, 1, 32844)
+    data = tiff(page(full(), 8, 8, 8, 1, 1), unknown)
+    found = images.decode_all(data, LIMIT, holds=formats.holds("png"))
+    first, outputs = fitted(found, ResultOptions(output_format="png"), [SizePlan((16, 16), 2, (16, 16))])
+    assert (len(first.frames), len(outputs)) == (1, 1)
+    assert first.notices == ("PNG cannot have several pages; the result is the first page. Ask for tiff.",)
+    with pytest.raises(UnsupportedImage):
+        images.decode_all(data, LIMIT)
+
+
+def test_a_result_has_a_page_for_each_with_its_own_size_depth_and_profile() -> None:
+    gray, deep = np.arange(48, dtype=np.uint8).reshape(6, 8), np.arange(90, dtype=np.uint16).reshape(5, 6, 3) * 700
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(gray, photometric="minisblack", metadata=None)
+        writer.write(deep, photometric="rgb", iccprofile=P3, metadata=None)
+    found = images.decode_all(file.getvalue(), LIMIT)
+    plans = [SizePlan((width * 2, height * 2), 2, (width * 2, height * 2)) for width, height in found.sizes]
+    fitting, outputs = fitted(found, ResultOptions(), plans)
+    encoder = Encoders(1).open_all(fitting, outputs)
+    for frame in fitting.frames:
+        enlarged = frame.pixels.repeat(2, 0).repeat(2, 1)
+        for band in (enlarged[:3], enlarged[3:]):
+            encoder.write(band)
+    made = encoder.finish()
+    with tifffile.TiffFile(io.BytesIO(made)) as tiff:
+        first, second = (one.aspage() for one in tiff.pages)
+        assert (first.asarray() == gray.repeat(2, 0).repeat(2, 1)).all()
+        assert (second.asarray() == deep.repeat(2, 0).repeat(2, 1)).all()
+        assert [str(one.dtype) for one in (first, second)] == ["uint8", "uint16"]
+        assert [one.iccprofile for one in (first, second)] == [None, P3]
 
 
 @pytest.mark.parametrize("photometric", [32803, 34892])

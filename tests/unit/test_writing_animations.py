@@ -154,7 +154,7 @@ def test_a_format_that_cannot_move_says_so() -> None:
     pictures, outputs = as_large(
         images.decode_all(data, LIMIT, holds=Holds(frames=False, pages=False)), ResultOptions(output_format="jpeg")
     )
-    assert pictures.notices == ("JPEG cannot move; the result is the first frame. Ask for gif or webp or png.",)
+    assert pictures.notices == ("JPEG cannot move; the result is the first frame. Ask for gif, webp or png.",)
     assert len(outputs) == 1
 
 
