@@ -1,6 +1,7 @@
 """Animations as jobs: every frame is enlarged, told in the progress, and shown by a browser as long and as often."""
 
 import base64
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.support.paths import SAMPLES
 from upres.client import Client
 from upres.core.errors import UpresError
 from upres.core.schema import Event, Progress
+from upres.embedded.stack import Local
 from upres.worker.imaging import images
 
 Pixels = npt.NDArray[np.uint8]
@@ -92,6 +94,13 @@ def test_the_limit_counts_all_frames_in_job_and_estimate(client: Client) -> None
     assert client.estimate(250, 250, 2, frame_count=17, frames="first").accepted
     assert client.estimate(250, 250, 2, frame_count=17, output_format="jpeg").accepted
     assert client.estimate(250, 250, 2, frame_count=5).tiles == 5 * client.estimate(250, 250, 2).tiles
+
+
+def test_the_command_counts_frames_for_an_estimate(local: Local, tmp_path: Path, animated: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(animated)
+    for options, tiles in (((), 4), (("--frames", "first"), 1), (("--format", "jpeg"), 1)):
+        done = upres(local, "a.png", "--factor", 2, "--estimate", "--json", *options, cwd=tmp_path)
+        assert json.loads(done.stdout)["tiles"] == tiles
 
 
 @pytest.mark.parametrize(("loop", "plays"), [(None, 0), (0, "ever"), (2, 2)])

@@ -13,7 +13,7 @@ from tests.support.animations import COLOURS, GifFrame, PngFrame, apng, gif, gif
 from tests.support.encoders import avif_encode
 from tests.support.images import encoded
 from tests.support.png_files import chunk, of_samples
-from upres.core.errors import ImageError, TooManyPixels
+from upres.core.errors import ImageError, TooManyPixels, TruncatedImage
 from upres.core.formats import MAX_FRAMES, Holds
 from upres.worker.imaging import images
 from upres.worker.imaging.picture import Pictures
@@ -198,6 +198,13 @@ def test_a_small_file_with_many_frames_costs_nothing() -> None:
         with pytest.raises(TooManyPixels, match=f"more than {MAX_FRAMES:,} frames"):
             images.decode_all(data, LIMIT)
         assert time.process_time() - begin < 1
+
+
+def test_frames_that_are_much_larger_than_the_canvas_are_not_decoded() -> None:
+    data = bytearray(gif(SIDE, SIDE, [GifFrame(BACK), GifFrame(BACK)]))
+    struct.pack_into("<HH", data, data.rindex(b"\x2c" + bytes(4)) + 5, 13_000, 13_000)
+    with pytest.raises(TruncatedImage, match="much larger"):
+        read(bytes(data))
 
 
 def files() -> list[bytes]:

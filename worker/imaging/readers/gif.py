@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from upres.core import formats
+from upres.core.errors import TruncatedImage
 from upres.worker.imaging import gif_blocks
 from upres.worker.imaging.gif_blocks import CLEAR, RESTORE, Frame, Gif
 from upres.worker.imaging.raster import Raster, Rasters
@@ -43,6 +44,9 @@ def read_all(data: bytes, max_pixels: int) -> Rasters | None:
     """Read an animation; None if no frame is sound. Raises TooManyPixels, or one of DAMAGE."""
     gif = gif_blocks.parsed(data, formats.MAX_FRAMES + 1)
     formats.check_frames(len(gif.frames), gif.width, gif.height, max_pixels)
+    outside = sum(max(0, frame.width * frame.height - gif.width * gif.height) for frame in gif.frames)
+    if outside > max_pixels:  # it would be decoded, and not be seen
+        raise TruncatedImage("The GIF file is damaged (its frames are much larger than the image); save it anew.")
     shown, sound = pillow.until_damage(_shown(gif))
     if not shown:
         return None
