@@ -8,6 +8,8 @@ const LOOK_MS = 700; // between two requests for finished tiles
 const POSITION_MS = 3000;
 const STAGES = { fetch: "Fetching", decode: "Reading", upscale: "Enlarging", encode: "Encoding", store: "Storing" };
 
+const NAMES = { avif: "AVIF", jxl: "JPEG XL", tiff: "TIFF" }; // formats that not every browser shows
+
 export class Card {
   #upres;
   #hooks;
@@ -198,8 +200,11 @@ export class Card {
     const seconds = Object.values(result.seconds).reduce((sum, one) => sum + one, 0);
     const took = seconds >= 0.1 ? ` in ${inWords(seconds)}` : "";
     const summary = `${result.width} × ${result.height}${took} by ${result.model} on ${result.device}`;
-    this.#say(shown ? summary : `${summary}. This browser cannot show it; download it.`, 100);
-    if (!shown) return;
+    this.#say(shown ? summary : `${summary}. This browser cannot show ${NAMES[result.format] ?? "it"}; download it.`, 100);
+    if (!shown) { // the finished tiles stay, over the input
+      if (foreign) before.src = this.entry.thumb ?? this.entry.address ?? "";
+      return;
+    }
     for (const name of [".after", ".edge", ".tag.left", ".tag.right", ".controls"]) this.#find(name).hidden = false;
     this.#find(".tiles").hidden = true;
     after.alt = `${this.entry.name}, enlarged`;
