@@ -47,7 +47,11 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
 @click.command(epilog=EPILOG)
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 @click.option(
-    "--factor", type=click.Choice(["2", "4", "8"]), default="4", show_default=True, help="Enlargement of each side."
+    "--factor",
+    type=click.Choice(["1", "2", "4", "8"]),
+    default="4",
+    show_default=True,
+    help="Enlargement of each side; 1 for models that keep the size.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Output folder; default: here.")
 @click.option(
@@ -71,6 +75,7 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
 )  # fmt: skip
 @click.option("--model", help="Model name; default: chosen by the server.")
 @click.option("--model-version", help="Version or label of the model; default: stable.")
+@click.option("--first-model", help="Model with factor 1, such as a denoiser, that is applied before; default: none.")
 @click.option(
     "--at-once", type=click.IntRange(1, 256), default=AT_ONCE, show_default=True, help="Images in progress at once."
 )

@@ -63,6 +63,7 @@ class CommandOptions:
     api_key: str | None
     cacert: str | None = None
     ensemble: bool = False
+    first_model: str | None = None
 
     def __post_init__(self) -> None:
         """Check the options. Raises click.UsageError when they contradict each other."""
@@ -80,7 +81,7 @@ class CommandOptions:
     @property
     def options(self) -> JobOptions:
         """The options of each job request."""
-        return {
+        options: JobOptions = {
             "model": self.model,
             "model_version": self.model_version,
             "output_format": self.output_format,
@@ -88,6 +89,7 @@ class CommandOptions:
             "metadata": self.metadata,
             "ensemble": self.ensemble,
         }
+        return {**options, "first_model": self.first_model} if self.first_model else options
 
     @property
     def depth(self) -> WantedDepth:
@@ -102,6 +104,7 @@ class CommandOptions:
             "output_depth": (self.output_depth, "auto"),
             "metadata": (self.metadata, "strip"),
             "ensemble": ("8" if self.ensemble else "", ""),
+            "first_model": (self.first_model or "", ""),
         }
         return {
             **{name: value for name, (value, default) in newer.items() if value != default},  # as in earlier ledgers
@@ -240,6 +243,8 @@ def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimat
         "output_depth": wanted.depth,
         "ensemble": wanted.ensemble,
     }
+    if wanted.first_model:  # servers of earlier releases refuse fields that they do not know
+        options["first_model"] = wanted.first_model
     width, height = read_size(source.image)
     return client.estimate(width, height, int(wanted.factor), **options)
 

@@ -67,6 +67,7 @@ class JobOptions(TypedDict, total=False):
     webhook_url: str | None
     preview: bool
     ensemble: bool
+    first_model: str | None
 
 
 class EstimateOptions(TypedDict, total=False):
@@ -78,6 +79,7 @@ class EstimateOptions(TypedDict, total=False):
     output_format: WantedFormat
     output_depth: WantedDepth
     ensemble: bool
+    first_model: str | None
 
 
 class _Health(BaseModel):

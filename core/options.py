@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from upres.core import formats
-from upres.core.schema import FACTORS, StrictModel, WantedDepth, WantedFormat, WantedMetadata
+from upres.core.schema import FACTORS, ModelName, StrictModel, WantedDepth, WantedFormat, WantedMetadata
 
 
 def _factor(value: object) -> object:
@@ -14,7 +14,7 @@ def _factor(value: object) -> object:
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
     if isinstance(value, bool) or value not in FACTORS:
-        raise PydanticCustomError("unsupported_factor", "upscale_factor must be 2, 4 or 8.")
+        raise PydanticCustomError("unsupported_factor", "upscale_factor must be 1, 2, 4 or 8.")
     return int(value) if isinstance(value, float) else value
 
 
@@ -39,10 +39,10 @@ def _fits_format(depth: WantedDepth, info: ValidationInfo) -> WantedDepth:
 
 
 class ResultOptions(StrictModel):
-    """The options of a job that change its result, but for the model."""
+    """The options of a job that change its result, but for the model that enlarges."""
 
-    upscale_factor: Annotated[Literal[2, 4, 8], BeforeValidator(_factor)] = Field(
-        4, description="Enlargement per side: 2, 4 or 8."
+    upscale_factor: Annotated[Literal[1, 2, 4, 8], BeforeValidator(_factor)] = Field(
+        4, description="Enlargement per side: 1, 2, 4 or 8; 1 is for models that keep the size, such as denoisers."
     )
     output_format: Annotated[WantedFormat, BeforeValidator(_format)] = Field(
         "auto",
@@ -58,6 +58,11 @@ class ResultOptions(StrictModel):
         strict=True,
         description="Whether the result is the average of the eight orientations of the image: slightly better, in 8 "
         "times the time.",
+    )
+    first_model: ModelName | None = Field(
+        None,
+        description="Name of a model with factor 1, such as a denoiser or a JPEG cleaner, that is applied to the image "
+        "before; default: none.",
     )
     metadata: WantedMetadata = Field(
         "strip",

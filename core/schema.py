@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from upres.core.foreign_text import MAX_SENTENCE, printable
 
-FACTORS = (2, 4, 8)
+FACTORS = (1, 2, 4, 8)
 OutputFormat = Literal["png", "jpeg", "webp"]
 WantedFormat = Literal["auto", "png", "jpeg", "webp"]
 Depth = Literal[8, 16]
@@ -59,7 +59,7 @@ Name = Annotated[str, Field(max_length=255), _limited(255)]
 Link = Annotated[str, Field(max_length=1 << 14)]
 """The address of an object: names are quoted in it, and stores add tokens."""
 JobId = Annotated[str, Field(description="Id of the job: 128 random bits in hexadecimal.")]
-Factor = Annotated[int, Field(ge=2, le=8, description="Enlargement per side: 2, 4 or 8.")]
+Factor = Annotated[int, Field(ge=1, le=8, description="Enlargement per side: 1, 2, 4 or 8.")]
 Digest = Annotated[
     Name, Field(description="SHA-256 of the model's manifest, which lists the digests of all its files.")
 ]
@@ -93,6 +93,9 @@ class Result(TolerantModel):
     model: Name = Field(description="Model name.")
     model_version: Name = Field(description="Version of the model.")
     model_digest: Digest
+    first_model: Name | None = Field(None, description="Name of the model that was applied before; absent without one.")
+    first_model_version: Name | None = Field(None, description="Version of first_model.")
+    first_model_digest: Name | None = Field(None, description="SHA-256 of the manifest of that version.")
     device: Device
     seconds: dict[Stage, float] = Field(description="Duration of each stage in seconds.")
     notices: list[Sentence] = Field(

@@ -57,6 +57,7 @@ CODES = {
     "width": "invalid_size",
     "height": "invalid_size",
     "preview": "invalid_preview",
+    "first_model": "unknown_model",
     "metadata": "invalid_metadata",
     "ensemble": "invalid_ensemble",
 }
@@ -65,8 +66,9 @@ EXPECTED = {
     "image_base64": "image_base64 must be text: the image file in base64.",
     "image_key": "image_key must be the key of an upload, uploads/….",
     "image_name": "image_name must be a file name of at most 255 characters.",
-    "upscale_factor": "upscale_factor must be 2, 4 or 8.",
+    "upscale_factor": "upscale_factor must be 1, 2, 4 or 8.",
     "model": "model must be the name of a model: lower-case letters, digits, '.', '_' and '-'.",
+    "first_model": "first_model must be the name of a model: lower-case letters, digits, '.', '_' and '-'.",
     "model_version": "model_version must be the name of a version or a label: letters, digits, '.', '_' and '-'.",
     "output_format": "output_format must be auto, png, jpeg or webp.",
     "output_depth": "output_depth must be auto, 8 or 16; 16 goes with output_format auto or png.",

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from upres.core import registry
-from upres.core.manifest import SCHEMA_VERSION, Golden, Manifest
+from upres.core.manifest import Golden, Manifest, schema_version
 from upres.worker import golden
 from upres.worker.engine.compute import Compute
 from upres.worker.engine.device_thread import DeviceThread
@@ -59,7 +59,7 @@ def write(folder: Path, about: Mapping[str, Any], networks: Sequence[NewNetwork]
 def describe(folder: Path, about: Mapping[str, Any], networks: Sequence[Mapping[str, Any]]) -> Model:
     """Write the manifest and the golden images for network files in the folder; golden images are made by torch."""
     fields = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": schema_version(one["factor"] for one in networks),
         "created": date.today().isoformat(),
         **about,
         "networks": [{**one, "sha256": _digest(folder / one["file"])} for one in networks],

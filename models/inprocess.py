@@ -10,7 +10,9 @@ from upres.client.atomic_file import MayReplace, atomic_write
 from upres.client.batch import Callbacks
 from upres.client.output_paths import Output
 from upres.client.protocol import JobOptions
+from upres.core import factors
 from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
+from upres.core.factors import Factors
 from upres.core.options import ResultOptions
 from upres.core.schema import Event, Progress, Result
 from upres.core.tiling import ORIENTATIONS
@@ -19,24 +21,25 @@ from upres.worker.engine import runtimes
 from upres.worker.engine.device import choose
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine, OnTile
+from upres.worker.engine.steps import Steps
 from upres.worker.imaging import images
 from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.picture import Picture
 from upres.worker.imaging.result_file import ResultFile
-from upres.worker.model import open_folder
+from upres.worker.model import Model, open_folder
 
 DEFAULT = "faithful"
 MAX_PIXELS = 178_000_000
 """Largest input in pixels for factors 2 and 4, as the highest limit of a server; for factor 8 a quarter of it."""
 FETCH_SECONDS = 60
 """Timeout in seconds of the download of an image."""
-RESULT_OPTIONS = frozenset(ResultOptions.model_fields)
+RESULT_OPTIONS = frozenset(ResultOptions.model_fields) - {"first_model"}
 NO_JOB = "0" * 32
 """The job id in events, because there are no jobs in this process."""
 
 
 class InProcess:
-    """The engine with one model, as a Backend. Raises ModelNotFound or ModelError."""
+    """The engine with one or two models, as a Backend. Raises ModelNotFound, ModelError or InvalidRequest."""
 
     def __init__(self, factor: int, options: JobOptions) -> None:
         self._wanted = ResultOptions.model_validate(
@@ -44,8 +47,11 @@ class InProcess:
         )
         self._orientations = ORIENTATIONS if self._wanted.ensemble else 1
         self._model = open_folder(_folder(options.get("model") or DEFAULT, options.get("model_version")))
-        self._device = choose("auto")
-        self._engine = Engine(self._model.manifest, runtimes.choose(self._model, self._device), DeviceThread())
+        first = options.get("first_model")
+        self._first = open_folder(_folder(first, None)) if first else None
+        factors.check(factor, _factors(self._model), _factors(self._first) if self._first else None)
+        self._device, self._thread = choose("auto"), DeviceThread()
+        self._steps = Steps(self._engine(self._model), self._engine(self._first) if self._first else None)
         self._encoders = Encoders(1)
 
     def enlarge(self, image: str, callbacks: Callbacks) -> Output:
@@ -61,7 +67,7 @@ class InProcess:
         picture = picture.at_depth(output.depth)
         encoder = self._encoders.open(picture, output)
         on_tile = _telling(callbacks.on_event)
-        for band in self._engine.bands(picture.pixels, factor, on_tile, orientations=self._orientations):
+        for band in self._steps.bands(picture.pixels, factor, on_tile, orientations=self._orientations):
             encoder.write(band)
         file = encoder.finish()
 
@@ -73,6 +79,9 @@ class InProcess:
 
     def cancel(self) -> None:
         """See Backend. Does nothing: the process is about to end."""
+
+    def _engine(self, model: Model) -> Engine:
+        return Engine(model.manifest, runtimes.choose(model, self._device), self._thread)
 
     def _result(self, picture: Picture, output: ResultFile) -> Result:
         """The Result of an image before it is made; it has no URLs."""
@@ -90,6 +99,9 @@ class InProcess:
             model=self._model.manifest.name,
             model_version=self._model.manifest.version,
             model_digest=self._model.digest,
+            first_model=self._first.manifest.name if self._first else None,
+            first_model_version=self._first.manifest.version if self._first else None,
+            first_model_digest=self._first.digest if self._first else None,
             device=self._device.name,
             seconds={},
             notices=list(picture.notices),
@@ -120,6 +132,10 @@ def _folder(model: str, version: str | None) -> Path:
             f"There is no model {model!r} {version or ''} here; give the folder of a version, ./{model}."
         )
     return wanted[0]
+
+
+def _factors(model: Model) -> Factors:
+    return Factors(model.manifest.name, model.manifest.version, model.manifest.factors)
 
 
 def _read(image: str) -> bytes:

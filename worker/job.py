@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -23,22 +23,23 @@ from upres.core.errors import (
     UpresError,
     WorkerUnavailable,
 )
-from upres.core.job_message import JobMessage
+from upres.core.job_message import JobMessage, JobModel
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.schema import Result, Succeeded
-from upres.core.served_models import ModelRef
 from upres.core.storage import ObjectNotFound
 from upres.core.tiling import ORIENTATIONS
 from upres.worker import metrics
 from upres.worker.checkpoints import LONG_SECONDS, Checkpoints
 from upres.worker.context import WorkerContext
-from upres.worker.engine.engine import Engine, OnPiece
+from upres.worker.engine.engine import OnPiece
+from upres.worker.engine.steps import Steps
 from upres.worker.fetch import TOTAL_SECONDS, fetch
 from upres.worker.guard import FetchPolicy
 from upres.worker.imaging.picture import Picture
 from upres.worker.imaging.result_file import ResultFile
 from upres.worker.in_flight import InFlightJob
+from upres.worker.job_steps import opened
 from upres.worker.memory_budget import estimate
 from upres.worker.own_faults import own_fault
 from upres.worker.preview import Preview
@@ -71,7 +72,7 @@ def run(context: WorkerContext, job: JobMessage, in_flight: InFlightJob) -> bool
         except Exception as error:
             if fault := own_fault(error, context.store.host):
                 raise fault from error
-            _fail(context, job, lease, error)
+            _fail(context, job, lease, error, report.at_work)
         else:
             _succeed(context, job, lease, result)
             return True
@@ -85,15 +86,15 @@ def process(context: WorkerContext, job: JobMessage, report: Report, in_flight: 
     UpresError when a stage fails.
     """
     report.started()
-    with _engine(context, job, report) as engine:
+    with opened(context, job, report) as steps:
         with report.stage("fetch"):
             data = _fetch(context, job, report.lease)
         with alone_if_suspect(context, report, in_flight):
-            return _enlarge(context, job, report, in_flight, engine, data)
+            return _enlarge(context, job, report, in_flight, steps, data)
 
 
 def _enlarge(
-    context: WorkerContext, job: JobMessage, report: Report, in_flight: InFlightJob, engine: Engine, data: bytes
+    context: WorkerContext, job: JobMessage, report: Report, in_flight: InFlightJob, steps: Steps, data: bytes
 ) -> Result:
     """Run the stages after `fetch`."""
     factor = job.upscale_factor
@@ -105,11 +106,14 @@ def _enlarge(
         for notice in picture.notices:
             report.notice(notice, "decode")
     orientations = ORIENTATIONS if job.ensemble else 1
-    api_keys.charge(context.connection, report.lease, output.size[0] * output.size[1] * orientations)
+    first_pixels = picture.size[0] * picture.size[1] if job.first_model else 0
+    computed = (output.size[0] * output.size[1] + first_pixels) * orientations
+    api_keys.charge(context.connection, report.lease, computed)
     work = keys.work(job.owner, data, job.model_digest, factor, kind_of_work(job, output))
     if shared := claim(context, job.owner, work, report.lease):
         return result_of(context, job, shared, report.seconds, picture.notices)
     memory = estimate(picture.pixels.nbytes * factor**2, output.format, output.depth)
+    memory += 2 * picture.pixels.nbytes if job.first_model else 0  # its bands, and the image made of them
     with reserved_memory(context, report, in_flight, memory):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
         images = new_images(context, job, report.lease, output)
@@ -118,7 +122,7 @@ def _enlarge(
             original = context.encoders.original(picture, output, partial(put, images.original))
             encoder = context.encoders.open(picture, output)
             on_piece = Preview(context.connection, report.lease, output.size).add if job.preview else None
-            for band in _enlarged_bands(engine, report, picture, factor, orientations, checkpoints, on_piece):
+            for band in _enlarged_bands(steps, report, picture, factor, orientations, checkpoints, on_piece):
                 encoder.write(band)
         with report.stage("encode"):
             file = encoder.finish()
@@ -128,18 +132,9 @@ def _enlarge(
             checkpoints.drop()
     if not report.resumed:
         spent = sum(report.seconds.values())
-        rates.note(context.connection, job.model_digest, factor, output.size, spent, engine.tile, job.ensemble)
+        first = (job.first_model_digest, steps.first_tile)
+        rates.note(context.connection, job.model_digest, factor, output.size, spent, steps.tile, job.ensemble, *first)
     return result_of(context, job, images, report.seconds, picture.notices)
-
-
-@contextmanager
-def _engine(context: WorkerContext, job: JobMessage, report: Report) -> Iterator[Engine]:
-    """Give the engine with the job's model for the block, and load the model first if it is not in memory."""
-    ref = ModelRef(version=job.model_version, digest=job.model_digest, factors=())
-    if not context.models.has(ref.digest):
-        report.notice(f"Model {job.model} {job.model_version} is being loaded.")
-    with context.models.use(job.model, ref) as loaded:
-        yield loaded.engine
 
 
 def _fetch(context: WorkerContext, job: JobMessage, lease: Lease) -> bytes:
@@ -169,7 +164,7 @@ def _fetch(context: WorkerContext, job: JobMessage, lease: Lease) -> bytes:
 
 
 def _enlarged_bands(
-    engine: Engine,
+    steps: Steps,
     report: Report,
     picture: Picture,
     factor: int,
@@ -184,13 +179,12 @@ def _enlarged_bands(
             on_piece(checkpoints.rows - len(band), 0, band)
         yield band
     first_row = row = checkpoints.rows
-    done, total = engine.progress_at(picture.pixels, factor, first_row, orientations)
+    done, total = steps.progress_at(picture.pixels, factor, first_row, orientations)
     if done:
         report.resuming(done, total)
     if first_row == picture.size[1] * factor:
         return
-    report.upscaling(engine)
-    for band in engine.bands(picture.pixels, factor, report.tile, first_row, on_piece, orientations):
+    for band in steps.bands(picture.pixels, factor, report.tile, first_row, on_piece, orientations):
         if row == checkpoints.rows and (row or report.expected_seconds > LONG_SECONDS):
             checkpoints.keep(band)
         row += len(band)
@@ -201,11 +195,15 @@ def _succeed(context: WorkerContext, job: JobMessage, lease: Lease, result: Resu
     if publish(context.connection, Succeeded(job_id=job.job_id, result=result), lease):
         fields = {"event": "succeeded", "model": job.model, "seconds": result.seconds}
         JobLog(log, job.job_id).info("succeeded: %d×%d", result.width, result.height, extra=fields)
-        context.label_watcher.count(job.model, job.model_digest, well=True)
+        for model in job.models:
+            context.label_watcher.count(model.name, model.digest, well=True)
 
 
-def _fail(context: WorkerContext, job: JobMessage, lease: Lease, error: Exception) -> None:
-    """Publish why the job failed. An unforeseen error is logged and makes a dead letter; its text is not published."""
+def _fail(context: WorkerContext, job: JobMessage, lease: Lease, error: Exception, at_work: JobModel) -> None:
+    """Publish why the job failed. An unforeseen error is logged and makes a dead letter; its text is not published.
+
+    If it is the fault of a model, it counts for the one that was at work.
+    """
     unforeseen = not isinstance(error, UpresError)
     if not isinstance(error, UpresError):
         JobLog(log, job.job_id).error("unforeseen error", exc_info=error)
@@ -213,7 +211,7 @@ def _fail(context: WorkerContext, job: JobMessage, lease: Lease, error: Exceptio
     if isinstance(error, FetchError):
         metrics.FETCH_ERRORS.labels(error.code).inc()
     if not isinstance(error, (RequestError, ImageError, FetchError, Unavailable)):
-        context.label_watcher.count(job.model, job.model_digest, well=False)
+        context.label_watcher.count(at_work.name, at_work.digest, well=False)
     publish_failure(context.connection, lease, error, dead=unforeseen)
 
 

@@ -54,6 +54,7 @@ def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
 def kind_of_work(job: JobMessage, output: ResultFile) -> str:
     """Return for keys.work what a result is; without the newer options as in releases that did not have them."""
     options = {"16": output.depth == 16, "ensemble": job.ensemble, job.metadata: job.metadata != "strip"}
+    options |= {f"after {job.first_model_digest}": job.first_model_digest is not None}
     return "+".join([output.format, *(name for name, wanted in options.items() if wanted)])
 
 
@@ -84,6 +85,9 @@ def result_of(
         model=job.model,
         model_version=job.model_version,
         model_digest=job.model_digest,
+        first_model=job.first_model,
+        first_model_version=job.first_model_version,
+        first_model_digest=job.first_model_digest,
         device=images.device,
         seconds=seconds,
         notices=list(notices),

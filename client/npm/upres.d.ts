@@ -1,6 +1,6 @@
 /** Types of upres.js. The fields of jobs, events and results are the server's: /openapi.json describes them too. */
 
-export type Factor = 2 | 4 | 8;
+export type Factor = 1 | 2 | 4 | 8;
 export type WantedFormat = "auto" | "png" | "jpeg" | "webp";
 export type WantedDepth = "auto" | 8 | 16;
 export type OutputFormat = "png" | "jpeg" | "webp";
@@ -58,12 +58,14 @@ export interface CallOptions {
 }
 
 export interface SubmitOptions extends CallOptions {
-  /** Enlargement per side; default: 4. */
+  /** Enlargement per side; default: 4. With 1 the size stays, by models such as denoisers. */
   factor?: Factor;
   /** Default: the server's. */
   model?: string;
   /** A version or a label of the model; default: stable. */
   version?: string;
+  /** A model with factor 1, such as a denoiser or a JPEG cleaner, that is applied before. */
+  firstModel?: string;
   /** Default: "auto". JPEG and WebP stay, AVIF becomes WebP, all others become PNG. */
   format?: WantedFormat;
   /** Bits per sample of the result. Default: "auto", those of the image where the format allows it. 16 needs PNG. */
@@ -243,6 +245,10 @@ export interface Result {
   model: string;
   model_version: string;
   model_digest: string;
+  /** The model that was applied before, if there was one. */
+  first_model?: string;
+  first_model_version?: string;
+  first_model_digest?: string;
   device: string;
   /** Seconds per stage. */
   seconds: Partial<Record<Stage, number>>;
@@ -287,6 +293,7 @@ export interface EstimateRequest {
   upscale_factor?: Factor;
   model?: string;
   model_version?: string;
+  first_model?: string;
   output_format?: WantedFormat;
   output_depth?: WantedDepth;
   ensemble?: boolean;

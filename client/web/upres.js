@@ -38,7 +38,7 @@ export class Upres {
   /**
    * Submit a File, a Blob, or the URL of an image. Returns the job.
    *
-   * Options: factor (2, 4, 8), model, version, format ("auto", "png", "jpeg", "webp"), depth ("auto", 8, 16), metadata
+   * Options: factor (1, 2, 4, 8), model, version, firstModel, format ("auto", "png", "jpeg", "webp"), depth ("auto", 8, 16), metadata
    * ("strip", "keep", "keep-all"), preview, ensemble, webhook;
    * onUpload(sent, total) is called during the upload of a file of more than 0.7 MB; onWait(milliseconds) before a retry;
    * signal aborts.
@@ -48,6 +48,7 @@ export class Upres {
     const fields = { upscale_factor: factor, output_format: format, preview };
     if (options.ensemble) fields.ensemble = true;
     if (model) fields.model = model;
+    if (options.firstModel) fields.first_model = options.firstModel;
     if (version) fields.model_version = version;
     if (depth) fields.output_depth = depth;
     if (metadata) fields.metadata = metadata;

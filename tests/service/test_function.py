@@ -251,7 +251,7 @@ def test_the_openapi_document_is_valid(local: Local) -> None:
     document = requests.get(f"{local.url}/openapi.json", timeout=10).json()
     validate(document)
     fields = document["components"]["schemas"]["JobRequest"]["properties"]
-    assert fields["upscale_factor"]["enum"] == [2, 4, 8]
+    assert fields["upscale_factor"]["enum"] == [1, 2, 4, 8]
 
 
 def test_the_page_and_its_files_are_served(local: Local) -> None:
