@@ -2,11 +2,10 @@
 
 import math
 
-import numpy as np
 import torch
 
 from upres.core.errors import ModelError
-from upres.models.folder import photo
+from upres.models.folder import noisy, photo
 from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork
 
 SIDE = 257
@@ -19,8 +18,6 @@ ALIGNMENTS = (1, 2, 4, 6, 7, 8, 12, 16, 24, 32, 48, 64)
 """Candidate alignments, in input pixels."""
 CONTEXT, COMPARED = 40, 72
 """To find the alignment: pixels beside the cut that are not compared, and pixels beside the other edge that are."""
-NOISE = 25
-"""Standard deviation in grey levels of the noise in the photo that networks with factor 1 are measured with."""
 LARGEST_OUTPUT = 16.0
 """Limit of the network's output for a photo; 1.0 is white. Trained networks stay below 2."""
 
@@ -106,12 +103,9 @@ def halo(network: SuperResolutionNetwork, most: int, alignment: int = 1) -> int:
 
 
 def _picture(network: SuperResolutionNetwork, side: int) -> torch.Tensor:
-    """A photo, uint8 (1, side, side, 3); for factor 1 with noise, because a denoiser hardly changes one without."""
+    """A photo, uint8 (1, side, side, 3); for factor 1 with noise."""
     pixels = photo(side, side)
-    if network.factor == 1:
-        noise = np.random.default_rng(0).normal(0, NOISE, pixels.shape)
-        pixels = np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
-    return torch.from_numpy(pixels[None])
+    return torch.from_numpy((noisy(pixels) if network.factor == 1 else pixels)[None])
 
 
 def _rounded(halo: int, alignment: int) -> int:

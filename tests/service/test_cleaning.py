@@ -1,7 +1,9 @@
 """Jobs with a model of factor 1, alone and before an enlargement, over HTTP."""
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,15 +23,23 @@ from tests.support.pushing import Pushed
 from tests.support.servers import function
 from tests.support.waiting import wait_until
 from upres.client import Client
+from upres.client.batch import Callbacks
 from upres.client.errors import JobFailed, RequestRefused
+from upres.client.protocol import noop
 from upres.core import api_keys, keys, rates, registry, served_models
+from upres.core.errors import InvalidRequest
 from upres.core.job_message import JobMessage
 from upres.core.manifest import Rule, schema_version
 from upres.core.schema import Event, Progress
-from upres.core.served_models import ServedModel
+from upres.core.served_models import ModelRef, ServedModel
 from upres.core.storage import Store
 from upres.embedded.stack import Local
+from upres.models.inprocess import InProcess
+from upres.worker.engine.device import choose
+from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.imaging.decoding import Decoders
 from upres.worker.model import Model
+from upres.worker.model_cache import ModelCache
 
 NOBODY = ServedModel(labels={})
 
@@ -188,6 +198,30 @@ def test_a_failure_counts_for_the_model_that_was_at_work(
     assert ends == [{b"well": 1, b"failed": 1}, {b"well": 1}]
 
 
+def test_jobs_that_use_two_models_in_either_order_do_not_wait_for_each_other(
+    local: Local, store: Store, cleaner: Model, tmp_path: Path
+) -> None:
+    """Each holds its first model, before it asks for the other; the memory is for less than one."""
+    other = imported(tmp_path, "clean-half", blur(0.5))
+    registry.push(store, tmp_path / "clean-half")
+    settings = local.settings.model_copy(update={"model_megabytes": 1e-6})
+    refs = {model.manifest.name: ModelRef(version="1", digest=model.digest, factors=(1,)) for model in (cleaner, other)}
+    both = threading.Barrier(2)
+
+    def use(*names: str) -> int:
+        with models.use(names[0], refs[names[0]]):
+            both.wait(60)
+            with models.use(names[1], refs[names[1]]) as loaded:
+                both.wait(60)
+                return loaded.engine.upscale(np.zeros((8, 8, 3), np.uint8), 1).size
+
+    with DeviceThread() as thread, Decoders(2, 1_000_000) as decoders, ThreadPoolExecutor(2) as pool:
+        models = ModelCache(settings, store, choose("cpu"), thread, decoders)
+        found = [pool.submit(use, *names) for names in (("clean", "clean-half"), ("clean-half", "clean"))]
+        assert [one.result(120) for one in found] == [192, 192]
+        assert models.ready() == []
+
+
 def test_the_command_takes_a_first_model_and_does_not_mix_results(
     local: Local, cleaner: Model, shown: Image.Image, by_hand: dict[int, np.ndarray], tmp_path: Path
 ) -> None:
@@ -207,12 +241,10 @@ def test_the_local_engine_takes_folders_of_versions(
 ) -> None:
     shown.save(tmp_path / "noise.png")
     folder = cleaner.files[cleaner.manifest.networks[0].file].parent
-    for factor, options in ((2, ["--first-model", folder]), (1, ["--model", folder])):
-        done = upres(
-            None, "noise.png", "--local", "--factor", factor, "--out", "here", "--json", *options, cwd=tmp_path
-        )
-        assert done.returncode == 0, done.stderr
-        assert difference(Image.open(tmp_path / "here" / f"noise_x{factor}.png"), by_hand[factor]) <= 1
-    refused = upres(None, "noise.png", "--local", "--model", folder, cwd=tmp_path)
-    assert refused.returncode == 1
-    assert "does not enlarge" in refused.stderr
+    done = upres(None, "noise.png", "--local", "--factor", 2, "--first-model", folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert difference(Image.open(tmp_path / "noise_x2.png"), by_hand[2]) <= 1
+    result = InProcess(1, {"model": str(folder)}).enlarge(str(tmp_path / "noise.png"), Callbacks(noop, noop)).result
+    assert (result.model, result.width, result.first_model) == ("clean", 32, None)
+    with pytest.raises(InvalidRequest, match="does not enlarge"):
+        InProcess(4, {"model": str(folder)})

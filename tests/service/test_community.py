@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
-from torch import nn
 
 from tests.support import spandrel_on_cpu
+from tests.support.checkpoints import ABOUT, calm, saved
 from upres.client import Client
 from upres.core import registry, tiling
 from upres.core.errors import ModelError
@@ -31,16 +30,6 @@ from upres.worker.model import Model, open_folder
 from upres.worker.service import prepare
 
 spandrel_on_cpu.declare()
-
-ABOUT = {"name": "theirs", "version": "1", "licence": "MIT", "description": "A test."}
-
-
-def calm(module: nn.Module, deviation: float = 0.02) -> dict[str, torch.Tensor]:
-    """Set small random weights, so that the output of a deep network stays near grey, and return them."""
-    torch.manual_seed(0)
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, 0, deviation)
-    return module.state_dict()
 
 
 def span() -> dict[str, torch.Tensor]:
@@ -60,37 +49,6 @@ def swinir() -> dict[str, torch.Tensor]:
 
     size = {"img_size": 16, "window_size": 8, "embed_dim": 16, "depths": [2], "num_heads": [2], "mlp_ratio": 2}
     return calm(SwinIR(upscale=2, upsampler="pixelshuffledirect", **size))
-
-
-def swinir_without_factor() -> dict[str, torch.Tensor]:
-    """A network with so little attention that the squares show only where it continues the image to whole ones."""
-    from spandrel.architectures.SwinIR import SwinIR
-
-    size = {"img_size": 16, "window_size": 8, "embed_dim": 16, "depths": [2], "num_heads": [2], "mlp_ratio": 2}
-    return calm(SwinIR(upscale=1, upsampler="", **size), 0.05)
-
-
-def dncnn() -> dict[str, torch.Tensor]:
-    from spandrel.architectures.DnCNN import DnCNN
-
-    return calm(DnCNN(in_nc=3, out_nc=3, nc=8, nb=5), 0.1)
-
-
-def nafnet() -> dict[str, torch.Tensor]:
-    from spandrel.architectures.NAFNet import NAFNet
-
-    return calm(NAFNet(width=8, middle_blk_num=1, enc_blk_nums=[1, 1], dec_blk_nums=[1, 1]), 0.05)
-
-
-def drunet() -> dict[str, torch.Tensor]:
-    from spandrel.architectures.DRUNet import DRUNet
-
-    return calm(DRUNet(in_nc=4, out_nc=3, nc=[8, 8, 8, 16], nb=4))
-
-
-def saved(tensors: Any, path: Path) -> Path:
-    save_file(tensors, path) if path.suffix == ".safetensors" else torch.save(tensors, path)
-    return path
 
 
 def test_rrdb_and_compact_files_use_the_networks_of_upres(tmp_path: Path) -> None:
@@ -222,46 +180,6 @@ def test_tiles_of_a_network_with_window_attention_match_the_whole_image(tmp_path
         tiled = engine.upscale(pixels, 2, orientations=ORIENTATIONS)
         engine.tile = 1000
         assert np.abs(engine.upscale(pixels, 2, orientations=ORIENTATIONS).astype(int) - tiled).max() <= 1
-
-
-@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # SwinIR in spandrel causes it
-@pytest.mark.parametrize(
-    ("make", "architecture", "alignment"),
-    [
-        (lambda: calm(SRVGGNetCompact(1, width=8, depth=3), 0.1), "compact", 1),
-        (dncnn, "spandrel", 1),
-        (nafnet, "spandrel", 4),
-        (swinir_without_factor, "spandrel", 8),
-    ],
-)
-def test_networks_with_factor_one_are_imported_and_tiles_do_not_show(
-    tmp_path: Path, make: Any, architecture: str, alignment: int
-) -> None:
-    model = community.convert(saved(make(), tmp_path / "one.pth"), tmp_path / "one", ABOUT)
-    [network] = model.manifest.networks
-    assert (network.architecture, network.factor, network.alignment) == (architecture, 1, alignment)
-    with DeviceThread() as thread:
-        engine = Engine(model.manifest, TorchCompute(model, "cpu"), thread, tile=1000)
-        pixels = np.random.default_rng(0).integers(0, 256, (61, 75, 3), np.uint8)
-        whole = engine.upscale(pixels, 1)
-        engine.tile = tiling.smallest(model.manifest)
-        assert engine.progress_at(pixels, 1, 0)[1] > 1
-        assert np.abs(engine.upscale(pixels, 1).astype(int) - whole).max() <= 1
-        assert (whole != pixels).any()
-
-
-def test_a_network_that_needs_more_than_an_image_is_refused_with_what_it_needs(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="DRUNet needs a noise level; upres gives networks an image and nothing else"):
-        community.convert(saved(drunet(), tmp_path / "drunet.pth"), tmp_path / "out", ABOUT)
-
-
-def test_a_network_that_fails_for_a_photo_is_refused(tmp_path: Path) -> None:
-    """The numbers of its layers do not fit together, which only running it shows."""
-    from spandrel.architectures.FBCNN import FBCNN
-
-    broken = calm(FBCNN(nc=[8, 8, 8, 16], nb=4))
-    with pytest.raises(ModelError, match=r"fbcnn\.pth: the network cannot be run on a photo \(mat1 and mat2"):
-        community.convert(saved(broken, tmp_path / "fbcnn.pth"), tmp_path / "out", ABOUT)
 
 
 def test_inconsistent_weights_are_refused_and_tied_weights_accepted(tmp_path: Path) -> None:
