@@ -135,7 +135,7 @@ def test_wrong_arguments_print_the_usage_and_give_exit_code_2(arguments: tuple[s
 def test_help_shows_options_examples_and_exit_codes() -> None:
     done = upres(None, "--help")
     assert done.returncode == 0
-    for word in ("--factor [2|4|8]", "--out", "--format", "--server", "UPRES_URL", "Examples:", "Exit codes:"):
+    for word in ("--factor [1|2|4|8]", "--out", "--format", "--server", "UPRES_URL", "Examples:", "Exit codes:"):
         assert word in done.stdout
 
 
