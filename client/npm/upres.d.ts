@@ -297,6 +297,7 @@ export interface EstimateRequest {
   output_format?: WantedFormat;
   output_depth?: WantedDepth;
   ensemble?: boolean;
+  metadata?: "strip" | "keep" | "keep-all";
 }
 
 export interface Estimate {
