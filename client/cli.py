@@ -58,7 +58,7 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
     metavar="NUMBER",
     callback=factor_of,
     show_default="4",
-    help="Enlargement of each side: any number from 1 to 8.",
+    help="Enlargement of each side: any number from 1 to 8; 1 for models that keep the size.",
 )
 @click.option("--width", type=SIDE, help="Width of results in pixels, instead of --factor; the height follows.")
 @click.option("--height", type=SIDE, help="Height of results; with --width the largest that fits into both.")
@@ -101,6 +101,7 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
 )  # fmt: skip
 @click.option("--model", help="Model name; default: chosen by the server.")
 @click.option("--model-version", help="Version or label of the model; default: stable.")
+@click.option("--first-model", help="Model with factor 1, such as a denoiser, that is applied before; default: none.")
 @click.option(
     "--at-once", type=click.IntRange(1, 256), default=AT_ONCE, show_default=True, help="Images in progress at once."
 )

@@ -73,6 +73,7 @@ class CommandOptions:
     quality: int | None = None
     lossless: bool | None = None
     frames: WantedFrames = "all"
+    first_model: str | None = None
 
     def __post_init__(self) -> None:
         """Check the options. Raises click.UsageError when they contradict each other."""
@@ -109,6 +110,8 @@ class CommandOptions:
             "lossless": self.lossless,
             "frames": self.frames,
         }
+        if self.first_model:  # servers of earlier releases refuse fields that they do not know
+            made["first_model"] = self.first_model
         self.size.add_to(made)
         return made
 
@@ -138,6 +141,7 @@ class CommandOptions:
             "quality": (str(self.quality or ""), ""),
             "lossless": ("" if self.lossless is None else str(self.lossless), ""),
             "frames": (self.frames, "all"),
+            "first_model": (self.first_model or "", ""),
         }
         return {
             **{name: value for name, (value, default) in newer.items() if value != default},  # as in earlier ledgers
@@ -278,6 +282,8 @@ def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimat
         "quality": wanted.quality,
         "lossless": wanted.lossless,
     }
+    if wanted.first_model:
+        options["first_model"] = wanted.first_model
     wanted.size.add_to(options)
     if wanted.frames == "all":
         options["frame_count"] = frame_count.count(source.image, wanted.output_format)

@@ -73,6 +73,7 @@ class JobOptions(TypedDict, total=False):
     quality: int | None
     lossless: bool | None
     frames: WantedFrames
+    first_model: str | None
 
 
 class EstimateOptions(TypedDict, total=False):
@@ -91,6 +92,7 @@ class EstimateOptions(TypedDict, total=False):
     lossless: bool | None
     frames: WantedFrames
     frame_count: int
+    first_model: str | None
 
 
 class _Health(BaseModel):

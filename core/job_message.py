@@ -1,12 +1,20 @@
 """The message of a queued job."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from upres.core.options import ResultOptions
 from upres.core.schema import UPLOAD_KEY, Digest, ModelName, Name, VersionName
+
+
+class JobModel(NamedTuple):
+    """A model version that a job uses."""
+
+    name: str
+    version: str
+    digest: str
 
 
 class JobMessage(ResultOptions):
@@ -27,6 +35,10 @@ class JobMessage(ResultOptions):
         description="Version that the requested label or version meant when the job was accepted."
     )
     model_digest: Digest
+    first_model_version: VersionName | None = Field(
+        None, description="Version of first_model when the job was accepted; absent without first_model."
+    )
+    first_model_digest: Digest | None = Field(None, description="SHA-256 of that version's manifest.")
     submitted_at: datetime = Field(description="Time at which the request was accepted, UTC.")
     deadline: datetime = Field(description="Time at which the job fails if it has not ended, UTC.")
     owner: Name | None = Field(None, description="Id of the API key that submitted the job; absent without a key.")
@@ -37,6 +49,21 @@ class JobMessage(ResultOptions):
     traceparent: str | None = Field(
         None, max_length=55, description="Trace that the job belongs to (W3C Trace Context)."
     )
+
+    @property
+    def models(self) -> tuple[JobModel, ...]:
+        """The models of the job in the order in which they are applied; the last one enlarges."""
+        main = JobModel(self.model, self.model_version, self.model_digest)
+        if self.first_model and self.first_model_version and self.first_model_digest:
+            return JobModel(self.first_model, self.first_model_version, self.first_model_digest), main
+        return (main,)
+
+    @model_validator(mode="after")
+    def _whole_first_model(self) -> Self:
+        given = [self.first_model, self.first_model_version, self.first_model_digest]
+        if any(given) and not all(given):
+            raise ValueError("first_model, first_model_version and first_model_digest go together")
+        return self
 
     @model_validator(mode="after")
     def _one_image(self) -> Self:

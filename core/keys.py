@@ -210,13 +210,13 @@ def outcomes(name: str) -> str:
     return f"upres:model:{name}:outcomes"
 
 
-def rate(digest: str, factor: int, ensemble: bool = False) -> str:
-    """Redis key of the statistics of job durations for one model version (by its digest), factor and ensemble."""
-    return f"upres:rate:{digest}:{factor}{_mark(ensemble)}"
+def rate(digest: str, factor: int, ensemble: bool = False, first_digest: str | None = None) -> str:
+    """Redis key of the statistics of job durations for model versions (by their digests), factor and ensemble."""
+    return f"upres:rate:{digest}:{factor}{_mark(ensemble, first_digest)}"
 
 
-def _mark(ensemble: bool) -> str:
-    return ":ensemble" if ensemble else ""
+def _mark(ensemble: bool, first_digest: str | None) -> str:
+    return (":ensemble" if ensemble else "") + (f":after:{first_digest}" if first_digest else "")
 
 
 def preview(job_id: str) -> str:

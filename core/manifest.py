@@ -1,5 +1,6 @@
 """The manifest of a model version (networks, their requirements, digests of all files), and the labels of a model."""
 
+from collections.abc import Iterable
 from datetime import date
 from typing import Annotated, Literal, Self
 
@@ -7,7 +8,12 @@ from pydantic import AfterValidator, Field, model_validator
 
 from upres.core.schema import ModelName, StrictModel, VersionName
 
+FACTORS = (1, 2, 4, 8)
+"""The factors that a model can make; 1 keeps the size."""
 SCHEMA_VERSION = 2
+SCHEMA_WITH_FACTOR_1 = 3
+"""The schema of versions that have a network with factor 1: so releases that know no such network name the reason, «of
+a newer upres», and all other versions stay readable for them."""
 GRAPH_INPUT, GRAPH_OUTPUT = "image", "enlarged"
 """Names of an ONNX graph's input and output. Both are uint8, of shapes (count, height, width, 3) and
 (count, height·factor, width·factor, 3)."""
@@ -57,7 +63,7 @@ class Network(File):
     parameters: dict[ShortName, Annotated[int, Field(ge=0, le=1024)]] = Field(
         {}, max_length=16, description="Arguments of the class, such as width and depth."
     )
-    factor: int = Field(ge=2, le=8, description="Enlargement per side.")
+    factor: int = Field(ge=1, le=8, description="Enlargement per side; 1: the network keeps the size.")
     receptive_radius: int | None = Field(
         ge=0,
         le=4096,
@@ -119,10 +125,15 @@ class Network(File):
         return self.alignment if self.alignment > 1 else self.sides.multiple_of
 
 
+def schema_version(factors: Iterable[int]) -> int:
+    """Return the schema_version of the manifest of a version whose networks have these factors."""
+    return SCHEMA_WITH_FACTOR_1 if 1 in factors else SCHEMA_VERSION
+
+
 class Golden(StrictModel):
     """A golden image: a small image and the model's output for it. A worker checks with it that the model works."""
 
-    factor: int = Field(ge=2, le=8, description="Enlargement per side.")
+    factor: int = Field(ge=1, le=8, description="Enlargement per side.")
     image: File = Field(description="Small input image.")
     enlarged: File = Field(description="Expected output of the model for this image.")
     least_psnr_db: float = Field(
@@ -136,7 +147,7 @@ class Golden(StrictModel):
 class Manifest(StrictModel):
     """The file `models/{name}/{version}/manifest.json`. Its SHA-256 is the digest of the model version."""
 
-    schema_version: Literal[2] = Field(description="Version of this schema.")
+    schema_version: Literal[2, 3] = Field(description="Version of this schema: 3 with a network of factor 1, else 2.")
     name: ModelName = Field(description="Model name.")
     version: VersionName = Field(description="Version of the model; its files never change once it is pushed.")
     description: str = Field(max_length=1000, description="A sentence that says what the model is for.")
@@ -148,23 +159,30 @@ class Manifest(StrictModel):
         (), max_length=16, description="Golden images that workers check before they serve it."
     )
 
+    @model_validator(mode="after")
+    def _has_schema(self) -> Self:
+        if self.schema_version != schema_version(network.factor for network in self.networks):
+            raise ValueError(f"schema_version must be {SCHEMA_WITH_FACTOR_1} with a network of factor 1, else 2")
+        return self
+
     def chain(self, factor: int) -> tuple[Network, ...]:
         """Return the networks to run one after the other for a factor; empty when the model cannot make the factor.
 
-        Larger networks come first: a model with networks for 2 and 4 makes 8 by 4, then 2.
+        Larger networks come first: a model with networks for 2 and 4 makes 8 by 4, then 2. A network with factor 1 is
+        for factor 1 alone.
         """
         by_factor = sorted(self.networks, key=lambda network: -network.factor)
         for network in by_factor:
             if network.factor == factor:
                 return (network,)
-            if factor % network.factor == 0 and (rest := self.chain(factor // network.factor)):
+            if network.factor > 1 and factor % network.factor == 0 and (rest := self.chain(factor // network.factor)):
                 return (network, *rest)
         return ()
 
     @property
     def factors(self) -> tuple[int, ...]:
-        """The factors (of 2, 4 and 8) that the model can make."""
-        return tuple(factor for factor in (2, 4, 8) if self.chain(factor))
+        """The factors (of 1, 2, 4 and 8) that the model can make."""
+        return tuple(factor for factor in FACTORS if self.chain(factor))
 
     @property
     def files(self) -> tuple[File, ...]:

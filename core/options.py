@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from pydantic_core import PydanticCustomError
 
 from upres.core import formats, sizes
-from upres.core.schema import Fit, StrictModel, WantedDepth, WantedFormat, WantedFrames, WantedMetadata
+from upres.core.schema import Fit, ModelName, StrictModel, WantedDepth, WantedFormat, WantedFrames, WantedMetadata
 from upres.core.sizes import MAX_FACTOR, MAX_SIDE, WantedSize
 
 SIZES = ("output_width", "output_height")
@@ -86,13 +86,14 @@ def _contradiction(sentence: str) -> PydanticCustomError:
 
 
 class ResultOptions(StrictModel):
-    """The options of a job that change its result, but for the model."""
+    """The options of a job that change its result, but for the model that enlarges."""
 
     upscale_factor: Annotated[int | float | None, BeforeValidator(_factor)] = Field(
         4,
         ge=1,
         le=MAX_FACTOR,
-        description="Enlargement per side: any number from 1 to 8, rounded to four decimals; not together with a size.",
+        description="Enlargement per side: any number from 1 to 8, rounded to four decimals; not together with a size. "
+        "Models that keep the size, such as denoisers, have 1.",
     )
     output_width: Side = Field(
         None, ge=1, le=MAX_SIDE, strict=True, description="Width of the result in pixels, instead of upscale_factor."
@@ -120,6 +121,11 @@ class ResultOptions(StrictModel):
         strict=True,
         description="Whether the result is the average of the eight orientations of the image: slightly better, in 8 "
         "times the time.",
+    )
+    first_model: ModelName | None = Field(
+        None,
+        description="Name of a model with factor 1, such as a denoiser or a JPEG cleaner, that is applied to the image "
+        "before; default: none.",
     )
     metadata: WantedMetadata = Field(
         "strip",

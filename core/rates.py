@@ -25,8 +25,9 @@ class Rate(TolerantModel):
     xx: float = Field(0, description="Sum of the squares of the megapixels.")
     xy: float = Field(0, description="Sum of the products of megapixels and seconds.")
     tile: int = Field(0, ge=0, description="Side of the latest job's windows in input pixels; 0 before the first job.")
+    first_tile: int = Field(0, ge=0, description="The same for the model that was applied before; 0 without one.")
 
-    def after(self, megapixels: float, seconds: float, tile: int) -> Self:
+    def after(self, megapixels: float, seconds: float, tile: int, first_tile: int = 0) -> Self:
         """Return the statistics with one more job added."""
         return self.model_copy(
             update={
@@ -36,6 +37,7 @@ class Rate(TolerantModel):
                 "xx": self.xx * FADE + megapixels**2,
                 "xy": self.xy * FADE + megapixels * seconds,
                 "tile": tile,
+                "first_tile": first_tile,
             }
         )
 
@@ -61,16 +63,22 @@ def note(
     seconds: float,
     tile: int,
     ensemble: bool = False,
+    first_digest: str | None = None,
+    first_tile: int = 0,
 ) -> None:
     """Add a finished job, whose result has so many pixels, to the statistics.
 
     Reading and writing are not atomic: of two jobs that end at the same time, one may be lost.
     """
-    rate = read(connection, digest, factor, ensemble).after(pixels / 1e6, seconds, tile)
-    connection.set(keys.rate(digest, factor, ensemble), rate.model_dump_json(), ex=keys.RATE_SECONDS)
+    before = read(connection, digest, factor, ensemble, first_digest)
+    rate = before.after(pixels / 1e6, seconds, tile, first_tile)
+    connection.set(keys.rate(digest, factor, ensemble, first_digest), rate.model_dump_json(), ex=keys.RATE_SECONDS)
 
 
-def read(connection: Redis, digest: str, factor: int, ensemble: bool = False) -> Rate:
-    """Read the statistics of a model version (by its digest), a factor and ensemble; empty ones when there are none."""
-    raw: Any = connection.get(keys.rate(digest, factor, ensemble))
+def read(connection: Redis, digest: str, factor: int, ensemble: bool = False, first_digest: str | None = None) -> Rate:
+    """Read the statistics of a model version, a factor, ensemble, and perhaps a model that is applied before.
+
+    The models are given by their digests. Returns empty statistics when there are none.
+    """
+    raw: Any = connection.get(keys.rate(digest, factor, ensemble, first_digest))
     return Rate.model_validate_json(raw) if raw else Rate()

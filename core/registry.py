@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from upres.core import keys
 from upres.core.errors import ModelError, ModelNotFound
 from upres.core.foreign_text import printable
-from upres.core.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSION, Labels, Manifest, Rule
+from upres.core.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSION, SCHEMA_WITH_FACTOR_1, Labels, Manifest, Rule
 from upres.core.model_files import check, check_size
 from upres.core.schema import TolerantModel
 from upres.core.storage import ObjectNotFound, Store
@@ -98,9 +98,11 @@ def parse(raw: bytes, what: str) -> Manifest:
     try:
         fields = json.loads(raw)
         schema = fields.get("schema_version") if isinstance(fields, dict) else None
-        if isinstance(schema, int) and schema != SCHEMA_VERSION:
+        if isinstance(schema, int) and schema not in (SCHEMA_VERSION, SCHEMA_WITH_FACTOR_1):
             older = "an older" if schema < SCHEMA_VERSION else "a newer"
-            raise ModelError(f"The manifest of {what} is of {older} upres (schema {schema}, here {SCHEMA_VERSION}).")
+            raise ModelError(
+                f"The manifest of {what} is of {older} upres (schema {schema}, here {SCHEMA_WITH_FACTOR_1})."
+            )
         return Manifest.model_validate_json(raw)
     except ValidationError as error:
         raise ModelError(f"The manifest of {what} cannot be read: {first(error)}") from error

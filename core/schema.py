@@ -114,6 +114,9 @@ class Result(TolerantModel):
     model: Name = Field(description="Model name.")
     model_version: Name = Field(description="Version of the model.")
     model_digest: Digest
+    first_model: Name | None = Field(None, description="Name of the model that was applied before; absent without one.")
+    first_model_version: Name | None = Field(None, description="Version of first_model.")
+    first_model_digest: Name | None = Field(None, description="SHA-256 of the manifest of that version.")
     device: Device
     seconds: dict[Stage, float] = Field(description="Duration of each stage in seconds.")
     notices: list[Sentence] = Field(

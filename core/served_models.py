@@ -85,6 +85,15 @@ def resolve(connection: Redis, store: Store, name: str, wanted: str | None, job_
         raise UnknownModel(f"Model {name!r} has neither a version nor a label {label!r}; labels: {known}.") from error
 
 
+def resolve_first(connection: Redis, store: Store, name: str | None, job_id: str) -> ModelRef | None:
+    """Resolve the version of the model that a job applies before the enlargement; None without one.
+
+    Raises what `resolve` raises.
+    """
+    # Another part of the id than for the model that enlarges: else the canaries of both would get the same jobs.
+    return resolve(connection, store, name, None, job_id[16:]) if name else None
+
+
 def read(store: Store, name: str, version: str) -> ModelRef:
     """Read a version from the registry. Raises ModelNotFound, ModelError or StoreUnavailable."""
     manifest, digest = registry.manifest(store, name, version)

@@ -7,10 +7,11 @@ from datetime import timedelta
 import pybase64
 from redis import Redis
 
-from upres.core import api_keys, events, keys, served_models, target, tracing
-from upres.core.api import JobAccepted, JobRequest
+from upres.core import api_keys, events, factors, keys, served_models, target, tracing
+from upres.core.api import Enlargement, JobAccepted, JobRequest
 from upres.core.enqueue import Enqueued, IdempotencyRecord, enqueue
 from upres.core.errors import FieldError, InvalidRequest, LimitReached, TooManyBytes
+from upres.core.factors import Factors
 from upres.core.job_message import JobMessage
 from upres.core.logs import JobLog
 from upres.core.options import ResultOptions
@@ -46,7 +47,7 @@ def submit(
     if record and (earlier := record.find(services.redis)):
         return _accepted(services, Enqueued(earlier, created=False), base_url, caller)
     job_id = secrets.token_hex(16)
-    ref, image = _validate(services, request, job_id)
+    ref, first, image = _validate(services, request, job_id)
     if caller.key:
         try:
             api_keys.admit(services.redis, caller.key, record.place if record else job_id, len(image or b""))
@@ -55,15 +56,15 @@ def submit(
                 return _accepted(services, Enqueued(earlier, created=False), base_url, caller)
             raise
     image_key = request.image_key if image is None else _store(services, image)
-    message = _message(services, request, caller, job_id, ref, image_key)
+    message = _message(services, request, caller, job_id, ref, first, image_key)
     enqueued = _enqueue(services, message, request.priority == "high", record)
     if caller.key and record:
         api_keys.leave(services.redis, caller.key, record.place)  # the job has a place of its own now
     return _accepted(services, enqueued, base_url, caller)
 
 
-def _validate(services: Services, request: JobRequest, job_id: str) -> tuple[ModelRef, bytes | None]:
-    """Validate a request. Return the model version for the job, and the decoded image when it came in base64.
+def _validate(services: Services, request: JobRequest, job_id: str) -> tuple[ModelRef, ModelRef | None, bytes | None]:
+    """Validate a request. Return the versions of model and first_model, and the decoded image if it came in base64.
 
     Raises UnknownModel, ModelError, InvalidRequest, TooManyBytes, StoreUnavailable or redis-py's errors.
     """
@@ -73,8 +74,9 @@ def _validate(services: Services, request: JobRequest, job_id: str) -> tuple[Mod
     image = None
     if request.image_base64 is not None:
         image = _decode(request.image_base64, services.settings.max_input_bytes)
-    check_factor(model, ref, request.upscale_factor)
-    return ref, image
+    first = served_models.resolve_first(services.redis, services.store, request.first_model, job_id)
+    check_factors(request, model, ref, first)
+    return ref, first, image
 
 
 def _store(services: Services, image: bytes) -> str:
@@ -85,7 +87,13 @@ def _store(services: Services, image: bytes) -> str:
 
 
 def _message(
-    services: Services, request: JobRequest, caller: Caller, job_id: str, ref: ModelRef, image_key: str | None
+    services: Services,
+    request: JobRequest,
+    caller: Caller,
+    job_id: str,
+    ref: ModelRef,
+    first: ModelRef | None,
+    image_key: str | None,
 ) -> JobMessage:
     """Make the message for the worker: the request, with the image's address or key in place of the image."""
     submitted_at = now()
@@ -97,6 +105,8 @@ def _message(
         model=request.model or services.settings.model,
         model_version=ref.version,
         model_digest=ref.digest,
+        first_model_version=first.version if first else None,
+        first_model_digest=first.digest if first else None,
         submitted_at=submitted_at,
         deadline=submitted_at + timedelta(seconds=request.deadline_seconds),
         owner=caller.owner,
@@ -139,11 +149,10 @@ def _accepted(services: Services, job: Enqueued, base_url: str, caller: Caller) 
     )
 
 
-def check_factor(model: str, ref: ModelRef, factor: float | None) -> None:
-    """Raise InvalidRequest when the model version cannot enlarge by this factor; None: by what, is not known yet."""
-    if factor is not None and factor > max(ref.factors, default=0):
-        detail = f"Model {model!r} {ref.version} enlarges by at most {max(ref.factors, default=0)}."
-        raise _invalid("upscale_factor", "unsupported_factor", detail, str(factor))
+def check_factors(wanted: Enlargement, model: str, ref: ModelRef, first: ModelRef | None) -> None:
+    """Raise InvalidRequest when a model version does not have the factor that the request needs of it."""
+    before = Factors(wanted.first_model, first.version, first.factors) if wanted.first_model and first else None
+    factors.check(wanted.upscale_factor, Factors(model, ref.version, ref.factors), before)
 
 
 def _check_webhook(services: Services, url: str | None) -> None:

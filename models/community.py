@@ -13,14 +13,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from upres.core.errors import ModelError
-from upres.core.manifest import SCHEMA_VERSION, Manifest, Network
+from upres.core.manifest import FACTORS, SCHEMA_VERSION, Manifest, Network
 from upres.core.weights import check_safetensors
 from upres.models import folder, probe
 from upres.models.folder import NewNetwork
 from upres.worker.engine.networks import SpandrelNetwork, SuperResolutionNetwork, UnknownArchitecture, build
 from upres.worker.model import Model
 
-FACTORS = (2, 4, 8)
 MINIMAL_MANIFEST = {
     "schema_version": SCHEMA_VERSION,
     "created": "2026-01-01",

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from upres.core import registry
-from upres.core.manifest import SCHEMA_VERSION, Golden, Manifest
+from upres.core.manifest import Golden, Manifest, schema_version
 from upres.worker import golden
 from upres.worker.engine.compute import Compute
 from upres.worker.engine.device_thread import DeviceThread
@@ -27,11 +27,21 @@ PICTURE = Path(__file__).parent / "golden.png"
 """The golden image: 96×96 pixels of a photo, with hair, an eye and blur."""
 
 
+NOISE = 25
+"""Standard deviation of noise in grey levels: that for which denoisers are usually compared."""
+
+
 def photo(height: int, width: int, shift: int = 0) -> npt.NDArray[np.uint8]:
     """An image of (height, width, 3) cut from the golden image, shifted by `shift` columns, continued by reflection."""
     pixels = np.roll(_picture(), shift, 1)
     more = [(0, max(0, wanted - have)) for wanted, have in zip((height, width), pixels.shape, strict=False)]
     return np.pad(pixels, (*more, (0, 0)), mode="symmetric")[:height, :width].copy()
+
+
+def noisy(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Add noise to an image: networks with factor 1 are measured with it, because they hardly change one without."""
+    noise = np.random.default_rng(0).normal(0, NOISE, pixels.shape)
+    return np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
 
 
 def _picture() -> npt.NDArray[np.uint8]:
@@ -59,7 +69,7 @@ def write(folder: Path, about: Mapping[str, Any], networks: Sequence[NewNetwork]
 def describe(folder: Path, about: Mapping[str, Any], networks: Sequence[Mapping[str, Any]]) -> Model:
     """Write the manifest and the golden images for network files in the folder; golden images are made by torch."""
     fields = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": schema_version(one["factor"] for one in networks),
         "created": date.today().isoformat(),
         **about,
         "networks": [{**one, "sha256": _digest(folder / one["file"])} for one in networks],

@@ -10,8 +10,9 @@ from upres.client.atomic_file import MayReplace, atomic_write
 from upres.client.batch import Callbacks
 from upres.client.output_paths import Output
 from upres.client.protocol import JobOptions
-from upres.core import formats, sizes
+from upres.core import factors, formats, sizes
 from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
+from upres.core.factors import Factors
 from upres.core.options import ResultOptions
 from upres.core.schema import Event, Progress, Result
 from upres.core.sizes import plan_size
@@ -21,25 +22,26 @@ from upres.worker.engine import runtimes
 from upres.worker.engine.device import choose
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
+from upres.worker.engine.steps import Steps
 from upres.worker.enlarging import Enlargement, all_downscaled
 from upres.worker.imaging import images
 from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.picture import Pictures
 from upres.worker.imaging.result_file import ResultFile, fitted
-from upres.worker.model import open_folder
+from upres.worker.model import Model, open_folder
 
 DEFAULT = "faithful"
 MAX_PIXELS = 178_000_000
 """Largest input in pixels for factors 2 and 4, as the highest limit of a server; for factor 8 a quarter of it."""
 FETCH_SECONDS = 60
 """Timeout in seconds of the download of an image."""
-RESULT_OPTIONS = frozenset(ResultOptions.model_fields)
+RESULT_OPTIONS = frozenset(ResultOptions.model_fields) - {"first_model"}
 NO_JOB = "0" * 32
 """The job id in events, because there are no jobs in this process."""
 
 
 class InProcess:
-    """The engine with one model, as a Backend. Raises ModelNotFound or ModelError."""
+    """The engine with one or two models, as a Backend. Raises ModelNotFound, ModelError or InvalidRequest."""
 
     def __init__(self, factor: float | None, options: JobOptions) -> None:
         self._wanted = ResultOptions.model_validate(
@@ -47,8 +49,12 @@ class InProcess:
         )
         self._orientations = ORIENTATIONS if self._wanted.ensemble else 1
         self._model = open_folder(_folder(options.get("model") or DEFAULT, options.get("model_version")))
-        self._device = choose("auto")
-        self._engine = Engine(self._model.manifest, runtimes.choose(self._model, self._device), DeviceThread())
+        first = options.get("first_model")
+        self._first = open_folder(_folder(first, None)) if first else None
+        before = _factors(self._first) if self._first else None
+        factors.check(self._wanted.upscale_factor, _factors(self._model), before)
+        self._device, self._thread = choose("auto"), DeviceThread()
+        self._steps = Steps(self._engine(self._model), self._engine(self._first) if self._first else None)
         self._encoders = Encoders(1)
 
     def enlarge(self, image: str, callbacks: Callbacks) -> Output:
@@ -63,7 +69,7 @@ class InProcess:
             callbacks.on_event(Progress(job_id=NO_JOB, stage="decode", percent=0, notice=notice))
         encoder = self._encoders.open_all(pictures, outputs)
         telling = _Telling(callbacks.on_event, len(outputs))
-        enlargement = Enlargement(self._engine, pictures, [plan.factor for plan in plans], self._orientations)
+        enlargement = Enlargement(self._steps, pictures, [plan.factor for plan in plans], self._orientations)
         for band in all_downscaled(enlargement.bands(telling.tile, telling.frame), plans):
             encoder.write(band)
         file = encoder.finish()
@@ -76,6 +82,9 @@ class InProcess:
 
     def cancel(self) -> None:
         """See Backend. Does nothing: the process is about to end."""
+
+    def _engine(self, model: Model) -> Engine:
+        return Engine(model.manifest, runtimes.choose(model, self._device), self._thread)
 
     def _decode(self, data: bytes, most: int) -> Pictures:
         """The pictures of a file that the result will have."""
@@ -101,6 +110,9 @@ class InProcess:
             model=self._model.manifest.name,
             model_version=self._model.manifest.version,
             model_digest=self._model.digest,
+            first_model=self._first.manifest.name if self._first else None,
+            first_model_version=self._first.manifest.version if self._first else None,
+            first_model_digest=self._first.digest if self._first else None,
             device=self._device.name,
             seconds={"upscale": round(seconds, 4)},
             notices=list(pictures.notices),
@@ -145,6 +157,10 @@ def _folder(model: str, version: str | None) -> Path:
             f"There is no model {model!r} {version or ''} here; give the folder of a version, ./{model}."
         )
     return wanted[0]
+
+
+def _factors(model: Model) -> Factors:
+    return Factors(model.manifest.name, model.manifest.version, model.manifest.factors)
 
 
 def _read(image: str) -> bytes:

@@ -5,7 +5,7 @@ import math
 import torch
 
 from upres.core.errors import ModelError
-from upres.models.folder import photo
+from upres.models.folder import noisy, photo
 from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork
 
 SIDE = 257
@@ -16,16 +16,20 @@ WINDOW = 96
 """Side in input pixels of the core of the windows that are compared."""
 ALIGNMENTS = (1, 2, 4, 6, 7, 8, 12, 16, 24, 32, 48, 64)
 """Candidate alignments, in input pixels."""
-CONTEXT, COMPARED = 40, 32
-"""Pixels around the squares that are compared to find the alignment, and the side of these, in input pixels."""
+CONTEXT, COMPARED = 40, 72
+"""To find the alignment: pixels beside the cut that are not compared, and pixels beside the other edge that are."""
 LARGEST_OUTPUT = 16.0
 """Limit of the network's output for a photo; 1.0 is white. Trained networks stay below 2."""
 
 
 @torch.inference_mode()
 def check_output(network: SuperResolutionNetwork, name: str) -> None:
-    """Enlarge a photo. Raises ModelError when a number of the output is not finite, or larger than LARGEST_OUTPUT."""
-    largest = float(ByteNetwork(network).detail(torch.from_numpy(photo(64, 64)[None])).abs().max())
+    """Enlarge a photo. Raises ModelError when that fails, or a number of the output is above LARGEST_OUTPUT or NaN."""
+    try:
+        largest = float(ByteNetwork(network).detail(_picture(network, 64)).abs().max())
+    except Exception as error:  # foreign code, for an image whose sides it should accept
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{name}: the network cannot be run on a photo ({reason}).") from error
     if not largest <= LARGEST_OUTPUT:
         raise ModelError(
             f"{name}: the network's output for a photo is no image (it reaches {largest:g}, and 1 is white); the "
@@ -35,24 +39,25 @@ def check_output(network: SuperResolutionNetwork, name: str) -> None:
 
 @torch.inference_mode()
 def alignment(network: SuperResolutionNetwork, multiple_of: int) -> int:
-    """The number of pixels by which the image may be shifted so that only the place of the result changes.
+    """The number of pixels that may be cut off at the left and the top so that the rest of the result stays.
+
+    The rest goes to the right and lower edge, where networks with squares continue an image to whole squares.
 
     It is the smallest of ALIGNMENTS that is a multiple of `multiple_of` and changes the result hardly more than the
     best of them: networks with operations on the whole image change a little with each shift.
     """
     candidates = sorted({one for one in ALIGNMENTS if one % multiple_of == 0} | {multiple_of})
-    at, side, factor = CONTEXT + candidates[-1], 2 * CONTEXT + candidates[-1] + COMPARED, network.factor
-    picture = torch.from_numpy(photo(side + candidates[-1], side + candidates[-1])).permute(2, 0, 1)[None] / 255
+    side, last = candidates[-1] + CONTEXT + COMPARED, COMPARED * network.factor
+    picture = _picture(network, side).permute(0, 3, 1, 2) / 255
 
-    def core(shift: int) -> torch.Tensor:
-        same = slice((at - shift) * factor, (at - shift + COMPARED) * factor)
-        made: torch.Tensor = network(picture[..., shift : shift + side, shift : shift + side])
-        return made[..., same, same]
+    def corner(shift: int) -> torch.Tensor:
+        made: torch.Tensor = network(picture[..., shift:, shift:])
+        return made[..., -last:, -last:]
 
-    reference = core(0)
+    reference = corner(0)
     changes: dict[int, float] = {}
     for shift in candidates:
-        changes[shift] = float((core(shift) - reference).abs().max())
+        changes[shift] = float((corner(shift) - reference).abs().max())
         if changes[shift] <= 0.25 / 255:
             return shift
     return next(shift for shift in candidates if changes[shift] <= 2 * min(changes.values()))
@@ -60,7 +65,9 @@ def alignment(network: SuperResolutionNetwork, multiple_of: int) -> int:
 
 @torch.inference_mode()
 def receptive_radius(network: SuperResolutionNetwork, alignment: int = 1, side: int = SIDE) -> int | None:
-    """Radius in input pixels of the receptive field; None when it reaches the border of the probed image.
+    """Radius in input pixels of the receptive field.
+
+    None when it reaches the border of the probed image, or the network passes no NaN on.
 
     One input pixel is NaN (IEEE 754). Everything computed from it is NaN as well, independent of the weights. With an
     alignment, other pixels may reach as much further as their place in the network's squares differs.
@@ -69,7 +76,7 @@ def receptive_radius(network: SuperResolutionNetwork, alignment: int = 1, side: 
     middle = side // 2
     image[:, :, middle, middle] = math.nan
     touched = network(image)[0].isnan().any(0).nonzero() // network.factor
-    radius = int((touched - middle).abs().max())
+    radius = int((touched - middle).abs().max()) if touched.numel() else middle
     return None if radius >= middle else radius + alignment - 1
 
 
@@ -80,12 +87,12 @@ def halo(network: SuperResolutionNetwork, most: int, alignment: int = 1) -> int:
     With an alignment, halos are rounded up to multiples of it, as those of tiles are.
 
     The reference is the same network with a halo of `most`, at most 128 pixels. The image is a photo continued by
-    reflection.
+    reflection, for factor 1 with noise.
     """
     bytes_network = ByteNetwork(network)
     widest = _rounded(min(most, HALOS[-1]), alignment)
     side = 2 * widest + WINDOW
-    picture = torch.from_numpy(photo(side, side)[None])
+    picture = _picture(network, side)
     expected = _core(bytes_network, picture, widest, widest)
     for one in sorted({_rounded(one, alignment) for one in HALOS}):
         if one >= widest:
@@ -93,6 +100,12 @@ def halo(network: SuperResolutionNetwork, most: int, alignment: int = 1) -> int:
         if int((_core(bytes_network, picture, widest, one) - expected).abs().max()) <= 1:
             return one
     return most if most <= HALOS[-1] else HALOS[-1]
+
+
+def _picture(network: SuperResolutionNetwork, side: int) -> torch.Tensor:
+    """A photo, uint8 (1, side, side, 3); for factor 1 with noise."""
+    pixels = photo(side, side)
+    return torch.from_numpy((noisy(pixels) if network.factor == 1 else pixels)[None])
 
 
 def _rounded(halo: int, alignment: int) -> int:

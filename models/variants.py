@@ -87,7 +87,9 @@ def read_photos(where: Path) -> Iterator[Pixels]:
 
 
 def small(pixels: Pixels, factor: int) -> Pixels:
-    """Downscale a photo by `factor` per side, bicubic."""
+    """Downscale a photo by `factor` per side, bicubic; for factor 1 add noise to it."""
+    if factor == 1:
+        return folder.noisy(pixels)
     height, width = pixels.shape[:2]
     return np.asarray(Image.fromarray(pixels).resize((width // factor, height // factor), Image.Resampling.BICUBIC))
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from upres.core.sizes import SizePlan
 from upres.worker.checkpoints import LONG_SECONDS, Checkpoints, Kind
-from upres.worker.engine.engine import Engine, OnPiece, OnTile
+from upres.worker.engine.engine import OnPiece, OnTile
+from upres.worker.engine.steps import Steps
 from upres.worker.imaging.downscale import downscaled
 from upres.worker.imaging.picture import Pictures
 from upres.worker.report import Report
@@ -22,10 +23,10 @@ OnFrame = Callable[[int], None]
 
 
 class Enlargement:
-    """The enlargement of all pictures of a file, each by its factor, with one engine and number of orientations."""
+    """The enlargement of all pictures of a file, each by its factor, with the same steps and number of orientations."""
 
-    def __init__(self, engine: Engine, pictures: Pictures, factors: Sequence[int], orientations: int = 1) -> None:
-        self.engine, self._frames = engine, pictures.frames
+    def __init__(self, steps: Steps, pictures: Pictures, factors: Sequence[int], orientations: int = 1) -> None:
+        self._steps, self._frames = steps, pictures.frames
         self._factors, self._orientations = factors, orientations
         heights = (factor * frame.size[1] for factor, frame in zip(factors, self._frames, strict=True))
         self.tops = list(accumulate(heights, initial=0))
@@ -35,6 +36,11 @@ class Enlargement:
     def bytes(self) -> int:
         """Size of all enlarged pixels in memory."""
         return sum(frame.pixels.nbytes * factor**2 for factor, frame in zip(self._factors, self._frames, strict=True))
+
+    @property
+    def first_step_bytes(self) -> int:
+        """Memory of a first step in bytes: the bands of the largest picture, and the image that is made of them."""
+        return 2 * max(frame.pixels.nbytes for frame in self._frames)
 
     def kind_at(self, row: int) -> Kind:
         """Return what a band that begins at a row must be: (rows of its picture from there on, width, channels)."""
@@ -76,7 +82,7 @@ class Enlargement:
     def _bands(self, number: int, on_tile: OnTile, row: int, on_piece: OnPiece | None) -> Iterator[Samples]:
         """Yield the bands of one picture."""
         pixels, shown = self._frames[number].pixels, on_piece if number == 0 else None
-        return self.engine.bands(pixels, self._factors[number], on_tile, row, shown, self._orientations)
+        return self._steps.bands(pixels, self._factors[number], on_tile, row, shown, self._orientations)
 
     @cached_property
     def _tiles(self) -> list[int]:
@@ -88,7 +94,7 @@ class Enlargement:
         return [known[frame.size] for frame in self._frames]
 
     def _progress(self, number: int, row: int) -> tuple[int, int]:
-        return self.engine.progress_at(self._frames[number].pixels, self._factors[number], row, self._orientations)
+        return self._steps.progress_at(self._frames[number].pixels, self._factors[number], row, self._orientations)
 
     def _number_at(self, row: int) -> int:
         return sum(top <= row for top in self.tops[1:-1])
@@ -135,7 +141,6 @@ def resumed(
         report.resuming(done, total)
     if first_row == enlargement.tops[-1]:
         return
-    report.upscaling(enlargement.engine)
     for band in enlargement.bands(report.tile, report.frame, first_row, on_piece):
         if row == checkpoints.rows and (row or report.expected_seconds > LONG_SECONDS):
             checkpoints.keep(band)

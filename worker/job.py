@@ -1,8 +1,8 @@
 """The pipeline of one job: fetch → decode → upscale → encode → store. Each step is published as an event."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -23,24 +23,24 @@ from upres.core.errors import (
     UpresError,
     WorkerUnavailable,
 )
-from upres.core.job_message import JobMessage
+from upres.core.job_message import JobMessage, JobModel
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.schema import Result, Succeeded
-from upres.core.served_models import ModelRef
 from upres.core.sizes import SizePlan, plan_size
 from upres.core.storage import ObjectNotFound
 from upres.core.tiling import ORIENTATIONS
 from upres.worker import metrics
 from upres.worker.checkpoints import Checkpoints
 from upres.worker.context import WorkerContext
-from upres.worker.engine.engine import Engine
+from upres.worker.engine.steps import Steps
 from upres.worker.enlarging import Enlargement, all_downscaled, resumed
 from upres.worker.fetch import TOTAL_SECONDS, fetch
 from upres.worker.guard import FetchPolicy
 from upres.worker.imaging.picture import Pictures
 from upres.worker.imaging.result_file import fitted
 from upres.worker.in_flight import InFlightJob
+from upres.worker.job_steps import opened
 from upres.worker.memory_budget import estimate
 from upres.worker.own_faults import own_fault
 from upres.worker.preview import Preview
@@ -72,7 +72,7 @@ def run(context: WorkerContext, job: JobMessage, in_flight: InFlightJob) -> bool
         except Exception as error:
             if fault := own_fault(error, context.store.host):
                 raise fault from error
-            _fail(context, job, lease, error)
+            _fail(context, job, lease, error, report.at_work)
         else:
             _succeed(context, job, lease, result)
             return True
@@ -86,32 +86,34 @@ def process(context: WorkerContext, job: JobMessage, report: Report, in_flight: 
     UpresError when a stage fails.
     """
     report.started()
-    with _engine(context, job, report) as engine:
+    with opened(context, job, report) as steps:
         with report.stage("fetch"):
             data = _fetch(context, job, report.lease)
         with alone_if_suspect(context, report, in_flight):
-            return _enlarge(context, job, report, in_flight, engine, data)
+            return _enlarge(context, job, report, in_flight, steps, data)
 
 
 def _enlarge(
-    context: WorkerContext, job: JobMessage, report: Report, in_flight: InFlightJob, engine: Engine, data: bytes
+    context: WorkerContext, job: JobMessage, report: Report, in_flight: InFlightJob, steps: Steps, data: bytes
 ) -> Result:
     """Run the stages after `fetch`."""
     with report.stage("decode"):
-        pictures, plans = _decode(context, job, data, engine.manifest.factors)
+        pictures, plans = _decode(context, job, data, steps.factors)
         pictures, outputs = fitted(pictures, job, plans)
         report.has_frames(len(outputs))
         for notice in pictures.notices:
             report.notice(notice, "decode")
     output = outputs[0]
     orientations = ORIENTATIONS if job.ensemble else 1
-    pixels = sum(plan.made[0] * plan.made[1] for plan in plans)
-    api_keys.charge(context.connection, report.lease, pixels * orientations)
+    made = sum(plan.made[0] * plan.made[1] for plan in plans)
+    first_pixels = sum(width * height for width, height in pictures.sizes) if job.first_model else 0
+    api_keys.charge(context.connection, report.lease, (made + first_pixels) * orientations)
     work = keys.work(job.owner, data, job.model_digest, plans[0].factor, kind_of_work(job, outputs, plans))
     if shared := claim(context, job.owner, work, report.lease):
         return result_of(context, job, shared, report.seconds, pictures)
-    enlargement = Enlargement(engine, pictures, [plan.factor for plan in plans], orientations)
+    enlargement = Enlargement(steps, pictures, [plan.factor for plan in plans], orientations)
     memory = estimate(enlargement.bytes, output.format, output.depth, len(outputs))
+    memory += enlargement.first_step_bytes if job.first_model else 0
     with reserved_memory(context, report, in_flight, memory):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
         images = new_images(context, job, report.lease, output)
@@ -131,8 +133,9 @@ def _enlarge(
             checkpoints.drop()
     if not report.resumed:
         spent = sum(report.seconds.values())
-        tile, factor = engine.tile, plans[0].factor
-        rates.note(context.connection, job.model_digest, factor, pixels, spent, tile, job.ensemble)
+        first = (job.first_model_digest, steps.first_tile)
+        factor = plans[0].factor
+        rates.note(context.connection, job.model_digest, factor, made, spent, steps.tile, job.ensemble, *first)
     return result_of(context, job, images, report.seconds, pictures)
 
 
@@ -146,16 +149,6 @@ def _decode(
     plans = [plan_size(frame.size, wanted, factors) for frame in pictures.frames]
     formats.check_pictures(pictures.sizes, pictures.animated, limit(max(plan.factor for plan in plans)))
     return pictures, plans
-
-
-@contextmanager
-def _engine(context: WorkerContext, job: JobMessage, report: Report) -> Iterator[Engine]:
-    """Give the engine with the job's model for the block, and load the model first if it is not in memory."""
-    ref = ModelRef(version=job.model_version, digest=job.model_digest, factors=())
-    if not context.models.has(ref.digest):
-        report.notice(f"Model {job.model} {job.model_version} is being loaded.")
-    with context.models.use(job.model, ref) as loaded:
-        yield loaded.engine
 
 
 def _fetch(context: WorkerContext, job: JobMessage, lease: Lease) -> bytes:
@@ -188,11 +181,15 @@ def _succeed(context: WorkerContext, job: JobMessage, lease: Lease, result: Resu
     if publish(context.connection, Succeeded(job_id=job.job_id, result=result), lease):
         fields = {"event": "succeeded", "model": job.model, "seconds": result.seconds}
         JobLog(log, job.job_id).info("succeeded: %d×%d", result.width, result.height, extra=fields)
-        context.label_watcher.count(job.model, job.model_digest, well=True)
+        for model in job.models:
+            context.label_watcher.count(model.name, model.digest, well=True)
 
 
-def _fail(context: WorkerContext, job: JobMessage, lease: Lease, error: Exception) -> None:
-    """Publish why the job failed. An unforeseen error is logged and makes a dead letter; its text is not published."""
+def _fail(context: WorkerContext, job: JobMessage, lease: Lease, error: Exception, at_work: JobModel) -> None:
+    """Publish why the job failed. An unforeseen error is logged and makes a dead letter; its text is not published.
+
+    If it is the fault of a model, it counts for the one that was at work.
+    """
     unforeseen = not isinstance(error, UpresError)
     if not isinstance(error, UpresError):
         JobLog(log, job.job_id).error("unforeseen error", exc_info=error)
@@ -200,7 +197,7 @@ def _fail(context: WorkerContext, job: JobMessage, lease: Lease, error: Exceptio
     if isinstance(error, FetchError):
         metrics.FETCH_ERRORS.labels(error.code).inc()
     if not isinstance(error, (RequestError, ImageError, FetchError, Unavailable)):
-        context.label_watcher.count(job.model, job.model_digest, well=False)
+        context.label_watcher.count(at_work.name, at_work.digest, well=False)
     publish_failure(context.connection, lease, error, dead=unforeseen)
 
 

@@ -10,7 +10,7 @@ from redis import Redis
 
 from upres.core import events, leases, tracing
 from upres.core.errors import UpresError
-from upres.core.job_message import JobMessage
+from upres.core.job_message import JobMessage, JobModel
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.schema import Event, Progress, Stage, Started, now
@@ -56,6 +56,8 @@ class Report:
         self._frames: int | None = None
         self._engine: Engine | None = None
         self._tile_size = 0
+        self.at_work: JobModel = job.models[-1]
+        """The model that is being loaded or computes: an error counts for it."""
         self.seconds: dict[Stage, float] = {}
 
     @property

@@ -65,6 +65,7 @@ def kind_of_work(job: JobMessage, outputs: Sequence[ResultFile], plans: Sequence
         "lossless": output.lossless and job.lossless is True,
         "lossy": job.lossless is False,
         f"{len(outputs)} frames": len(outputs) > 1,
+        f"after {job.first_model_digest}": job.first_model_digest is not None,
     }
     return "+".join([output.format, *(name for name, wanted in options.items() if wanted)])
 
@@ -101,6 +102,9 @@ def result_of(
         model=job.model,
         model_version=job.model_version,
         model_digest=job.model_digest,
+        first_model=job.first_model,
+        first_model_version=job.first_model_version,
+        first_model_digest=job.first_model_digest,
         device=images.device,
         seconds=seconds,
         notices=list(pictures.notices),

@@ -60,7 +60,7 @@ export interface CallOptions {
 }
 
 export interface SubmitOptions extends CallOptions {
-  /** Enlargement per side; default: 4. Not together with width or height. */
+  /** Enlargement per side; default: 4. Not together with width or height. With 1 the size stays, by models such as denoisers. */
   factor?: Factor;
   /** Size of the result in pixels instead of a factor; without one of them it follows from the image. */
   width?: number;
@@ -71,7 +71,9 @@ export interface SubmitOptions extends CallOptions {
   model?: string;
   /** A version or a label of the model; default: stable. */
   version?: string;
-  /** Default: "auto". JPEG, WebP and animated GIF stay, AVIF becomes WebP, all others become PNG. */
+  /** A model with factor 1, such as a denoiser or a JPEG cleaner, that is applied before. */
+  firstModel?: string;
+  /** Default: "auto". JPEG, WebP, animated GIF and TIFF with pages stay, AVIF becomes WebP, all others become PNG. */
   format?: WantedFormat;
   /** Bits per sample of the result. Default: "auto", those of the image where the format allows it. 16 needs PNG, TIFF or JPEG XL. */
   depth?: WantedDepth;
@@ -265,6 +267,10 @@ export interface Result {
   model: string;
   model_version: string;
   model_digest: string;
+  /** The model that was applied before, if there was one. */
+  first_model?: string;
+  first_model_version?: string;
+  first_model_digest?: string;
   device: string;
   /** Seconds per stage. */
   seconds: Partial<Record<Stage, number>>;
@@ -315,6 +321,7 @@ export interface EstimateRequest {
   fit?: Fit;
   model?: string;
   model_version?: string;
+  first_model?: string;
   output_format?: WantedFormat;
   output_depth?: WantedDepth;
   metadata?: "strip" | "keep" | "keep-all";

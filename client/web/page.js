@@ -100,7 +100,8 @@ function keep() {
 }
 
 async function listModels() {
-  const models = await upres.models().catch(() => []);
+  const listed = await upres.models().catch(() => []);
+  const models = listed.filter(({ factors }) => factors.some((factor) => factor > 1)); // others do not enlarge
   if (models.length) form.model.replaceChildren();
   for (const model of models) {
     const option = new Option(model.default ? `${model.name} (default)` : model.name, model.name);

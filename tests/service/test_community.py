@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
-from torch import nn
 
 from tests.support import spandrel_on_cpu
+from tests.support.checkpoints import ABOUT, calm, saved
 from upres.client import Client
 from upres.core import registry, tiling
 from upres.core.errors import ModelError
@@ -31,16 +30,6 @@ from upres.worker.model import Model, open_folder
 from upres.worker.service import prepare
 
 spandrel_on_cpu.declare()
-
-ABOUT = {"name": "theirs", "version": "1", "licence": "MIT", "description": "A test."}
-
-
-def calm(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Set small random weights, so that the output of a deep network stays near grey, and return them."""
-    torch.manual_seed(0)
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, 0, 0.02)
-    return module.state_dict()
 
 
 def span() -> dict[str, torch.Tensor]:
@@ -60,11 +49,6 @@ def swinir() -> dict[str, torch.Tensor]:
 
     size = {"img_size": 16, "window_size": 8, "embed_dim": 16, "depths": [2], "num_heads": [2], "mlp_ratio": 2}
     return calm(SwinIR(upscale=2, upsampler="pixelshuffledirect", **size))
-
-
-def saved(tensors: Any, path: Path) -> Path:
-    save_file(tensors, path) if path.suffix == ".safetensors" else torch.save(tensors, path)
-    return path
 
 
 def test_rrdb_and_compact_files_use_the_networks_of_upres(tmp_path: Path) -> None:

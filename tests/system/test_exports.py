@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.cleaners import blur, imported
 from tests.support.paths import ROOT, SAMPLES
 from tests.support.pushing import Pushed
 from upres.client import Client
@@ -156,6 +157,18 @@ def test_the_int8_variant_is_below_1_6_megabytes_and_loses_below_0_1_db(
     assert network.quality["psnr_loss_db"] < 0.1
     assert network.quality["megabytes"] < 1.6
     assert type(runtimes.choose(small, CPU)) is OnnxCompute
+
+
+def test_a_network_with_factor_one_is_exported_and_made_smaller(tmp_path: Path) -> None:
+    model = imported(tmp_path, "blur", blur())
+    with_graph = tmp_path / "onnx"
+    assert [name for name, _ in export.export(model, "onnx", with_graph)] == ["blur-x1.onnx"]
+    assert open_folder(with_graph).manifest.factors == (1,)
+    for precision in ("float16", "int8"):
+        [network] = variants.make(model, precision, SAMPLES, tmp_path / precision).manifest.networks
+        assert network.factor == 1
+        assert 20 < network.quality["photos_psnr_db"] < 40  # of a photo with noise, against the photo
+        assert network.quality["psnr_loss_db"] < 0.1
 
 
 def test_a_variant_without_photos_to_measure_it_is_refused(model: Model, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.engines import engine_of
 from upres.worker.engine.engine import Engine
+from upres.worker.engine.steps import Steps
 from upres.worker.enlarging import Enlargement
 from upres.worker.imaging.picture import Picture, Pictures
 from upres.worker.model import Model
@@ -28,7 +29,7 @@ PAGES = Pictures((SAME, SAME, SAME, picture(100, 30, 2), picture(12, 30, 3, deep
 @pytest.fixture(scope="module")
 def whole(engine: Engine) -> list[Samples]:
     """All bands of PAGES."""
-    return bands(Enlargement(engine, PAGES, [FACTOR] * len(PAGES.frames)), Told())
+    return bands(Enlargement(Steps(engine), PAGES, [FACTOR] * len(PAGES.frames)), Told())
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_each_picture_is_as_if_it_were_alone_and_equal_ones_are_enlarged_once(
         return bands_of_one(*given)
 
     monkeypatch.setattr(Engine, "bands", counted)
-    told, enlargement = Told(), Enlargement(engine, PAGES, [FACTOR] * len(PAGES.frames))
+    told, enlargement = Told(), Enlargement(Steps(engine), PAGES, [FACTOR] * len(PAGES.frames))
     made = bands(enlargement, told)
     monkeypatch.undo()
     assert len(calls) == 3
@@ -84,7 +85,7 @@ def test_each_picture_is_as_if_it_were_alone_and_equal_ones_are_enlarged_once(
 
 @pytest.mark.parametrize("at", ["in the first", "at the second", "in a repeated one", "in the large one", "at the end"])
 def test_it_continues_at_any_row(engine: Engine, whole: list[Samples], at: str) -> None:
-    enlargement = Enlargement(engine, PAGES, [FACTOR] * len(PAGES.frames))
+    enlargement = Enlargement(Steps(engine), PAGES, [FACTOR] * len(PAGES.frames))
     tops = enlargement.tops
     row = {
         "in the first": 10, "at the second": tops[1], "in a repeated one": tops[1] + 8,
@@ -108,7 +109,10 @@ def test_it_continues_at_any_row(engine: Engine, whole: list[Samples], at: str) 
 
 
 def test_a_smaller_tile_in_the_middle_does_not_make_progress_fall(engine: Engine) -> None:
-    told, enlargement = Told(), Enlargement(engine, Pictures((picture(100, 30, 2), picture(100, 30, 4))), [FACTOR] * 2)
+    told, enlargement = (
+        Told(),
+        Enlargement(Steps(engine), Pictures((picture(100, 30, 2), picture(100, 30, 4))), [FACTOR] * 2),
+    )
     total = enlargement.progress_at(0)[1]
     tile = engine.tile
     running = enlargement.bands(told.tile, told.frames.append)

@@ -22,7 +22,7 @@ from upres.function.parse import CODES, EXPECTED, parse, parse_json
 URL = {"image_url": "https://example.org/a.png"}
 
 
-@pytest.mark.parametrize("factor", [2, 4, 8, "2", "4", "8", 4.0, " 4 "])
+@pytest.mark.parametrize("factor", [1, 2, 4, 8, "1", "2", "4", "8", 4.0, " 4 "])
 def test_factors_are_accepted_as_number_and_as_text(factor: object) -> None:
     assert parse({**URL, "upscale_factor": factor}).upscale_factor == int(str(factor).strip()[0])
 

@@ -77,7 +77,8 @@ class Engine:
     ) -> Iterator[Samples]:
         """Enlarge (height, width, 3) RGB of 8 or 16 bits, and yield bands of rows (rows, width·factor, 3) from the top.
 
-        With a fourth channel, alpha, the bands have one too; the colours where it is 0 must be filled already.
+        With a fourth channel, alpha, the bands have one too; the colours where it is 0 must be filled already. Factor 1
+        leaves alpha as it is.
         Begins at the output row `first_row`; the tiles above it count as done. The pixels are the same as without
         tiles, and do not depend on other jobs in flight. A factor without a network of its own runs as a chain,
         8 = 4 · 2; `on_tile` then counts the tiles of both. With ORIENTATIONS the result is the average of so many
@@ -142,7 +143,7 @@ class Engine:
             inside = slice(window.shape[0] * factor), slice(window.shape[1] * factor)  # without what was padded
             rgb = _average(made, orientations, count.add_one)[inside]
             borders.keep_flat(rgb, tile, colours, factor)
-            alpha = [_average(made, orientations)[inside] for _ in planes.split(window)[1:]]
+            alpha = [_average(made, orientations)[inside] for _ in planes.split(window, factor)[1:]]
             yield planes.joined([rgb, *alpha], window, factor)
 
     def _made(self, lane: Hashable, windows: Iterator[Pixels], step: Pass) -> Iterator[Pixels]:
@@ -170,7 +171,7 @@ class Engine:
 def _windows(pixels: Samples, step: Pass, orientations: int) -> Iterator[Pixels]:
     """Yield the windows of all tiles, for each its colours and its alpha, in each orientation."""
     for tile in step.tiles:
-        for plane in planes.split(tiles.cut(pixels, tile)):
+        for plane in planes.split(tiles.cut(pixels, tile), step.network.factor):
             window = eight_bits(plane)
             if orientations == 1:
                 yield window

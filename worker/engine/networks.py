@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from upres.core.errors import ModelError
-from upres.core.manifest import Network
+from upres.core.manifest import FACTORS, Network
 from upres.worker.model import Model
 
 
@@ -158,6 +158,10 @@ class UnknownArchitecture(ModelError):
     """No architecture is recognised by the names and shapes of tensors."""
 
 
+NEEDS = {"DRUNet": "a noise level", "FaceSR": "an image of one face, cut out and turned upright"}
+"""What networks of an architecture, or of a purpose, need besides any image, by spandrel's names."""
+
+
 class SpandrelNetwork(SuperResolutionNetwork):
     """A community checkpoint. spandrel (github.com/chaiNNer-org/spandrel) finds its architecture from its tensors."""
 
@@ -187,9 +191,13 @@ class SpandrelNetwork(SuperResolutionNetwork):
         except Exception as error:  # spandrel recognised an architecture, but some tensors do not fit
             raise ModelError(f"spandrel cannot build this network ({type(error).__name__}: {error}).") from error
         channels = (found.input_channels, found.output_channels)
-        if not isinstance(found, spandrel.ImageModelDescriptor) or channels != (3, 3) or found.scale not in (2, 4, 8):
+        if besides := NEEDS.get(found.architecture.name) or NEEDS.get(found.purpose):
+            raise ModelError(
+                f"{found.architecture.name} needs {besides}; upres gives networks an image and nothing else."
+            )
+        if not isinstance(found, spandrel.ImageModelDescriptor) or channels != (3, 3) or found.scale not in FACTORS:
             what = f"{found.architecture.name}, factor {found.scale}, {channels[0]} → {channels[1]} channels"
-            raise ModelError(f"This network does not enlarge RGB images by 2, 4 or 8: {what}.")
+            raise ModelError(f"This network does not make RGB images of RGB images with factor 1, 2, 4 or 8: {what}.")
         return cls(found.scale, found)
 
     def detail(self, image: Tensor) -> Tensor:

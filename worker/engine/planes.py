@@ -9,25 +9,30 @@ from upres.worker.engine.depth import refined
 from upres.worker.samples import Samples
 
 
-def split(window: Samples) -> list[Samples]:
+def split(window: Samples, factor: int) -> list[Samples]:
     """Return the images that a network enlarges for a window (height, width, 3 or 4): RGB, and alpha as a gray image.
 
-    Alpha that has one value everywhere needs no network.
+    Alpha that has one value everywhere needs no network. At factor 1 alpha stays as it is: noise and the traces of JPEG
+    are in colours.
     """
     colours, alpha = window[..., :3], window[..., 3:]
-    if not alpha.size or (alpha == alpha[0, 0]).all():
+    if factor == 1 or not alpha.size or (alpha == alpha[0, 0]).all():
         return [colours]
     return [colours, np.repeat(alpha, 3, axis=2)]
 
 
 def joined(enlarged: Sequence[npt.NDArray[np.uint8]], window: Samples, factor: int) -> Samples:
     """Return the enlarged window from what a network made of `split`, with the channels and the depth of `window`."""
-    colours, *gray = (refined(*pair, factor) for pair in zip(enlarged, split(window), strict=True))
+    colours, *gray = (refined(*pair, factor) for pair in zip(enlarged, split(window, factor), strict=True))
     if window.shape[2] == 3:
         return colours
     given = window[..., 3]
     made = np.empty((*colours.shape[:2], 4), colours.dtype)
-    made[..., :3], made[..., 3] = colours, limited(gray[0][..., 1], given, factor) if gray else given[0, 0]
+    made[..., :3] = colours
+    if gray:
+        made[..., 3] = limited(gray[0][..., 1], given, factor)
+    else:
+        made[..., 3] = given if factor == 1 else given[0, 0]
     return made
 
 
@@ -35,7 +40,8 @@ def limited(enlarged: Samples, alpha: Samples, factor: int) -> Samples:
     """Return enlarged alpha, (height·factor, width·factor), within the values of its surroundings.
 
     Each value is at least the smallest and at most the largest of the 2 × 2 pixels in the input whose centres are
-    around it. So opaque areas stay opaque, invisible ones invisible, and there are no rings beside an edge.
+    around it. So opaque areas stay opaque, invisible ones invisible, and there are no rings beside an edge. The factor
+    is above 1.
     """
     least, most = (_pairs(_pairs(alpha, pick, factor).T, pick, factor).T for pick in (np.minimum, np.maximum))
     return np.clip(enlarged, least, most)
