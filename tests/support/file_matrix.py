@@ -26,7 +26,7 @@ from upres.worker.samples import Samples
 
 PAGE = ROOT / "docs" / "files.md"
 BEGIN, END = "<!-- made by tests/support/file_matrix.py -->", "<!-- end -->"
-WIDTH, HEIGHT = 32, 24
+WIDTH, HEIGHT, SEVERAL = 32, 24, 2
 EXIF, XMP, IPTC, DPI, TEXTS = "EXIF", "XMP", "IPTC", "resolution", "texts"
 P3 = rgb_profile(Primaries((0.3127, 0.3290), (0.68, 0.32), (0.265, 0.69), (0.15, 0.06)), SRGB_CURVE)
 PACKET = (
@@ -54,6 +54,8 @@ class Given:
     metadata: frozenset[str] = frozenset()
     auto: OutputFormat = "png"
     """Format of the result when the request says `auto`."""
+    several: str = ""
+    """Whether it has several "frames" or "pages": SEVERAL of them."""
 
     def __str__(self) -> str:
         return f"{self.kind}, {self.bits} bits, {self.colours}"
@@ -74,6 +76,8 @@ class Written:
     alpha: bool
     profile: bool
     metadata: frozenset[str]
+    several: str = ""
+    """Whether its files can have several "frames" or "pages"."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Expected:
     alpha: bool
     profile: bool
     metadata: frozenset[str]
+    count: int
+    """Number of frames or pages."""
 
 
 def expected(given: Given, written: Written) -> Expected:
@@ -93,6 +99,7 @@ def expected(given: Given, written: Written) -> Expected:
         given.alpha and written.alpha,
         given.profile and written.profile,
         given.metadata & written.metadata,
+        SEVERAL if given.several and given.several == written.several else 1,
     )
 
 
@@ -200,6 +207,12 @@ def jp2_with_metadata() -> bytes:
     return made + box(b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + PACKET)
 
 
+def moving(format: str, **options: Any) -> bytes:
+    """SEVERAL frames or pages, of which the first is the picture."""
+    others = [image().transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    return encoded(image(), format, save_all=True, append_images=others, **options)
+
+
 def cmyk() -> bytes:
     return encoded(image().convert("CMYK"), "JPEG", quality=98)
 
@@ -231,11 +244,19 @@ GIVEN = (
     Given("TIFF", "32 (float)", "RGB", partial(plain_tiff, colours().astype(np.float32))),
     Given("BMP", "8", "RGB", lambda: encoded(image(), "BMP"), metadata=frozenset({DPI})),
     Given("GIF", "8", "palette", lambda: encoded(image("RGBA"), "GIF"), alpha=True),
+    Given("PNG", "8", "moving", partial(moving, "PNG"), several="frames"),
+    Given("WebP", "8", "moving", partial(moving, "WEBP", lossless=True), several="frames", auto="webp"),
+    Given("GIF", "8", "moving", partial(moving, "GIF"), several="frames", auto="gif"),
+    Given("TIFF", "8", "pages", partial(moving, "TIFF"), several="pages", auto="tiff"),
 )
 WRITTEN = (
-    Written("png", 16, alpha=True, profile=True, metadata=SEEN | {DPI, TEXTS}),
+    Written("png", 16, alpha=True, profile=True, metadata=SEEN | {DPI, TEXTS}, several="frames"),
     Written("jpeg", 8, alpha=False, profile=True, metadata=SEEN | {IPTC, DPI}),
-    Written("webp", 8, alpha=True, profile=True, metadata=SEEN),
+    Written("webp", 8, alpha=True, profile=True, metadata=SEEN, several="frames"),
+    Written("avif", 8, alpha=True, profile=True, metadata=SEEN),
+    Written("jxl", 16, alpha=True, profile=False, metadata=SEEN),
+    Written("tiff", 16, alpha=True, profile=True, metadata=SEEN | {IPTC, DPI}, several="pages"),
+    Written("gif", 8, alpha=True, profile=False, metadata=frozenset(), several="frames"),
 )
 
 
@@ -244,24 +265,24 @@ def tables() -> str:
     read = []
     for kind in dict.fromkeys(given.kind for given in GIVEN):
         rows = [given for given in GIVEN if given.kind == kind]
-        pixels = "; ".join(f"{bits} bits: {_listed(r.colours for r in rows if r.bits == bits)}" for bits in _bits(rows))
+        pixels = "; ".join(
+            f"{bits} bits: {_listed(row.colours for row in rows if row.bits == bits and not row.several)}"
+            for bits in _bits(rows)
+        )
         metadata = frozenset[str]().union(*(row.metadata for row in rows))
         autos = _listed(dict.fromkeys(f"`{row.auto}`" for row in rows))
-        read.append((kind, pixels, _yes(rows, "alpha"), _yes(rows, "profile"), _metadata(metadata), autos))
-    made = [
-        (
-            f"`{w.format}`",
-            "8 or 16" if w.deepest == 16 else "8",
-            _yes([w], "alpha"),
-            _yes([w], "profile"),
-            _metadata(w.metadata),
-        )
-        for w in WRITTEN
-    ]
+        several = next((f"all {row.several}" for row in rows if row.several), "first only")
+        read.append((kind, pixels, _yes(rows, "alpha"), _yes(rows, "profile"), _metadata(metadata), several, autos))
+    made = []
+    for one in WRITTEN:
+        bits, several = "8 or 16" if one.deepest == 16 else "8", one.several or "no"
+        alpha, profile = ("yes" if one.alpha else "on white"), ("yes" if one.profile else "converted to sRGB")
+        made.append((f"`{one.format}`", bits, alpha, profile, _metadata(one.metadata), several))
+    head = ("transparency", "colour profile", "metadata", "several")
     return (
-        _table(("input", "pixels", "transparency", "colour profile", "metadata", "`auto` makes"), read)
+        _table(("input", "pixels", *head, "`auto` makes"), read)
         + "\n"
-        + _table(("result", "bits of a sample", "transparency", "colour profile", "metadata"), made)
+        + _table(("result", "bits of a sample", *head), made)
     )
 
 

@@ -10,11 +10,24 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from tests.support import file_matrix
-from tests.support.file_matrix import DPI, EXIF, GIVEN, IPTC, TEXTS, WRITTEN, XMP, Given, Written, expected
+from tests.support.file_matrix import (
+    DPI,
+    EXIF,
+    GIVEN,
+    IPTC,
+    SEVERAL,
+    TEXTS,
+    WRITTEN,
+    XMP,
+    Given,
+    Written,
+    expected,
+)
 from tests.support.images import opened
 from tests.support.png_files import of_samples
 from upres.client import Client
 from upres.embedded.stack import Local
+from upres.worker.imaging.kinds import kind_of
 
 Plain = dict[bool, npt.NDArray[np.float64]]
 """Whether a picture is gray → what its plain result shows."""
@@ -30,17 +43,37 @@ class Seen(NamedTuple):
     profile: bytes | None
     metadata: frozenset[str]
     shown: npt.NDArray[np.float64]
-    """(height, width, 3) from 0 to 255: its pixels in sRGB, on white."""
+    """(height, width, 3) from 0 to 255: the pixels of its first picture in sRGB, on white."""
+    pictures: int
+    """Number of frames or pages."""
 
 
 def seen(data: bytes) -> Seen:
     """Return what a file has, read by other code than the one that wrote it."""
+    kind = kind_of(data)
+    if kind == "JPEG XL":
+        return _seen_in_jpeg_xl(data)
     image = opened(data)
-    profile = image.info.get("icc_profile")
-    depth = 16 if data[24:25] == b"\x10" and data.startswith(b"\x89PNG") else 8
-    values = imagecodecs.png_decode(data) / 257 if depth == 16 else np.asarray(image, float)
-    alpha = image.mode in ("LA", "RGBA")
-    return Seen(depth, alpha, profile, _metadata(image), _shown(np.atleast_3d(values), alpha, profile))
+    profile, count = image.info.get("icc_profile"), getattr(image, "n_frames", 1)
+    deep = {"PNG": imagecodecs.png_decode, "TIFF": imagecodecs.tiff_decode}.get(kind or "")
+    values = deep(data) if deep and count == 1 else np.asarray(_straight(image))
+    alpha, depth = image.has_transparency_data, 8 * values.itemsize
+    scaled = np.atleast_3d(values / (257 if depth == 16 else 1))
+    return Seen(depth, alpha, profile, _metadata(image), _shown(scaled, alpha, profile), count)
+
+
+def _straight(image: Image.Image) -> Image.Image:
+    """Return the first frame without a palette."""
+    image.seek(0)
+    return image.convert("RGBA" if image.has_transparency_data else "RGB") if image.mode == "P" else image
+
+
+def _seen_in_jpeg_xl(data: bytes) -> Seen:
+    values = np.atleast_3d(imagecodecs.jpegxl_decode(data))
+    depth, alpha = 8 * values.itemsize, values.shape[2] in (2, 4)
+    there = {EXIF: b"Camera" in data, XMP: b"Ada" in data}
+    metadata = frozenset(name for name, found in there.items() if found)
+    return Seen(depth, alpha, None, metadata, _shown(values / (257 if depth == 16 else 1), alpha, None), 1)
 
 
 def _metadata(image: Image.Image) -> frozenset[str]:
@@ -98,6 +131,7 @@ def test_a_result_has_what_its_input_and_its_format_have(
     assert upscaled.result.format == written.format
     assert (found.depth, upscaled.result.depth) == (wanted.depth, wanted.depth)
     assert (found.alpha, bool(found.profile), found.metadata) == (wanted.alpha, wanted.profile, wanted.metadata)
+    assert (found.pictures, upscaled.result.frames) == (wanted.count, wanted.count)
     assert np.abs(found.shown - reference(plain, given)).mean() < MOST_OFF
 
 
@@ -106,6 +140,7 @@ def test_auto_makes_the_format_of_the_table_and_keeps_no_metadata(client: Client
     upscaled = client.upscale(given.data(), 2)
     found = seen(upscaled.download())
     assert (upscaled.result.format, found.metadata) == (given.auto, frozenset())
+    assert (found.pictures, upscaled.result.frames) == (SEVERAL if given.several else 1,) * 2
     assert np.abs(found.shown - reference(plain, given)).mean() < MOST_OFF
 
 

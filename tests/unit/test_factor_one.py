@@ -161,17 +161,18 @@ def test_steps_without_a_first_one_are_the_engine(main: Engine, coffee: Samples)
     ("wanted", "main", "first", "says"),
     [
         (4, (1,), None, "does not enlarge. Send upscale_factor 1; or name it in first_model"),
-        (1, (2, 4, 8), None, "'m' 1 enlarges by 2 or 4 or 8"),
-        (2, (1, 4), None, "'m' 1 has factor 1 or 4"),
+        (8, (2, 4), None, "'m' 1 enlarges by at most 4"),
+        (4.5, (1, 4), None, "'m' 1 enlarges by at most 4"),
         (4, (4,), (2, 4), "first_model must have factor 1; model 'f' 2 enlarges by 2 or 4"),
     ],
 )
 def test_a_factor_that_a_model_does_not_have_is_refused_with_what_is_right(
-    wanted: int, main: tuple[int, ...], first: tuple[int, ...] | None, says: str
+    wanted: float, main: tuple[int, ...], first: tuple[int, ...] | None, says: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refused:
         check(wanted, Factors("m", "1", main), Factors("f", "2", first) if first else None)
     assert says in str(refused.value)
     assert refused.value.code == "unsupported_factor"
     assert refused.value.errors[0]["field"] == ("first_model" if first else "upscale_factor")
-    check(wanted, Factors("m", "1", (wanted,)), Factors("f", "2", (1, 4)))
+    check(wanted, Factors("m", "1", (8,)), Factors("f", "2", (1, 4)))
+    check(1, Factors("m", "1", (2, 4)), None)  # what the network makes is made smaller

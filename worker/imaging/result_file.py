@@ -12,7 +12,7 @@ from upres.worker.imaging import colour
 from upres.worker.imaging.picture import Picture, Pictures
 from upres.worker.imaging.raster import MAX_NOTICES
 
-WITHOUT_PROFILE = ("jxl",)
+WITHOUT_PROFILE = ("jxl", "gif")
 """Formats whose files cannot have an ICC profile here."""
 CONVERTED = "The colours were converted to sRGB, because a {format} result has no colour profile here."
 LEFT_OUT = "The colour profile of the image cannot be used; it is left out."
