@@ -2,18 +2,22 @@
 
 import base64
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import requests
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests.support.command import upres
 from tests.support.images import encoded, opened
 from upres.client import Client, Upscaled
+from upres.client.atomic_file import always
+from upres.client.batch import Callbacks
 from upres.client.errors import JobFailed, RequestRefused
+from upres.client.protocol import JobOptions, noop
 from upres.embedded.stack import Local
+from upres.models.inprocess import InProcess
 from upres.worker.imaging.downscale import downscaled
 
 SIZE = (33, 20)
@@ -103,3 +107,25 @@ def test_the_command_makes_sizes_and_names_results_by_them(local: Local, tmp_pat
     assert '"skipped": 1' in upres(local, "a.png", "--width", 50, "--json", cwd=tmp_path).stdout
     told = upres(local, "a.png", "--estimate", "--height", 100, cwd=tmp_path)
     assert "165×100" in told.stdout
+
+
+@pytest.mark.parametrize("wanted", [{"factor": 2.5}, {"factor": None, "output_width": 50}], ids=str)
+def test_the_local_engine_makes_the_same_sizes(client: Client, tmp_path: Path, wanted: dict[str, Any]) -> None:
+    (tmp_path / "a.png").write_bytes(photo())
+    factor, options = wanted["factor"], {name: wanted[name] for name in wanted if name != "factor"}
+    made = InProcess(factor, cast("JobOptions", options)).enlarge(str(tmp_path / "a.png"), Callbacks(noop, noop))
+    made.save(tmp_path / "b.png", always)
+    there = client.upscale(photo(), **wanted)
+    with Image.open(tmp_path / "b.png") as image:
+        difference = np.asarray(image).astype(int) - pixels(there)
+    assert np.abs(difference).max() <= 1
+    assert made.result.upscale_factor == there.result.upscale_factor
+
+
+def test_metadata_says_the_size_of_the_result(client: Client) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Camera"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ISOSpeedRatings] = 400
+    data = encoded(Image.new("RGB", SIZE), "PNG", exif=exif)
+    with opened(client.upscale(data, output_width=50, metadata="keep").download()) as image:
+        assert image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] == image.width == 50

@@ -36,13 +36,22 @@ def shown(redis: Redis, job_id: str) -> list[PreviewTile]:
     return [PreviewTile.model_validate_json(piece) for piece in pieces]
 
 
-@pytest.mark.parametrize("size", [(5000, 3001), (300, 200), (17, 4001)])
+@pytest.mark.parametrize(
+    ("size", "shown_as"),
+    [
+        ((5000, 3001), (5000, 3001)),
+        ((300, 200), (300, 200)),
+        ((17, 4001), (17, 4001)),
+        ((5000, 3001), (4100, 1300)),
+        ((1200, 800), (900, 700)),
+    ],
+)
 def test_preview_tiles_cover_the_image_once_and_resemble_it(
-    isolated_redis: Redis, lease: Lease, size: tuple[int, int]
+    isolated_redis: Redis, lease: Lease, size: tuple[int, int], shown_as: tuple[int, int]
 ) -> None:
     with Image.open(SAMPLES / "chelsea.png") as image:
         whole = np.asarray(image.convert("RGB").resize(size))
-    preview = Preview(isolated_redis, lease, size, size)
+    preview = Preview(isolated_redis, lease, size, shown_as)
     for top in range(0, size[1], 700):
         for left in range(0, size[0], 900):
             preview.add(top, left, whole[top : top + 700, left : left + 900])
@@ -54,7 +63,8 @@ def test_preview_tiles_cover_the_image_once_and_resemble_it(
         canvas.paste(Image.open(io.BytesIO(data)), (piece.x, piece.y))
         covered[piece.y : piece.y + piece.height, piece.x : piece.x + piece.width] += 1
     assert (covered == 1).all()
-    assert max(canvas.size) == min(SIDE, max(size))
+    assert max(canvas.size) == min(SIDE, max(shown_as))
+    assert canvas.width / canvas.height == pytest.approx(shown_as[0] / shown_as[1], rel=0.2 if 17 in size else 0.01)
     difference = np.asarray(canvas, float) - np.asarray(Image.fromarray(whole).resize(canvas.size), float)
     assert np.mean(np.abs(difference)) < 6
     assert sum(len(piece.image) for piece in pieces) < 500_000
