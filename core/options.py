@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from pydantic_core import PydanticCustomError
 
 from upres.core import formats, sizes
-from upres.core.schema import Fit, StrictModel, WantedDepth, WantedFormat, WantedMetadata
+from upres.core.schema import Factor, Fit, StrictModel, WantedDepth, WantedFormat, WantedMetadata
 from upres.core.sizes import MAX_FACTOR, MAX_SIDE, WantedSize
 
 SIZES = ("output_width", "output_height")
@@ -63,10 +63,8 @@ def _fits_format(depth: WantedDepth, info: ValidationInfo) -> WantedDepth:
 class ResultOptions(StrictModel):
     """The options of a job that change its result, but for the model."""
 
-    upscale_factor: Annotated[int | float | None, BeforeValidator(_factor)] = Field(
+    upscale_factor: Annotated[Factor | None, BeforeValidator(_factor)] = Field(
         4,
-        ge=1,
-        le=MAX_FACTOR,
         description="Enlargement per side: any number from 1 to 8, rounded to four decimals; not together with a size.",
     )
     output_width: Side = Field(

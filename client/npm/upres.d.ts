@@ -303,6 +303,7 @@ export interface EstimateRequest {
   model_version?: string;
   output_format?: WantedFormat;
   output_depth?: WantedDepth;
+  metadata?: "strip" | "keep" | "keep-all";
   ensemble?: boolean;
 }
 
