@@ -7,7 +7,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from pydantic_core import PydanticCustomError
 
 from upres.core import formats, sizes
-from upres.core.schema import Fit, ModelName, StrictModel, WantedDepth, WantedFormat, WantedFrames, WantedMetadata
+from upres.core.schema import (
+    Factor,
+    Fit,
+    ModelName,
+    StrictModel,
+    WantedDepth,
+    WantedFormat,
+    WantedFrames,
+    WantedMetadata,
+)
 from upres.core.sizes import MAX_FACTOR, MAX_SIDE, WantedSize
 
 SIZES = ("output_width", "output_height")
@@ -88,10 +97,8 @@ def _contradiction(sentence: str) -> PydanticCustomError:
 class ResultOptions(StrictModel):
     """The options of a job that change its result, but for the model that enlarges."""
 
-    upscale_factor: Annotated[int | float | None, BeforeValidator(_factor)] = Field(
+    upscale_factor: Annotated[Factor | None, BeforeValidator(_factor)] = Field(
         4,
-        ge=1,
-        le=MAX_FACTOR,
         description="Enlargement per side: any number from 1 to 8, rounded to four decimals; not together with a size. "
         "Models that keep the size, such as denoisers, have 1.",
     )

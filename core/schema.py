@@ -9,7 +9,7 @@ seconds, sizes in pixels.
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 from upres.core import sizes
 from upres.core.foreign_text import MAX_SENTENCE, printable
@@ -67,6 +67,7 @@ Factor = Annotated[
         lambda factor: sizes.plain(factor) if isinstance(factor, float) and 1 <= factor <= sizes.MAX_FACTOR else factor
     ),
     Field(ge=1, le=sizes.MAX_FACTOR, description="Enlargement per side, 1 to 8, with at most four decimals."),
+    WithJsonSchema({"type": "number", "minimum": 1, "maximum": sizes.MAX_FACTOR}),
 ]
 WantedFactor = Annotated[
     Factor | None, Field(description="Requested enlargement per side, 1 to 8; absent when a size was requested.")

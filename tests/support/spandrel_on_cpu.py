@@ -4,6 +4,7 @@ spandrel imports torchvision. The torchvision wheel on PyPI needs the CUDA build
 operators are missing at import. This module is not needed if torchvision comes from the same index as torch.
 """
 
+from functools import cache
 from importlib.metadata import version
 
 import torch
@@ -11,8 +12,9 @@ import torch
 BOXES = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
+@cache
 def declare() -> None:
-    """Declare the missing operators; call this once, before spandrel is imported.
+    """Declare the missing operators, once; call this before spandrel is imported.
 
     Where torchvision has them, a second declaration would end the process.
     """

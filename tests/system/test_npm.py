@@ -33,7 +33,7 @@ TOOLS = ("typescript@5.9.3", "esbuild@0.28.2", "react@19.3.1", "react-dom@19.3.1
 RESOLUTIONS = {"nodenext": ("--module", "nodenext"), "bundler": ("--module", "esnext", "--moduleResolution", "bundler")}
 
 WRONG = {
-    "factor": ("upres.submit(file, { factor: 3 })", "Type '3' is not assignable to type 'Factor | undefined'."),
+    "factor": ("upres.submit(file, { factor: '3' })", "Type 'string' is not assignable to type 'number'."),
     "address": ("new Upres()", "Expected 1-2 arguments, but got 0."),
     "field": ("upres.subscribe(job).then((result) => result.nope)", "Property 'nope' does not exist on type 'Result'."),
     "event": ("upres.subscribe(job, (event) => event.reason)", "Property 'reason' does not exist on type 'JobEvent'."),
