@@ -247,7 +247,7 @@ GIVEN = (
     Given("PNG", "8", "moving", partial(moving, "PNG"), several="frames"),
     Given("WebP", "8", "moving", partial(moving, "WEBP", lossless=True), several="frames", auto="webp"),
     Given("GIF", "8", "moving", partial(moving, "GIF"), several="frames", auto="gif"),
-    Given("TIFF", "8", "pages", partial(moving, "TIFF"), several="pages", auto="tiff"),
+    Given("TIFF", "8", "pages", partial(moving, "TIFF"), metadata=frozenset({DPI}), several="pages", auto="tiff"),
 )
 WRITTEN = (
     Written("png", 16, alpha=True, profile=True, metadata=SEEN | {DPI, TEXTS}, several="frames"),

@@ -31,6 +31,7 @@ from upres.worker.imaging.kinds import kind_of
 
 Plain = dict[bool, npt.NDArray[np.float64]]
 """Whether a picture is gray → what its plain result shows."""
+IPTC_OF_TIFF = 33723
 MOST_OFF = 5.0
 """Mean difference in levels of 8 bits, on white and in sRGB, that loss in the file and conversions may cause."""
 
@@ -80,7 +81,7 @@ def _metadata(image: Image.Image) -> frozenset[str]:
     found = {
         EXIF: image.getexif().get(ExifTags.Base.Make) == "Camera",
         XMP: b"Ada" in _bytes(image.info.get("xmp")),
-        IPTC: b"Title" in _bytes((image.info.get("photoshop") or {}).get(0x0404)),
+        IPTC: b"Title" in _bytes((image.info.get("photoshop") or {}).get(0x0404) or image.getexif().get(IPTC_OF_TIFF)),
         DPI: round(image.info.get("dpi", (0,))[0]) not in (0, 72),
         TEXTS: image.info.get("Title") == "A cat",
     }
