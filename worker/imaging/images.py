@@ -1,7 +1,7 @@
 """Decodes an image file to pixels. This table says what it does with each property of an image:
 
-kept       16 bits (in PNG results), alpha, grayscale, ICC profile of RGB; WebP without loss; metadata on request
-           (metadata.py)
+kept       16 bits (in PNG, TIFF and JPEG XL results), alpha, grayscale, ICC profile of RGB; WebP without loss; all
+           frames and pages; metadata on request (metadata.py)
 applied    orientation, as viewers do; colours that a file describes by numbers, as an ICC profile (colour.py)
 changed    gray profile → sRGB; palette → RGB or RGBA; CMYK → RGB through its profile, which is dropped; colours where
            alpha is 0 → those beside them (transparency.py); frames of an animation → all that is visible during each

@@ -5,8 +5,8 @@ left out   IPTC, resolution, texts; 16 bits: libavif has 12, and Pillow 8
 
 A file is never lossless: with quality 100 samples are up to 3 levels off, because Pillow converts RGB to YCbCr, which
 rounds. Speed and quality were chosen on a photo enlarged by four (benchmarks/RESULTS.md): speed 9 takes 0.4 × the time
-of 8, for files of the same size; with quality 85 the file is a tenth larger than a WebP of quality 90, and has half of
-its error.
+of 8, for files of the same size; with quality 85 the file is a tenth larger than a WebP of quality 90, and its
+mean squared error is half as large.
 """
 
 import io
