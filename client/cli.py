@@ -9,7 +9,8 @@ import click
 
 from upres import __version__
 from upres.client.batch import Backend
-from upres.client.enlarging import CommandOptions, estimate, run
+from upres.client.command_options import CommandOptions
+from upres.client.enlarging import estimate, run
 from upres.client.environment import DEFAULT_URL
 from upres.client.output_paths import NAME
 from upres.client.protocol import JobOptions

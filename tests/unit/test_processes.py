@@ -18,7 +18,8 @@ from tests.support.waiting import wait_until
 from upres.client import Client, JobFailed, RequestRefused, Upscaled
 from upres.client.atomic_file import MayReplace, atomic_write
 from upres.client.batch import Callbacks
-from upres.client.enlarging import CommandOptions, run
+from upres.client.command_options import CommandOptions
+from upres.client.enlarging import run
 from upres.client.ledger import NAME
 from upres.client.output_paths import Output
 from upres.core import errors
