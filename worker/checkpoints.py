@@ -8,9 +8,8 @@ are deleted when the result is stored; otherwise they expire.
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
-import numpy as np
 from redis import Redis
 
 from upres.core import keys
@@ -19,6 +18,7 @@ from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.script import call
 from upres.core.storage import ObjectNotFound, Store
+from upres.worker.enlarging import Kind
 from upres.worker.imaging import images
 from upres.worker.imaging.encode import Encoders
 from upres.worker.samples import Samples
@@ -42,14 +42,6 @@ class Rows(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.first}-{self.last}"
-
-
-class Kind(NamedTuple):
-    """What the pixels of a checkpoint must be."""
-
-    most: tuple[int, int, int]
-    """(rows at most, width, 3 or 4): an attempt of another release may have kept other channels."""
-    dtype: np.dtype[Any]
 
 
 class Checkpoints:

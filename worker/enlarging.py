@@ -6,20 +6,27 @@ Rows are numbered over all pictures, from the top of the first one; a band of ro
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from upres.core.sizes import SizePlan
-from upres.worker.checkpoints import LONG_SECONDS, Checkpoints, Kind
 from upres.worker.engine.engine import OnPiece, OnTile
 from upres.worker.engine.steps import Steps
 from upres.worker.imaging.downscale import downscaled
 from upres.worker.imaging.picture import Pictures
-from upres.worker.report import Report
 from upres.worker.samples import Samples
 
 OnFrame = Callable[[int], None]
 """Called with the number of each picture, from 1, before it is enlarged."""
+
+
+class Kind(NamedTuple):
+    """What the pixels of a band must be that begins at a row."""
+
+    most: tuple[int, int, int]
+    """(rows at most, width, 3 or 4)."""
+    dtype: np.dtype[Any]
 
 
 class Enlargement:
@@ -124,25 +131,4 @@ def _of_one(bands: Iterator[Samples], rows: int) -> Iterator[Samples]:
     while rows > 0:
         band = next(bands)
         rows -= len(band)
-        yield band
-
-
-def resumed(
-    enlargement: Enlargement, report: Report, checkpoints: Checkpoints, on_piece: OnPiece | None
-) -> Iterator[Samples]:
-    """Yield bands of rows: first the checkpoints of earlier attempts, then new ones, with checkpoints if it is long."""
-    for band in checkpoints.load(enlargement.kind_at):
-        if on_piece and checkpoints.rows <= enlargement.tops[1]:
-            on_piece(checkpoints.rows - len(band), 0, band)
-        yield band
-    first_row = row = checkpoints.rows
-    done, total = enlargement.progress_at(first_row)
-    if done:
-        report.resuming(done, total)
-    if first_row == enlargement.tops[-1]:
-        return
-    for band in enlargement.bands(report.tile, report.frame, first_row, on_piece):
-        if row == checkpoints.rows and (row or report.expected_seconds > LONG_SECONDS):
-            checkpoints.keep(band)
-        row += len(band)
         yield band

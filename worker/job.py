@@ -34,7 +34,7 @@ from upres.worker import metrics
 from upres.worker.checkpoints import Checkpoints
 from upres.worker.context import WorkerContext
 from upres.worker.engine.steps import Steps
-from upres.worker.enlarging import Enlargement, all_downscaled, resumed
+from upres.worker.enlarging import Enlargement, all_downscaled
 from upres.worker.fetch import TOTAL_SECONDS, fetch
 from upres.worker.guard import FetchPolicy
 from upres.worker.imaging.picture import Pictures
@@ -45,6 +45,7 @@ from upres.worker.memory_budget import estimate
 from upres.worker.own_faults import own_fault
 from upres.worker.preview import Preview
 from upres.worker.report import JobEnded, Report, publish, publish_failure
+from upres.worker.resuming import resumed
 from upres.worker.stored_images import claim, kind_of_work, new_images, result_of
 from upres.worker.waits import alone_if_suspect, reserved_memory
 

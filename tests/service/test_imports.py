@@ -1,4 +1,4 @@
-"""Test that a new process of the function has loaded no large library after its first request."""
+"""Which libraries a new process loads: none that is large for the first request, none of a server for `--local`."""
 
 import os
 import subprocess
@@ -18,4 +18,12 @@ def test_the_first_request_loads_no_large_library(local: Local, redis: Redis) ->
     code = f"{ENTRY}\nimport sys\nprint([name for name in {HEAVY!r} if name in sys.modules])"
     environment = {**os.environ, **local.environment, "UPRES_ACCESS": "keys", "KEY": key}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_local_engine_needs_no_package_of_a_server() -> None:
+    """The extra `local` does not install these."""
+    server = ("redis", "rq", "boto3", "botocore", "prometheus_client", "starlette", "uvicorn")
+    code = f"import upres.models.inprocess, sys\nprint([name for name in {server!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

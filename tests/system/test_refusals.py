@@ -160,7 +160,7 @@ def test_a_worker_whose_store_refuses_it_leaves_the_jobs_to_others(own: Local, s
             def ready() -> requests.Response:
                 return requests.get(f"http://127.0.0.1:{port}/readyz", timeout=20)
 
-            assert ready().ok
+            wait_until(lambda: ready().ok)
             gate.refuses = True
             jobs = [client.submit(numbered_photo(int(slots) * 10 + number), 2).job_id for number in range(8)]
             wait_until(lambda: ready().status_code == 503)
