@@ -81,14 +81,16 @@ def holders(process: psutil.Process, pattern: bytes) -> int:
     """How often the memory of a process contains a pattern. Raises OSError for memory that cannot be read."""
     count = 0
     with open(f"/proc/{process.pid}/mem", "rb", buffering=0) as memory:
-        for area in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
+        maps = Path(f"/proc/{process.pid}/maps")
+        for area in maps.read_text().splitlines():
             begin, end = (int(number, 16) for number in area.split()[0].split("-"))
             if "r" in area.split()[1] and "[v" not in area:
                 memory.seek(begin)
                 try:
                     count += memory.read(end - begin).count(pattern)
                 except OSError:
-                    if process.pid != os.getpid():  # other threads of this process have freed it meanwhile
+                    is_own = process.pid == os.getpid()  # other threads of this process free memory all the time
+                    if not is_own and area in maps.read_text():  # else it was freed meanwhile
                         raise
     return count
 
