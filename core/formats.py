@@ -94,7 +94,8 @@ def result_format(
     """Return the format of a result; `own` is what it is when the request says `auto` and the format suffices."""
     if wanted != "auto":
         return wanted
-    return "png" if depth == 16 or (lossless and own not in MAYBE_LOSSLESS) else own
+    too_flat = depth == 16 and own not in DEEP
+    return "png" if too_flat or (lossless and own not in MAYBE_LOSSLESS) else own
 
 
 def result_depth(wanted: WantedDepth, own: Depth, format: OutputFormat) -> Depth:

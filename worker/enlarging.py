@@ -108,8 +108,8 @@ class Enlargement:
 
     def _is_repeated(self, number: int) -> bool:
         """Return whether the next picture has the same pixels."""
-        following = self._frames[number + 1 : number + 2]
-        return any(np.array_equal(self._frames[number].pixels, frame.pixels) for frame in following)
+        pixels, following = self._frames[number].pixels, self._frames[number + 1 : number + 2]
+        return any(pixels.dtype == one.pixels.dtype and np.array_equal(pixels, one.pixels) for one in following)
 
 
 def _within(on_tile: OnTile, before: int, planned: int, total: int) -> OnTile:

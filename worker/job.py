@@ -113,7 +113,7 @@ def _enlarge(
     if shared := claim(context, job.owner, work, report.lease):
         return result_of(context, job, shared, report.seconds, pictures)
     enlargement = Enlargement(steps, pictures, [plan.factor for plan in plans], orientations)
-    memory = estimate(enlargement.bytes, output.format, output.depth, len(outputs))
+    memory = estimate(enlargement.bytes, output.format, max(one.depth for one in outputs), len(outputs))
     memory += enlargement.first_step_bytes if job.first_model else 0
     with reserved_memory(context, report, in_flight, memory):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)

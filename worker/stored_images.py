@@ -55,7 +55,8 @@ def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
 
 def kind_of_work(job: JobMessage, outputs: Sequence[ResultFile], plans: Sequence[SizePlan]) -> str:
     """Return for keys.work what a result is; without the newer options as in releases that did not have them."""
-    output, sizes_differ = outputs[0], any(plan.size != plan.made for plan in plans)
+    output, depths = outputs[0], [one.depth for one in outputs]
+    sizes_differ = any(plan.size != plan.made or plan.factor != plans[0].factor for plan in plans)
     options = {
         "16": output.depth == 16,
         "ensemble": job.ensemble,
@@ -65,6 +66,7 @@ def kind_of_work(job: JobMessage, outputs: Sequence[ResultFile], plans: Sequence
         "lossless": output.lossless and job.lossless is True,
         "lossy": job.lossless is False,
         f"{len(outputs)} frames": len(outputs) > 1,
+        f"depths {depths}": len(set(depths)) > 1,
         f"after {job.first_model_digest}": job.first_model_digest is not None,
     }
     return "+".join([output.format, *(name for name, wanted in options.items() if wanted)])

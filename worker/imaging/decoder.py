@@ -28,6 +28,7 @@ import struct
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
@@ -52,6 +53,8 @@ REQUEST = struct.Struct(">QQBIIIBB")
 """Maximum number of pixels, length of the image file in bytes, wanted metadata, wanted size, and FIRST or flags."""
 FIRST, ALL, FRAMES, PAGES = 0, 1, 2, 4
 """Only the first picture is wanted; or all that the result can hold: frames, pages, or both."""
+AS_BEFORE = -1
+"""In place of the length of an ICC profile: it is that of the picture before."""
 METADATA: tuple[WantedMetadata, ...] = ("strip", "keep", "keep-all")
 
 
@@ -198,8 +201,11 @@ def describe_all(pictures: Pictures) -> list[Any]:
         "left_out": pictures.left_out,
         "more_notices": pictures.more_notices,
     }
-    first, *others = pictures.frames
-    return [*describe(first, together), *(part for one in others for part in describe(one))]
+    first = pictures.first
+    answer = describe(first, together)
+    for before, one in pairwise(pictures.frames):
+        answer += describe(one, {"icc": AS_BEFORE} if one.icc and one.icc == before.icc else {})
+    return answer
 
 
 def describe(picture: Picture, more: Mapping[str, Any] = MappingProxyType({})) -> list[Any]:
@@ -220,7 +226,8 @@ def describe(picture: Picture, more: Mapping[str, Any] = MappingProxyType({})) -
         "metadata": {name: len(part) for name, part in parts.items()},
         **more,
     }
-    return packed(header, [picture.pixels.data, picture.icc or b"", *parts.values()])
+    icc = b"" if header["icc"] in (None, AS_BEFORE) else picture.icc
+    return packed(header, [picture.pixels.data, icc, *parts.values()])
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from upres.core.formats import CONTENT_TYPES, MAX_FRAMES, Holds
 from upres.core.schema import WantedMetadata
 from upres.core.sizes import AS_IT_IS, WantedSize
 from upres.worker.imaging import examples
-from upres.worker.imaging.decoder import ALL, FIRST, FRAMES, METADATA, NUMBER, PAGES, REQUEST
+from upres.worker.imaging.decoder import ALL, AS_BEFORE, FIRST, FRAMES, METADATA, NUMBER, PAGES, REQUEST
 from upres.worker.imaging.fork_server import ForkServer, ServerDied
-from upres.worker.imaging.metadata import MAX_BYTES, MAX_DPI, MAX_KEYWORD, MAX_TEXTS, Metadata
-from upres.worker.imaging.picture import MAX_ICC_BYTES, Picture, Pictures
+from upres.worker.imaging.metadata import MAX_BYTES, MAX_DPI, MAX_KEYWORD, MAX_TEXTS, NOTHING, Metadata
+from upres.worker.imaging.picture import MAX_ICC_BYTES, MAX_PROFILES, Picture, Pictures
 from upres.worker.imaging.raster import MAX_DURATION, MAX_NOTICES, MAX_PLAYS
 from upres.worker.samples import Samples
 
@@ -179,15 +179,18 @@ class _Conversation:
         if durations and (len(durations) != count or not all(0 <= one <= MAX_DURATION for one in durations)):
             raise ValueError("the decoder named impossible durations")
         frames = [self._picture(header, most_pixels)]
+        limit = MAX_ICC_BYTES * count if durations else MAX_PROFILES  # those of an animation are one object
         while len(frames) < count:
             most_pixels -= frames[-1].size[0] * frames[-1].size[1]
-            frames.append(self._picture(self._header(), most_pixels))
+            frames.append(self._picture(self._header(), most_pixels, frames[-1].icc))
+            if frames[-1].metadata != NOTHING or sum(len(one.icc or b"") for one in frames) > limit:
+                raise ValueError("the decoder sent more metadata than it was asked for")
         if durations and len({(one.pixels.shape, one.depth, one.channels, one.gray, one.icc) for one in frames}) > 1:
             raise ValueError("the frames of an animation differ in kind")
         return Pictures(tuple(frames), durations, plays, left_out, _notices(header.get("more_notices", [])))
 
-    def _picture(self, header: dict[str, Any], most_pixels: int) -> Picture:
-        """Read the picture that the header describes.
+    def _picture(self, header: dict[str, Any], most_pixels: int, icc_before: bytes | None = None) -> Picture:
+        """Read the picture that the header describes; its profile may be that of the picture before.
 
         Raises ValueError when the header is not plausible, because a malicious image may control the decoder.
         """
@@ -199,7 +202,9 @@ class _Conversation:
         icc = header["icc"]
         pixels: Samples = np.empty((height, width, channels), np.uint16 if header["depth"] == 16 else np.uint8)
         self._fill(pixels.data.cast("B"))
-        profile = None if icc is None else self._read(_at_most(icc, MAX_ICC_BYTES))
+        profile = icc_before
+        if icc != AS_BEFORE:
+            profile = None if icc is None else self._read(_at_most(icc, MAX_ICC_BYTES))
         metadata = self._metadata(header)
         return Picture(
             pixels,

@@ -64,6 +64,8 @@ class Encoders:
                 if output.format == "png"
                 else MovingWebpEncoder(pictures, output)
             )
+        if len(outputs) > 1 and output.format != "tiff":
+            raise ValueError(f"{output.format} cannot have several pages")
         if output.format == "png":
             return PngEncoder(picture, output, self._compressors)
         if output.format == "tiff":

@@ -17,6 +17,8 @@ from upres.worker.samples import Samples, eight_bits, sixteen_bits
 MAX_ICC_BYTES = 1 << 20
 """Largest ICC profile in bytes that is kept. Pillow itself reads no PNG with a larger one. CMYK profiles are often
 larger, but they are not kept."""
+MAX_PROFILES = 8 << 20
+"""Largest size in bytes of the profiles of all pages together: in a small file a thousand may have the same."""
 STEP = 16
 """Distance of the pixels that are looked at first, to find out quickly that an image has colours."""
 
@@ -106,6 +108,9 @@ class Pictures:
 
 def pictures(rasters: Rasters) -> Pictures:
     """Make the pictures of a file's samples. Raises UnsupportedImage when an ICC profile is too large."""
+    if not rasters.durations and sum(len(one.icc or b"") for one in rasters.frames) > MAX_PROFILES:
+        most = MAX_PROFILES >> 20
+        raise UnsupportedImage(f"The colour profiles of the pages have more than {most} MiB; ask for frames: first.")
     frames: Iterable[Picture] = tuple(picture(one) for one in rasters.frames)
     if rasters.durations:  # one file has one kind of pixels
         gray = all(frame.gray for frame in frames)

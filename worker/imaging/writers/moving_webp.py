@@ -9,18 +9,18 @@ from PIL import Image
 from upres.worker.imaging.picture import Pictures
 from upres.worker.imaging.result_file import ResultFile
 from upres.worker.imaging.writers.rows import as_in_file
-from upres.worker.imaging.writers.whole_image import LOSSLESS_WEBP, LOSSY_WEBP
+from upres.worker.imaging.writers.whole_image import refused_by, webp_options
 from upres.worker.samples import Samples
 
 
 class MovingWebpEncoder:
-    """An Encoder (imaging/encode.py) for animations in WebP; without loss if the frames of the input were so.
+    """An Encoder (imaging/encode.py) for animations in WebP.
 
     Frames that are identical to the one before become longer durations of that one, and all looks the same.
     """
 
     def __init__(self, pictures: Pictures, output: ResultFile) -> None:
-        self._pictures = pictures
+        self._pictures, self._output = pictures, output
         width, height = output.size
         channels = pictures.first.channels + (pictures.first.alpha is not None)
         self._pixels: npt.NDArray[np.uint8] = np.empty((len(pictures.frames) * height, width, channels), np.uint8)
@@ -37,16 +37,17 @@ class MovingWebpEncoder:
         first, *others = (Image.fromarray(one) for one in np.split(pixels, len(self._pictures.frames)))
         picture, file = self._pictures.first, io.BytesIO()
         kept = picture.metadata
-        first.save(
-            file,
-            "WEBP",
-            save_all=True,
-            append_images=others,
-            duration=list(self._pictures.durations),
-            loop=self._pictures.plays % 2**16,
-            icc_profile=picture.icc or b"",
-            exif=kept.exif,
-            xmp=kept.xmp,
-            **(LOSSLESS_WEBP if picture.lossless else LOSSY_WEBP),
-        )
+        with refused_by("webp"):
+            first.save(
+                file,
+                "WEBP",
+                save_all=True,
+                append_images=others,
+                duration=list(self._pictures.durations),
+                loop=self._pictures.plays % 2**16,
+                icc_profile=picture.icc or b"",
+                exif=kept.exif,
+                xmp=kept.xmp,
+                **webp_options(self._output),
+            )
         return file.getvalue()

@@ -6,7 +6,8 @@ AVIF and JPEG XL have modules of their own. Another quality is used on request.
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from upres.worker.imaging.writers.rows import as_in_file
 from upres.worker.samples import Samples
 
 JPEG_QUALITY, WEBP_QUALITY = 95, 90
-LOSSY_WEBP = {"method": 2}
 LOSSLESS_WEBP = {"lossless": True, "quality": 20, "method": 1}
 """Without loss `quality` is the effort: by measurement more makes the file hardly smaller, and takes much longer."""
 
@@ -44,14 +44,21 @@ class WholeImageEncoder:
 
     def finish(self) -> bytes:
         """See Encoder."""
-        try:
+        with refused_by(self._output.format):
             return WRITERS[self._output.format](self._pixels, self._picture, self._output)
-        except (RuntimeError, ValueError, OSError) as error:  # what Pillow and imagecodecs raise
-            if isinstance(error, OSError) and error.errno:
-                raise
-            raise NotEncoded(
-                f"The result cannot be written as {self._output.format} ({error}); ask for output_format png."
-            ) from error
+
+
+@contextmanager
+def refused_by(format: OutputFormat) -> Iterator[None]:
+    """Turn what a library raises in the block that refuses an image into NotEncoded; a full disk is no such thing."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OverflowError, struct.error, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise NotEncoded(
+            f"The result cannot be written as {format} ({error}); ask for another output_format."
+        ) from error
 
 
 def _jpeg(pixels: Samples, picture: Picture, output: ResultFile) -> bytes:
@@ -68,9 +75,14 @@ def _jpeg(pixels: Samples, picture: Picture, output: ResultFile) -> bytes:
 
 def _webp(pixels: Samples, picture: Picture, output: ResultFile) -> bytes:
     kept, file = picture.metadata, io.BytesIO()
-    how = LOSSLESS_WEBP if output.lossless else {**LOSSY_WEBP, "quality": output.quality or WEBP_QUALITY}
+    how = webp_options(output)
     _image(pixels).save(file, "WEBP", icc_profile=picture.icc or b"", exif=kept.exif, xmp=kept.xmp, **how)
     return file.getvalue()
+
+
+def webp_options(output: ResultFile) -> dict[str, Any]:
+    """Return Pillow's options for a WebP file, still or moving."""
+    return LOSSLESS_WEBP if output.lossless else {"method": 2, "quality": output.quality or WEBP_QUALITY}
 
 
 Writer = Callable[[Samples, Picture, ResultFile], bytes]

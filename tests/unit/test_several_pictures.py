@@ -1,0 +1,90 @@
+"""Animations and pages together with other options: quality, depth, durations, colour profiles."""
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tifffile
+from PIL import Image
+
+from tests.support.file_matrix import P3
+from tests.support.images import encoded
+from upres.core.errors import NotEncoded, UnsupportedImage
+from upres.core.formats import Holds
+from upres.core.options import ResultOptions
+from upres.core.sizes import AS_IT_IS, SizePlan
+from upres.worker.imaging import images
+from upres.worker.imaging.decoding import Decoders
+from upres.worker.imaging.encode import Encoders
+from upres.worker.imaging.picture import Pictures
+from upres.worker.imaging.result_file import fitted
+
+ENCODERS = Encoders(1)
+HOLDS = Holds(frames=True, pages=True)
+NOISE = np.random.default_rng(0).integers(0, 256, (2, 40, 60, 3), np.uint8)
+
+
+def moving(format: str, **options: object) -> bytes:
+    frames = [Image.fromarray(one) for one in NOISE]
+    return encoded(frames[0], format, save_all=True, append_images=frames[1:], duration=100, **options)
+
+
+def pages(*values: npt.NDArray[np.unsignedinteger], **options: object) -> bytes:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for one in values:
+            writer.write(one, photometric="rgb", metadata=None, **options)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def written(found: Pictures, **wanted: object) -> bytes:
+    plans = [SizePlan(size, 1, size) for size in found.sizes]
+    fitting, outputs = fitted(found, ResultOptions.model_validate(wanted), plans)
+    encoder = ENCODERS.open_all(fitting, outputs)
+    for frame in fitting.frames:
+        encoder.write(frame.pixels)
+    return encoder.finish()
+
+
+def test_a_moving_webp_has_the_wanted_quality() -> None:
+    found = images.decode_all(moving("GIF"), 10**6)
+    worst, usual, best = (
+        len(written(found, output_format="webp", **options)) for options in ({"quality": 5}, {}, {"quality": 100})
+    )
+    assert worst < usual < best
+    exact = Image.open(io.BytesIO(written(found, output_format="webp", lossless=True)))
+    assert (np.asarray(exact.convert("RGB")) == found.first.pixels).all()
+    lossless = images.decode_all(moving("WEBP", lossless=True), 10**6)
+    kept, lossy = written(lossless), written(lossless, lossless=False)
+    assert (b"VP8L" in kept, b"VP8L" in lossy) == (True, False)
+
+
+def test_durations_that_are_too_long_for_a_format_are_a_named_error() -> None:
+    found = images.decode_all(moving("GIF"), 10**6)
+    long = Pictures(found.frames * 100, (2**24 - 1,) * 200)
+    with pytest.raises(NotEncoded, match="webp"):
+        written(long, output_format="webp")
+
+
+def test_pages_stay_pages_with_16_bits() -> None:
+    made = written(images.decode_all(pages(NOISE[0], NOISE[1]), 10**6), output_depth=16)
+    with tifffile.TiffFile(io.BytesIO(made)) as tiff:
+        assert [(one.aspage().shape, str(one.aspage().dtype)) for one in tiff.pages] == [((40, 60, 3), "uint16")] * 2
+
+
+def test_profiles_of_pages_have_a_limit_together(decoders: Decoders) -> None:
+    profile = encoded(Image.new("RGB", (1, 1)), "PNG") + bytes(2**19)
+    data = pages(*[NOISE[0][:1, :1]] * 40, iccprofile=profile)
+    for read in (
+        lambda: images.decode_all(data, 10**6),
+        lambda: decoders.decode_all(data, 10**6, "strip", AS_IT_IS, HOLDS),
+    ):
+        with pytest.raises(UnsupportedImage, match="frames: first"):
+            read()
+
+
+def test_the_frames_of_an_animation_share_one_profile(decoders: Decoders) -> None:
+    found = decoders.decode_all(moving("WEBP", icc_profile=P3), 10**6, "strip", AS_IT_IS, HOLDS)
+    assert [frame.icc for frame in found.frames] == [P3, P3]
+    assert found.frames[0].icc is found.frames[1].icc
