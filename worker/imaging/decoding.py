@@ -203,7 +203,7 @@ class _Conversation:
         pixels: Samples = np.empty((height, width, channels), np.uint16 if header["depth"] == 16 else np.uint8)
         self._fill(pixels.data.cast("B"))
         profile = icc_before
-        if icc != AS_BEFORE:
+        if icc != AS_BEFORE or icc_before is None:
             profile = None if icc is None else self._read(_at_most(icc, MAX_ICC_BYTES))
         metadata = self._metadata(header)
         return Picture(

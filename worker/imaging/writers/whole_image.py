@@ -56,9 +56,7 @@ def refused_by(format: OutputFormat) -> Iterator[None]:
     except (RuntimeError, ValueError, OverflowError, struct.error, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
-        raise NotEncoded(
-            f"The result cannot be written as {format} ({error}); ask for another output_format."
-        ) from error
+        raise NotEncoded(f"The result cannot be written as {format} ({error}); ask for output_format png.") from error
 
 
 def _jpeg(pixels: Samples, picture: Picture, output: ResultFile) -> bytes:
