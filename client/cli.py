@@ -98,7 +98,7 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
 )  # fmt: skip
 @click.option(
     "--frames", type=click.Choice(["all", "first"]), default="all", show_default=True,
-    help="What is enlarged of an animation (GIF, WebP, PNG) or of the pages of a TIFF.",
+    help="What is enlarged of an animation (GIF, WebP, PNG), or of the pages of a TIFF; other formats get the first.",
 )  # fmt: skip
 @click.option("--model", help="Model name; default: chosen by the server.")
 @click.option("--model-version", help="Version or label of the model; default: stable.")

@@ -3,10 +3,10 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import click
 from pydantic import ValidationError
@@ -14,12 +14,19 @@ from rich.console import Console
 
 from upres.client.known_results import KnownResults
 from upres.client.output_paths import check_pattern
-from upres.client.protocol import JobOptions
+from upres.client.protocol import EstimateOptions, JobOptions
 from upres.client.sources import LIST, Source, expand, is_many
 from upres.client.wanted_size import SizeOptions
+from upres.core.api import Enlargement
 from upres.core.formats import DEEP
 from upres.core.options import ResultOptions
 from upres.core.schema import Fit, WantedDepth, WantedFormat, WantedFrames, WantedMetadata
+
+
+def without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that differ from their defaults: servers of earlier releases refuse fields unknown to them."""
+    defaults = {name: field.default for name, field in Enlargement.model_fields.items()}
+    return {name: value for name, value in options.items() if value != defaults.get(name)}
 
 
 @dataclass(frozen=True)
@@ -76,19 +83,22 @@ class CommandOptions:
     @property
     def options(self) -> JobOptions:
         """The options of each job request."""
-        made: JobOptions = {
+        made: JobOptions = {"metadata": self.metadata, "frames": self.frames}
+        return cast("JobOptions", without_defaults({**self.enlargement, **made}))
+
+    @property
+    def enlargement(self) -> EstimateOptions:
+        """The options that requests and estimates have in common."""
+        made: EstimateOptions = {
             "model": self.model,
             "model_version": self.model_version,
+            "first_model": self.first_model,
             "output_format": self.output_format,
             "output_depth": self.depth,
-            "metadata": self.metadata,
             "ensemble": self.ensemble,
             "quality": self.quality,
             "lossless": self.lossless,
-            "frames": self.frames,
         }
-        if self.first_model:  # servers of earlier releases refuse fields that they do not know
-            made["first_model"] = self.first_model
         self.size.add_to(made)
         return made
 

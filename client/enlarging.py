@@ -7,11 +7,12 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 from upres.client import frame_count
 from upres.client.atomic_file import delete_unfinished
 from upres.client.batch import UNAVAILABLE, Backend, Batch, is_fatal
-from upres.client.command_options import CommandOptions
+from upres.client.command_options import CommandOptions, without_defaults
 from upres.client.display import Display
 from upres.client.image_size import read_size
 from upres.client.known_results import KnownResults
@@ -128,23 +129,11 @@ def _estimate(wanted: CommandOptions, client: Client, source: Source) -> Estimat
     source.check()
     if source.is_address:
         raise UnsupportedImage("The size of an image at a URL is not known before it is fetched; estimate a file.")
-    options: EstimateOptions = {
-        "bytes": os.path.getsize(source.image),
-        "model": wanted.model,
-        "model_version": wanted.model_version,
-        "output_format": wanted.output_format,
-        "output_depth": wanted.depth,
-        "ensemble": wanted.ensemble,
-        "quality": wanted.quality,
-        "lossless": wanted.lossless,
-    }
-    if wanted.first_model:
-        options["first_model"] = wanted.first_model
-    wanted.size.add_to(options)
-    if wanted.frames == "all":
-        options["frame_count"] = frame_count.count(source.image, wanted.output_format)
+    frames = frame_count.count(source.image, wanted.output_format) if wanted.frames == "all" else 1
+    counted = {"frame_count": frames} if frames > 1 else {}
+    options = {"bytes": os.path.getsize(source.image), **counted, **without_defaults(wanted.enlargement)}
     width, height = read_size(source.image)
-    return client.estimate(width, height, wanted.size.factor, **options)
+    return client.estimate(width, height, wanted.size.factor, **cast("EstimateOptions", options))
 
 
 def _tell(wanted: CommandOptions, source: Source, found: Estimate) -> None:

@@ -144,7 +144,7 @@ class EstimateRequest(Enlargement):
     height: int = Field(ge=1, le=10**6, strict=True, description="Height of the image in pixels.")
     bytes: int | None = Field(None, ge=1, strict=True, description="Size of the image file in bytes.")
     frame_count: int = Field(
-        1, ge=1, le=10**6, strict=True, description="Number of frames of an animation, or of pages."
+        1, ge=1, le=10**6, strict=True, description="Number of frames of an animation, or of pages, each of this size."
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from upres.core.errors import FormatLimit, TooManyPixels
+from upres.core.errors import FormatLimit, ImageError, TooManyPixels
 from upres.core.schema import Depth, OutputFormat, WantedDepth, WantedFormat
 
 Several = Literal["frames", "pages"]
@@ -61,7 +61,9 @@ MAX_FRAMES = 1000
 DEEP = ("auto", "png", "tiff", "jxl")
 """Values of output_format that allow 16 bits per sample."""
 WITH_QUALITY = ("auto", "jpeg", "webp", "avif", "jxl")
-"""Values of output_format that have a quality: all others are always lossless."""
+"""Values of output_format that have a quality."""
+ALWAYS_LOSSLESS = ("png", "tiff")
+"""Values of output_format whose results are always without loss."""
 MAYBE_LOSSLESS = ("auto", "png", "webp", "jxl", "tiff")
 """Values of output_format that can be lossless; auto becomes PNG where the format of the image cannot."""
 
@@ -116,11 +118,12 @@ def check_frames(count: int, width: int, height: int, most: int) -> None:
     """Raise TooManyPixels when an animation of width × height pixels has too many frames, or too many pixels."""
     instead = "Send fewer or smaller frames, or ask for frames: first."
     if count > MAX_FRAMES:
-        raise TooManyPixels(f"The animation has more than {MAX_FRAMES:,} frames. {instead}")
+        raise TooManyPixels(f"The file has more than {MAX_FRAMES:,} frames. {instead}")
     if count > 1 and count * width * height > most:
+        pixels = f"{count * width * height / 1e6:.1f} megapixels together"
         raise TooManyPixels(
-            f"The animation has {count:,} frames of {width}×{height}, {count * width * height / 1e6:.1f} megapixels "
-            f"together; at this factor at most {most / 1e6:g} megapixels are possible. {instead}"
+            f"The file has {count:,} frames or pages of {width}×{height}, {pixels}; at this factor "
+            f"at most {most / 1e6:g} megapixels are possible. {instead}"
         )
     check_pixels(width, height, most)
 
@@ -135,6 +138,11 @@ def check_pages(sizes: Sequence[tuple[int, int]], most: int) -> None:
             f"The file has {len(sizes):,} pages, {pixels / 1e6:.1f} megapixels together; at this factor at most "
             f"{most / 1e6:g} megapixels are possible. {instead}"
         )
+
+
+def of_page(error: ImageError, number: int) -> ImageError:
+    """Return the error of a page, from 1, which names it unless it is the first."""
+    return error if number == 1 else type(error)(f"Page {number}: {error} Or ask for frames: first.")
 
 
 def check_pictures(sizes: Sequence[tuple[int, int]], animated: bool, most: int) -> None:

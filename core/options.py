@@ -59,11 +59,11 @@ def _depth(value: object) -> object:
 
 def _format(value: object) -> object:
     """Convert an output format to lower case, and `jpg` and `tif`, which users often write, to `jpeg` and `tiff`."""
-    if (
-        isinstance(value, str) and value.isascii()
-    ):  # of other texts it takes six times their size in memory, and a second
-        value = value.lower()
-    return formats.SPELLINGS.get(value, value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    # Of other texts `lower` takes six times their size in memory, and a second.
+    value = value.lower() if value.isascii() else value
+    return formats.SPELLINGS.get(value, value)
 
 
 def _fits_format(depth: WantedDepth, info: ValidationInfo) -> WantedDepth:
@@ -75,7 +75,8 @@ def _fits_format(depth: WantedDepth, info: ValidationInfo) -> WantedDepth:
 def _has_quality(quality: int | None, info: ValidationInfo) -> int | None:
     format = info.data.get("output_format", "auto")
     if quality is not None and format not in formats.WITH_QUALITY:
-        raise _contradiction(f"{format} is always lossless and has no quality; leave quality out.")
+        why = "is always lossless and" if format in formats.ALWAYS_LOSSLESS else "has 255 colours in a frame, and"
+        raise _contradiction(f"{format} {why} has no quality; leave quality out.")
     return quality
 
 
@@ -85,7 +86,7 @@ def _can_be(lossless: bool | None, info: ValidationInfo) -> bool | None:
         raise _contradiction("A lossless result has no quality; give quality or lossless: true, not both.")
     if lossless and format not in formats.MAYBE_LOSSLESS:
         raise _contradiction(f"{format} is never lossless here; ask for webp, jxl, png or tiff, or leave lossless out.")
-    if lossless is False and format not in formats.WITH_QUALITY:
+    if lossless is False and format in formats.ALWAYS_LOSSLESS:
         raise _contradiction(f"{format} is always lossless; leave lossless out, or ask for jpeg, webp, avif or jxl.")
     return lossless
 
@@ -121,7 +122,7 @@ class ResultOptions(StrictModel):
     output_depth: Annotated[WantedDepth, BeforeValidator(_depth), AfterValidator(_fits_format)] = Field(
         "auto",
         description="Bits of a sample of the result; auto: 16 if the image has more than 8 and the format allows it, "
-        "else 8. 16 needs output_format png, tiff or jxl, or auto, which then is PNG.",
+        "else 8. 16 needs output_format png, tiff or jxl, or auto, which then is PNG, or TIFF with several pages.",
     )
     ensemble: bool = Field(
         False,

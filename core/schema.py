@@ -124,7 +124,12 @@ class Result(TolerantModel):
         [], max_length=8, description="Sentences for the user: what is wrong with the image file although it was read."
     )
     ensemble: bool = Field(False, description="Whether the result is the average of eight orientations of the image.")
-    frames: int = Field(1, ge=1, description="Number of frames or pages of both images; their size is the first one's.")
+    frames: int = Field(
+        1,
+        ge=1,
+        description="Number of frames or pages of both images; their size is the first one's. In a WebP file, equal "
+        "frames in a row are one that lasts longer.",
+    )
 
 
 def now() -> datetime:

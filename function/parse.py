@@ -179,7 +179,8 @@ def _field_error(error: dict[str, Any], known: str) -> FieldError:
     field = str(error["loc"][0]) if error["loc"] else FIELDS.get(error["type"], "")
     if field in CODES:
         detail = error["msg"] if error["type"] == CONTRADICTION else EXPECTED[field]
-        return FieldError(field=field, code=CODES[field], given=_shown(error["input"]), detail=detail)
+        given = error["input"] if error["loc"] else error["input"].get(field)  # of the whole body only this field
+        return FieldError(field=field, code=CODES[field], given=_shown(given), detail=detail)
     if not field:
         return FieldError(field="image_url", code=error["type"], given="", detail=error["msg"])
     name = _shown(field)

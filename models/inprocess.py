@@ -1,7 +1,7 @@
 """The Backend that enlarges images in this process, for `upres --local`: no server, no queue, no object store."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -15,7 +15,6 @@ from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
 from upres.core.factors import Factors
 from upres.core.options import ResultOptions
 from upres.core.schema import Event, Progress, Result
-from upres.core.sizes import plan_size
 from upres.core.tiling import ORIENTATIONS
 from upres.models import bundled
 from upres.worker.engine import runtimes
@@ -27,7 +26,7 @@ from upres.worker.enlarging import Enlargement, all_downscaled
 from upres.worker.imaging import images
 from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.picture import Pictures
-from upres.worker.imaging.result_file import ResultFile, fitted
+from upres.worker.imaging.prepared import Prepared, prepared
 from upres.worker.model import Model, open_folder
 
 DEFAULT = "faithful"
@@ -60,17 +59,13 @@ class InProcess:
     def enlarge(self, image: str, callbacks: Callbacks) -> Output:
         """See Backend (client/batch.py)."""
         begin = time.perf_counter()
-        wanted, factors = self._wanted.wanted_size, self._model.manifest.factors
-        pictures = self._decode(_read(image), _most_pixels(wanted.least_factor(factors)))
-        plans = [plan_size(frame.size, wanted, factors) for frame in pictures.frames]
-        formats.check_pictures(pictures.sizes, pictures.animated, _most_pixels(max(plan.factor for plan in plans)))
-        pictures, outputs = fitted(pictures, self._wanted, plans)
-        for notice in pictures.notices:
+        task = self._decode(_read(image))
+        for notice in task.pictures.notices:
             callbacks.on_event(Progress(job_id=NO_JOB, stage="decode", percent=0, notice=notice))
-        encoder = self._encoders.open_all(pictures, outputs)
-        telling = _Telling(callbacks.on_event, len(outputs))
-        enlargement = Enlargement(self._steps, pictures, [plan.factor for plan in plans], self._orientations)
-        for band in all_downscaled(enlargement.bands(telling.tile, telling.frame), plans):
+        encoder = self._encoders.open_all(task.pictures, task.outputs)
+        telling = _Telling(callbacks.on_event, len(task.outputs))
+        enlargement = Enlargement(self._steps, task.pictures, task.factors, self._orientations)
+        for band in all_downscaled(enlargement.bands(telling.tile, telling.frame), task.plans):
             encoder.write(band)
         file = encoder.finish()
 
@@ -78,7 +73,7 @@ class InProcess:
             with atomic_write(path, may_replace) as target:
                 target.write(file)
 
-        return Output(self._result(pictures, outputs, time.perf_counter() - begin), save)
+        return Output(self._result(task, time.perf_counter() - begin), save)
 
     def cancel(self) -> None:
         """See Backend. Does nothing: the process is about to end."""
@@ -86,16 +81,19 @@ class InProcess:
     def _engine(self, model: Model) -> Engine:
         return Engine(model.manifest, runtimes.choose(model, self._device), self._thread)
 
-    def _decode(self, data: bytes, most: int) -> Pictures:
-        """The pictures of a file that the result will have."""
-        size, metadata = self._wanted.wanted_size, self._wanted.metadata
+    def _decode(self, data: bytes) -> Prepared:
+        """The pictures of a file that the result will have, and what it is."""
+        size, metadata, factors = self._wanted.wanted_size, self._wanted.metadata, self._steps.factors
+        most = _most_pixels(size.least_factor(factors))
         if self._wanted.frames == "first":
-            return Pictures((images.decode(data, most, metadata, size),))
-        return images.decode_all(data, most, metadata, size, formats.holds(self._wanted.output_format))
+            pictures = Pictures((images.decode(data, most, metadata, size),))
+        else:
+            pictures = images.decode_all(data, most, metadata, size, formats.holds(self._wanted.output_format))
+        return prepared(pictures, self._wanted, factors, _most_pixels)
 
-    def _result(self, pictures: Pictures, outputs: Sequence[ResultFile], seconds: float) -> Result:
+    def _result(self, task: Prepared, seconds: float) -> Result:
         """The Result of an image; it has no URLs."""
-        output = outputs[0]
+        pictures, output = task.pictures, task.output
         return Result(
             sr_image_url="",
             sr_image_uri="",
@@ -117,7 +115,7 @@ class InProcess:
             seconds={"upscale": round(seconds, 4)},
             notices=list(pictures.notices),
             ensemble=self._orientations > 1,
-            frames=len(outputs),
+            frames=len(task.outputs),
         )
 
 

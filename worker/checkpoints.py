@@ -18,7 +18,7 @@ from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.script import call
 from upres.core.storage import ObjectNotFound, Store
-from upres.worker.enlarging import Kind
+from upres.worker.enlarging import BandKind
 from upres.worker.imaging import images
 from upres.worker.imaging.encode import Encoders
 from upres.worker.samples import Samples
@@ -58,7 +58,7 @@ class Checkpoints:
         """Number of output rows, from the top, that have a checkpoint."""
         return self._kept[-1].last if self._kept else 0
 
-    def load(self, kind_at: Callable[[int], Kind]) -> Iterator[Samples]:
+    def load(self, kind_at: Callable[[int], BandKind]) -> Iterator[Samples]:
         """Yield the rows of earlier attempts, in bands, up to the first one that cannot be read or is of another kind.
 
         `kind_at` says what a band must be that begins at a row: the pages of a file differ in size and depth. Yields
@@ -71,7 +71,7 @@ class Checkpoints:
             rows = Rows(*map(int, part.split("-")))
             try:
                 band = images.read(self._store.get(self._key(rows)), MAX_PIXELS).samples
-                most, *row = (kind := kind_at(rows.first)).most
+                most, *row = (kind := kind_at(rows.first)).shape
                 if band.shape != (min(most, rows.last - rows.first), *row) or band.dtype != kind.dtype:
                     raise UndecodableImage(f"its pixels are {band.shape}, {band.dtype}")
             except (ObjectNotFound, StoreUnavailable, ImageError) as error:

@@ -21,10 +21,10 @@ OnFrame = Callable[[int], None]
 """Called with the number of each picture, from 1, before it is enlarged."""
 
 
-class Kind(NamedTuple):
+class BandKind(NamedTuple):
     """What the pixels of a band must be that begins at a row."""
 
-    most: tuple[int, int, int]
+    shape: tuple[int, int, int]
     """(rows at most, width, 3 or 4)."""
     dtype: np.dtype[Any]
 
@@ -35,6 +35,8 @@ class Enlargement:
     def __init__(self, steps: Steps, pictures: Pictures, factors: Sequence[int], orientations: int = 1) -> None:
         self._steps, self._frames = steps, pictures.frames
         self._factors, self._orientations = factors, orientations
+        self.repeated = 0
+        """Number of pictures that had the pixels of the one before, and were not computed."""
         heights = (factor * frame.size[1] for factor, frame in zip(factors, self._frames, strict=True))
         self.tops = list(accumulate(heights, initial=0))
         """The first row of each picture, and at last the number of rows of all together."""
@@ -49,11 +51,11 @@ class Enlargement:
         """Memory of a first step in bytes: the bands of the largest picture, and the image that is made of them."""
         return 2 * max(frame.pixels.nbytes for frame in self._frames)
 
-    def kind_at(self, row: int) -> Kind:
+    def kind_at(self, row: int) -> BandKind:
         """Return what a band that begins at a row must be: (rows of its picture from there on, width, channels)."""
         number = self._number_at(row)
         pixels = self._frames[number].pixels
-        return Kind(
+        return BandKind(
             (self.tops[number + 1] - row, pixels.shape[1] * self._factors[number], pixels.shape[2]), pixels.dtype
         )
 
@@ -77,6 +79,7 @@ class Enlargement:
             before, tiles, row = sum(self._tiles[:number]), self._tiles[number], max(0, first_row - self.tops[number])
             is_repeated = row == 0 and self._is_repeated(number)
             if same:
+                self.repeated += 1
                 on_tile(before + tiles, sum(self._tiles))
                 yield from same
                 same = same if is_repeated else []
@@ -114,7 +117,7 @@ class Enlargement:
 
 def _within(on_tile: OnTile, before: int, planned: int, total: int) -> OnTile:
     """Return a callback for the tiles of one picture. Their number grows when tiles shrink; the total stays."""
-    return lambda done, count: on_tile(before + done * planned // count, total)
+    return lambda done, count: on_tile(before + max(1, done * planned // count), total)
 
 
 def all_downscaled(bands: Iterator[Samples], plans: Sequence[SizePlan]) -> Iterator[Samples]:

@@ -27,7 +27,6 @@ from upres.core.job_message import JobMessage, JobModel
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.schema import Result, Succeeded
-from upres.core.sizes import SizePlan, plan_size
 from upres.core.storage import ObjectNotFound
 from upres.core.tiling import ORIENTATIONS
 from upres.worker import metrics
@@ -37,8 +36,7 @@ from upres.worker.engine.steps import Steps
 from upres.worker.enlarging import Enlargement, all_downscaled
 from upres.worker.fetch import TOTAL_SECONDS, fetch
 from upres.worker.guard import FetchPolicy
-from upres.worker.imaging.picture import Pictures
-from upres.worker.imaging.result_file import fitted
+from upres.worker.imaging.prepared import Prepared, prepared
 from upres.worker.in_flight import InFlightJob
 from upres.worker.job_steps import opened
 from upres.worker.memory_budget import estimate
@@ -46,7 +44,7 @@ from upres.worker.own_faults import own_fault
 from upres.worker.preview import Preview
 from upres.worker.report import JobEnded, Report, publish, publish_failure
 from upres.worker.resuming import resumed
-from upres.worker.stored_images import claim, kind_of_work, new_images, result_of
+from upres.worker.stored_images import StoredImages, claim, kind_of_work, new_images, result_of
 from upres.worker.waits import alone_if_suspect, reserved_memory
 
 log = logging.getLogger("upres.worker")
@@ -97,34 +95,53 @@ def process(context: WorkerContext, job: JobMessage, report: Report, in_flight: 
 def _enlarge(
     context: WorkerContext, job: JobMessage, report: Report, in_flight: InFlightJob, steps: Steps, data: bytes
 ) -> Result:
-    """Run the stages after `fetch`."""
+    """Run the stages after `fetch`, unless an identical job has done them."""
     with report.stage("decode"):
-        pictures, plans = _decode(context, job, data, steps.factors)
-        pictures, outputs = fitted(pictures, job, plans)
-        report.has_frames(len(outputs))
-        for notice in pictures.notices:
+        task = _decode(context, job, data, steps.factors)
+        report.has_frames(len(task.outputs))
+        for notice in task.pictures.notices:
             report.notice(notice, "decode")
-    output = outputs[0]
-    orientations = ORIENTATIONS if job.ensemble else 1
-    made = sum(plan.made[0] * plan.made[1] for plan in plans)
-    first_pixels = sum(width * height for width, height in pictures.sizes) if job.first_model else 0
-    api_keys.charge(context.connection, report.lease, (made + first_pixels) * orientations)
-    work = keys.work(job.owner, data, job.model_digest, plans[0].factor, kind_of_work(job, outputs, plans))
-    if shared := claim(context, job.owner, work, report.lease):
-        return result_of(context, job, shared, report.seconds, pictures)
-    enlargement = Enlargement(steps, pictures, [plan.factor for plan in plans], orientations)
-    memory = estimate(enlargement.bytes, output.format, max(one.depth for one in outputs), len(outputs))
+    computed = task.made_pixels + (task.given_pixels if job.first_model else 0)
+    api_keys.charge(context.connection, report.lease, computed * _orientations(job))
+    kind = kind_of_work(job, task.outputs, task.plans)
+    work = keys.work(job.owner, data, job.model_digest, task.plans[0].factor, kind)
+    images = claim(context, job.owner, work, report.lease)
+    if images is None:
+        images = _make(context, job, report, in_flight, steps, task, work)
+    return result_of(context, job, images, report.seconds, task.pictures)
+
+
+def _decode(context: WorkerContext, job: JobMessage, data: bytes, factors: Sequence[int]) -> Prepared:
+    """Decode the pictures of the image file that the result will have, and decide what it is."""
+    wanted, limit = job.wanted_size, context.settings.max_input_pixels
+    holds = None if job.frames == "first" else formats.holds(job.output_format)
+    pictures = context.decoders.decode_all(data, limit(wanted.least_factor(factors)), job.metadata, wanted, holds)
+    return prepared(pictures, job, factors, limit)
+
+
+def _make(
+    context: WorkerContext,
+    job: JobMessage,
+    report: Report,
+    in_flight: InFlightJob,
+    steps: Steps,
+    task: Prepared,
+    work: str,
+) -> StoredImages:
+    """Enlarge, encode and store both images of a result. `work` is the key of this piece of work (keys.work)."""
+    enlargement = Enlargement(steps, task.pictures, task.factors, _orientations(job))
+    memory = estimate(enlargement.bytes, task.output.format, task.depth, len(task.outputs))
     memory += enlargement.first_step_bytes if job.first_model else 0
     with reserved_memory(context, report, in_flight, memory):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
-        images = new_images(context, job, report.lease, output)
-        put = partial(context.store.put, content_type=formats.CONTENT_TYPES[output.format])
+        images = new_images(context, job, report.lease, task.output)
+        put = partial(context.store.put, content_type=formats.CONTENT_TYPES[task.output.format])
         with report.stage("upscale"):
-            original = context.encoders.original(pictures, outputs, partial(put, images.original))
-            encoder = context.encoders.open_all(pictures, outputs)
-            shown = plans[0].made, output.size
-            on_piece = Preview(context.connection, report.lease, *shown).add if job.preview else None
-            for band in all_downscaled(resumed(enlargement, report, checkpoints, on_piece), plans):
+            original = context.encoders.original(task.pictures, task.outputs, partial(put, images.original))
+            encoder = context.encoders.open_all(task.pictures, task.outputs)
+            sizes = task.plans[0].made, task.output.size
+            on_piece = Preview(context.connection, report.lease, *sizes).add if job.preview else None
+            for band in all_downscaled(resumed(enlargement, report, checkpoints, on_piece), task.plans):
                 encoder.write(band)
         with report.stage("encode"):
             file = encoder.finish()
@@ -132,24 +149,20 @@ def _enlarge(
             put(images.enlarged, file)
             original.result()
             checkpoints.drop()
-    if not report.resumed:
-        spent = sum(report.seconds.values())
-        first = (job.first_model_digest, steps.first_tile)
-        factor = plans[0].factor
-        rates.note(context.connection, job.model_digest, factor, made, spent, steps.tile, job.ensemble, *first)
-    return result_of(context, job, images, report.seconds, pictures)
+    if not (report.resumed or enlargement.repeated):  # else the seconds are not those of all pixels
+        _note_duration(context, job, report, steps, task)
+    return images
 
 
-def _decode(
-    context: WorkerContext, job: JobMessage, data: bytes, factors: Sequence[int]
-) -> tuple[Pictures, list[SizePlan]]:
-    """Return the pictures of the image file that the result will have, and how large each of them becomes."""
-    wanted, limit = job.wanted_size, context.settings.max_input_pixels
-    holds = None if job.frames == "first" else formats.holds(job.output_format)
-    pictures = context.decoders.decode_all(data, limit(wanted.least_factor(factors)), job.metadata, wanted, holds)
-    plans = [plan_size(frame.size, wanted, factors) for frame in pictures.frames]
-    formats.check_pictures(pictures.sizes, pictures.animated, limit(max(plan.factor for plan in plans)))
-    return pictures, plans
+def _note_duration(context: WorkerContext, job: JobMessage, report: Report, steps: Steps, task: Prepared) -> None:
+    """Add the job to the statistics that estimates are made from."""
+    spent, first = sum(report.seconds.values()), (job.first_model_digest, steps.first_tile)
+    factor, pixels = task.plans[0].factor, task.made_pixels
+    rates.note(context.connection, job.model_digest, factor, pixels, spent, steps.tile, job.ensemble, *first)
+
+
+def _orientations(job: JobMessage) -> int:
+    return ORIENTATIONS if job.ensemble else 1
 
 
 def _fetch(context: WorkerContext, job: JobMessage, lease: Lease) -> bytes:

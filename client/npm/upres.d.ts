@@ -87,7 +87,7 @@ export interface SubmitOptions extends CallOptions {
   preview?: boolean;
   /** Whether the result is the average of the eight orientations of the image: slightly better, in 8 times the time. */
   ensemble?: boolean;
-  /** What is enlarged of an animation (GIF, WebP, PNG). Default: "all". */
+  /** What is enlarged of an animation (GIF, WebP, PNG), or of the pages of a TIFF. Default: "all". */
   frames?: "all" | "first";
   /** URL that receives a POST with the outcome of the job (Standard Webhooks). */
   webhook?: string;

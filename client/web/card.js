@@ -184,7 +184,7 @@ export class Card {
     this.#say("Loading the result…", 100);
     const [before, after] = [this.#find(".before"), this.#find(".after")];
     this.#result = [result.width, result.height];
-    this.entry.size = this.#result.map((side) => Math.round(side / result.upscale_factor));
+    this.entry.size ??= this.#result.map((side) => Math.round(side / result.upscale_factor));
     this.#shapeAs(...this.entry.size);
     before.onload = null; // the next image is not the input
     const foreign = !this.entry.file || !before.naturalWidth;

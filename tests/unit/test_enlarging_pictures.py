@@ -1,6 +1,7 @@
 """The frames of an animation and the pages of a file, enlarged one after the other, also from a checkpoint."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def test_each_picture_is_as_if_it_were_alone_and_equal_ones_are_enlarged_once(
             row += len(own[-1])
         assert row == end
         assert (np.concatenate(own) == engine.upscale(frame.pixels, FACTOR)).all()
-        assert enlargement.kind_at(top).most == (end - top, frame.size[0] * FACTOR, 3)
+        assert enlargement.kind_at(top).shape == (end - top, frame.size[0] * FACTOR, 3)
     assert told.frames == [1, 2, 3, 4, 5]
     total = enlargement.progress_at(0)[1]
     assert [done for done, _ in told.tiles] == list(range(1, total + 1))
@@ -123,3 +124,28 @@ def test_a_smaller_tile_in_the_middle_does_not_make_progress_fall(engine: Engine
     done = [one for one, _ in told.tiles]
     assert done == sorted(done)
     assert done[-1] == total
+
+
+def test_tiles_that_shrink_before_the_first_one_count_from_one(engine: Engine) -> None:
+    told, tile = Told(), engine.tile
+    engine.tile = 640
+    enlargement = Enlargement(Steps(engine), Pictures((picture(300, 30, 2),)), [FACTOR])
+    total = enlargement.progress_at(0)[1]
+    engine.tile = engine._smallest_tile
+    list(enlargement.bands(told.tile, told.frames.append))
+    engine.tile = tile
+    done = [one for one, _ in told.tiles]
+    assert len(done) > total
+    assert (min(done), max(done)) == (1, total)
+
+
+def test_pictures_that_are_not_computed_are_counted(engine: Engine) -> None:
+    enlargement = Enlargement(Steps(engine), PAGES, [FACTOR] * len(PAGES.frames))
+    bands(enlargement, Told())
+    assert enlargement.repeated == 2
+    gray = picture(8, 6, 0)
+    mixed = Pictures(
+        (replace(gray, pixels=np.zeros((6, 8, 3), np.uint8)), replace(gray, pixels=np.zeros((6, 8, 3), np.uint16)))
+    )
+    kinds = [band.dtype for band in bands(Enlargement(Steps(engine), mixed, [FACTOR] * 2), Told())]
+    assert kinds == [np.uint8, np.uint16]

@@ -11,9 +11,9 @@ from tests.support.encoders import jpegxl_encode
 from tests.support.result_files import result_file
 from upres.worker.imaging.boxes import boxes
 from upres.worker.imaging.encode import Encoders
+from upres.worker.imaging.jxl_header import CONTAINER, LINEAR, SRGB, header
 from upres.worker.imaging.metadata import Metadata
 from upres.worker.imaging.picture import Picture
-from upres.worker.imaging.readers.jxl_header import CONTAINER, LINEAR, SRGB, header
 
 ENCODERS = Encoders(jobs=1)
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"

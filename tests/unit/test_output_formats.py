@@ -20,10 +20,10 @@ from upres.worker.imaging import images
 from upres.worker.imaging.colour import BT709, PRIMARIES
 from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.icc import SRGB_CURVE, rgb_profile
+from upres.worker.imaging.jxl_header import SRGB, header
 from upres.worker.imaging.kinds import kind_of
 from upres.worker.imaging.picture import Picture, Pictures, picture
 from upres.worker.imaging.raster import Raster
-from upres.worker.imaging.readers.jxl_header import SRGB, header
 from upres.worker.imaging.result_file import ResultFile
 from upres.worker.imaging.writers import whole_image
 from upres.worker.samples import LEVEL, Samples

@@ -15,8 +15,8 @@ from tests.support.heic_files import heic
 from tests.support.images import encoded
 from upres.core.errors import ImageError, TooManyPixels, UnsupportedImage
 from upres.worker.imaging import images
+from upres.worker.imaging.jxl_header import header
 from upres.worker.imaging.readers import avif, heif, jpeg2000, jxl
-from upres.worker.imaging.readers.jxl_header import header
 from upres.worker.imaging.readers.samples import upright
 
 LIMIT = 10**6

@@ -107,6 +107,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({**URL, "lossless": False, "output_format": "tiff"}, "invalid_lossless", "tiff is always lossless"),
     ({**URL, "output_depth": 16, "output_format": "avif"}, "unsupported_depth", "tiff or jxl"),
     ({**URL, "frames": 2}, "invalid_frames", "all or first"),
+    ({**URL, "quality": 80, "output_format": "gif"}, "invalid_quality", "255 colours"),
+    ({**URL, "lossless": True, "output_format": "gif"}, "invalid_lossless", "never lossless"),
     ({**URL, "priority": "urgent"}, "invalid_priority", "normal or high"),
     *(
         ({**URL, "deadline_seconds": bad}, "invalid_deadline", "1 to 518400")

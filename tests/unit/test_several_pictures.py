@@ -1,6 +1,8 @@
 """Animations and pages together with other options: quality, depth, durations, colour profiles."""
 
+import errno
 import io
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +12,20 @@ from PIL import Image
 
 from tests.support.file_matrix import P3
 from tests.support.images import encoded
-from upres.core.errors import NotEncoded, UnsupportedImage
+from upres.core.errors import NotAnEnlargement, NotEncoded, UnsupportedImage
 from upres.core.formats import Holds
+from upres.core.job_message import JobMessage
 from upres.core.options import ResultOptions
+from upres.core.schema import OutputFormat
 from upres.core.sizes import AS_IT_IS, SizePlan
 from upres.worker.imaging import images
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.picture import Pictures
+from upres.worker.imaging.prepared import prepared
 from upres.worker.imaging.result_file import fitted
+from upres.worker.imaging.writers.refusals import refused_by
+from upres.worker.stored_images import kind_of_work
 
 ENCODERS = Encoders(1)
 HOLDS = Holds(frames=True, pages=True)
@@ -86,3 +93,51 @@ def test_the_frames_of_an_animation_share_one_profile(decoders: Decoders) -> Non
     found = decoders.decode_all(moving("WEBP", icc_profile=P3), 10**6, "strip", AS_IT_IS, HOLDS)
     assert [frame.icc for frame in found.frames] == [P3, P3]
     assert found.frames[0].icc is found.frames[1].icc
+
+
+def test_what_is_wrong_with_a_page_names_it() -> None:
+    signed = io.BytesIO()
+    with tifffile.TiffWriter(signed) as writer:
+        writer.write(NOISE[0], photometric="rgb", metadata=None)
+        writer.write(np.zeros((4, 4), np.int16), photometric="minisblack", metadata=None)
+    with pytest.raises(UnsupportedImage, match=r"^Page 2: .*Or ask for frames: first\.$"):
+        images.decode_all(signed.getvalue(), 10**6)
+    found = images.decode_all(pages(NOISE[0][:20, :20], NOISE[1]), 10**6)
+    with pytest.raises(NotAnEnlargement, match=r"^Page 2: The image already has 60×40 pixels.*frames: first\.$"):
+        prepared(found, ResultOptions(output_width=30), (2, 4), lambda factor: 10**6)
+    with pytest.raises(NotAnEnlargement, match=r"^The image already has 20×20"):
+        prepared(found, ResultOptions(output_width=10), (2, 4), lambda factor: 10**6)
+
+
+def test_identical_work_is_told_apart_by_all_pages() -> None:
+    deep = pages(NOISE[0], NOISE[1].astype(np.uint16) * 257)
+    assert len({kind(deep), kind(deep, output_depth=8), kind(deep, output_depth=16)}) == 3
+    sizes = pages(NOISE[0][:20, :20], NOISE[1][:40, :40])
+    assert kind(sizes) != kind(sizes, output_width=80)
+    assert kind(pages(NOISE[0], NOISE[1])) == "tiff+2 frames"
+
+
+def kind(data: bytes, **wanted: object) -> str:
+    now = datetime.now(UTC)
+    options = ResultOptions.model_validate(wanted).model_dump()
+    job = JobMessage(
+        job_id="0" * 32, image_key="uploads/x", model="m", model_version="1", model_digest="d", submitted_at=now,
+        deadline=now, **options,
+    )  # fmt: skip
+    task = prepared(images.decode_all(data, 10**6), job, (2, 4), lambda factor: 10**6)
+    return kind_of_work(job, task.outputs, task.plans)
+
+
+def test_a_single_frame_is_not_told_to_be_cut() -> None:
+    still = moving("PNG", default_image=True)
+    one = images.decode_all(still, 10**6, holds=Holds(frames=False, pages=False))
+    two = images.decode_all(moving("GIF"), 10**6, holds=Holds(frames=False, pages=False))
+    assert (one.left_out, two.left_out) == (None, "frames")
+
+
+@pytest.mark.parametrize("format", ["gif", "tiff", "webp"])
+def test_what_a_library_refuses_has_a_code(format: OutputFormat) -> None:
+    with pytest.raises(NotEncoded, match=f"as {format}"), refused_by(format):
+        raise OverflowError("too long")
+    with pytest.raises(OSError, match="full"), refused_by(format):
+        raise OSError(errno.ENOSPC, "full")

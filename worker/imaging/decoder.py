@@ -51,7 +51,7 @@ NUMBER = struct.Struct(">Q")
 """A request to the fork server, its answer, and the length of a JSON header in bytes."""
 REQUEST = struct.Struct(">QQBIIIBB")
 """Maximum number of pixels, length of the image file in bytes, wanted metadata, wanted size, and FIRST or flags."""
-FIRST, ALL, FRAMES, PAGES = 0, 1, 2, 4
+FIRST, SEVERAL, FRAMES, PAGES = 0, 1, 2, 4
 """Only the first picture is wanted; or all that the result can hold: frames, pages, or both."""
 AS_BEFORE = -1
 """In place of the length of an ICC profile: it is that of the picture before."""

@@ -16,7 +16,7 @@ from upres.core.formats import CONTENT_TYPES, MAX_FRAMES, Holds
 from upres.core.schema import WantedMetadata
 from upres.core.sizes import AS_IT_IS, WantedSize
 from upres.worker.imaging import examples
-from upres.worker.imaging.decoder import ALL, AS_BEFORE, FIRST, FRAMES, METADATA, NUMBER, PAGES, REQUEST
+from upres.worker.imaging.decoder import AS_BEFORE, FIRST, FRAMES, METADATA, NUMBER, PAGES, REQUEST, SEVERAL
 from upres.worker.imaging.fork_server import ForkServer, ServerDied
 from upres.worker.imaging.metadata import MAX_BYTES, MAX_DPI, MAX_KEYWORD, MAX_TEXTS, NOTHING, Metadata
 from upres.worker.imaging.picture import MAX_ICC_BYTES, MAX_PROFILES, Picture, Pictures
@@ -71,7 +71,7 @@ class Decoders:
         been killed for a reason that is not the image, so it is tried a second time. Raises what images.decode_all
         raises, UndecodableImage, Unconfined or WorkerUnavailable.
         """
-        which = ALL | FRAMES * holds.frames | PAGES * holds.pages if holds else FIRST
+        which = SEVERAL | FRAMES * holds.frames | PAGES * holds.pages if holds else FIRST
         request = REQUEST.pack(most_pixels, len(data), METADATA.index(wanted), *size.packed(), which)
         with self._places:
             try:

@@ -20,14 +20,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from upres.core.sizes import Size
+from upres.worker.imaging.srgb_curve import light_of, value_of
 from upres.worker.samples import Samples
 
 KERNEL, SUPPORT = Image.Resampling.HAMMING, 1
 """The filter, and its reach in pixels of the smaller image."""
 SAMPLES = 1 << 19
 """Pixels of the larger image that are converted at a time, which limits memory to about 10 MB."""
-LINEAR, POWER = 0.0031308, 2.4
-"""The light at which the straight part of sRGB's curve ends, and the exponent of the rest."""
 STEPS = {np.dtype(np.uint8): 1 << 14, np.dtype(np.uint16): 1 << 18}
 """Entries of the table back to samples, by the square root of light: no step is more than 0.4 of a level of 16 bits, or
 0.03 of one of 8, so each level comes back as itself."""
@@ -110,11 +109,8 @@ class _Curve(NamedTuple):
 @lru_cache
 def _curve(kind: np.dtype[Any]) -> _Curve:
     most, steps = np.iinfo(kind).max, STEPS[kind]
-    sample = np.arange(most + 1) / most
-    dark = sample <= LINEAR * 12.92
-    light = np.where(dark, sample / 12.92, ((sample + 0.055) / 1.055) ** POWER)
-    reached = (np.arange(steps) / (steps - 1)) ** 2
-    back = np.where(reached <= LINEAR, reached * 12.92, 1.055 * reached ** (1 / POWER) - 0.055)
+    light = light_of(np.arange(most + 1) / most)
+    back = value_of((np.arange(steps) / (steps - 1)) ** 2)
     return _Curve(light.astype(np.float32), _rounded(back * most, kind))
 
 

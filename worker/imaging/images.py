@@ -22,7 +22,7 @@ from upres.core.errors import ImageError, NotAnImage, TooManyPixels, TruncatedIm
 from upres.core.formats import Holds, Several
 from upres.core.schema import WantedMetadata
 from upres.core.sizes import AS_IT_IS, WantedSize
-from upres.worker.imaging import metadata
+from upres.worker.imaging import jxl_header, metadata
 from upres.worker.imaging.kinds import NAMED, is_sequence, kind_of
 from upres.worker.imaging.picture import Picture, Pictures, picture, pictures
 from upres.worker.imaging.raster import Raster, Rasters
@@ -35,21 +35,23 @@ from upres.worker.imaging.readers import (
     jpeg,
     jpeg2000,
     jxl,
-    jxl_header,
     pillow,
     png,
     tiff,
     webp,
 )
 
-ALL = Holds(frames=True, pages=True)
+EVERYTHING = Holds(frames=True, pages=True)
 
 
-class Sequence(NamedTuple):
+class SeveralReader(NamedTuple):
     """How the frames or pages of a kind of file are read."""
 
     several: Several
     has_several: Callable[[bytes], bool]
+    """Whether a file has more than one, or may have had more, or its only one is not what `read` returns."""
+    count: Callable[[bytes], int]
+    """Returns how many a file has; none is counted after the second one."""
     read_all: Callable[[bytes, int], Rasters | None]
     """Returns None when not even the first is sound."""
 
@@ -67,11 +69,11 @@ READERS: dict[str, Callable[[bytes, int], Raster]] = {
     "GIF": gif.read,
 }
 """Kind of a file → what reads its first frame or page."""
-SEQUENCES: dict[str, Sequence] = {
-    "PNG": Sequence("frames", apng.has_several, apng.read_all),
-    "WebP": Sequence("frames", webp.has_several, webp.read_all),
-    "GIF": Sequence("frames", gif.has_several, gif.read_all),
-    "TIFF": Sequence("pages", tiff.has_several, tiff.read_all),
+SEVERAL_READERS: dict[str, SeveralReader] = {
+    "PNG": SeveralReader("frames", apng.has_several, apng.count, apng.read_all),
+    "WebP": SeveralReader("frames", webp.has_several, webp.count, webp.read_all),
+    "GIF": SeveralReader("frames", gif.has_several, gif.count, gif.read_all),
+    "TIFF": SeveralReader("pages", tiff.has_several, tiff.count, tiff.read_all),
 }
 """Kinds of files that may have several frames or pages, which are read."""
 
@@ -86,7 +88,11 @@ def decode(data: bytes, max_pixels: int, wanted: WantedMetadata = "strip", size:
 
 
 def decode_all(
-    data: bytes, max_pixels: int, wanted: WantedMetadata = "strip", size: WantedSize = AS_IT_IS, holds: Holds = ALL
+    data: bytes,
+    max_pixels: int,
+    wanted: WantedMetadata = "strip",
+    size: WantedSize = AS_IT_IS,
+    holds: Holds = EVERYTHING,
 ) -> Pictures:
     """Decode all frames or pages of an image file, if the result can hold them; else the first.
 
@@ -95,12 +101,12 @@ def decode_all(
     kind = kind_of(data)
     found, left_out = None, None
     with _damage_named(data, max_pixels):
-        sequence = SEQUENCES.get(kind or "")
-        if sequence and sequence.has_several(data):
-            if getattr(holds, sequence.several):
-                found = sequence.read_all(data, max_pixels)
-            else:
-                left_out = sequence.several
+        reader = SEVERAL_READERS.get(kind or "")
+        if reader and reader.has_several(data):
+            if getattr(holds, reader.several):
+                found = reader.read_all(data, max_pixels)
+            elif reader.count(data) > 1:
+                left_out = reader.several
     if found is None:
         still = Pictures((decode(data, max_pixels, wanted, size),), left_out=left_out)
         return (

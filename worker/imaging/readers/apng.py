@@ -39,21 +39,26 @@ class Frame(NamedTuple):
 
 def has_several(data: bytes) -> bool:
     """Return whether a PNG file is an animation, which may have one frame that is not the image for old readers."""
-    return _animation(data)[0] > 0
+    return count(data) > 0
+
+
+def count(data: bytes) -> int:
+    """Return the number of frames that a PNG file states; 0 for a still image."""
+    return _animation(data)[0]
 
 
 def read_all(data: bytes, max_pixels: int) -> Rasters | None:
     """Read an animation; None if no frame is sound. Raises what png.read raises."""
-    count, plays = _animation(data)
+    stated, plays = _animation(data)
     width, height = size(data)
-    formats.check_frames(count, width, height, max_pixels)
+    formats.check_frames(stated, width, height, max_pixels)
     file = parsed(data)
-    frames, whole = pillow.until_damage(islice(_frames(data, width, height), count))
+    frames, whole = pillow.until_damage(islice(_frames(data, width, height), stated))
     shown, sound = pillow.until_damage(_shown(file, frames))
     if not shown:
         return None
     rasters = [png.raster(samples, file) for samples in without_opaque_alpha(shown)]
-    return Rasters.of(rasters, _milliseconds(frames), plays, complete=whole and sound and len(frames) == count)
+    return Rasters.of(rasters, _milliseconds(frames), plays, complete=whole and sound and len(frames) == stated)
 
 
 def _animation(data: bytes) -> tuple[int, int]:

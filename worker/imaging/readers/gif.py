@@ -40,6 +40,11 @@ def has_several(data: bytes) -> bool:
     return len(gif.frames) > 1 or not gif.complete
 
 
+def count(data: bytes) -> int:
+    """Return the number of frames of a GIF file, of which two are counted. Raises one of DAMAGE."""
+    return len(gif_blocks.parsed(data, 2).frames)
+
+
 def read_all(data: bytes, max_pixels: int) -> Rasters | None:
     """Read an animation; None if no frame is sound. Raises TooManyPixels, or one of DAMAGE."""
     gif = gif_blocks.parsed(data, formats.MAX_FRAMES + 1)

@@ -16,10 +16,11 @@ import numpy.typing as npt
 from upres.core.errors import UnsupportedImage
 from upres.core.formats import check_pixels
 from upres.worker.imaging.boxes import boxes
+from upres.worker.imaging.jxl_header import ALPHA, CONTAINER, DEPTH, LINEAR, SELECTION, SRGB, Header, header
 from upres.worker.imaging.raster import Raster
 from upres.worker.imaging.readers import jpeg
-from upres.worker.imaging.readers.jxl_header import ALPHA, CONTAINER, DEPTH, LINEAR, SELECTION, SRGB, Header, header
-from upres.worker.imaging.readers.samples import channels_last, full_range, of_floats, srgb_of_linear, straight
+from upres.worker.imaging.readers.samples import channels_last, full_range, of_floats, straight
+from upres.worker.imaging.srgb_curve import srgb_of_linear
 from upres.worker.samples import Samples
 
 FROM_JPEG = b"jbrd"

@@ -55,30 +55,6 @@ def straight(samples: Samples) -> Samples:
     return in_bands(samples, samples.dtype, divided)
 
 
-def srgb_of_linear(samples: Samples, has_alpha: bool) -> Samples:
-    """Convert samples of linear light to sRGB's curve (IEC 61966-2-1), in the same depth; alpha stays as it is."""
-    most = np.iinfo(samples.dtype).max
-    light = np.arange(most + 1) / most
-    curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return _through(samples, curve, has_alpha)
-
-
-def linear_of_srgb(samples: Samples, has_alpha: bool) -> Samples:
-    """Convert samples of sRGB's curve to linear light, in the same depth; alpha stays as it is."""
-    most = np.iinfo(samples.dtype).max
-    value = np.arange(most + 1) / most
-    return _through(samples, np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4), has_alpha)
-
-
-def _through(samples: Samples, curve: npt.NDArray[np.floating[Any]], has_alpha: bool) -> Samples:
-    """Convert samples by a curve of numbers from 0 to 1, one for each of their levels."""
-    levels = np.rint(curve * (len(curve) - 1)).astype(samples.dtype)
-    result = in_bands(samples, samples.dtype, lambda band: levels[band])
-    if has_alpha:
-        result[..., -1] = samples[..., -1]
-    return result
-
-
 def upright(samples: Samples, orientation: int) -> Samples:
     """Turn and mirror samples as an orientation of EXIF or TIFF says: 1 to 8, others mean nothing."""
     turned: npt.NDArray[Any] = samples.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else samples

@@ -11,7 +11,7 @@ refused    raw files of cameras, signed integers, other floating-point numbers, 
 import io
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
@@ -23,7 +23,7 @@ from PIL import Image
 from tifffile import TIFF, TiffFile, TiffPage
 
 from upres.core.errors import ImageError, TruncatedImage, UnsupportedImage
-from upres.core.formats import MAX_FRAMES, check_pages, check_pixels
+from upres.core.formats import MAX_FRAMES, check_pages, check_pixels, of_page
 from upres.worker.imaging.raster import Raster, Rasters
 from upres.worker.imaging.readers import pillow
 from upres.worker.imaging.readers.samples import full_range, of_floats, straight, upright
@@ -90,8 +90,13 @@ def read(data: bytes, max_pixels: int) -> Raster:
 
 def has_several(data: bytes) -> bool:
     """Return whether a TIFF file has more than one page that is no thumbnail or mask. Raises what `read` raises."""
+    return count(data) > 1
+
+
+def count(data: bytes) -> int:
+    """Return the number of such pages, of which two are counted. Raises what `read` raises."""
     with _opened(data) as tiff:
-        return len(pillow.until_damage(_each(pages(tiff, 2)))[0]) > 1
+        return len(pillow.until_damage(_each(pages(tiff, 2)))[0])
 
 
 def read_all(data: bytes, max_pixels: int) -> Rasters | None:
@@ -99,10 +104,19 @@ def read_all(data: bytes, max_pixels: int) -> Rasters | None:
     with _opened(data) as tiff:
         found, whole = pillow.until_damage(_each(pages(tiff, MAX_FRAMES + 1)))
         check_pages([(page.imagewidth, page.imagelength) for page in found], max_pixels)
-        rasters, sound = pillow.until_damage(_each(_raster(data, page, max_pixels) for page in found))
+        rasters, sound = pillow.until_damage(_each(_rasters(data, found, max_pixels)))
     if len(rasters) > 1:
         rasters = [replace(raster, format="tiff") for raster in rasters]
     return Rasters.of(rasters, complete=whole and sound) if rasters else None
+
+
+def _rasters(data: bytes, found: Sequence[TiffPage], max_pixels: int) -> Iterator[Raster]:
+    """Yield the pages. Raises what `read` raises; what is not supported names the page if it is not the first."""
+    for number, page in enumerate(found, 1):
+        try:
+            yield _raster(data, page, max_pixels)
+        except UnsupportedImage as error:
+            raise of_page(error, number) from error
 
 
 @contextmanager

@@ -35,6 +35,11 @@ def has_several(data: bytes) -> bool:
     return len(frames) > 1 or (len(frames) == 1 and end < _stated_end(data))
 
 
+def count(data: bytes) -> int:
+    """Return the number of frames of a WebP file."""
+    return len(_frames(data)[0]) if _is_animation(data) else 1
+
+
 def read_all(data: bytes, max_pixels: int) -> Rasters | None:
     """Read an animation; None if no frame is sound. Raises TooManyPixels, or one of DAMAGE."""
     frames, plays, end = _frames(data)

@@ -19,6 +19,7 @@ from upres.worker.imaging import gif_blocks
 from upres.worker.imaging.gif_blocks import CLEAR, KEEP, Frame
 from upres.worker.imaging.picture import Pictures
 from upres.worker.imaging.result_file import ResultFile
+from upres.worker.imaging.writers.refusals import refused_by
 from upres.worker.imaging.writers.rows import as_in_file
 from upres.worker.samples import Samples
 
@@ -53,7 +54,8 @@ class GifEncoder:
         self._pixels[self._row : self._row + len(band)] = as_in_file(band, self._pictures.first)
         self._row += len(band)
         if self._row == len(self._pixels):
-            self._frames.append(self._frame())
+            with refused_by("gif"):
+                self._frames.append(self._frame())
             self._before, self._pixels, self._row = self._pixels, np.empty_like(self._pixels), 0
 
     def finish(self) -> bytes:
@@ -62,7 +64,8 @@ class GifEncoder:
             raise ValueError("rows are missing")
         plays = self._pictures.plays
         repetitions = None if not self._pictures.animated or plays == 1 else max(0, plays - 1)
-        return gif_blocks.written(*self._size, self._frames, repetitions)
+        with refused_by("gif"):
+            return gif_blocks.written(*self._size, self._frames, repetitions)
 
     def _frame(self) -> Frame:
         """Return the complete frame: without alpha only what differs from the frame before, which stays visible."""

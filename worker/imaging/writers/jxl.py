@@ -20,11 +20,11 @@ from typing import Any
 import imagecodecs
 
 from upres.worker.imaging.boxes import boxes
+from upres.worker.imaging.jxl_header import CONTAINER, CURVE_BITS, LEAST_CURVE, SRGB_CURVE, header
 from upres.worker.imaging.metadata import Metadata
 from upres.worker.imaging.picture import Picture
-from upres.worker.imaging.readers.jxl_header import CONTAINER, CURVE_BITS, LEAST_CURVE, SRGB_CURVE, header
-from upres.worker.imaging.readers.samples import linear_of_srgb
 from upres.worker.imaging.result_file import ResultFile
+from upres.worker.imaging.srgb_curve import linear_of_srgb
 from upres.worker.samples import Samples
 
 QUALITY = 90

@@ -8,8 +8,9 @@ from PIL import Image
 
 from upres.worker.imaging.picture import Pictures
 from upres.worker.imaging.result_file import ResultFile
+from upres.worker.imaging.writers.refusals import refused_by
 from upres.worker.imaging.writers.rows import as_in_file
-from upres.worker.imaging.writers.whole_image import refused_by, webp_options
+from upres.worker.imaging.writers.whole_image import webp_options
 from upres.worker.samples import Samples
 
 

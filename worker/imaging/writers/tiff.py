@@ -13,6 +13,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from upres.worker.imaging.metadata import Metadata
 from upres.worker.imaging.picture import Picture, Pictures
 from upres.worker.imaging.result_file import ResultFile
+from upres.worker.imaging.writers.refusals import refused_by
 from upres.worker.imaging.writers.rows import as_in_file
 from upres.worker.imaging.writers.tiff_file import About, Page, Tag, file_of
 from upres.worker.samples import Samples
@@ -46,7 +47,8 @@ class TiffEncoder:
         """See Encoder."""
         for page in self._pages:
             page.finish()
-        return file_of(self._pages)
+        with refused_by("tiff"):
+            return file_of(self._pages)
 
 
 def about(picture: Picture) -> About:

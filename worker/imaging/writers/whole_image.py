@@ -6,19 +6,18 @@ AVIF and JPEG XL have modules of their own. Another quality is used on request.
 
 import io
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from upres.core.errors import NotEncoded
 from upres.core.schema import OutputFormat
 from upres.worker.imaging.metadata import IPTC
 from upres.worker.imaging.picture import Picture
 from upres.worker.imaging.result_file import ResultFile
 from upres.worker.imaging.writers import avif, jxl
+from upres.worker.imaging.writers.refusals import refused_by
 from upres.worker.imaging.writers.rows import as_in_file
 from upres.worker.samples import Samples
 
@@ -46,17 +45,6 @@ class WholeImageEncoder:
         """See Encoder."""
         with refused_by(self._output.format):
             return WRITERS[self._output.format](self._pixels, self._picture, self._output)
-
-
-@contextmanager
-def refused_by(format: OutputFormat) -> Iterator[None]:
-    """Turn what a library raises in the block that refuses an image into NotEncoded; a full disk is no such thing."""
-    try:
-        yield
-    except (RuntimeError, ValueError, OverflowError, struct.error, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise NotEncoded(f"The result cannot be written as {format} ({error}); ask for output_format png.") from error
 
 
 def _jpeg(pixels: Samples, picture: Picture, output: ResultFile) -> bytes:
