@@ -9,13 +9,12 @@ import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from tests.support import file_matrix
+from tests.support import file_matrix, matrix_files
 from tests.support.file_matrix import (
     DPI,
     EXIF,
     GIVEN,
     IPTC,
-    SEVERAL,
     TEXTS,
     WRITTEN,
     XMP,
@@ -24,6 +23,7 @@ from tests.support.file_matrix import (
     expected,
 )
 from tests.support.images import opened
+from tests.support.matrix_files import SEVERAL
 from tests.support.png_files import of_samples
 from upres.client import Client
 from upres.embedded.stack import Local
@@ -112,13 +112,13 @@ def plain(local: Local) -> Plain:
 
 
 def _plain(client: Client, gray: bool) -> npt.NDArray[np.float64]:
-    upscaled = client.upscale(of_samples(file_matrix.samples(8, 1 if gray else 3)), 2)
+    upscaled = client.upscale(of_samples(matrix_files.samples(8, 1 if gray else 3)), 2)
     return _shown(np.atleast_3d(np.asarray(opened(upscaled.download()), float)), False, None)
 
 
 def reference(plain: Plain, given: Given) -> npt.NDArray[np.float64]:
     """Return what a result should show: the plain picture, on white where the input has alpha."""
-    share = file_matrix.alpha().repeat(2, 0).repeat(2, 1) if given.alpha else 1.0
+    share = matrix_files.alpha().repeat(2, 0).repeat(2, 1) if given.alpha else 1.0
     return plain[given.gray] * share + 255 * (1 - share)
 
 

@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.support.file_matrix import P3
 from tests.support.images import encoded
+from tests.support.matrix_files import P3
 from upres.core.errors import NotAnEnlargement, NotEncoded, UnsupportedImage
 from upres.core.formats import Holds
 from upres.core.job_message import JobMessage

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.support.file_matrix import P3
+from tests.support.matrix_files import P3
 from tests.support.tiff_files import FORMAT, LONG, SHORT, UNDEFINED, page, tiff, written
 from upres.core import formats
 from upres.core.errors import ImageError, TooManyPixels, TruncatedImage, UnsupportedImage
