@@ -127,7 +127,7 @@ def jxl_with_metadata() -> bytes:
 def jp2_with_metadata() -> bytes:
     """JPEG 2000 as JP2 (ISO/IEC 15444-1, Annex I), with a colour profile, and XMP in a box of its own type."""
     head = box(b"ihdr", struct.pack(">IIHBBBB", HEIGHT, WIDTH, 3, 7, 7, 0, 0)) + box(b"colr", b"\2\0\0" + P3)
-    code = jpeg2k_encode(np.asarray(image("RGB", P3)), reversible=True, codecformat="j2k")
+    code = jpeg2k_encode(np.asarray(image("RGB", P3)), level=0, reversible=True, codecformat="j2k")
     start = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ") + box(b"jp2h", head)
     xmp = bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + PACKET
     return start + box(b"jp2c", code) + box(b"uuid", xmp)
