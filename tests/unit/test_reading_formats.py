@@ -13,6 +13,7 @@ from PIL import Image, ImageCms, ImageOps
 from tests.support.encoders import avif_encode, jpeg2k_encode, jpegxl_encode, jpegxl_encode_jpeg
 from tests.support.heic_files import heic
 from tests.support.images import encoded
+from tests.support.matrix_files import P3
 from upres.core.errors import ImageError, TooManyPixels, UnsupportedImage
 from upres.worker.imaging import images
 from upres.worker.imaging.jxl_header import header
@@ -151,6 +152,8 @@ def with_colours(colours: bytes, *more: bytes, channels: int = 3) -> bytes:
 
 def test_the_profile_of_jpeg_2000_is_kept_and_other_colours_are_refused() -> None:
     assert jpeg2000.read(with_colours(b"\2\0\0" + SRGB), LIMIT).icc == SRGB
+    wide = jpeg2000.read(with_colours(b"\2\0\0" + P3), LIMIT)
+    assert (wide.icc, (wide.samples == waves(3, 8)).all()) == (P3, True)  # the library would apply it
     assert jpeg2000.read(with_colours(b"\1\0\0" + struct.pack(">I", 16)), LIMIT).icc is None
     for space in (12, 18, 24):
         with pytest.raises(UnsupportedImage, match=f"colour space {space}"):

@@ -38,13 +38,15 @@ class Header(NamedTuple):
 
 def read(data: bytes, max_pixels: int) -> Raster:
     """Read a JPEG 2000 file. Raises TooManyPixels, TruncatedImage, UnsupportedImage, or an error of DAMAGE."""
-    head = _header(data)
+    code = _codestream(data)
+    head = _header(code)
     check_pixels(head.width, head.height, max_pixels)
     parts = dict(_parts(data)) if not data.startswith(CODESTREAM) else {}
     icc, premultiplied = _profile(parts.get(b"colr")), _premultiplied(parts.get(b"cdef"))
     if not head.uniform or head.channels > 4 or not 1 <= head.bits <= 16 or b"pclr" in parts:
         raise _unsupported("palettes, signed or subsampled channels, or different depths")
-    values: Samples = channels_last(imagecodecs.jpeg2k_decode(data, numthreads=1))
+    # Of a whole file it would convert the colours by their profile, which the result keeps, and applies once more.
+    values: Samples = channels_last(imagecodecs.jpeg2k_decode(code, numthreads=1))
     if values.shape != (head.height, head.width, head.channels):
         raise ValueError("the pixels are not those that the header describes")
     samples = full_range(values, head.bits)
@@ -55,13 +57,22 @@ def _unsupported(what: str) -> UnsupportedImage:
     return UnsupportedImage(f"JPEG 2000 with {what} is not supported; save it as gray or RGB, or as PNG.")
 
 
-def _header(data: bytes) -> Header:
-    start = data.find(CODESTREAM)
-    if start < 0 or len(data) < start + 42:
+def _codestream(data: bytes) -> bytes:
+    """Return the pixels of a file, without the boxes around them. Raises TruncatedImage."""
+    if data.startswith(CODESTREAM):
+        return data
+    code = next((data[start:end] for name, start, end in boxes(data) if name == b"jp2c"), b"")
+    if not code.startswith(CODESTREAM):
         raise TruncatedImage("The JPEG 2000 file is incomplete (it has no codestream); send it again, complete.")
-    right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
-    (channels,) = struct.unpack_from(">H", data, start + 40)
-    components = data[start + 42 : start + 42 + 3 * channels]
+    return code
+
+
+def _header(code: bytes) -> Header:
+    if len(code) < 42:
+        raise TruncatedImage("The JPEG 2000 file is incomplete (it has no header); send it again, complete.")
+    right, bottom, left, top = struct.unpack_from(">IIII", code, 8)
+    (channels,) = struct.unpack_from(">H", code, 40)
+    components = code[42 : 42 + 3 * channels]
     if len(components) < 3 * channels or not channels or right <= left or bottom <= top:
         raise TruncatedImage("The JPEG 2000 file is damaged (its header is not valid); send it again.")
     depth = components[0]
