@@ -122,7 +122,7 @@ def check_frames(count: int, width: int, height: int, most: int) -> None:
     if count > 1 and count * width * height > most:
         pixels = f"{count * width * height / 1e6:.1f} megapixels together"
         raise TooManyPixels(
-            f"The file has {count:,} frames or pages of {width}×{height}, {pixels}; at this factor "
+            f"The file has {count:,} frames of {width}×{height}, {pixels}; at this factor "
             f"at most {most / 1e6:g} megapixels are possible. {instead}"
         )
     check_pixels(width, height, most)
@@ -141,8 +141,8 @@ def check_pages(sizes: Sequence[tuple[int, int]], most: int) -> None:
 
 
 def of_page(error: ImageError, number: int) -> ImageError:
-    """Return the error of a page, from 1, which names it unless it is the first."""
-    return error if number == 1 else type(error)(f"Page {number}: {error} Or ask for frames: first.")
+    """Return the error of a page after the first one, with its number, from 1."""
+    return type(error)(f"Page {number}: {error} Or ask for frames: first.")
 
 
 def check_pictures(sizes: Sequence[tuple[int, int]], animated: bool, most: int) -> None:

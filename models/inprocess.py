@@ -83,13 +83,13 @@ class InProcess:
 
     def _decode(self, data: bytes) -> Prepared:
         """The pictures of a file that the result will have, and what it is."""
-        size, metadata, factors = self._wanted.wanted_size, self._wanted.metadata, self._steps.factors
-        most = _most_pixels(size.least_factor(factors))
+        size, metadata = self._wanted.wanted_size, self._wanted.metadata
+        most = _most_pixels(size.least_factor(self._steps.factors))
         if self._wanted.frames == "first":
             pictures = Pictures((images.decode(data, most, metadata, size),))
         else:
             pictures = images.decode_all(data, most, metadata, size, formats.holds(self._wanted.output_format))
-        return prepared(pictures, self._wanted, factors, _most_pixels)
+        return prepared(pictures, self._wanted, self._steps.factors, _most_pixels)
 
     def _result(self, task: Prepared, seconds: float) -> Result:
         """The Result of an image; it has no URLs."""

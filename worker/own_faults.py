@@ -49,8 +49,10 @@ def own_fault(error: BaseException, store_host: str) -> WorkerUnavailable | None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it was raised for or during."""
-    while error is not None:
+    """Yield an error and what it was raised for or during, each once: an error may be its own cause."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 

@@ -30,6 +30,12 @@ def test_what_only_this_machine_can_lack_is_its_own_fault(number: int) -> None:
     assert (fault.code, fault.retryable) == ("worker_unavailable", True)
 
 
+def test_an_error_that_is_its_own_cause_is_looked_at_once() -> None:
+    error = UrlUnreachable("image_url: example.org does not answer.")
+    error.__cause__ = error
+    assert own_fault(error, "127.0.0.1") is None
+
+
 def test_no_more_threads_is_its_own_fault() -> None:
     assert own_fault(RuntimeError("can't start new thread"), "127.0.0.1")
 

@@ -105,8 +105,9 @@ def test_what_is_wrong_with_a_page_names_it() -> None:
     found = images.decode_all(pages(NOISE[0][:20, :20], NOISE[1]), 10**6)
     with pytest.raises(NotAnEnlargement, match=r"^Page 2: The image already has 60×40 pixels.*frames: first\.$"):
         prepared(found, ResultOptions(output_width=30), (2, 4), lambda factor: 10**6)
-    with pytest.raises(NotAnEnlargement, match=r"^The image already has 20×20"):
+    with pytest.raises(NotAnEnlargement, match=r"^The image already has 20×20") as first:
         prepared(found, ResultOptions(output_width=10), (2, 4), lambda factor: 10**6)
+    assert first.value.__cause__ is None
 
 
 def test_identical_work_is_told_apart_by_all_pages() -> None:

@@ -63,4 +63,6 @@ def _plan(page: int, size: tuple[int, int], wanted: ResultOptions, factors: Sequ
     try:
         return plan_size(size, wanted.wanted_size, factors)
     except ImageError as error:
+        if page == 1:
+            raise
         raise formats.of_page(error, page) from error

@@ -116,6 +116,8 @@ def _rasters(data: bytes, found: Sequence[TiffPage], max_pixels: int) -> Iterato
         try:
             yield _raster(data, page, max_pixels)
         except UnsupportedImage as error:
+            if number == 1:
+                raise
             raise of_page(error, number) from error
 
 
