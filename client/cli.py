@@ -102,6 +102,11 @@ Exit codes: 0 all images enlarged or skipped · 1 some failed · 2 wrong usage
 )  # fmt: skip
 @click.option("--model", help="Model name; default: chosen by the server.")
 @click.option("--model-version", help="Version or label of the model; default: stable.")
+@click.option(
+    "--strength", type=click.FloatRange(0, 1), metavar="0-1",
+    help="For models with a strength, such as photo: 0 is faithful to what is there, 1 is clean and sharp. "
+    "Default: the model's.",
+)  # fmt: skip
 @click.option("--first-model", help="Model with factor 1, such as a denoiser, that is applied before; default: none.")
 @click.option(
     "--at-once", type=click.IntRange(1, 256), default=AT_ONCE, show_default=True, help="Images in progress at once."

@@ -58,6 +58,7 @@ class CommandOptions:
     lossless: bool | None = None
     frames: WantedFrames = "all"
     first_model: str | None = None
+    strength: float | None = None
 
     def __post_init__(self) -> None:
         """Check the options. Raises click.UsageError when they contradict each other."""
@@ -92,6 +93,7 @@ class CommandOptions:
         made: EstimateOptions = {
             "model": self.model,
             "model_version": self.model_version,
+            "strength": self.strength,
             "first_model": self.first_model,
             "output_format": self.output_format,
             "output_depth": self.depth,
@@ -129,6 +131,7 @@ class CommandOptions:
             "lossless": ("" if self.lossless is None else str(self.lossless), ""),
             "frames": (self.frames, "all"),
             "first_model": (self.first_model or "", ""),
+            "strength": ("" if self.strength is None else str(self.strength), ""),
         }
         return {
             **{name: value for name, (value, default) in newer.items() if value != default},  # as in earlier ledgers

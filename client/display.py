@@ -111,6 +111,7 @@ def _record(outcome: Outcome) -> dict[str, object]:
     if result := outcome.result:
         record |= {"width": result.width, "height": result.height, "format": result.format, "model": result.model}
         record |= {"model_version": result.model_version, "device": result.device, "seconds": result.seconds}
+        record |= {} if result.strength is None else {"strength": result.strength}
         record |= {"frames": result.frames} if result.frames > 1 else {}
         record |= {"notices": result.notices} if result.notices else {}
     if error := outcome.error:

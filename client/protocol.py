@@ -62,6 +62,7 @@ class JobOptions(TypedDict, total=False):
     fit: Fit
     model: str | None
     model_version: str | None
+    strength: float | None
     output_format: WantedFormat
     output_depth: WantedDepth
     metadata: WantedMetadata
@@ -85,6 +86,7 @@ class EstimateOptions(TypedDict, total=False):
     bytes: int
     model: str | None
     model_version: str | None
+    strength: float | None
     output_format: WantedFormat
     output_depth: WantedDepth
     ensemble: bool

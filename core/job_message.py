@@ -15,6 +15,11 @@ class JobModel(NamedTuple):
     name: str
     version: str
     digest: str
+    strength: float | None = None
+    """None for the version's default."""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}" + ("" if self.strength is None else f" at strength {self.strength}")
 
 
 class JobMessage(ResultOptions):
@@ -53,7 +58,7 @@ class JobMessage(ResultOptions):
     @property
     def models(self) -> tuple[JobModel, ...]:
         """The models of the job in the order in which they are applied; the last one enlarges."""
-        main = JobModel(self.model, self.model_version, self.model_digest)
+        main = JobModel(self.model, self.model_version, self.model_digest, self.strength)
         if self.first_model and self.first_model_version and self.first_model_digest:
             return JobModel(self.first_model, self.first_model_version, self.first_model_digest), main
         return (main,)

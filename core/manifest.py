@@ -4,16 +4,20 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from upres.core.errors import ModelError
 from upres.core.schema import ModelName, StrictModel, VersionName
+from upres.core.strength import rounded
 
 FACTORS = (1, 2, 4, 8)
 """The factors that a model can make; 1 keeps the size."""
 SCHEMA_VERSION = 2
 SCHEMA_WITH_FACTOR_1 = 3
-"""The schema of versions that have a network with factor 1: so releases that know no such network name the reason, «of
-a newer upres», and all other versions stay readable for them."""
+SCHEMA_WITH_MIX = 4
+"""The schemas of versions that have a network with factor 1, and of those that have a `mix`: so releases that know
+neither name the reason, «of a newer upres», and all other versions stay readable for them."""
+SCHEMA_VERSIONS = (SCHEMA_VERSION, SCHEMA_WITH_FACTOR_1, SCHEMA_WITH_MIX)
 GRAPH_INPUT, GRAPH_OUTPUT = "image", "enlarged"
 """Names of an ONNX graph's input and output. Both are uint8, of shapes (count, height, width, 3) and
 (count, height·factor, width·factor, 3)."""
@@ -125,9 +129,9 @@ class Network(File):
         return self.alignment if self.alignment > 1 else self.sides.multiple_of
 
 
-def schema_version(factors: Iterable[int]) -> int:
+def schema_version(factors: Iterable[int], mixed: bool) -> int:
     """Return the schema_version of the manifest of a version whose networks have these factors."""
-    return SCHEMA_WITH_FACTOR_1 if 1 in factors else SCHEMA_VERSION
+    return SCHEMA_WITH_MIX if mixed else SCHEMA_WITH_FACTOR_1 if 1 in factors else SCHEMA_VERSION
 
 
 class Golden(StrictModel):
@@ -144,10 +148,34 @@ class Golden(StrictModel):
     )
 
 
+class Mix(StrictModel):
+    """The base of a version: another version, whose networks have the same architecture and the same factors.
+
+    The weights that run are interpolated: (1 - strength) · the base's + strength · the version's own (Wang et al. 2018,
+    arXiv 1811.10515). Both have to come from one training, or one has to be fine-tuned from the other.
+    """
+
+    model: ModelName = Field(description="Name of the base.")
+    version: VersionName = Field(description="Version of the base.")
+    digest: Sha256
+    strength: float = Field(
+        ge=0, le=1, description="Strength of jobs that name none, in tenths; golden images are made with it."
+    )
+
+    @field_validator("strength")
+    @classmethod
+    def _in_tenths(cls, strength: float) -> float:
+        if strength != rounded(strength):
+            raise ValueError("strength must be in tenths")
+        return strength
+
+
 class Manifest(StrictModel):
     """The file `models/{name}/{version}/manifest.json`. Its SHA-256 is the digest of the model version."""
 
-    schema_version: Literal[2, 3] = Field(description="Version of this schema: 3 with a network of factor 1, else 2.")
+    schema_version: Literal[2, 3, 4] = Field(
+        description="Version of this schema: 4 with `mix`, 3 with a network of factor 1, else 2."
+    )
     name: ModelName = Field(description="Model name.")
     version: VersionName = Field(description="Version of the model; its files never change once it is pushed.")
     description: str = Field(max_length=1000, description="A sentence that says what the model is for.")
@@ -155,15 +183,32 @@ class Manifest(StrictModel):
     origin: str = Field("", max_length=1000, description="Source of the model, when it was not trained by upres.")
     created: date = Field(description="Date of the weights.")
     networks: tuple[Network, ...] = Field(min_length=1, max_length=8, description="Networks, one per factor.")
+    mix: Mix | None = Field(None, description="Base, when the strength of the version can be chosen.")
     golden: tuple[Golden, ...] = Field(
         (), max_length=16, description="Golden images that workers check before they serve it."
     )
 
     @model_validator(mode="after")
     def _has_schema(self) -> Self:
-        if self.schema_version != schema_version(network.factor for network in self.networks):
-            raise ValueError(f"schema_version must be {SCHEMA_WITH_FACTOR_1} with a network of factor 1, else 2")
+        if self.schema_version != schema_version((one.factor for one in self.networks), self.mix is not None):
+            raise ValueError("schema_version must be 4 with mix, 3 with a network of factor 1, else 2")
         return self
+
+    @model_validator(mode="after")
+    def _has_weights_to_mix(self) -> Self:
+        if self.mix and any(one.architecture == "graph" for one in self.networks):
+            raise ValueError("a version with mix needs networks with weights, not ONNX graphs alone")
+        return self
+
+    def check_base(self, base: "Manifest") -> None:
+        """Raise ModelError when `base` cannot be this version's base: its networks are of another kind."""
+        fields = {"architecture", "parameters", "factor"}
+        ours, theirs = ([one.model_dump(include=fields) for one in each.networks] for each in (self, base))
+        if base.mix or not all(one in theirs for one in ours):
+            what = "is mixed itself" if base.mix else "has networks of another architecture, or other factors"
+            raise ModelError(
+                f"Model {self.name!r} {self.version} cannot be mixed with {base.name!r} {base.version}, which {what}."
+            )
 
     def chain(self, factor: int) -> tuple[Network, ...]:
         """Return the networks to run one after the other for a factor; empty when the model cannot make the factor.

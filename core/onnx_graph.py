@@ -89,6 +89,18 @@ def with_sum(data: bytes) -> bytes:
     return data + _field(GRAPH, added)
 
 
+def initializers(data: bytes | bytearray) -> Iterator[tuple[str, int, memoryview]]:
+    """Yield name, data type and numbers of the tensors that a graph stores as raw data, as views of `data`.
+
+    Raises ValueError or IndexError when the file is no protobuf.
+    """
+    for initializer in _graph(memoryview(data), INITIALIZER):
+        fields = dict(_fields(initializer))
+        numbers, kind = fields.get(RAW_DATA), fields.get(DATA_TYPE)
+        if isinstance(numbers, memoryview) and isinstance(kind, int):
+            yield _text(fields.get(NAME)), kind, numbers
+
+
 def check_self_contained(name: str, data: bytes) -> None:
     """Raise ModelError when a tensor of the graph is in another file, or when the file is no protobuf."""
     found = [("ModelProto", memoryview(data), 0)]

@@ -18,7 +18,9 @@ from upres.core.schema import (
     WantedMetadata,
 )
 from upres.core.sizes import MAX_FACTOR, MAX_SIDE, WantedSize
+from upres.core.strength import rounded
 
+STRENGTH = "strength must be a number from 0 to 1."
 SIZES = ("output_width", "output_height")
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
@@ -35,6 +37,17 @@ def _factor(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= MAX_FACTOR:
         raise PydanticCustomError("unsupported_factor", "upscale_factor must be a number from 1 to 8.")
     return sizes.plain(value)
+
+
+def _strength(value: object) -> object:
+    """Convert a strength, given as 0.3 or "0.3", to tenths; `true` is rejected."""
+    if isinstance(value, str) and _DECIMAL.fullmatch(value.strip()):
+        value = float(value)
+    if value is None:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise PydanticCustomError("invalid_strength", STRENGTH)
+    return rounded(value)
 
 
 def _fits_factor(side: int | None, info: ValidationInfo) -> int | None:
@@ -129,6 +142,11 @@ class ResultOptions(StrictModel):
         strict=True,
         description="Whether the result is the average of the eight orientations of the image: slightly better, in 8 "
         "times the time.",
+    )
+    strength: Annotated[float | None, BeforeValidator(_strength)] = Field(
+        None,
+        description="Strength of the model, from 0 (as faithful as its base) to 1 (its own look), rounded to tenths; "
+        "default: that of the model. Only for models that have one.",
     )
     first_model: ModelName | None = Field(
         None,

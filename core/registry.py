@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from upres.core import keys
 from upres.core.errors import ModelError, ModelNotFound
 from upres.core.foreign_text import printable
-from upres.core.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSION, SCHEMA_WITH_FACTOR_1, Labels, Manifest, Rule
+from upres.core.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSIONS, Labels, Manifest, Rule
 from upres.core.model_files import check, check_size
 from upres.core.schema import TolerantModel
 from upres.core.storage import ObjectNotFound, Store
@@ -27,6 +27,8 @@ from upres.core.storage import ObjectNotFound, Store
 log = logging.getLogger("upres.registry")
 
 STABLE, CANARY = "stable", "canary"
+BASE = "base"
+"""Folder, in that of a mixed version, with the version that it is mixed with."""
 MAX_LOSS_DB = 0.1
 """A version that loses more PSNR (in dB) than this against the version it was made of cannot become stable."""
 MAX_BEFORE = 10
@@ -42,6 +44,9 @@ class Version(TolerantModel):
     factors: tuple[int, ...] = Field(description="Enlargements per side that the version can make.")
     description: str = Field(description="Purpose of the version.")
     licence: str = Field(description="SPDX identifier of the licence.")
+    strength: float | None = Field(
+        None, description="Default strength, 0 to 1; absent when the version's strength cannot be chosen."
+    )
 
 
 class Entry(TolerantModel):
@@ -98,10 +103,10 @@ def parse(raw: bytes, what: str) -> Manifest:
     try:
         fields = json.loads(raw)
         schema = fields.get("schema_version") if isinstance(fields, dict) else None
-        if isinstance(schema, int) and schema not in (SCHEMA_VERSION, SCHEMA_WITH_FACTOR_1):
-            older = "an older" if schema < SCHEMA_VERSION else "a newer"
+        if isinstance(schema, int) and schema not in SCHEMA_VERSIONS:
+            older = "an older" if schema < min(SCHEMA_VERSIONS) else "a newer"
             raise ModelError(
-                f"The manifest of {what} is of {older} upres (schema {schema}, here {SCHEMA_WITH_FACTOR_1})."
+                f"The manifest of {what} is of {older} upres (schema {schema}, here {max(SCHEMA_VERSIONS)})."
             )
         return Manifest.model_validate_json(raw)
     except ValidationError as error:
@@ -129,13 +134,31 @@ def read_folder(folder: Path) -> tuple[Manifest, str]:
     return found, digest(raw)
 
 
+def base_folder(folder: Path, mixed: Manifest) -> Path | None:
+    """Return the folder of a version's base; None without one. Raises ModelError when it is not there.
+
+    The base is in the subfolder `base`, or both are in a tree like that of the registry, {name}/{version}.
+    """
+    if mixed.mix is None:
+        return None
+    inside, beside = folder / BASE, folder.absolute().parent.parent / mixed.mix.model / mixed.mix.version
+    found = next((path for path in (inside, beside) if (path / "manifest.json").exists()), None)
+    if found is None:
+        raise ModelError(
+            f"{folder} is mixed with model {mixed.mix.model!r} {mixed.mix.version}, which is neither in {inside} nor "
+            f"in {beside}."
+        )
+    return found
+
+
 def push(store: Store, folder: Path) -> Manifest:
-    """Write a version into the registry. The first version of a model becomes its stable version.
+    """Write a version into the registry, after its base. The first version of a model becomes its stable version.
 
     The manifest is written last, so that no reader finds an incomplete version. Pushing the same version again changes
     nothing. Raises ModelError when the folder is damaged, or the registry has this version with other contents.
     """
     new, ours = read_folder(folder)
+    _push_base(store, folder, new)
     is_first = not store.exists(keys.labels(new.name))
     if is_first:
         _check_loss(new)
@@ -157,8 +180,29 @@ def push(store: Store, folder: Path) -> Manifest:
     return new
 
 
+def _push_base(store: Store, folder: Path, mixed: Manifest) -> None:
+    """Write the base of a version into the registry if it is not there. Raises ModelError."""
+    if mixed.mix is None:
+        return
+    try:
+        found, theirs = manifest(store, mixed.mix.model, mixed.mix.version)
+    except ModelNotFound:
+        base = base_folder(folder, mixed)
+        assert base
+        found, theirs = push(store, base), read_folder(base)[1]
+    if theirs != mixed.mix.digest:
+        raise ModelError(
+            f"Model {mixed.name!r} {mixed.version} was made with another model {mixed.mix.model!r} {mixed.mix.version} "
+            f"than the registry has: {mixed.mix.digest}, not {theirs}."
+        )
+    mixed.check_base(found)
+
+
 def fetch(store: Store, name: str, version: str, folder: Path) -> None:
-    """Copy a version from the registry into a folder. Raises ModelNotFound, ModelError or StoreUnavailable."""
+    """Copy a version from the registry into a folder, with its base in the subfolder BASE.
+
+    Raises ModelNotFound, ModelError or StoreUnavailable.
+    """
     found, _ = manifest(store, name, version)
     folder.mkdir(parents=True, exist_ok=True)
     for file, most in (("manifest.json", MAX_MANIFEST_BYTES), *((one.file, one.most_bytes) for one in found.files)):
@@ -166,6 +210,8 @@ def fetch(store: Store, name: str, version: str, folder: Path) -> None:
         check_size(f"{file} of model {name} {version}", len(data), most)
         (folder / file).write_bytes(data)
     read_folder(folder)
+    if found.mix:
+        fetch(store, found.mix.model, found.mix.version, folder / BASE)
 
 
 def relabel(
@@ -265,6 +311,7 @@ def _short(manifest: Manifest, digest: str) -> Version:
         factors=manifest.factors,
         description=manifest.description,
         licence=manifest.licence,
+        strength=manifest.mix.strength if manifest.mix else None,
     )
 
 

@@ -115,6 +115,9 @@ class Result(TolerantModel):
     model: Name = Field(description="Model name.")
     model_version: Name = Field(description="Version of the model.")
     model_digest: Digest
+    strength: float | None = Field(
+        None, ge=0, le=1, description="Strength of the model; absent when it cannot be chosen."
+    )
     first_model: Name | None = Field(None, description="Name of the model that was applied before; absent without one.")
     first_model_version: Name | None = Field(None, description="Version of first_model.")
     first_model_digest: Name | None = Field(None, description="SHA-256 of the manifest of that version.")

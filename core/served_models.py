@@ -24,6 +24,9 @@ class ModelRef(TolerantModel):
     version: str = Field(description="Name of the version.")
     digest: str = Field(description="SHA-256 of the version's manifest.")
     factors: tuple[int, ...] = Field(description="Enlargements per side that the version can make.")
+    strength: float | None = Field(
+        None, description="Default strength, 0 to 1; absent when the version's strength cannot be chosen."
+    )
 
 
 class ServedModel(TolerantModel):
@@ -97,7 +100,8 @@ def resolve_first(connection: Redis, store: Store, name: str | None, job_id: str
 def read(store: Store, name: str, version: str) -> ModelRef:
     """Read a version from the registry. Raises ModelNotFound, ModelError or StoreUnavailable."""
     manifest, digest = registry.manifest(store, name, version)
-    return ModelRef(version=version, digest=digest, factors=manifest.factors)
+    strength = manifest.mix.strength if manifest.mix else None
+    return ModelRef(version=version, digest=digest, factors=manifest.factors, strength=strength)
 
 
 def _labels(store: Store, name: str) -> Labels:

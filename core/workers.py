@@ -20,7 +20,10 @@ class Worker(TolerantModel):
     memory_used: int = Field(0, ge=0, description="Bytes of the device's memory that are in use, by any process.")
     memory_total: int = Field(0, ge=0, description="Bytes of memory that the device has; 0 when unknown.")
     models: tuple[str, ...] = Field(description="Names and versions of the models that the worker has ready.")
-    digests: tuple[str, ...] = Field(description="SHA-256 of the manifests of these models, in the same order.")
+    digests: tuple[str, ...] = Field(
+        description="SHA-256 of the manifests of these models, in the same order; followed by @ and the strength if it "
+        "is not the version's default."
+    )
     slots: int = Field(ge=1, description="Number of jobs that the worker runs at once.")
     jobs: tuple[str, ...] = Field(description="Ids of the jobs that the worker holds.")
 

@@ -10,7 +10,7 @@ from upres.core.sizes import SizePlan, plan_size
 from upres.core.tiling import ORIENTATIONS, TILE, passes
 from upres.function.access import Caller
 from upres.function.services import Services
-from upres.function.submit import check_factors
+from upres.function.submit import check_models
 
 ANY_JOB = "0" * 32
 """A job id for `resolve`, which needs one to choose between the stable version and the canary."""
@@ -91,7 +91,7 @@ def _accepted(
 ) -> SizePlan:
     """Return how a job would enlarge the image. Raises the error with which it would be refused or fail."""
     limit, frames = services.settings.max_input_bytes, _frames(request)
-    check_factors(request, model, ref, first)
+    check_models(request, model, ref, first)
     if request.bytes and request.bytes > limit:
         raise TooManyBytes.for_limit(limit)
     planned = plan_size((request.width, request.height), request.wanted_size, ref.factors)

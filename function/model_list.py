@@ -17,6 +17,9 @@ class ModelSummary(TolerantModel):
     description: str = Field(description="Purpose of the stable version; empty when its manifest cannot be read.")
     licence: str = Field(description="SPDX identifier of the stable version's licence.")
     factors: tuple[int, ...] = Field(description="Enlargements per side that the stable version can make.")
+    strength: float | None = Field(
+        description="The stable version's default strength, 0 to 1; absent when its strength cannot be chosen."
+    )
     labels: dict[str, str] = Field(description="Label → version.")
     jobs_url: str = Field(description="Path of the endpoint that accepts jobs for this model (POST).")
 
@@ -54,6 +57,7 @@ def _summary(services: Services, entry: Entry) -> dict[str, object]:
         "description": stable.description if stable else "",
         "licence": stable.licence if stable else "",
         "factors": stable.factors if stable else (),
+        "strength": stable.strength if stable else None,
         "labels": entry.labels.labels,
         "jobs_url": f"/v1/models/{entry.name}/jobs",
     }

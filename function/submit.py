@@ -7,7 +7,7 @@ from datetime import timedelta
 import pybase64
 from redis import Redis
 
-from upres.core import api_keys, events, factors, keys, served_models, target, tracing
+from upres.core import api_keys, events, factors, keys, served_models, strength, target, tracing
 from upres.core.api import Enlargement, JobAccepted, JobRequest
 from upres.core.enqueue import Enqueued, IdempotencyRecord, enqueue
 from upres.core.errors import FieldError, InvalidRequest, LimitReached, TooManyBytes
@@ -75,7 +75,7 @@ def _validate(services: Services, request: JobRequest, job_id: str) -> tuple[Mod
     if request.image_base64 is not None:
         image = _decode(request.image_base64, services.settings.max_input_bytes)
     first = served_models.resolve_first(services.redis, services.store, request.first_model, job_id)
-    check_factors(request, model, ref, first)
+    check_models(request, model, ref, first)
     return ref, first, image
 
 
@@ -96,13 +96,13 @@ def _message(
     image_key: str | None,
 ) -> JobMessage:
     """Make the message for the worker: the request, with the image's address or key in place of the image."""
-    submitted_at = now()
+    submitted_at, model = now(), request.model or services.settings.model
     return JobMessage(
         job_id=job_id,
         image_url=request.image_url,
         image_key=image_key,
         image_name=request.image_name,
-        model=request.model or services.settings.model,
+        model=model,
         model_version=ref.version,
         model_digest=ref.digest,
         first_model_version=first.version if first else None,
@@ -112,7 +112,7 @@ def _message(
         owner=caller.owner,
         webhook_url=request.webhook_url,
         preview=request.preview,
-        **request.model_dump(include=set(ResultOptions.model_fields)),
+        **(request.model_dump(include=set(ResultOptions.model_fields)) | {"strength": _strength(request, model, ref)}),
     )
 
 
@@ -149,10 +149,16 @@ def _accepted(services: Services, job: Enqueued, base_url: str, caller: Caller) 
     )
 
 
-def check_factors(wanted: Enlargement, model: str, ref: ModelRef, first: ModelRef | None) -> None:
-    """Raise InvalidRequest when a model version does not have the factor that the request needs of it."""
+def check_models(wanted: Enlargement, model: str, ref: ModelRef, first: ModelRef | None) -> None:
+    """Raise InvalidRequest when a model version has not the factor, or no strength, that the request needs of it."""
+    _strength(wanted, model, ref)
     before = Factors(wanted.first_model, first.version, first.factors) if wanted.first_model and first else None
     factors.check(wanted.upscale_factor, Factors(model, ref.version, ref.factors), before)
+
+
+def _strength(wanted: Enlargement, model: str, ref: ModelRef) -> float | None:
+    """Return the strength for the job's message. Raises InvalidRequest."""
+    return strength.pinned(wanted.strength, model, ref.version, ref.strength)
 
 
 def _check_webhook(services: Services, url: str | None) -> None:

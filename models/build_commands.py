@@ -10,7 +10,7 @@ from upres.console.terminal import print_table, row, table
 from upres.core import registry
 from upres.core.errors import ModelError, ModelNotFound
 from upres.core.registry import STABLE
-from upres.models.command_support import empty_folder, errors_as_messages, store
+from upres.models.command_support import empty_folder, errors_as_messages, fetch_base, store, version_folder
 
 FORMS = ["onnx", "torchscript", "exported-program", "savedmodel"]
 
@@ -74,6 +74,35 @@ def import_file(file: Path, name: str, version: str, licence: str, description: 
 
 
 @click.command()
+@click.argument("base")
+@click.argument("other")
+@click.option("--at", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Share of OTHER.")
+@click.option("--name", required=True, help="Name of the new model.")
+@click.option("--version", default="1", show_default=True, help="Name of the new version.")
+@click.option("--licence", help="SPDX identifier of its licence; default: those of both.")
+@click.option("--description", help="Purpose of the model.")
+@click.option("--adjustable", is_flag=True, help="Let each job choose the share (strength); --at is the default.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write; default: ./NAME")
+def mix(base: str, other: str, at: float, name: str, adjustable: bool, out: Path | None, **given: str | None) -> None:
+    """Mix two models of one architecture.
+
+    The weights are interpolated: with --at 0 the result is BASE, with --at 1 OTHER. Each is the folder of a version,
+    the name of a bundled model, or that of a model in the registry. Good mixes come from models of which one was
+    fine-tuned from the other.
+    """
+    from upres.models import mixing
+
+    folder = empty_folder(out or Path(name))
+    about = {"name": name, **{field: value for field, value in given.items() if value}}
+    with errors_as_messages(), tempfile.TemporaryDirectory() as temporary:
+        one, two = (version_folder(end, Path(temporary) / end) for end in (base, other))
+        make = mixing.mix_adjustable if adjustable else mixing.mix
+        made = make(one, two, at, about, folder)
+        print(f"{folder}: {made}, {', '.join(f'factor {one}' for one in made.manifest.factors)}")
+    print(f"Put it into the registry: upres models push {folder}")
+
+
+@click.command()
 @click.argument("name")
 @click.option("--to", "form", required=True, type=click.Choice(FORMS), help="Format of the export.")
 @click.option("--version", help="Version or label; default: stable.")
@@ -96,6 +125,7 @@ def export(name: str, form: str, version: str | None, out: Path | None, python: 
     with store() as opened:
         model = download(opened, name, version)
         folder = empty_folder(out or Path(f"{name}-{model.manifest.version}-{form}"))
+        fetch_base(opened, model.manifest, folder)
         for file, checked in portable.export(model, form, folder, python):
             print(f"{folder / file}: {checked}")
     if form == "onnx":
@@ -122,6 +152,7 @@ def variant(name: str, precision: str, photos: Path, version: str | None, out: P
     with store() as opened:
         model = download(opened, name, version)
         folder = empty_folder(out or Path(f"{name}-{model.manifest.version}-{precision}"))
+        fetch_base(opened, model.manifest, folder)
         for network in variants.make(model, precision, photos, folder).manifest.networks:
             measured = ", ".join(f"{key} {value:g}" for key, value in network.quality.items())
             print(f"{folder / network.file}: {measured}")
@@ -167,4 +198,4 @@ def compare(name: str) -> None:
     print_table(listed, "")
 
 
-COMMANDS = (pull, import_file, export, variant, verify, compare)
+COMMANDS = (pull, import_file, mix, export, variant, verify, compare)

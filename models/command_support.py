@@ -9,8 +9,10 @@ from pydantic import ValidationError
 
 from upres.core import registry
 from upres.core.errors import UpresError
+from upres.core.manifest import Manifest
 from upres.core.settings import Settings
 from upres.core.storage import Store
+from upres.models import bundled
 
 
 def empty_folder(folder: Path) -> Path:
@@ -18,6 +20,26 @@ def empty_folder(folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise click.ClickException(f"{folder} is there already; give another one with --out, or remove it.")
     return folder
+
+
+def version_folder(name: str, temporary: Path) -> Path:
+    """Return the folder of a version: the given one, that of the latest version of a bundled model, or a download.
+
+    A model of the registry is downloaded, its stable version, into `temporary`. Raises an error of upres.
+    """
+    if Path(name).exists():
+        return Path(name)
+    if known := bundled.versions(name):
+        return list(known.values())[-1]
+    opened = Store(Settings.from_environment())
+    registry.fetch(opened, name, registry.labels(opened, name).labels[registry.STABLE], temporary)
+    return temporary
+
+
+def fetch_base(opened: Store, mixed: Manifest, folder: Path) -> None:
+    """Download the base of a version, if it has one, into its place in the version's folder."""
+    if mixed.mix:
+        registry.fetch(opened, mixed.mix.model, mixed.mix.version, folder / registry.BASE)
 
 
 @contextmanager

@@ -74,11 +74,14 @@ class Checked(NamedTuple):
 def export(model: Model, form: str, to: Path, python: Path = Path("python")) -> list[tuple[str, Checked]]:
     """Export all networks of a model in one of FORMS or "savedmodel". Returns (file name, differences) of each.
 
-    For ONNX the folder becomes a version that contains the graphs as well, for workers without torch. `python` is a
-    Python with TensorFlow, used only for SavedModel. Raises ModelError when a network cannot be exported, or when the
-    export computes something different.
+    For ONNX the folder becomes a version that contains the graphs as well, for workers without torch; of a version with
+    a base it has the own weights, and workers mix them with the base's graphs. `python` is a Python with TensorFlow,
+    used only for SavedModel. Raises ModelError when a network cannot be exported, or when the export computes something
+    different.
     """
     to.mkdir(parents=True, exist_ok=True)
+    if model.base and form == "onnx":
+        model = model.at(1)
     made = []
     for network in model.manifest.networks:
         path = to / f"{model.manifest.name}-x{network.factor}{SUFFIXES[form]}"

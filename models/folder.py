@@ -69,7 +69,7 @@ def write(folder: Path, about: Mapping[str, Any], networks: Sequence[NewNetwork]
 def describe(folder: Path, about: Mapping[str, Any], networks: Sequence[Mapping[str, Any]]) -> Model:
     """Write the manifest and the golden images for network files in the folder; golden images are made by torch."""
     fields = {
-        "schema_version": schema_version(one["factor"] for one in networks),
+        "schema_version": schema_version((one["factor"] for one in networks), "mix" in about),
         "created": date.today().isoformat(),
         **about,
         "networks": [{**one, "sha256": _digest(folder / one["file"])} for one in networks],

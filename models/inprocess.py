@@ -10,7 +10,7 @@ from upres.client.atomic_file import MayReplace, atomic_write
 from upres.client.batch import Callbacks
 from upres.client.output_paths import Output
 from upres.client.protocol import JobOptions
-from upres.core import factors, formats, sizes
+from upres.core import factors, formats, sizes, strength
 from upres.core.errors import ModelNotFound, UrlAnsweredError, UrlUnreachable
 from upres.core.factors import Factors
 from upres.core.options import ResultOptions
@@ -47,7 +47,8 @@ class InProcess:
             {"upscale_factor": factor, **{name: value for name, value in options.items() if name in RESULT_OPTIONS}}
         )
         self._orientations = ORIENTATIONS if self._wanted.ensemble else 1
-        self._model = open_folder(_folder(options.get("model") or DEFAULT, options.get("model_version")))
+        named = _folder(options.get("model") or DEFAULT, options.get("model_version"))
+        self._model = _at(open_folder(named), self._wanted.strength)
         first = options.get("first_model")
         self._first = open_folder(_folder(first, None)) if first else None
         before = _factors(self._first) if self._first else None
@@ -108,6 +109,7 @@ class InProcess:
             model=self._model.manifest.name,
             model_version=self._model.manifest.version,
             model_digest=self._model.digest,
+            strength=self._model.strength,
             first_model=self._first.manifest.name if self._first else None,
             first_model_version=self._first.manifest.version if self._first else None,
             first_model_digest=self._first.digest if self._first else None,
@@ -155,6 +157,13 @@ def _folder(model: str, version: str | None) -> Path:
             f"There is no model {model!r} {version or ''} here; give the folder of a version, ./{model}."
         )
     return wanted[0]
+
+
+def _at(model: Model, wanted: float | None) -> Model:
+    """The model with a strength; None: its default. Raises InvalidRequest when its strength cannot be chosen."""
+    mix = model.manifest.mix
+    strength.pinned(wanted, model.manifest.name, model.manifest.version, mix.strength if mix else None)
+    return model.at(wanted)
 
 
 def _factors(model: Model) -> Factors:

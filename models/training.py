@@ -91,16 +91,23 @@ def bfloat16(on: torch.device) -> torch.autocast:
 def steps(optimiser: torch.optim.Optimizer, rate: float, seconds: float) -> Iterator[float]:
     """Yield the share of the training time that is over, in [0, 1), once per step; sets the learning rate.
 
-    The rate warms up, then follows a cosine (Loshchilov & Hutter 2017). The schedule depends on time, not on steps, so
-    that it is complete on machines of any speed.
+    The schedule depends on time, not on steps, so that it is complete on machines of any speed.
     """
     begin, count = time.monotonic(), 0
     while (done := (time.monotonic() - begin) / seconds) < 1:
-        height = FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * done)) / 2
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min(1, (count + 1) / WARM_UP_STEPS) * height
+        set_rate(optimiser, rate, count, done)
         yield done
         count += 1
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float, count: int, done: float) -> None:
+    """Set the learning rate: it warms up, then follows a cosine (Loshchilov & Hutter 2017) down to FLOOR.
+
+    `count` is the number of steps made, `done` the share of the training that is over.
+    """
+    height = FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * done)) / 2
+    for group in optimiser.param_groups:
+        group["lr"] = rate * min(1, (count + 1) / WARM_UP_STEPS) * height
 
 
 class Average:
@@ -109,13 +116,13 @@ class Average:
     def __init__(self, network: SuperResolutionNetwork, most: float = 0.9995) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self._most = most
-        self._steps = 0
+        self.steps = 0
 
     @torch.no_grad()
     def follow(self, network: nn.Module) -> None:
         """Update the average; to be called after each optimiser step."""
-        self._steps += 1
-        keep = min(self._most, self._steps / (self._steps + 9))
+        self.steps += 1
+        keep = min(self._most, self.steps / (self.steps + 9))
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1 - keep)
 
 

@@ -103,6 +103,8 @@ def _half(model: Model, network: Network, to: Path, pictures: Sequence[Pixels]) 
 
 
 def _int8(model: Model, network: Network, to: Path, pictures: Sequence[Pixels]) -> dict[str, Any]:
+    if model.base:
+        raise ModelError(f"{model} is mixed by each job; int8 networks cannot be: make a mix first, upres models mix.")
     name = f"{model.manifest.name}-x{network.factor}-int8.onnx"
     whole = to / f"{name}.float32"
     export.export_network(export.Portable(load(network, model)).eval(), network.factor, "onnx", whole)

@@ -134,7 +134,7 @@ def _make(
     memory += enlargement.first_step_bytes if job.first_model else 0
     with reserved_memory(context, report, in_flight, memory):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
-        images = new_images(context, job, report.lease, task.output)
+        images = new_images(context, job, report.lease, task.output, steps.strength(job.strength))
         put = partial(context.store.put, content_type=formats.CONTENT_TYPES[task.output.format])
         with report.stage("upscale"):
             original = context.encoders.original(task.pictures, task.outputs, partial(put, images.original))

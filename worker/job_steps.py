@@ -33,7 +33,7 @@ def opened(context: WorkerContext, job: JobMessage, report: Report) -> Iterator[
 
 def _load(context: WorkerContext, model: JobModel, report: Report, stack: ExitStack) -> Engine:
     """Return the engine of a model, which stays in memory until `stack` is closed."""
-    if not context.models.has(model.digest):
-        report.notice(f"Model {model.name} {model.version} is being loaded.")
+    if not context.models.has(model.digest, model.strength):
+        report.notice(f"Model {model} is being loaded.")
     ref = ModelRef(version=model.version, digest=model.digest, factors=())
-    return stack.enter_context(context.models.use(model.name, ref)).engine
+    return stack.enter_context(context.models.use(model.name, ref, model.strength)).engine

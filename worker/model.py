@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from upres.core import keys, registry
-from upres.core.errors import ModelError, ModelUnavailable
-from upres.core.manifest import File, Manifest
+from upres.core.errors import ModelError, ModelNotFound, ModelUnavailable
+from upres.core.manifest import File, Manifest, Network
 from upres.core.model_files import check, check_network, check_size
 from upres.core.storage import ObjectNotFound, Store
 
@@ -34,9 +34,40 @@ class Model(NamedTuple):
     """Path of each file, by its name in the manifest."""
     bytes: int
     """Size of its networks' files, in bytes."""
+    base: "Model | None" = None
+    """The version that it is mixed with."""
+    strength: float | None = None
+    """Strength of the mix, 0 to 1; None without a base."""
 
     def __str__(self) -> str:
-        return f"{self.manifest.name} {self.manifest.version}"
+        at = "" if self.is_default else f" at strength {self.strength}"
+        return f"{self.manifest.name} {self.manifest.version}{at}"
+
+    def at(self, strength: float | None) -> "Model":
+        """Return the model with another strength; None: its default. Raises ModelError when it has no base."""
+        if strength is not None and self.base is None:
+            raise ModelError(f"Model {self} has no base to be mixed with.")
+        return self if strength is None else self._replace(strength=strength)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the model has its default strength, or no base."""
+        return not self.manifest.mix or self.strength == self.manifest.mix.strength
+
+    @property
+    def key(self) -> str:
+        """What determines the results: the digest, followed by the strength if that is not the default."""
+        return variant(self.digest, None if self.is_default else self.strength)
+
+    def base_network(self, network: Network) -> Network:
+        """Return the base's network for the same factor."""
+        assert self.base
+        return next(one for one in self.base.manifest.networks if one.factor == network.factor)
+
+
+def variant(digest: str, strength: float | None) -> str:
+    """Return the key of a version with a strength; None: its default."""
+    return digest if strength is None else f"{digest}@{strength}"
 
 
 def pull(
@@ -58,13 +89,26 @@ def pull(
     if digest is not None and found != digest:
         raise ModelError(f"Model {name!r} {version} was changed in the store: it has digest {found}, not {digest}.")
     disk = _Disk(cache, temporary)
-    return _model(manifest, found, {file.file: _file(store, manifest, file, disk) for file in manifest.files})
+    files = {file.file: _file(store, manifest, file, disk) for file in manifest.files}
+    return _model(manifest, found, files, _pulled_base(store, manifest, cache, temporary))
 
 
 def open_folder(folder: Path) -> Model:
     """Open a model version in a folder on this machine, checked in the same way. Raises ModelError."""
     manifest, digest = registry.read_folder(folder)
-    return _model(manifest, digest, {file.file: folder / file.file for file in manifest.files})
+    files = {file.file: folder / file.file for file in manifest.files}
+    base = registry.base_folder(folder, manifest)
+    return _model(manifest, digest, files, open_folder(base) if base else None)
+
+
+def _pulled_base(store: Store, mixed: Manifest, cache: Path | None, temporary: ExitStack | None) -> Model | None:
+    """Pull the base of a version; None without one."""
+    if mixed.mix is None:
+        return None
+    try:
+        return pull(store, mixed.mix.model, mixed.mix.version, cache, mixed.mix.digest, temporary)
+    except ModelNotFound as error:
+        raise ModelError(f"Model {mixed.name!r} {mixed.version} lacks its base: {error}") from error
 
 
 def prune(cache: Path) -> None:
@@ -81,8 +125,15 @@ def mark_used(path: Path) -> None:
         path.touch()
 
 
-def _model(manifest: Manifest, digest: str, files: dict[str, Path]) -> Model:
-    return Model(manifest, digest, files, sum(files[one.file].stat().st_size for one in manifest.networks))
+def _model(manifest: Manifest, digest: str, files: dict[str, Path], base: Model | None) -> Model:
+    """Make a Model with its default strength. Raises ModelError when it cannot be mixed with its base."""
+    size = sum(files[one.file].stat().st_size for one in manifest.networks)
+    if manifest.mix is None or base is None:
+        return Model(manifest, digest, files, size)
+    if base.digest != manifest.mix.digest:
+        raise ModelError(f"{base} is not the version that {manifest.name} {manifest.version} was made with.")
+    manifest.check_base(base.manifest)
+    return Model(manifest, digest, files, size, base, manifest.mix.strength)
 
 
 def _file(store: Store, manifest: Manifest, file: File, disk: "_Disk") -> Path:

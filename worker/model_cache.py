@@ -24,7 +24,7 @@ from upres.worker.engine.device import Device
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
 from upres.worker.imaging.decoding import Decoders
-from upres.worker.model import Model, pull
+from upres.worker.model import Model, pull, variant
 
 log = logging.getLogger("upres.worker")
 
@@ -59,7 +59,7 @@ class _Entry:
 
 
 class ModelCache:
-    """All models on one device, by digest. A model that no job uses may be unloaded. Safe from all threads."""
+    """All models on one device, by digest and strength. One that no job uses may be unloaded. Safe from all threads."""
 
     def __init__(
         self, settings: Settings, store: Store, device: Device, thread: DeviceThread, decoders: Decoders
@@ -77,17 +77,20 @@ class ModelCache:
         self._refused: dict[str, tuple[float, type[UpresError], str]] = {}
 
     @contextmanager
-    def use(self, name: str, ref: ModelRef) -> Iterator[LoadedModel]:
+    def use(self, name: str, ref: ModelRef, strength: float | None = None) -> Iterator[LoadedModel]:
         """Give a version for the block; it is loaded first if it is not in memory, and not unloaded within the block.
 
-        Raises ModelNotFound, ModelError, ModelUnavailable or StoreUnavailable. A version that failed with ModelError or
-        ModelUnavailable is tried again only after REFUSED_SECONDS; until then the same error is raised.
+        `strength` is for versions with a base; None: the version's default. Each strength is an entry of its own, with
+        weights of its own. Raises ModelNotFound, ModelError, ModelUnavailable or StoreUnavailable. A version that
+        failed with ModelError or ModelUnavailable is tried again only after REFUSED_SECONDS; until then the same error
+        is raised.
         """
-        self._check_refused(ref.digest)
-        entry, must_load = self._acquire(ref.digest)
+        key = variant(ref.digest, strength)
+        self._check_refused(key)
+        entry, must_load = self._acquire(key)
         try:
             if must_load:
-                self._load_into(entry, name, ref)
+                self._load_into(entry, key, name, ref, strength)
             yield entry.loaded.result()
         finally:
             with self._lock:
@@ -96,12 +99,15 @@ class ModelCache:
                 self._make_room()
 
     def keep(self, digests: Set[str]) -> None:
-        """Never unload the versions with these digests, whatever the budget. Replaces the digests of the last call."""
+        """Never unload the versions with these digests, at their default strength, whatever the budget.
+
+        Replaces the digests of the last call.
+        """
         self._kept = digests
 
-    def has(self, digest: str) -> bool:
-        """Return whether a version is loaded and ready, so that `use` does not wait."""
-        entry = self._entries.get(digest)
+    def has(self, digest: str, strength: float | None = None) -> bool:
+        """Return whether a version is loaded and ready at a strength, so that `use` does not wait."""
+        entry = self._entries.get(variant(digest, strength))
         return bool(entry and entry.ready)
 
     def ready(self) -> list[Model]:
@@ -109,41 +115,41 @@ class ModelCache:
         with self._lock:
             return [loaded.model for entry in self._entries.values() if (loaded := entry.ready)]
 
-    def _acquire(self, digest: str) -> tuple[_Entry, bool]:
+    def _acquire(self, key: str) -> tuple[_Entry, bool]:
         """Add a user to a version's entry. Returns the entry, and whether it is new: then the caller must load it."""
         with self._lock:
-            entry = self._entries.get(digest)
+            entry = self._entries.get(key)
             new = entry is None
             if entry is None:
-                entry = self._entries[digest] = _Entry()
-            self._entries.move_to_end(digest)
+                entry = self._entries[key] = _Entry()
+            self._entries.move_to_end(key)
             entry.users += 1
             return entry, new
 
-    def _load_into(self, entry: _Entry, name: str, ref: ModelRef) -> None:
+    def _load_into(self, entry: _Entry, key: str, name: str, ref: ModelRef, strength: float | None) -> None:
         """Load a version into its entry, for all threads that wait for it. If that fails, they get the same error."""
         try:
-            entry.loaded.set_result(self._load(name, ref))
+            entry.loaded.set_result(self._load(name, ref, strength))
         except BaseException as error:
             with self._lock:
-                del self._entries[ref.digest]
+                del self._entries[key]
                 if isinstance(error, ModelError | ModelUnavailable):
-                    self._refused[ref.digest] = (time.monotonic(), type(error), str(error))
+                    self._refused[key] = (time.monotonic(), type(error), str(error))
             entry.loaded.set_exception(error)
 
-    def _check_refused(self, digest: str) -> None:
+    def _check_refused(self, key: str) -> None:
         """Raise the error with which loading a version failed, if that was less than REFUSED_SECONDS ago."""
-        since, kind, reason = self._refused.get(digest, (-REFUSED_SECONDS, ModelError, ""))
+        since, kind, reason = self._refused.get(key, (-REFUSED_SECONDS, ModelError, ""))
         if time.monotonic() < since + REFUSED_SECONDS:
             raise kind(reason)
-        self._refused.pop(digest, None)
+        self._refused.pop(key, None)
 
-    def _load(self, name: str, ref: ModelRef) -> LoadedModel:
-        """Pull a version, warm it up and check its golden images."""
+    def _load(self, name: str, ref: ModelRef, strength: float | None) -> LoadedModel:
+        """Pull a version, mix it with its base, warm it up and check its golden images."""
         begin = time.perf_counter()
         try:
             with ExitStack() as temporary:
-                model = pull(self._store, name, ref.version, self._cache, ref.digest, temporary)
+                model = pull(self._store, name, ref.version, self._cache, ref.digest, temporary).at(strength)
                 ran_by = runtimes.choose(model, self._device, self._cache)
                 engine = Engine(model.manifest, ran_by, self._thread, HEAVY_TILE if model.bytes > HEAVY_BYTES else TILE)
                 self._remember_tile(model, engine)
@@ -163,12 +169,12 @@ class ModelCache:
     def _make_room(self) -> None:
         """Unload models without users, the least recently used first, until the others are within the budget."""
         with self._lock:
-            ready = {digest: loaded.model for digest, entry in self._entries.items() if (loaded := entry.ready)}
+            ready = {key: loaded.model for key, entry in self._entries.items() if (loaded := entry.ready)}
             total = sum(model.bytes for model in ready.values())
-            for digest, model in ready.items():
-                if total > self._budget and not self._entries[digest].users and digest not in self._kept:
+            for key, model in ready.items():
+                if total > self._budget and not self._entries[key].users and key not in self._kept:
                     log.info("model %s is unloaded", model)
-                    del self._entries[digest]
+                    del self._entries[key]
                     total -= model.bytes
 
     def _remember_tile(self, model: Model, engine: Engine) -> None:

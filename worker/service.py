@@ -186,7 +186,7 @@ def _describe(name: str, context: WorkerContext, in_flight: InFlightJobs) -> Wor
         memory_used=context.memory.used,
         memory_total=context.memory.total,
         models=tuple(map(str, ready)),
-        digests=tuple(model.digest for model in ready),
+        digests=tuple(model.key for model in ready),
         slots=context.settings.slots,
         jobs=tuple(job.lease.job_id for job in in_flight.current()),
     )

@@ -30,6 +30,8 @@ class StoredImages(NamedTuple):
     """What the files of both are."""
     device: str
     """Name of the device that computed the enlargement."""
+    strength: float | None
+    """Strength of its model; None when it has none."""
 
 
 def claim(context: WorkerContext, owner: str | None, work: str, lease: Lease) -> StoredImages | None:
@@ -41,7 +43,7 @@ def claim(context: WorkerContext, owner: str | None, work: str, lease: Lease) ->
         made, store = known, context.store
         enlarged, original = store.key(made.sr_image_uri), store.key(made.original_image_uri)
         output = ResultFile(made.format, made.depth, (made.width, made.height))
-        return StoredImages(enlarged, original, output, made.device)
+        return StoredImages(enlarged, original, output, made.device, made.strength)
     if known != "run":
         raise JobEnded
     return None
@@ -68,14 +70,17 @@ def kind_of_work(job: JobMessage, outputs: Sequence[ResultFile], plans: Sequence
         f"{len(outputs)} frames": len(outputs) > 1,
         f"depths {depths}": len(set(depths)) > 1,
         f"after {job.first_model_digest}": job.first_model_digest is not None,
+        f"strength {job.strength}": job.strength is not None,
     }
     return "+".join([output.format, *(name for name, wanted in options.items() if wanted)])
 
 
-def new_images(context: WorkerContext, job: JobMessage, lease: Lease, output: ResultFile) -> StoredImages:
+def new_images(
+    context: WorkerContext, job: JobMessage, lease: Lease, output: ResultFile, strength: float | None
+) -> StoredImages:
     """Return the object keys under which this attempt will store its images, and what they are."""
     name = (job.owner, job.job_id, lease.attempt, formats.EXTENSIONS[output.format])
-    return StoredImages(keys.result(*name), keys.original(*name), output, context.device.name)
+    return StoredImages(keys.result(*name), keys.original(*name), output, context.device.name, strength)
 
 
 def result_of(
@@ -104,6 +109,7 @@ def result_of(
         model=job.model,
         model_version=job.model_version,
         model_digest=job.model_digest,
+        strength=images.strength,
         first_model=job.first_model,
         first_model_version=job.first_model_version,
         first_model_digest=job.first_model_digest,

@@ -71,6 +71,8 @@ export interface SubmitOptions extends CallOptions {
   model?: string;
   /** A version or a label of the model; default: stable. */
   version?: string;
+  /** From 0 (faithful) to 1, rounded to tenths, for models that have a strength. Default: the model's. */
+  strength?: number;
   /** A model with factor 1, such as a denoiser or a JPEG cleaner, that is applied before. */
   firstModel?: string;
   /** Default: "auto". JPEG, WebP, animated GIF and TIFF with pages stay, AVIF becomes WebP, all others become PNG. */
@@ -267,6 +269,8 @@ export interface Result {
   model: string;
   model_version: string;
   model_digest: string;
+  /** From 0 to 1; absent when the model's strength cannot be chosen. */
+  strength?: number;
   /** The model that was applied before, if there was one. */
   first_model?: string;
   first_model_version?: string;
@@ -303,6 +307,8 @@ export interface Model {
   /** SPDX identifier. */
   licence: string;
   factors: number[];
+  /** Default strength, from 0 to 1; absent when it cannot be chosen. */
+  strength?: number;
   /** Label → version. */
   labels: Record<string, string>;
   jobs_url: string;
@@ -321,6 +327,8 @@ export interface EstimateRequest {
   fit?: Fit;
   model?: string;
   model_version?: string;
+  /** From 0 to 1; rounded to tenths. */
+  strength?: number;
   first_model?: string;
   output_format?: WantedFormat;
   output_depth?: WantedDepth;

@@ -174,7 +174,9 @@ def test_a_failure_counts_for_the_model_that_was_at_work(
             folder.mkdir(parents=True)
             network = overflowing.write(folder, factor)
             fields = Pushed(store, name, folder).fields | {"networks": [network], "golden": [], "version": version}
-            (folder / "manifest.json").write_text(json.dumps({**fields, "schema_version": schema_version([factor])}))
+            (folder / "manifest.json").write_text(
+                json.dumps({**fields, "schema_version": schema_version([factor], mixed=False)})
+            )
             registry.push(store, folder)
     used: dict[str, Any] = {"model": names[2], "first_model": names[1]}
     client.upscale(

@@ -1,6 +1,7 @@
 """Training writes versions that can be served; its data, degradation, discriminator and distillation are correct."""
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,12 @@ from PIL import Image
 from torch.nn import functional
 
 from tests.support.paths import ROOT, SAMPLES, pairs
-from upres.models import training
+from upres.models import folder, training
+from upres.models.answers import Answers
 from upres.models.degrade import degrade, jpeg
 from upres.models.discriminator import Discriminator
 from upres.models.distill import Distillation
+from upres.models.folder import NewNetwork
 from upres.models.photos import Photos
 from upres.worker.engine.networks import EDSR, RRDBNet
 from upres.worker.model import Model, open_folder
@@ -93,22 +96,71 @@ def test_the_discriminator_learns_to_tell_real_from_fake_patches(photos: Photos)
     assert float(loss.detach()) < 1.1  # an untrained discriminator has a loss of 1.39
 
 
-def test_distillation_reduces_the_distance_between_student_and_teacher(photos: Photos, tmp_path: Path) -> None:
-    from upres.models import folder
-    from upres.models.folder import NewNetwork
-
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = RRDBNet(4, 8, 1, 4)
     fields = {"architecture": "rrdb", "factor": 4, "parameters": {"width": 8, "depth": 1, "growth": 4}}
     about = {"name": "teacher", "version": "1", "licence": "MIT", "description": "A test."}
-    teacher = folder.write(tmp_path, about, [NewNetwork({**fields, "receptive_radius": 19}, network.state_dict())])
+    to = tmp_path_factory.mktemp("teacher")
+    folder.write(to, about, [NewNetwork({**fields, "receptive_radius": 19}, network.state_dict())])
+    return to
+
+
+@pytest.fixture(scope="module")
+def taught(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with answers of the teacher."""
+    file = tmp_path_factory.mktemp("answers") / "answers.npz"
+    done = distill("answers", "--teacher", teacher, "--photos", SAMPLES, "--out", file, "--count", "6")
+    assert done.returncode == 0, done.stderr
+    assert "6 of 6 patches" in done.stdout
+    return file
+
+
+def distill(*options: str | Path) -> "subprocess.CompletedProcess[str]":
+    line = [sys.executable, "-m", "upres.models.distill", *options]
+    return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=100)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_patch_is_cut_and_turned_as_its_answer(taught: Path, factor: int) -> None:
+    small = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    stored = Answers(small, small.repeat_interleave(4, 2).repeat_interleave(4, 3))
+    patches, goals = stored.batch(16, 48, factor)
+    assert goals.shape == (16, 3, 48 * factor, 48 * factor)
+    assert torch.allclose(functional.avg_pool2d(goals, factor), patches, atol=1e-6)
+    both = Answers.load([taught, taught], CPU)
+    assert (both.small.shape, both.large.shape) == ((12, 3, 64, 64), (12, 3, 256, 256))
+
+
+def test_distillation_reduces_the_distance_between_student_and_teacher(taught: Path) -> None:
+    torch.manual_seed(0)
+    stored = Answers.load([taught], CPU)
     for factor in (2, 4):
-        run = Distillation(teacher, factor, {}, CPU)
-        assert run.goal(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 16 * factor, 16 * factor)
-        distances = [
-            float(run.step(degrade(photos.large(1, 16 * factor), factor), done)) for done in np.linspace(0, 0.99, 24)
-        ]
+        run = Distillation(factor, {}, CPU)
+        distances = [float(run.step(*stored.batch(2, 16, factor), done)) for done in np.linspace(0, 0.99, 30)]
         assert np.mean(distances[-4:]) < np.mean(distances[:4])
+
+
+def test_an_interrupted_distillation_continues_and_becomes_a_version_with_a_base(taught: Path, tmp_path: Path) -> None:
+    start = tmp_path / "faithful" / "1"
+    start.parent.mkdir()
+    start.symlink_to(ROOT / "models/faithful/1")
+    size = ["--start", str(start), "--batch", "1", "--patch", "16"]
+    for factor, trunk in ((4, []), (2, ["--trunk", str(tmp_path / "x4")])):
+        out = tmp_path / f"x{factor}"
+        first = distill("train", "--factor", str(factor), "--out", out, "--steps", "2", *size, *trunk, taught)
+        assert first.returncode == 0, first.stderr
+        again = distill("train", "--factor", str(factor), "--out", out, "--steps", "3", *size, *trunk, taught)
+        assert "continues after step 2" in again.stdout, again.stderr
+        assert [json.loads(line)["step"] for line in (out / "curve.jsonl").read_text().splitlines()] == [2, 3]
+    to, options = tmp_path / "photo" / "1", ["--start", str(start), "--version", "1", "--strength", "0.4"]
+    done = distill("version", "--out", to, *options, tmp_path / "x4", tmp_path / "x2")
+    assert done.returncode == 0, done.stderr
+    made = open_folder(to)
+    assert (made.manifest.factors, made.strength) == ((2, 4, 8), 0.4)
+    assert made.base is not None
+    assert made.base.digest == open_folder(start).digest
 
 
 def command(module: str, *options: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -141,7 +193,7 @@ def test_training_commands_name_a_missing_input_in_one_line(tmp_path: Path) -> N
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "no photos of at least" in done.stderr
-    done = command("distill", "--teacher", tmp_path, "--start", tmp_path, *options[:4])
+    done = distill("answers", "--teacher", tmp_path, "--photos", SAMPLES, "--out", tmp_path / "answers.npz")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "manifest.json: No such file" in done.stderr
     done = command("train", *options, "--factors", "4,2", "--seconds", "1")

@@ -299,7 +299,28 @@ def load(network: Network, model: Model) -> SuperResolutionNetwork:
 
 
 def _tensors(network: Network, model: Model) -> dict[str, Any]:
-    """Read the weights as float32. Raises ModelError when the file is damaged."""
+    """Read the weights as float32, mixed with those of the model's base. Raises ModelError."""
+    own = stored(network, model)
+    if model.base is None or model.strength == 1:
+        return own
+    return mixed(network.file, own, stored(model.base_network(network), model.base), model.strength or 0)
+
+
+def mixed(name: str, own: Mapping[str, Tensor], base: Mapping[str, Tensor], strength: float) -> dict[str, Tensor]:
+    """Interpolate weights: (1 - strength) · the base's + strength · the own ones (Wang et al. 2018, arXiv 1811.10515).
+
+    Raises ModelError when they are not of one architecture.
+    """
+    if {one: tensor.shape for one, tensor in own.items()} != {one: tensor.shape for one, tensor in base.items()}:
+        raise ModelError(f"{name} cannot be mixed with its base: their tensors have other names or shapes.")
+    return {
+        one: (1 - strength) * base[one] + strength * tensor if tensor.is_floating_point() else tensor
+        for one, tensor in own.items()
+    }
+
+
+def stored(network: Network, model: Model) -> dict[str, Tensor]:
+    """Read the weights in a file as float32. Raises ModelError when it is damaged."""
     try:
         tensors = load_file(model.files[network.file])
     except Exception as error:  # safetensors raises many types for damaged files

@@ -7,7 +7,8 @@ import onnxruntime
 
 from upres.core.errors import ModelError
 from upres.core.manifest import GRAPH_INPUT, GRAPH_OUTPUT
-from upres.core.onnx_graph import SUM, with_sum
+from upres.core.onnx_graph import SUM
+from upres.worker.engine import graphs
 from upres.worker.engine.compute import Finish, OutOfMemory, Pixels, check_finite
 from upres.worker.engine.device import Device
 from upres.worker.model import Model
@@ -37,7 +38,7 @@ class OnnxCompute:
             file = network.onnx.file
             try:
                 session = onnxruntime.InferenceSession(
-                    with_sum(model.files[file].read_bytes()), _options(), providers=[PROVIDERS[device.kind]]
+                    graphs.read(network, model), _options(), providers=[PROVIDERS[device.kind]]
                 )
             except Exception as error:  # ONNX Runtime has no common base of its errors
                 raise ModelError(f"{file} is no graph that ONNX Runtime can run ({error}).") from error

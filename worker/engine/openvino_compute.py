@@ -14,7 +14,8 @@ import numpy.typing as npt
 import openvino
 
 from upres.core.manifest import GRAPH_OUTPUT, Network
-from upres.core.onnx_graph import SUM, with_sum
+from upres.core.onnx_graph import SUM
+from upres.worker.engine import graphs
 from upres.worker.engine.compute import check_finite
 from upres.worker.model import Model, mark_used
 
@@ -61,9 +62,9 @@ class OpenVinoCompute:
 
 def _graph(core: Any, network: Network, model: Model, folders: Sequence[Path]) -> Any:
     """Read a network as an OpenVINO graph from bytes to bytes: its ONNX graph, else its converted torch module."""
-    if network.onnx is None:
+    if not graphs.exist(model):
         return core.read_model(_cached(network, model, folders))
-    whole = core.read_model(with_sum(model.files[network.onnx.file].read_bytes()))
+    whole = core.read_model(graphs.read(network, model))
     wanted = [output for output in whole.outputs if output.names & {GRAPH_OUTPUT, SUM}]
     return openvino.Model(sorted(wanted, key=lambda output: SUM in output.names), whole.get_parameters())
 
@@ -91,8 +92,11 @@ def _cached(network: Network, model: Model, folders: Sequence[Path]) -> Path:
     The next folder is for what that one cannot keep. The name of the network's folder is a digest of all that
     determines the result: OpenVINO's version, the code and the weights. Raises OSError or RuntimeError.
     """
-    sources = (Path(__file__), Path(__file__).with_name("networks.py"), model.files[network.file])
-    made_of = hashlib.sha256(openvino.__version__.encode() + b"".join(source.read_bytes() for source in sources))
+    sources = [Path(__file__), Path(__file__).with_name("networks.py"), model.files[network.file]]
+    if model.base:
+        sources.append(model.base.files[model.base_network(network).file])
+    with_what = f"{openvino.__version__} {model.strength}".encode()
+    made_of = hashlib.sha256(with_what + b"".join(source.read_bytes() for source in sources))
     name = made_of.hexdigest()[:32]
     if _intact(folders[0] / name):
         return folders[0] / name / "graph.xml"

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from upres.core.errors import ModelError
+from upres.worker.engine import graphs as onnx_graphs
 from upres.worker.engine.compute import Compute
 from upres.worker.engine.device import Device
 from upres.worker.model import Model
@@ -20,7 +21,7 @@ def choose(model: Model, device: Device, cache: Path | None = None) -> Compute:
     `cache` is a folder for converted networks. Raises ModelError when no installed library can run the model.
     """
     networks = model.manifest.networks
-    graphs = all(network.onnx for network in networks)
+    graphs = onnx_graphs.exist(model)
     only_graphs = any(network.architecture == "graph" for network in networks)
     # With int8 graphs OpenVINO loses 0.4 dB, ONNX Runtime only 0.02 dB.
     int8 = any("int8" in network.precisions for network in networks)

@@ -23,6 +23,11 @@ class Steps:
         """The factors by which the enlargement can be made."""
         return self._main.manifest.factors
 
+    def strength(self, wanted: float | None) -> float | None:
+        """The strength of the enlargement: `wanted`, or the model's default; None when it has none."""
+        mix = self._main.manifest.mix
+        return mix.strength if mix and wanted is None else wanted
+
     @property
     def tile(self) -> int:
         """Largest side of the enlargement's windows in input pixels."""
