@@ -3,7 +3,8 @@
     python -m benchmarks.quality [FOLDER]
 
 FOLDER holds one folder per set and factor (Set5_x4, …) with NAME_HR.png and NAME_LR.png. Protocol: Y
-of BT.601 in limited range, `factor` pixels cropped from each side, peak 255. Of the sets for factor 4, factor 3 is
+of BT.601 in limited range, `factor` pixels cropped from each side, peak 255. Measured are `faithful` with one
+orientation and with all eight (`ensemble`), and `photo` at its default strength. Of the sets for factor 4, factor 3 is
 measured too: its small images are made from the large ones by bicubic interpolation.
 """
 
@@ -17,7 +18,8 @@ import numpy as np
 
 from benchmarks.report import emit
 from upres.core.sizes import WantedSize, plan_size
-from upres.models import pairs
+from upres.core.tiling import ORIENTATIONS
+from upres.models import bundled, pairs
 from upres.models.pairs import Pixels
 from upres.worker.engine.device import choose as choose_device
 from upres.worker.engine.device_thread import DeviceThread
@@ -27,7 +29,6 @@ from upres.worker.imaging.downscale import downscaled
 from upres.worker.model import open_folder
 
 PAIRS = Path("../shared/benchmarks")
-MODEL = Path(__file__).parent.parent / "models" / "faithful" / "1"
 
 
 def main() -> int:
@@ -39,17 +40,26 @@ def main() -> int:
     if not sets:
         print(f"quality: no sets like Set5_x4 in {folder}; give the folder that has them.", file=sys.stderr)
         return int("CI" in os.environ)
-    model = open_folder(MODEL)
-    with DeviceThread() as thread:
-        engine = Engine(model.manifest, choose(model, choose_device("cpu")), thread)
+    with DeviceThread() as one, DeviceThread() as other:
+        engine, photo = _engine("faithful", one), _engine("photo", other)
         for path in sets:
             name, factor = path.name.rsplit("_x", 1)
             ours, bicubic = pairs.mean(engine.upscale, path, int(factor))
             emit(f"quality.{name}.x{factor}", ours, "dB", "bicubic", bicubic)
+            averaged, _ = pairs.mean(partial(engine.upscale, orientations=ORIENTATIONS), path, int(factor))
+            emit(f"quality.{name}.x{factor}.ensemble", averaged, "dB", "one orientation", ours)
+            sharp, _ = pairs.mean(photo.upscale, path, int(factor))
+            emit(f"quality.{name}.x{factor}.photo", sharp, "dB", "faithful", ours)
             if factor == "4":
                 between, bicubic = pairs.mean_between(partial(_made_smaller, engine), path)
                 emit(f"quality.{name}.x{pairs.BETWEEN}", between, "dB", "bicubic", bicubic)
     return 0
+
+
+def _engine(name: str, thread: DeviceThread) -> Engine:
+    """The engine of the latest version of a bundled model, on the CPU."""
+    model = open_folder(list(bundled.versions(name).values())[-1])
+    return Engine(model.manifest, choose(model, choose_device("cpu")), thread)
 
 
 def _made_smaller(engine: Engine, small: Pixels, factor: int) -> Pixels:

@@ -83,7 +83,10 @@ def labels(store: Store, name: str) -> Labels:
     try:
         return Labels.model_validate_json(store.get(keys.labels(name)))
     except ObjectNotFound:
-        raise ModelNotFound(f"There is no model {name!r}; `upres models list` lists all models.") from None
+        raise ModelNotFound(
+            f"There is no model {name!r}; `upres models list` lists all models, and `upres models push {name}` adds it "
+            "if it is part of upres."
+        ) from None
     except ValidationError as error:
         raise ModelError(f"The labels of model {name!r} cannot be read: {first(error)}") from error
 

@@ -58,7 +58,7 @@ class Settings(BaseModel):
         None, pattern=ADDRESS, description="Address of the object store for clients, if not s3_endpoint_url."
     )
     s3_bucket: str = Field("upres", min_length=1, description="Bucket for uploads, results and models.")
-    model: ModelName = Field("faithful", description="Default model: workers load it at start, requests may omit it.")
+    model: ModelName = Field("photo", description="Default model: workers load it at start, requests may omit it.")
     preload: Annotated[tuple[ModelName, ...], BeforeValidator(_list)] = Field(
         (), description="More models that a worker loads at start (comma-separated); it loads others on the first job."
     )

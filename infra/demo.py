@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ ROOT = Path(__file__).parent.parent
 PHOTO = ROOT / "samples" / "chelsea.png"
 FACTOR = 8
 """8, so that there is some progress to watch: the network for 4 has one tile, the one for 2 after it has twelve."""
+FAITHFUL = "faithful"
+"""The model that the default is compared with, beside bicubic interpolation."""
 CROP = (155, 75, 225, 120)
 """Left, top, right, bottom of the detail in the comparison image, in pixels of the photo."""
 
@@ -67,9 +70,12 @@ def _enlarge(local: Local, photo: Path, out: Path) -> None:
     enlarged, bicubic = out / result.file_name, out / f"bicubic_{result.file_name}"
     enlarged.write_bytes(client.download(accepted.job_id))
     bicubic.write_bytes(client.download(accepted.job_id, "original"))
-    comparison = out / f"{photo.stem}_before_after.png"
-    side_by_side(Image.open(bicubic), Image.open(enlarged)).save(comparison)
-    for path in (enlarged, bicubic, comparison):
+    comparison = out / f"{photo.stem}_compared.png"
+    _say(f"once more by model {FAITHFUL}, for comparison")
+    images = {"bicubic": bicubic, FAITHFUL: out / f"{FAITHFUL}_{result.file_name}", result.model: enlarged}
+    images[FAITHFUL].write_bytes(client.upscale(photo, FACTOR, model=FAITHFUL).download())
+    side_by_side({name: Image.open(path) for name, path in images.items()}).save(comparison)
+    for path in (*images.values(), comparison):
         console.print(f"  {path}")
 
 
@@ -87,16 +93,16 @@ def _watch(local: Local, pubsub: Any) -> Event:
             return event
 
 
-def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
-    """The same detail of both images: bicubic on the left, upres on the right."""
+def side_by_side(images: Mapping[str, Image.Image]) -> Image.Image:
+    """The same detail of all images, from left to right, with their names below."""
     left, top, right, bottom = (FACTOR * side for side in CROP)
-    details = [image.convert("RGB").crop((left, top, right, bottom)) for image in (before, after)]
-    width, height = details[0].size
-    canvas = Image.new("RGB", (2 * width + 8, height + 28), "white")
+    details = {name: image.convert("RGB").crop((left, top, right, bottom)) for name, image in images.items()}
+    width, height = right - left, bottom - top
+    canvas = Image.new("RGB", (len(details) * (width + 8) - 8, height + 28), "white")
     draw = ImageDraw.Draw(canvas)
-    for left, detail, name in zip((0, width + 8), details, ("bicubic", "upres"), strict=True):
-        canvas.paste(detail, (left, 0))
-        draw.text((left + 4, height + 4), name, "black", ImageFont.load_default(16))
+    for number, (name, detail) in enumerate(details.items()):
+        canvas.paste(detail, (number * (width + 8), 0))
+        draw.text((number * (width + 8) + 4, height + 4), name, "black", ImageFont.load_default(16))
     return canvas
 
 

@@ -1,6 +1,6 @@
 """`make pictures`: makes the pictures of the documentation by running what they show.
 
-docs/before-after.png   a detail eight times enlarged, by bicubic interpolation and by upres
+docs/before-after.png   a detail eight times enlarged, by bicubic interpolation and by both bundled models
 docs/models.png         a detail four times enlarged by several models
 docs/page.jpg           the page while an image is being enlarged
 docs/terminal.svg       the command in a terminal
@@ -36,7 +36,8 @@ DOCS = ROOT / "docs"
 SAMPLES = ROOT / "samples"
 EYE = (150, 60, 246, 156)
 """Left, top, right, bottom of the detail used to compare models, in pixels of the photo."""
-MODELS = ("faithful", "realesrgan-x4plus")
+BUNDLED = ("faithful", "photo")
+MODELS = (*BUNDLED, "realesrgan-x4plus")
 TILES = 4
 """Number of finished tiles after which the page and the operators' commands are captured."""
 COMMANDS = (
@@ -66,14 +67,15 @@ def main() -> int:
 
 
 def before_after(client: Client) -> Image.Image:
-    """A detail of a photo, enlarged by bicubic interpolation and by upres."""
-    done = client.upscale(SAMPLES / "chelsea.png", FACTOR)
-    return side_by_side(*(Image.open(io.BytesIO(done.download(which))) for which in ("original", "result")))
+    """A detail of a photo, enlarged by bicubic interpolation and by both bundled models."""
+    made = {name: client.upscale(SAMPLES / "chelsea.png", FACTOR, model=name) for name in BUNDLED}
+    files = {"bicubic": made[BUNDLED[0]].download("original")} | {name: one.download() for name, one in made.items()}
+    return side_by_side({name: Image.open(io.BytesIO(file)) for name, file in files.items()})
 
 
 def models(local: Local, client: Client) -> Image.Image:
     """A detail of a photo, enlarged by bicubic interpolation and by each of MODELS."""
-    for name in MODELS[1:]:
+    for name in MODELS[len(BUNDLED) :]:
         subprocess.run([tool("upres"), "models", "pull", name], env={**os.environ, **local.environment}, check=True)
     made = [client.upscale(SAMPLES / "chelsea.png", 4, model=name) for name in MODELS]
     files = [made[0].download("original"), *(one.download() for one in made)]

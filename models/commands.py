@@ -76,10 +76,11 @@ def show(name: str) -> None:
     print(f"served   {offer}\n" if isinstance(offer, str) else f"served   {_served(offer)}\n")
     for version, reason in (offer.refused if offer and not isinstance(offer, str) else {}).items():
         print(f"refused  {version}: {reason}")
-    listed = table("version", "created", "factors", "licence", "digest", "what for")
+    listed = table("version", "created", "factors", "strength", "licence", "digest", "what for")
     for one in known.versions if known else ():
         factors = ", ".join(map(str, one.factors))
-        row(listed, one.version, f"{one.created}", factors, one.licence, one.digest[:12], one.description)
+        strength = "" if one.strength is None else f"{one.strength}"
+        row(listed, one.version, f"{one.created}", factors, strength, one.licence, one.digest[:12], one.description)
     print_table(listed, "It is not in the index; `upres models reindex` puts it there.")
 
 
@@ -88,13 +89,14 @@ def show(name: str) -> None:
 def push(folders: tuple[Path, ...]) -> None:
     """Put versions into the registry.
 
-    FOLDER contains a version, or is the name of a bundled model, such as faithful. The first version of a model becomes
-    stable.
+    FOLDER contains a version, or is the name of a bundled model: photo or faithful. The first version of a model
+    becomes stable. A version that is mixed with another one brings it along.
     """
     with store() as opened:
         for folder in folders:
             manifest = registry.push(opened, _pushed(folder))
-            print(f"{manifest.name} {manifest.version} is in the registry")
+            base = f", and its base {manifest.mix.model} {manifest.mix.version}" if manifest.mix else ""
+            print(f"{manifest.name} {manifest.version} is in the registry{base}")
 
 
 @models.command()

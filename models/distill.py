@@ -26,13 +26,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from upres.core.errors import ModelError
-from upres.models import answers, folder, training
+from upres.models import answers, export, folder, training
 from upres.models.answers import Answers
 from upres.models.discriminator import Discriminator, feature_matching_loss
 from upres.models.folder import NewNetwork
 from upres.models.photos import Photos
 from upres.models.training import Average
-from upres.worker.engine.networks import EDSR
+from upres.worker.engine.networks import EDSR, load
 from upres.worker.model import open_folder
 
 WIDTH, DEPTH = 64, 16
@@ -45,7 +45,11 @@ MATCHING_WEIGHT, ADVERSARY_WEIGHT = 0.05, 0.005
 EDGE = 6
 """Pixels of a patch, at each side, that count in no loss: the student saw too few neighbours there."""
 REPORT_SECONDS = 60
-DESCRIPTION = "Clean and sharp: removes noise and JPEG's traces, and invents some detail. Its strength can be chosen."
+NAME = "photo"
+DESCRIPTION = (
+    "Removes noise and JPEG's traces, and sharpens; strength 0 is as faithful to the image as faithful, 1 sharpest."
+)
+ORIGIN = "A student of Real-ESRGAN x4plus by Xintao Wang et al., github.com/xinntao/Real-ESRGAN"
 STUDENT, STATE, CURVE = "student.safetensors", "state.pt", "curve.jsonl"
 """Files in the folder of a training: the averaged weights, all that is needed to continue, and the loss over time."""
 
@@ -155,16 +159,16 @@ def _train(options: argparse.Namespace) -> None:
         run.restore(torch.load(options.out / STATE, map_location=on, weights_only=True))
         print(f"continues after step {run.steps}", flush=True)
     taught = Answers.load(options.answers, on)
-    mean, told = 0.0, time.monotonic()
+    losses: list[float] = []
+    told = time.monotonic()
     while run.steps < options.steps:
         begin = time.monotonic()
         small, goal = taught.batch(options.batch, options.patch, options.factor)
-        loss = run.step(small, goal, run.steps / options.steps)
-        mean = loss.item() if not mean else mean + (loss.item() - mean) / 200
+        losses.append(run.step(small, goal, run.steps / options.steps).item())
         run.seconds += time.monotonic() - begin
         if time.monotonic() - told > REPORT_SECONDS or run.steps == options.steps:
-            told = time.monotonic()
-            _keep(run, options.out, mean)
+            _keep(run, options.out, sum(losses) / len(losses))
+            losses, told = [], time.monotonic()
 
 
 def _first_weights(options: argparse.Namespace) -> dict[str, Tensor]:
@@ -183,7 +187,7 @@ def _first_weights(options: argparse.Namespace) -> dict[str, Tensor]:
 
 
 def _keep(run: Distillation, folder: Path, loss: float) -> None:
-    """Write the state, the averaged weights and a line of the curve."""
+    """Write the state, the averaged weights and a line of the curve; `loss` is the mean since the last line."""
     torch.save(run.state(), folder / f"{STATE}.new")
     os.replace(folder / f"{STATE}.new", folder / STATE)
     save_file(_averaged(run), folder / STUDENT)
@@ -198,17 +202,22 @@ def _averaged(run: Distillation) -> dict[str, Tensor]:
 
 
 def _version(options: argparse.Namespace) -> None:
-    """Write a version with the students' weights, in float16."""
+    """Write a version with the students' weights, in float16, and their ONNX graphs."""
     start = open_folder(options.start)
-    about = {"name": "photo", "version": options.version, "licence": "BSD-3-Clause", "description": DESCRIPTION}
+    mix = {"model": start.manifest.name, "version": start.manifest.version, "digest": start.digest}
+    about = {"name": NAME, "version": options.version, "licence": "BSD-3-Clause", "description": DESCRIPTION}
+    about |= {"origin": ORIGIN, "mix": {**mix, "strength": options.strength}}
     networks = []
     for student in options.students:
         tensors = load_file(student / STUDENT)
         factor = next(one for one in (2, 4) if len(tensors["tail.bias"]) == 3 * one**2)
         networks.append(NewNetwork(_fields(factor), {name: one.half() for name, one in tensors.items()}))
-    mix = {"model": start.manifest.name, "version": start.manifest.version, "digest": start.digest}
-    about |= {"mix": {**mix, "strength": options.strength}}
-    print(f"{folder.write(options.out, about, networks)} is in {options.out}")
+    own, described = folder.write(options.out, about, networks).at(1), []
+    for network in own.manifest.networks:
+        graph = options.out / f"{NAME}-x{network.factor}.onnx"
+        export.export_network(export.Portable(load(network, own)).eval(), network.factor, "onnx", graph)
+        described.append({**_fields(network.factor), "file": network.file, "graph": folder.described(graph)})
+    print(f"{folder.describe(options.out, about, described)} is in {options.out}")
 
 
 def _fields(factor: int) -> dict[str, Any]:

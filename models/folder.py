@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from upres.core import registry
@@ -61,7 +61,8 @@ def write(folder: Path, about: Mapping[str, Any], networks: Sequence[NewNetwork]
     fields = []
     for made in networks:
         file = f"{about['name']}-x{made.fields['factor']}.safetensors"
-        save_file({name: tensor.contiguous() for name, tensor in made.tensors.items()}, folder / file)
+        weights = save({name: tensor.contiguous() for name, tensor in made.tensors.items()})
+        (folder / file).write_bytes(weights)  # `save_file` makes files that only this user can read
         fields.append({**made.fields, "file": file})
     return describe(folder, about, fields)
 

@@ -29,7 +29,7 @@ from upres.worker.imaging.picture import Pictures
 from upres.worker.imaging.prepared import Prepared, prepared
 from upres.worker.model import Model, open_folder
 
-DEFAULT = "faithful"
+DEFAULT = "photo"
 MAX_PIXELS = 178_000_000
 """Largest input in pixels for factors 2 and 4, as the highest limit of a server; for factor 8 a quarter of it."""
 FETCH_SECONDS = 60

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from upres.core.errors import ModelError
 from upres.core.manifest import GRAPH_INPUT, Network
@@ -98,7 +98,8 @@ def _half(model: Model, network: Network, to: Path, pictures: Sequence[Pixels]) 
     if network.architecture == "graph":
         raise ModelError("Half precision is for weights; an ONNX graph is computed in what the worker is fastest in.")
     tensors = load_file(model.files[network.file])
-    save_file({name: one.half() if one.ndim > 1 else one for name, one in tensors.items()}, to / network.file)
+    half = save({name: one.half() if one.ndim > 1 else one for name, one in tensors.items()})
+    (to / network.file).write_bytes(half)
     return network.model_dump(exclude={"sha256", "quality", "graph"})
 
 

@@ -48,6 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         "UPRES_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
         "UPRES_MAX_INPUT_MEGABYTES": "1",
         "UPRES_MAX_INPUT_MEGAPIXELS": "1",
+        "UPRES_MODEL": "faithful",  # pixels of results are compared with those of the fixture `model`
     }
     with Local(environment=environment) as running:
         yield running

@@ -33,8 +33,9 @@ class WorkerCollector(Collector):
         served = GaugeMetricFamily(
             "upres_model_info", "Models that are loaded and ready.", labels=["model", "version", "digest"]
         )
-        for model in self._models.ready():
-            served.add_metric([model.manifest.name, model.manifest.version, model.digest[:12]], 1)
+        ready = ((model.manifest.name, model.manifest.version, model.digest[:12]) for model in self._models.ready())
+        for labels in dict.fromkeys(ready):  # a version with several strengths is one
+            served.add_metric(labels, 1)
         yield served
 
     def _device_metrics(self) -> Iterable[Metric]:

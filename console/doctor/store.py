@@ -106,19 +106,30 @@ def _ages() -> str:
 
 
 def _model(store: Store, name: str) -> Finding:
-    """Check that all files of the stable version of a model are in the store, with the digests of the manifest."""
+    """Check that all files of the stable version of a model, and of its base, are in the store and correct."""
     what = f"model {name}"
     try:
         version = registry.labels(store, name).labels[registry.STABLE]
-        found, digest = registry.manifest(store, name, version)
-        for file in found.files:
-            model_files.check(found, file.file, store.get(keys.model(name, version, file.file)), file.sha256)
-    except ModelNotFound:
-        return fault(what, "is not in the store", "Put one there: upres models push faithful")
+        digest, count = _check_version(store, name, version)
+    except ModelNotFound as error:
+        return fault(what, str(error), f"Put it there: upres models push {name}")
     except (ModelError, UpresError) as error:
         fix = "Push the version again under another name, or go back: upres models rollback " + name
         return fault(what, str(error), fix)
-    return ok(what, f"version {version}, {digest[:12]}, {len(found.files)} files are correct")
+    return ok(what, f"version {version}, {digest[:12]}, {count} files are correct")
+
+
+def _check_version(store: Store, name: str, version: str) -> tuple[str, int]:
+    """Return a version's digest, and the number of its files and its base's. Raises ModelNotFound or ModelError."""
+    found, digest = registry.manifest(store, name, version)
+    for file in found.files:
+        model_files.check(found, file.file, store.get(keys.model(name, version, file.file)), file.sha256)
+    if found.mix is None:
+        return digest, len(found.files)
+    base, count = _check_version(store, found.mix.model, found.mix.version)
+    if base != found.mix.digest:
+        raise ModelError(f"Its base, model {found.mix.model!r} {found.mix.version}, was changed in the store.")
+    return digest, len(found.files) + count
 
 
 def _clear(store: Store, key: str) -> None:

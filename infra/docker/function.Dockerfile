@@ -14,7 +14,7 @@ RUN pip install --no-cache-dir -r function/requirements.txt
 COPY upres/__init__.py upres/__init__.py
 COPY core upres/core
 
-# The commands for operators: `upres keys`, `upres jobs`, `upres models push faithful`.
+# The commands for operators: `upres keys`, `upres jobs`, `upres models push photo`.
 FROM python AS operator
 COPY client/requirements.txt client/requirements.txt
 COPY console/requirements.txt console/requirements.txt

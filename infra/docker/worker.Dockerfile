@@ -43,10 +43,11 @@ FROM python AS pulled
 RUN mkdir -p /cache/models
 
 FROM python AS baked
-COPY models/faithful/1 /faithful
+COPY models/faithful/1 /models/faithful
+COPY models/photo/1 /models/photo
 # Name the files as worker/model.py names the files that it pulls: by their digest.
 RUN mkdir -p /cache/models \
-    && for file in /faithful/*; do \
+    && for file in /models/*/*; do \
         digest=$(sha256sum "$file") && cp "$file" "/cache/models/${digest%% *}.${file##*.}" || exit 1; \
     done
 

@@ -242,7 +242,8 @@ def test_the_local_engine_takes_folders_of_versions(
 ) -> None:
     shown.save(tmp_path / "noise.png")
     folder = cleaner.files[cleaner.manifest.networks[0].file].parent
-    done = upres(None, "noise.png", "--local", "--factor", 2, "--first-model", folder, cwd=tmp_path)
+    models = ["--first-model", folder, "--model", "faithful"]
+    done = upres(None, "noise.png", "--local", "--factor", 2, *models, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert difference(Image.open(tmp_path / "noise_x2.png"), by_hand[2]) <= 1
     result = InProcess(1, {"model": str(folder)}).enlarge(str(tmp_path / "noise.png"), Callbacks(noop, noop)).result

@@ -14,6 +14,7 @@ import requests
 from PIL import Image
 from redis import Redis
 
+from tests.support import mixable
 from tests.support.images import encoded
 from tests.support.leasing import run_out, submit, taken
 from tests.support.paths import ROOT
@@ -189,6 +190,20 @@ def test_a_wrong_store_clock_is_reported(local: Local) -> None:
 def test_a_missing_model_is_reported(local: Local) -> None:
     mark, text = found(local, UPRES_MODEL="unheard-of")["model unheard-of"]
     assert (mark, "upres models push" in text) == ("✗", True)
+
+
+def test_a_missing_file_of_a_base_is_reported(local: Local, tmp_path: Path) -> None:
+    names = ("doctors-base", "doctors-mix")
+    mixable.pair(tmp_path, names)
+    registry.push(local.store, tmp_path / names[1] / "1")
+    try:
+        assert f"model {names[1]}" not in found(local, UPRES_MODEL=names[1])
+        local.store.delete([keys.model(names[0], "1", "doctors-base-x2.safetensors")])
+        mark, text = found(local, UPRES_MODEL=names[1])[f"model {names[1]}"]
+        assert (mark, "doctors-base-x2.safetensors" in text) == ("✗", True)
+    finally:
+        local.store.delete([key for name in names for key in local.store.listing(f"models/{name}/")])
+        registry.reindex(local.store)
 
 
 def test_a_changed_model_file_is_reported(local: Local, tmp_path: Path) -> None:

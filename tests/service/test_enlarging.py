@@ -101,7 +101,7 @@ def test_a_list_of_files_is_read_from_stdin(local: Local, folder: Path, tmp_path
 def test_local_mode_gives_the_same_pixels_as_the_server(local: Local, folder: Path, tmp_path: Path) -> None:
     here = upres(None, folder / "a.png", "--local", "--out", tmp_path / "here")
     assert here.returncode == 0, here.stderr
-    there = upres(local, folder / "a.png", "--out", tmp_path / "there")
+    there = upres(local, folder / "a.png", "--model", "photo", "--out", tmp_path / "there")
     assert there.returncode == 0, there.stderr
     images = [opened((tmp_path / where / "a_x4.png").read_bytes()) for where in ("here", "there")]
     assert images[0].tobytes() == images[1].tobytes()

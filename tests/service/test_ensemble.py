@@ -67,7 +67,8 @@ def test_the_command_takes_the_option_and_does_not_mix_results(local: Local, pho
         assert json.loads(done.stdout.splitlines()[-1])["summary"]["skipped"] == skipped
         made.append((tmp_path / "big" / "cat_x2.png").read_bytes())
     assert made[0] != made[1] == made[2]
-    assert upres(None, "cat.png", "--local", "--factor", 2, "--out", "here", "--ensemble", cwd=tmp_path).returncode == 0
+    local_options = ["--local", "--model", "faithful", "--factor", 2, "--out", "here", "--ensemble"]
+    assert upres(None, "cat.png", *local_options, cwd=tmp_path).returncode == 0
     assert (tmp_path / "here" / "cat_x2.png").read_bytes() == made[1]
     for options, tiles in ((), 1), (["--ensemble"], 8):
         told = upres(local, "--estimate", "--json", "cat.png", *options, cwd=tmp_path)

@@ -112,7 +112,10 @@ def test_the_command_makes_sizes_and_names_results_by_them(local: Local, tmp_pat
 @pytest.mark.parametrize("wanted", [{"factor": 2.5}, {"factor": None, "output_width": 50}], ids=str)
 def test_the_local_engine_makes_the_same_sizes(client: Client, tmp_path: Path, wanted: dict[str, Any]) -> None:
     (tmp_path / "a.png").write_bytes(photo())
-    factor, options = wanted["factor"], {name: wanted[name] for name in wanted if name != "factor"}
+    factor, options = (
+        wanted["factor"],
+        {"model": "faithful"} | {name: wanted[name] for name in wanted if name != "factor"},
+    )
     made = InProcess(factor, cast("JobOptions", options)).enlarge(str(tmp_path / "a.png"), Callbacks(noop, noop))
     made.save(tmp_path / "b.png", always)
     there = client.upscale(photo(), **wanted)

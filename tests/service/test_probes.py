@@ -14,15 +14,17 @@ import pytest
 import requests
 from redis import Redis
 
+from tests.support import mixable
 from tests.support.scraping import scrape
 from tests.support.servers import body, http_server
 from tests.support.waiting import wait_until
 from tests.support.workers import start, worker
 from upres.client import Client
 from upres.client.errors import JobFailed
-from upres.core import events
+from upres.core import events, registry
 from upres.core.listening import any_address
 from upres.core.schema import Progress, Started
+from upres.core.storage import Store
 from upres.embedded.child import accepts, free_port
 from upres.embedded.stack import Local
 from upres.worker.heartbeat import Heartbeat
@@ -87,6 +89,18 @@ def test_metrics_describe_the_model_the_device_and_the_process(measured: str, cl
     assert received.get("upres_device_memory_bytes", state="used") > 1e8
     assert 0.1 < received.get("upres_cold_start_seconds") < 60
     assert received.get("process_resident_memory_bytes") > 1e7
+
+
+def test_a_version_with_several_strengths_is_one_model(
+    measured: str, client: Client, store: Store, png: bytes, tmp_path: Path
+) -> None:
+    names = ("measured-base", "measured-mix")
+    mixable.pair(tmp_path, names)
+    registry.push(store, tmp_path / names[1] / "1")
+    for strength in (0.1, 0.2):
+        client.upscale(png, 2, model=names[1], strength=strength)
+    lines = requests.get(f"{measured}/metrics", timeout=10).text.splitlines()
+    assert sum(line.startswith("upres_model_info") and names[1] in line for line in lines) == 1
 
 
 def test_ready_worker_answers_200_to_both_probes(measured: str) -> None:

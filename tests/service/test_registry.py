@@ -72,7 +72,7 @@ def test_the_error_names_a_missing_network_file(pushed: Pushed, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"schema_version": 4}, "a newer upres"),
+        ({"schema_version": 5}, "a newer upres"),
         ({"schema_version": 1}, "an older upres"),
         ({"schema_version": "x"}, "cannot be read: schema_version"),
         ({"networks": []}, "cannot be read: networks"),

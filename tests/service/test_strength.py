@@ -1,6 +1,8 @@
 """The strength of a model: in requests, estimates and commands, over HTTP and through the worker."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from upres.core.job_message import JobMessage
 from upres.core.schema import Event, Progress
 from upres.core.served_models import ModelRef
 from upres.core.storage import Store
-from upres.embedded.stack import Local
+from upres.embedded.stack import Local, tool
 from upres.worker.engine.device import choose
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.imaging.decoding import Decoders
@@ -180,3 +182,31 @@ def test_a_fetched_version_brings_its_base(store: Store, tmp_path: Path, pair: t
     assert pulled.base is not None
     assert pulled.base.digest == pair[0].digest
     assert served_models.read(store, "strong", "1").strength == mixable.DEFAULT
+
+
+def test_the_command_mixes_folders_and_models_of_the_registry(
+    local: Local, client: Client, pair: tuple[Model, Model], picture: Image.Image, tmp_path: Path
+) -> None:
+    mixable.write(tmp_path, "other", 2)
+    ends = ["plain", str(tmp_path / "other" / "1")]  # `plain` is in the registry
+    for name, *more in (("mixed",), ("chosen", "--adjustable")):
+        out = tmp_path / name
+        command = ["models", "mix", *ends, "--at", "0.3", "--name", name, "--out", str(out), *more]
+        done = operator(local, *command)
+        assert (done.returncode, f"{out}: {name} 1, factor 2, factor 4" in done.stdout) == (0, True), done.stderr
+        assert operator(local, "models", "push", str(out)).returncode == 0
+    wanted = pixels(pair[1].at(0.3), picture)
+    image = encoded(picture, "PNG")
+    for options in ({"model": "mixed"}, {"model": "chosen"}, {"model": "strong", "strength": 0.3}):
+        enlarged = client.upscale(image, 2, **options)
+        assert np.abs(np.asarray(opened(enlarged.download())) - wanted).max() <= 1
+    assert "0.3" in operator(local, "models", "show", "chosen").stdout
+    refused = operator(local, "models", "mix", "plain", "faithful", "--name", "x", "--out", str(tmp_path / "x"))
+    assert refused.returncode == 1
+    assert "Only weights of one architecture and factor can be mixed" in refused.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def operator(local: Local, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, **local.environment, "COLUMNS": "200"}
+    return subprocess.run([tool("upres"), *arguments], env=environment, capture_output=True, text=True, timeout=60)

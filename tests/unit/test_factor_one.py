@@ -71,10 +71,12 @@ def test_only_manifests_with_factor_one_have_the_newer_schema(cleaner: Model, mo
     assert cleaner.manifest.factors == (1,)
     assert [one.factor for one in cleaner.manifest.golden] == [1]
     for changed in ({**fields, "schema_version": 2}, {**model.manifest.model_dump(), "schema_version": 3}):
-        with pytest.raises(ValidationError, match="schema_version must be 3 with a network of factor 1, else 2"):
+        with pytest.raises(
+            ValidationError, match="schema_version must be 4 with mix, 3 with a network of factor 1, else 2"
+        ):
             Manifest.model_validate(changed)
-    with pytest.raises(ModelError, match=r"a newer upres \(schema 4, here 3\)"):
-        registry.parse(b'{"schema_version": 4}', "x")
+    with pytest.raises(ModelError, match=r"a newer upres \(schema 5, here 4\)"):
+        registry.parse(b'{"schema_version": 5}', "x")
 
 
 def test_a_network_with_factor_one_is_no_part_of_other_factors(cleaner: Model, model: Model) -> None:

@@ -268,7 +268,7 @@ def test_settings_are_read_from_environment_variables() -> None:
             "X": "y",
         }
     )
-    assert settings.model == "faithful"
+    assert settings.model == "photo"
     assert [str(network) for network in settings.fetch_private_networks] == ["10.0.0.0/8", "fd00::/8"]
     assert [settings.max_input_pixels(factor) for factor in (2, 4, 8)] == [8_000_000, 8_000_000, 2_000_000]
 

@@ -16,15 +16,18 @@ from upres.core import registry
 from upres.core.errors import InvalidRequest, ModelError
 from upres.core.manifest import Manifest
 from upres.core.options import ResultOptions
+from upres.core.settings import Settings
 from upres.core.strength import pinned
-from upres.models import export, mixing
+from upres.models import bundled, export, inprocess, mixing
 from upres.models.folder import photo
+from upres.worker import golden
 from upres.worker.engine import graphs, networks
 from upres.worker.engine.compute import Compute
 from upres.worker.engine.device import choose
 from upres.worker.engine.onnx_compute import OnnxCompute
 from upres.worker.engine.openvino_compute import OpenVinoCompute
 from upres.worker.engine.torch_compute import TorchCompute
+from upres.worker.imaging.decoding import Decoders
 from upres.worker.model import Model, open_folder
 
 
@@ -179,3 +182,20 @@ def test_models_of_other_architectures_are_not_mixed(model: Model, tmp_path: Pat
         ModelError, match=r"one architecture and factor can be mixed \(plain 1: edsr width 8 depth 1 ×2,"
     ):
         mixing.mix(faithful, tmp_path / "plain" / "1", 0.5, {"name": "x", "version": "1"}, tmp_path / "x")
+
+
+def test_the_default_model_is_bundled_with_its_base(model: Model, decoders: Decoders) -> None:
+    """Servers and `--local` have the same default; the golden images show its default strength."""
+    assert Settings().model == inprocess.DEFAULT
+    default = open_folder(list(bundled.versions(inprocess.DEFAULT).values())[-1])
+    assert default.base is not None
+    assert default.base.digest == model.digest
+    assert default.manifest.factors == (2, 4, 8)
+    with engine_of(default, 640) as engine:
+        golden.check(default, engine, decoders.decode)
+    for strength in (0.0, 0.3, 1.0):
+        with engine_of(default.at(strength), 640) as engine:
+            golden.check(default.at(strength), engine, decoders.decode)
+    with engine_of(default.at(0.0), 640) as mixed, engine_of(model, 640) as faithful:
+        for factor in (2, 4):
+            assert np.array_equal(mixed.upscale(photo(40, 48), factor), faithful.upscale(photo(40, 48), factor))
