@@ -4,6 +4,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,10 @@ KERNELS = 500
 """Prepared kernels that OpenVINO keeps for each network: those of some 14 shapes of windows. With its default, 5,000,
 the memory grew by 0.6 MB for each new size of a small image. By measurement fewer are slower, more are hardly faster.
 """
+
+
+_CONVERTING = threading.Lock()
+"""Held during a conversion: torch's tracing has one state for all threads, and two at once fail."""
 
 
 class OpenVinoCompute:
@@ -78,7 +83,7 @@ def _converted(network: Network, model: Model) -> Any:
     module = ByteNetwork(load(network, model))
     module.forward = module.checked  # type: ignore[method-assign, assignment]
     example = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
-    with warnings.catch_warnings():
+    with _CONVERTING, warnings.catch_warnings():
         # OpenVINO uses torch's tracing, which is deprecated; a conversion with torch.export takes three times as long.
         warnings.simplefilter("ignore", DeprecationWarning)
         graph = openvino.convert_model(module, example_input=example)
