@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 WEB = Path(__file__).parent.parent / "client" / "web"
-WEB_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+WEB_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".jpg": "image/jpeg"}
 
 
 def page(request: Request) -> Response:

@@ -26,8 +26,10 @@ export class Upres {
   constructor(base: string, options?: UpresOptions);
   /** The API key; empty for none. */
   key: string;
-  /** Submit a File, a Blob, or the URL of an image. Resolves to the job. */
-  submit(image: Blob | string | URL, options?: SubmitOptions): Promise<Job>;
+  /** Submit a File, a Blob, the URL of an image, or what `upload` resolved to. Resolves to the job. */
+  submit(image: Blob | string | URL | Upload, options?: SubmitOptions): Promise<Job>;
+  /** Upload a File or a Blob to the store: several jobs for one image then need one upload. */
+  upload(file: Blob, options?: Pick<SubmitOptions, "onUpload" | "onWait" | "signal">): Promise<Upload>;
   /**
    * Receive a job's events up to the last one. Resolves to its result. `id` is empty for a PolledState.
    *
@@ -97,6 +99,14 @@ export interface SubmitOptions extends CallOptions {
   onUpload?: (sent: number, total: number) => void;
   /** Called before a retry, with the delay. */
   onWait?: (milliseconds: number) => void;
+}
+
+/** An uploaded image. `submit` takes it as often as wanted, for two weeks. */
+export interface Upload {
+  /** Key of the image in the store. */
+  image_key: string;
+  /** Name of the file, after which the result is named. */
+  image_name?: string;
 }
 
 export interface SubscribeOptions {

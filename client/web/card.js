@@ -1,10 +1,13 @@
 /** One image on the page: uploading, queued, running (with its finished tiles drawn in place), finished or failed. */
 
-import { compare } from "./compare.js";
-import { copy, save, small } from "./files.js";
+import { Comparison } from "./comparison.js";
+import { detailedSpot } from "./detail.js";
+import { copy, load, save, small } from "./files.js";
+import { inWords } from "./models.js";
 import { resultSize } from "./size.js";
+import { Tiles } from "./tiles.js";
+import { Viewer } from "./viewer.js";
 
-const LOOK_MS = 700; // between two requests for finished tiles
 const POSITION_MS = 3000;
 const STAGES = { fetch: "Fetching", decode: "Reading", upscale: "Enlarging", encode: "Encoding", store: "Storing" };
 
@@ -14,17 +17,18 @@ export class Card {
   #upres;
   #hooks;
   #giveUp = new AbortController();
-  #seen = 0;
-  #looking = false;
-  #lookedAt = 0;
-  #attempt = 0;
+  #tiles;
+  #sending = false;
+  #comparison = null; // with other models; there is one when the result is shown
   #waits = null;
+  #wide = 0; // width of the result in pixels, as soon as it is known
   #result = null; // its [width, height], when it is there
 
   /**
-   * entry: { name, factor (or width and height) of the result, options, file or address, job (after it was submitted), thumb, size, ended };
+   * entry: { name, factor (or width and height) of the result, options, file or address, image (after the upload), job
+   * (after it was submitted), thumb, size, ended, spot (the middle of the first view), parts (see comparison.js) };
    * hooks: keep() is called when the entry has changed, forget(job), drop() when it is removed, news(text),
-   * complain(text), refused(error).
+   * complain(text), refused(error), chosen() → the model and the strength for new images.
    */
   constructor(upres, entry, hooks) {
     this.#upres = upres;
@@ -39,7 +43,14 @@ export class Card {
       const button = this.#find(`.${name}`);
       Object.assign(button, { onclick, ariaLabel: `${button.textContent} ${entry.name}` });
     }
+    const preview = (seen) => this.#upres.preview(this.entry.job, seen);
+    this.#tiles = new Tiles(this.#find(".tiles"), preview, (width, height) => this.#shape(width, height));
     this.#showInput();
+  }
+
+  /** Whether closing the page now would lose something. */
+  get sending() {
+    return this.#sending || Boolean(this.#comparison?.sending);
   }
 
   /** Submit it if that was not done yet, and follow the job to its end. */
@@ -47,14 +58,9 @@ export class Card {
     const { signal } = this.#giveUp;
     try {
       if (!this.entry.job) {
-        this.sending = true;
-        this.#say("Sending…");
-        const onWait = (wait) => this.#say(`The server asks to wait ${inWords(wait / 1000)}`);
-        const onUpload = (sent, total) => this.#say(`Sending, ${Math.round((100 * sent) / total)} %`, (5 * sent) / total);
-        const { factor, width, height } = this.entry;
-        const options = { ...this.entry.options, factor, width, height, preview: true, onUpload, onWait, signal };
-        this.entry.job = await this.#upres.submit(this.entry.file ?? this.entry.address, options);
-        this.sending = false;
+        this.#sending = true;
+        await this.#submit(signal);
+        this.#sending = false;
         this.#hooks.keep();
       }
       const onConnection = (there) => there || this.#say("The connection is lost; trying again…");
@@ -64,9 +70,26 @@ export class Card {
     } finally {
       clearInterval(this.#waits);
       this.#waits = null;
-      this.sending = false;
+      this.#sending = false;
       this.element.classList.remove("queued");
     }
+  }
+
+  async #submit(signal) {
+    this.#say("Sending…");
+    const onWait = (wait) => this.#say(`The server asks to wait ${time(wait / 1000)}`);
+    const onUpload = (sent, total) => this.#say(`Sending, ${Math.round((100 * sent) / total)} %`, (5 * sent) / total);
+    const { file, factor, width, height } = this.entry;
+    if (file) this.entry.image = await this.#upres.upload(file, { onUpload, onWait, signal }).catch((error) => {
+      if (error.code !== "server_unreachable") throw error; // this browser may reach the server, but not the store
+    });
+    const options = { ...this.entry.options, factor, width, height, preview: true, onUpload, onWait, signal };
+    this.entry.job = await this.#upres.submit(this.#image(), options);
+  }
+
+  /** What can be submitted (again): the uploaded file, so that one upload suffices for all jobs; undefined if nothing. */
+  #image() {
+    return this.entry.image ?? this.entry.file ?? this.entry.address;
   }
 
   #find(selector) {
@@ -86,7 +109,7 @@ export class Card {
       this.#waits = null;
     }
     this.element.classList.toggle("queued", event.type === "queued");
-    if ((event.attempt ?? this.#attempt) !== this.#attempt) this.#beginAgain(event.attempt);
+    if (event.attempt) this.#tiles.begin(event.attempt);
     if (event.type === "queued") this.#queue(event.position, event.at);
     else if (event.type === "requeued") this.#say("Waiting for another worker; what is done is kept");
     else if (event.type === "started") this.#say(`Started on ${event.device}`, 0);
@@ -97,10 +120,10 @@ export class Card {
     const parts = [STAGES[event.stage] ?? "Starting"];
     if (event.frame && event.stage === "upscale") parts.push(`frame ${event.frame} of ${event.frames}`);
     if (event.tiles_total && event.stage === "upscale") parts.push(`tile ${event.tiles_done} of ${event.tiles_total}`);
-    if (event.eta_seconds) parts.push(`${inWords(event.eta_seconds)} left`);
+    if (event.eta_seconds) parts.push(`${time(event.eta_seconds)} left`);
     if (event.notice) parts.push(event.notice);
     this.#say(parts.join(" · "), event.percent);
-    if (event.tiles_done) this.#look();
+    if (event.tiles_done) this.#tiles.look();
   }
 
   /** The `queued` event has the position at submission; the current position has to be requested. */
@@ -110,41 +133,6 @@ export class Card {
       const now = await this.#upres.status(this.entry.job).catch(() => null);
       if (this.#waits && now?.status === "queued") this.#queue(now.position, false);
     }, POSITION_MS);
-  }
-
-  #beginAgain(attempt) {
-    this.#attempt = attempt;
-    this.#seen = 0;
-    const canvas = this.#find(".tiles");
-    canvas.width = canvas.width; // clears it
-  }
-
-  /** Fetch the newly finished tiles from time to time, and draw them in place. */
-  async #look() {
-    if (this.#looking) return;
-    this.#looking = true;
-    await new Promise((resolve) => setTimeout(resolve, Math.max(0, this.#lookedAt + LOOK_MS - Date.now())));
-    this.#lookedAt = Date.now();
-    const attempt = this.#attempt;
-    const tiles = await this.#upres.preview(this.entry.job, this.#seen).catch(() => []);
-    this.#looking = false;
-    if (attempt !== this.#attempt) return;
-    this.#seen += tiles.length;
-    tiles.forEach((tile) => this.#draw(tile));
-  }
-
-  #draw(tile) {
-    const canvas = this.#find(".tiles");
-    if (canvas.width !== tile.of_width || canvas.height !== tile.of_height) {
-      Object.assign(canvas, { width: tile.of_width, height: tile.of_height });
-      this.#shape(tile.of_width, tile.of_height);
-    }
-    const image = new Image();
-    image.onload = () => {
-      canvas.getContext("2d").drawImage(image, tile.x, tile.y);
-      canvas.dataset.tiles = Number(canvas.dataset.tiles ?? 0) + 1;
-    };
-    image.src = tile.image;
   }
 
   /** The input, if the browser can show it, in the shape of the result. */
@@ -170,13 +158,16 @@ export class Card {
   #shapeAs(width, height) {
     const result = this.#result ?? resultSize([width, height], this.entry);
     this.#find(".size").textContent = `${width}×${height} → ${result.join("×")}`;
+    [this.#wide] = result;
     this.#shape(width, height);
   }
 
+  /** Give the viewer the shape of the result, and at most its size: it is never shown larger than 100 % at first. */
   #shape(width, height) {
     const viewer = this.#find(".viewer");
     viewer.style.aspectRatio = `${width} / ${height}`;
-    viewer.style.maxWidth = `${(80 * width) / height}vh`;
+    const full = this.#wide ? `, max(16rem, ${this.#wide / devicePixelRatio}px)` : "";
+    viewer.style.maxWidth = `min(${(80 * width) / height}vh${full})`;
     viewer.hidden = false;
   }
 
@@ -186,30 +177,37 @@ export class Card {
     this.#result = [result.width, result.height];
     this.entry.size ??= this.#result.map((side) => Math.round(side / result.upscale_factor));
     this.#shapeAs(...this.entry.size);
-    before.onload = null; // the next image is not the input
+    before.onload = before.onerror = null; // the next image is not the input
     const foreign = !this.entry.file || !before.naturalWidth;
-    if (foreign) before.src = result.original_image_url;
-    after.src = result.sr_image_url;
-    const shown = await after.decode().catch(() => { // presigned URLs expire after an hour; these links make new ones
-      if (foreign) before.src = this.#upres.link(this.entry.job, "original");
-      after.src = this.#upres.link(this.entry.job);
-      return after.decode();
-    }).then(() => true, () => false);
+    const links = ["original", "result"].map((which) => this.#upres.link(this.entry.job, which));
+    const [, shown] = await Promise.all([
+      foreign && load(before, result.original_image_url, links[0]),
+      load(after, result.sr_image_url, links[1]),
+    ]);
     this.element.classList.remove("working", "failed");
     this.#offer(result);
     const seconds = Object.values(result.seconds).reduce((sum, one) => sum + one, 0);
-    const took = seconds >= 0.1 ? ` in ${inWords(seconds)}` : "";
-    const summary = `${result.width} × ${result.height}${took} by ${result.model} on ${result.device}`;
+    const took = seconds >= 0.1 ? ` in ${time(seconds)}` : "";
+    const summary = `${result.width} × ${result.height}${took} by ${inWords(result)} on ${result.device}`;
     this.#say(shown ? summary : `${summary}. This browser cannot show ${NAMES[result.format] ?? "it"}; download it.`, 100);
     if (!shown) { // the finished tiles stay, over the input
       if (foreign) before.src = this.entry.thumb ?? this.entry.address ?? "";
       return;
     }
-    for (const name of [".after", ".edge", ".tag.left", ".tag.right", ".controls"]) this.#find(name).hidden = false;
-    this.#find(".tiles").hidden = true;
+    this.#find(".controls").hidden = false;
     after.alt = `${this.entry.name}, enlarged`;
     before.alt = `${this.entry.name}, before`;
-    compare(this.element, result.width);
+    this.#view(result, [after, before]);
+  }
+
+  /** Show the result at 100 %, at the place with most to see, and let the user compare it. */
+  #view(result, images) {
+    const viewer = new Viewer(this.element, result.width);
+    const { entry, element } = this;
+    this.#comparison = new Comparison(this.#upres, { entry, element, viewer, result, image: () => this.#image() }, this.#hooks);
+    for (const image of images) entry.spot ??= image.naturalWidth ? detailedSpot(image, viewer.visible / 2) : null;
+    viewer.lookAt(entry.spot ?? [0.5, 0.5]);
+    this.#hooks.keep();
   }
 
   /** The buttons of a result, also of one that the browser cannot show. */
@@ -247,7 +245,7 @@ export class Card {
     const why = cancelled ? "Cancelled." : this.unauthorized ? "This server needs an API key; enter it above." : error.message;
     this.#say(why, 0);
     const mayHelp = cancelled || error.retryable !== false || this.unauthorized;
-    const again = mayHelp && (this.entry.file ?? this.entry.address) ? [".again"] : [];
+    const again = mayHelp && this.#image() ? [".again"] : [];
     this.#replace([".cancel"], [".remove", ...again]);
     this.entry.ended = true;
     this.#hooks.keep();
@@ -271,6 +269,7 @@ export class Card {
 
   #remove() {
     this.#giveUp.abort(new Error("Removed."));
+    this.#comparison?.close();
     const next = this.element.nextElementSibling ?? this.element.previousElementSibling;
     this.element.remove();
     URL.revokeObjectURL(this.#find(".before").src);
@@ -285,13 +284,14 @@ export class Card {
     this.unauthorized = this.entry.ended = false;
     if (this.entry.job) this.#hooks.forget(this.entry.job);
     this.entry.job = undefined;
-    this.#beginAgain(0);
+    if (this.entry.file) this.entry.image = undefined; // the upload may be gone
+    this.#tiles.begin(0);
     this.#replace([".remove", ".again"], [".cancel"]);
     this.run();
   }
 }
 
-function inWords(seconds) {
+function time(seconds) {
   if (seconds >= 90) return `${Math.round(seconds / 60)} min`;
   return seconds >= 10 ? `${Math.round(seconds)} s` : `${seconds.toFixed(1)} s`;
 }

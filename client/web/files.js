@@ -1,4 +1,4 @@
-/** Thumbnails, saving of images, and copying of links. */
+/** Thumbnails, loading and saving of images, and copying of links. */
 
 /** Make a thumbnail of an image as a data: URL, to show it again after a reload. */
 export function small(image) {
@@ -8,6 +8,22 @@ export function small(image) {
   canvas.height = Math.max(1, image.naturalHeight * scale);
   canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
   return canvas.toDataURL("image/jpeg", 0.7);
+}
+
+/**
+ * Load a result, from its presigned URL or, if that does not work, by the link. Returns whether the browser can show it.
+ * The page may read the pixels if the first way works: it asks for them (CORS), which a store may not allow.
+ */
+export async function load(image, url, link) {
+  image.removeAttribute("src"); // else the browser would load the image before again, in the other way
+  image.crossOrigin = "anonymous";
+  image.src = url;
+  return image.decode().catch(() => { // presigned URLs expire after an hour; links make new ones
+    image.removeAttribute("src");
+    image.removeAttribute("crossorigin");
+    image.src = link;
+    return image.decode();
+  }).then(() => true, () => false);
 }
 
 /** Save a result under its own name. If the page may not read from the store (no CORS), open the link instead. */

@@ -1,6 +1,7 @@
 /** The page: takes images by file dialog, drop, paste or URL, and remembers its jobs. */
 
 import { Card } from "./card.js";
+import { ModelChoice, enlarging } from "./models.js";
 import { storeJobs, storedJobs } from "./stored_jobs.js";
 import { Upres } from "./upres.js";
 
@@ -10,6 +11,7 @@ const files = document.querySelector("#files");
 const trouble = document.querySelector("#trouble");
 const cards = [];
 const gone = new Set();
+const choice = new ModelChoice(form, offerSizes);
 let stored = true;
 
 function add(entry) {
@@ -24,6 +26,7 @@ function add(entry) {
     news: (text) => { document.querySelector("#news").textContent = text; },
     complain,
     refused,
+    chosen: () => choice.chosen,
   };
   const card = new Card(upres, entry, hooks);
   cards.push(card);
@@ -34,7 +37,7 @@ function add(entry) {
 /** Add files and URLs. The first one is shown on top and submitted first. */
 function submit(images) {
   trouble.hidden = true;
-  const options = { model: form.model.value, format: form.format.value };
+  const options = { ...choice.chosen, format: form.format.value };
   const wanted = wantedSize();
   if (!wanted) return;
   const entries = images.map((image) => typeof image === "string"
@@ -59,6 +62,19 @@ function submitAll(list) {
   const images = [...list].filter((file) => file.size);
   if (images.length) submit(images);
   else complain("There is no file in that. Choose an image, or give its address.");
+}
+
+/** Take a sample photo as if its file had been chosen. */
+async function takeSample({ target }) {
+  const image = target.closest("button").querySelector("img");
+  try {
+    const answer = await fetch(image.src);
+    if (!answer.ok) throw new Error(`The server answered ${answer.status}.`);
+    const photo = await answer.blob();
+    submit([new File([photo], nameOf(image.src), { type: photo.type })]);
+  } catch {
+    complain("The sample photo could not be loaded. Check the connection and try again.");
+  }
 }
 
 function nameOf(address) {
@@ -100,23 +116,12 @@ function keep() {
 }
 
 async function listModels() {
-  const listed = await upres.models().catch(() => []);
-  const models = listed.filter(({ factors }) => factors.some((factor) => factor > 1)); // others do not enlarge
-  if (models.length) form.model.replaceChildren();
-  for (const model of models) {
-    const option = new Option(model.default ? `${model.name} (default)` : model.name, model.name);
-    option.title = model.description;
-    option.dataset.factors = model.factors.join();
-    form.model.add(option, model.default ? 0 : undefined);
-  }
-  form.model.selectedIndex = 0;
-  offerSizes();
+  choice.offer(enlarging(await upres.models().catch(() => [])));
 }
 
 /** Disable the factors that the chosen model cannot make, and show the fields of a size if one is wanted. */
 function offerSizes() {
-  const factors = form.model.selectedOptions[0]?.dataset.factors?.split(",").map(Number);
-  for (const radio of form.factor) radio.disabled = Boolean(factors) && Number(radio.value) > Math.max(...factors);
+  for (const radio of form.factor) radio.disabled = Number(radio.value) > choice.mostFactor;
   const chosen = [...form.factor].find((radio) => radio.checked && !radio.disabled);
   if (!chosen) [...form.factor].find((radio) => !radio.disabled).checked = true;
   const pixels = document.querySelector("#pixels");
@@ -130,10 +135,10 @@ form.onsubmit = (event) => {
   submit([form.url.value]);
   form.url.value = "";
 };
-form.model.onchange = offerSizes;
 for (const radio of form.factor) radio.onchange = offerSizes;
 offerSizes(); // a reload may keep the choice
 form.key.onchange = useKey;
+for (const sample of document.querySelectorAll("#samples button")) sample.onclick = takeSample;
 files.onchange = () => {
   submitAll(files.files);
   files.value = "";

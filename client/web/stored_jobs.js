@@ -13,19 +13,21 @@ export function storedJobs() {
   }
 }
 
+const isOver = ({ ended, parts = [] }) => ended && parts.every((part) => part.ended);
+
 /**
  * Store jobs, oldest first. Where room is short the oldest thumbnails are left out, and then the oldest jobs.
  * Returns whether all unfinished jobs are stored.
  */
 export function storeJobs(jobs) {
-  const ended = new Set(jobs.filter((entry) => entry.ended).slice(-MOST_ENDED));
-  const wanted = jobs.filter((entry) => !entry.ended || ended.has(entry));
+  const ended = new Set(jobs.filter(isOver).slice(-MOST_ENDED));
+  const wanted = jobs.filter((entry) => !isOver(entry) || ended.has(entry));
   for (let thumbnails = MOST_THUMBNAILS; thumbnails >= 1; thumbnails /= 2) {
     if (store(wanted, thumbnails)) return true;
   }
   for (let count = wanted.length; count >= 1; count /= 2) {
     const newest = wanted.slice(-count);
-    if (store(newest, 0)) return wanted.every((entry) => entry.ended || newest.includes(entry));
+    if (store(newest, 0)) return wanted.every((entry) => isOver(entry) || newest.includes(entry));
   }
   return false;
 }

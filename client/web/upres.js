@@ -36,7 +36,7 @@ export class Upres {
   }
 
   /**
-   * Submit a File, a Blob, or the URL of an image. Returns the job.
+   * Submit a File, a Blob, the URL of an image, or what `upload` returned. Returns the job.
    *
    * Options: factor (any number from 1 to 8, by default 4), or width, height or both of the result in pixels, with fit
    * ("inside": keep the proportions; "exact": stretch); model, version, strength (0 to 1), firstModel, format ("auto", "png", "jpeg",
@@ -58,6 +58,17 @@ export class Upres {
     Object.assign(fields, await this.#imageFields(image, options));
     const headers = { "Idempotency-Key": [...crypto.getRandomValues(new Uint32Array(4))].join("-") };
     return this.#call("POST", "/v1/jobs", isJob, { body: fields, headers, onWait, signal });
+  }
+
+  /**
+   * Upload a File or a Blob to the store. Returns { image_key, image_name }, which `submit` takes as often as wanted for
+   * two weeks: several jobs for one image need one upload. onUpload, onWait, signal: see `submit`.
+   */
+  async upload(file, { onUpload = () => {}, onWait, signal } = {}) {
+    checkFile(file);
+    const link = await this.#call("POST", "/v1/uploads", isUpload, { body: { bytes: file.size }, onWait, signal });
+    await put(link.upload_url, file, onUpload, signal);
+    return { image_key: link.image_key, ...nameOf(file) };
   }
 
   /**
@@ -152,15 +163,12 @@ export class Upres {
     return `/v1/jobs/${job.job_id}${below}?${new URLSearchParams(query)}`;
   }
 
-  async #imageFields(image, { onUpload = () => {}, signal }) {
+  async #imageFields(image, options) {
     if (typeof image === "string" || image instanceof URL) return { image_url: String(image) };
-    if (!(image instanceof Blob)) throw unreadable();
-    if (!image.size) throw new UpresError("The file is empty.", { code: "not_an_image", retryable: false });
-    const name = image.name ? { image_name: image.name } : {};
-    if (image.size <= INLINE_BYTES) return { image_base64: await base64(image), ...name };
-    const link = await this.#call("POST", "/v1/uploads", isUpload, { body: { bytes: image.size }, signal });
-    await put(link.upload_url, image, onUpload, signal);
-    return { image_key: link.image_key, ...name };
+    if (typeof image?.image_key === "string") return { image_key: image.image_key, image_name: image.image_name };
+    checkFile(image);
+    if (image.size > INLINE_BYTES) return this.upload(image, options);
+    return { image_base64: await base64(image), ...nameOf(image) };
   }
 
   /**
@@ -279,6 +287,13 @@ function resultOf(ended) {
   if ((ended.status ?? ended.type) !== "cancelled") throw strange({ status: 200 });
   throw new UpresError("The job was cancelled.", { code: "cancelled", retryable: false });
 }
+
+function checkFile(image) {
+  if (!(image instanceof Blob)) throw unreadable();
+  if (!image.size) throw new UpresError("The file is empty.", { code: "not_an_image", retryable: false });
+}
+
+const nameOf = ({ name }) => (name ? { image_name: name } : {});
 
 async function base64(blob) {
   const bytes = new Uint8Array(await blob.arrayBuffer().catch(() => { throw unreadable(); }));

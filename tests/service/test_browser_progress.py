@@ -49,7 +49,7 @@ def test_a_file_is_chosen_enlarged_and_downloaded(page: Page, draw: Draw) -> Non
         page.locator(".download").click()
     assert download.value.suggested_filename == "cat_x4.png"
     assert opened(Path(download.value.path()).read_bytes()).size == (1760, 1160)
-    page.locator("summary").click()
+    page.locator(".card summary").click()
     assert page.locator("dl div").count() == 5
     assert "s" in page.locator("dd").first.inner_text()
 
@@ -125,7 +125,7 @@ def test_the_page_asks_for_an_api_key_and_then_runs_the_job(
         working(page)
         stable = [entry.stable for entry in registry.index(local.store).models.values()]
         enlarging = [version for version in stable if version and max(version.factors, default=1) > 1]
-        expect(page.locator("select[name=model] option")).to_have_count(len(enlarging))
+        expect(page.locator(".model input")).to_have_count(len(enlarging))
         page.reload()  # the page has lost the API key but still has the job's token
         expect(page.locator(".tiles")).to_have_attribute("data-tiles", re.compile(r"\d+"), timeout=SECONDS * 1000)
         done(page)

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from infra.chromium import launch_options
+from tests.support.paths import ROOT
 
+AXE = ROOT / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 SECONDS = 30
 ENLARGING_SECONDS = 90
 """Two CPU cores without bfloat16 need more than 30 seconds for the larger images of these tests."""
@@ -44,6 +47,14 @@ def choose(page: Page, *files: Path, factor: int | str = 4) -> None:
 def done(page: Page, index: int = 0) -> None:
     """Wait until an image is finished; index 0 is the card on top of the page."""
     expect(page.locator(".card").nth(index).locator(".done")).to_be_visible(timeout=ENLARGING_SECONDS * 1000)
+
+
+def serious_violations(page: Page) -> list[Any]:
+    """What axe finds on the page that makes it hard or impossible to use for some."""
+    assert AXE.exists(), "axe-core is missing; `make test` installs it"
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    return [one for one in found if one["impact"] in ("serious", "critical")]
 
 
 def working(page: Page, what: str = "Enlarging") -> None:

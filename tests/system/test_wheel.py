@@ -105,7 +105,11 @@ def test_the_wheel_has_one_top_level_package_and_all_files_used_at_run_time(whee
     ).splitlines()
     parts = ("client", "console", "core", "function", "models", "worker", "upres")
     ours = [name for name in tracked if name.split("/")[0] in parts and not name.startswith("client/npm/")]
-    read = [name for name in ours if name.endswith((".py", ".lua", ".js", ".css", ".html")) and (ROOT / name).exists()]
+    read = [
+        name
+        for name in ours
+        if name.endswith((".py", ".lua", ".js", ".css", ".html", ".jpg")) and (ROOT / name).exists()
+    ]
     assert {name if name.startswith("upres/") else f"upres/{name}" for name in read} <= held
     assert not {name for name in held if "test" in name.lower() or name.startswith("upres/infra")}
 

@@ -35,6 +35,17 @@ def test_a_network_that_cannot_be_kept_is_used_without(
     assert "UPRES_CACHE_DIR" in caplog.text
 
 
+def test_networks_are_converted_for_several_jobs_at_once(tmp_path: Path) -> None:
+    """Two jobs with two strengths load two models at the same time, in two threads."""
+    _base, strong = mixable.pair(tmp_path)
+    strengths = (0.0, 0.3, 0.6, 1.0)
+    with ThreadPoolExecutor(len(strengths)) as threads:
+        made = list(threads.map(lambda strength: OpenVinoCompute(strong.at(strength)), strengths))
+    window = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)
+    for compute, strength in zip(made[::3], strengths[::3], strict=True):
+        assert (compute.start(2, [window])() == OpenVinoCompute(strong.at(strength)).start(2, [window])()).all()
+
+
 def test_memory_does_not_grow_with_the_number_of_image_sizes(model: Model) -> None:
     """Each size of a small image is a shape of its own, for which OpenVINO prepares kernels."""
     compute, process = OpenVinoCompute(model), psutil.Process()

@@ -29,8 +29,8 @@ KERNELS = 500
 """Prepared kernels that OpenVINO keeps for each network: those of some 14 shapes of windows. With its default, 5,000,
 the memory grew by 0.6 MB for each new size of a small image. By measurement fewer are slower, more are hardly faster.
 """
-_TRACING = threading.Lock()
-"""torch can trace one module at a time: traces of two threads get mixed up, and fail."""
+_CONVERTING = threading.Lock()
+"""Held during a conversion: torch's tracing has one state for all threads, and two at once fail."""
 
 
 class OpenVinoCompute:
@@ -81,7 +81,7 @@ def _converted(network: Network, model: Model) -> Any:
     module = ByteNetwork(load(network, model))
     module.forward = module.checked  # type: ignore[method-assign, assignment]
     example = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
-    with _TRACING, warnings.catch_warnings():
+    with _CONVERTING, warnings.catch_warnings():
         # OpenVINO uses torch's tracing, which is deprecated; a conversion with torch.export takes three times as long.
         warnings.simplefilter("ignore", DeprecationWarning)
         graph = openvino.convert_model(module, example_input=example)

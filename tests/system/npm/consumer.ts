@@ -3,7 +3,7 @@ import { Upres, UpresError } from "upres";
 import type {
   CallOptions, Cancelled, Estimate, EstimateRequest, Factor, Fit, Failed, Failure, Job, JobEvent, Model, OutputFormat,
   PolledState, PreviewTile, Progress, Queued, Requeued, Result, Snapshot, Stage, Started, Status, SubmitOptions,
-  SubscribeOptions, Succeeded, UpresOptions, WantedDepth, WantedFormat,
+  SubscribeOptions, Succeeded, Upload, UpresOptions, WantedDepth, WantedFormat,
 } from "upres";
 import { useUpres } from "upres/react";
 import type { FollowedJob, Outcome, UseUpresOptions } from "upres/react";
@@ -32,7 +32,8 @@ function describe(event: JobEvent): string | number | undefined {
 export async function use(file: File): Promise<void> {
   const submission: SubmitOptions = { factor, fit, format, depth, onUpload: (sent, total) => sent / total, ...calling };
   const following: SubscribeOptions = { after: "0-0", onConnection: (connected) => !connected, ...calling };
-  const job: Job = await server.submit(file, submission);
+  const uploaded: Upload = await server.upload(file, calling);
+  const job: Job = await server.submit(uploaded, { ...submission, strength: 0.3 });
   const result: Result = await server.subscribe(job, (event, id) => console.log(describe(event), id.length), following);
   const [output, seconds]: [OutputFormat, number | undefined] = [result.format, result.seconds.upscale];
   const [now, status]: [Snapshot, Status] = [await server.status(job), (await server.cancel(job)).status];
