@@ -11,7 +11,6 @@ import pytest
 
 from tests.support import mixable
 from upres.worker.engine.openvino_compute import OpenVinoCompute
-from upres.worker.engine.torch_compute import TorchCompute
 from upres.worker.model import Model
 
 
@@ -58,15 +57,3 @@ def test_memory_does_not_grow_with_the_number_of_image_sizes(model: Model) -> No
     sizes = list(itertools.product(range(8, 28), range(8, 24)))
     earlier = enlarge(sizes[:120])
     assert enlarge(sizes[120:]) - earlier < 40 << 20
-
-
-def test_several_models_are_converted_at_the_same_time(tmp_path: Path) -> None:
-    """As in a worker whose jobs want models that are not loaded: torch's traces of two threads got mixed up."""
-    _, strong = mixable.pair(tmp_path)
-    strengths = [0.1, 0.2, 0.3]
-    with ThreadPoolExecutor(3) as pool:
-        made = list(pool.map(lambda strength: OpenVinoCompute(strong.at(strength)), strengths))
-    window = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    for strength, compute in zip(strengths, made, strict=True):
-        wanted = TorchCompute(strong.at(strength), "cpu", "float32").start(2, [window])()
-        assert np.abs(compute.start(2, [window])().astype(int) - wanted).max() <= 1
