@@ -16,6 +16,7 @@ from upres.client.errors import ClientSetupError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 KEY_CHARACTERS = set(string.ascii_letters + string.digits + string.punctuation)
+TRUST = "give --cacert FILE, or verify= in Python"
 Verify = str | bool | ssl.SSLContext
 """As in requests: a file of CA certificates, or False for no check; or an SSL context."""
 
@@ -67,12 +68,15 @@ def setup_error(error: Exception) -> ClientSetupError:
     return ClientSetupError(f"The proxy in {names} cannot be used: {_cause(error)}.")
 
 
-def lasting_cause(url: httpx.URL, error: Exception) -> str | None:
-    """Why a server can never be reached in this way, as a clause; None when another attempt may succeed."""
+def lasting_cause(url: httpx.URL, error: Exception, trust: str = TRUST) -> str | None:
+    """Why a server can never be reached in this way, as a clause; None when another attempt may succeed.
+
+    `trust` says how to trust a certificate.
+    """
     for cause in _chain(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             detail = cause.verify_message or cause.reason
-            return f"has a certificate that is not trusted ({detail}); give --cacert FILE, or verify= in Python"
+            return f"has a certificate that is not trusted ({detail}); {trust}"
         if isinstance(cause, ssl.SSLError) and cause.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
             return "does not speak https; is it an http:// address?"
         if isinstance(cause, socket.gaierror) and cause.errno in (socket.EAI_NONAME, _EAI_NODATA):

