@@ -9,7 +9,16 @@ import pytest
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from tests.support import mixable
-from tests.support.browser import ENLARGING_SECONDS, Draw, Visit, choose, done, serious_violations, working
+from tests.support.browser import (
+    ENLARGING_SECONDS,
+    Draw,
+    Visit,
+    choose,
+    choose_model,
+    done,
+    serious_violations,
+    working,
+)
 from tests.support.servers import body, http_server
 from upres.core import registry
 from upres.core.storage import Store
@@ -37,7 +46,7 @@ def paused_worker(local: Local) -> Iterator[None]:
 
 
 def enlarged(page: Page, draw: Draw, name: str = "cat.png") -> None:
-    page.locator("input[name=model][value=plum]").check()
+    choose_model(page, "plum")
     choose(page, draw(name, (120, 90)))
     done(page)
 
@@ -198,7 +207,7 @@ def test_a_comparison_fits_a_phone_and_axe_finds_nothing(page: Page, draw: Draw,
 
 
 def test_an_image_that_is_on_the_web_is_compared_by_its_address(page: Page, local: Local, draw: Draw) -> None:
-    page.locator("input[name=model][value=plum]").check()
+    choose_model(page, "plum")
     with http_server(body(draw("far.png").read_bytes())) as url:
         page.locator("input[name=url]").fill(f"{url}/far.png")
         page.keyboard.press("Enter")

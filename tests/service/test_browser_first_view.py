@@ -8,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.support import mixable
-from tests.support.browser import Visit, choose, done
+from tests.support.browser import Visit, choose, choose_model, done
 from tests.support.images import encoded
 from tests.support.servers import body, http_server
 from upres.core import registry
@@ -44,7 +44,7 @@ def corner(tmp_path: Path) -> Path:
 
 
 def enlarge(page: Page, file: Path) -> None:
-    page.locator("input[name=model][value=quick]").check()
+    choose_model(page, "quick")
     choose(page, file)
     done(page)
 

@@ -44,6 +44,15 @@ def choose(page: Page, *files: Path, factor: int | str = 4) -> None:
     page.set_input_files("#files", list(files))
 
 
+def choose_model(page: Page, name: str) -> None:
+    """Choose a model, which may be among those that the page does not show at once."""
+    radio = page.locator(f"input[name=model][value='{name}']")
+    expect(radio).to_have_count(1)
+    if not radio.is_visible():
+        page.locator("#models summary").click()
+    radio.check()
+
+
 def done(page: Page, index: int = 0) -> None:
     """Wait until an image is finished; index 0 is the card on top of the page."""
     expect(page.locator(".card").nth(index).locator(".done")).to_be_visible(timeout=ENLARGING_SECONDS * 1000)
