@@ -1,5 +1,5 @@
 """Every architecture that spandrel knows, as a small network with random weights: it is imported and enlarges an image,
-or is refused with a clear reason. It takes about a minute on two cores.
+or is refused with a clear reason. It takes half a minute on two idle cores.
 
 The receptive field, the halo and the squares are not measured here, which takes most of the time of an import;
 service/test_community.py and service/test_imported_cleaners.py test that.
