@@ -47,7 +47,7 @@ EDGE = 6
 REPORT_SECONDS = 60
 NAME = "photo"
 DESCRIPTION = (
-    "Removes noise and JPEG's traces, and sharpens; strength 0 is as faithful to the image as faithful, 1 sharpest."
+    "For photos as they are: removes noise and the traces of JPEG, and sharpens, as much as the strength says."
 )
 ORIGIN = "A student of Real-ESRGAN x4plus by Xintao Wang et al., github.com/xinntao/Real-ESRGAN"
 STUDENT, STATE, CURVE = "student.safetensors", "state.pt", "curve.jsonl"
