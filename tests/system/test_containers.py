@@ -32,7 +32,7 @@ from upres.embedded.child import Child, accepts, free_port
 from upres.embedded.stack import redis_server
 
 KUBERNETES = ROOT / "infra/kubernetes"
-FAITHFUL = ROOT / "models/faithful/1"
+BUNDLED = ("faithful", "photo")
 COUNTING = """
 local listName = KEYS[1]
 local listType = redis.call('type', listName).ok
@@ -50,7 +50,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
         assert services.run("bucket").returncode == 0
         services.start("s3")
         pushed = services.run("models")
-        assert pushed.stdout == "faithful 1 is in the registry\n", pushed.stderr
+        assert pushed.stdout == "photo 1 is in the registry, and its base faithful 1\n", pushed.stderr
         services.start("function")
         yield services
 
@@ -103,7 +103,8 @@ def test_the_script_at_the_top_of_compose_creates_all_passwords(tmp_path: Path) 
 
 def test_the_models_service_succeeds_when_the_model_is_pushed_already(composed: Composed) -> None:
     assert composed.run("models").returncode == 0
-    assert "faithful" in composed.run("operator", "models").stdout
+    listed = composed.run("operator", "models").stdout
+    assert all(name in listed for name in BUNDLED)
 
 
 def test_redis_writes_an_append_only_file_and_denies_config_to_the_worker(composed: Composed) -> None:
@@ -139,7 +140,10 @@ def test_an_image_denies_imports_and_writes_that_its_service_does_not_need(
 def test_a_worker_with_weights_in_its_image_downloads_none(composed: Composed, tmp_path: Path) -> None:
     [baked] = [stage for stage in stages(DOCKER / "worker.Dockerfile") if stage.name == "baked"]
     [script] = [value for instruction, value in baked.instructions if instruction == "RUN"]
-    script = script.replace("/cache", f"{tmp_path}/cache").replace("/faithful", str(FAITHFUL))
+    for name in BUNDLED:
+        (tmp_path / "models").mkdir(exist_ok=True)
+        (tmp_path / "models" / name).symlink_to(ROOT / "models" / name / "1")
+    script = script.replace("/cache", f"{tmp_path}/cache").replace("in /models", f"in {tmp_path}/models")
     subprocess.run(["sh", "-c", script], check=True)
     subprocess.run(["chmod", "-R", "a-w", tmp_path / "cache"], check=True)
     environment, port, image = composed.environment("worker"), free_port(), composed.image("worker")
@@ -154,7 +158,7 @@ def test_a_worker_with_weights_in_its_image_downloads_none(composed: Composed, t
 
 
 def without_weights(environment: dict[str, str], bucket: str) -> None:
-    """Create a bucket that contains only the manifest and the labels of the bundled model."""
+    """Create a bucket that contains only the manifests and the labels of the bundled models."""
     s3 = boto3.client(
         "s3",
         endpoint_url=environment["UPRES_S3_ENDPOINT_URL"],
@@ -163,7 +167,7 @@ def without_weights(environment: dict[str, str], bucket: str) -> None:
         region_name=environment["AWS_DEFAULT_REGION"],
     )
     s3.create_bucket(Bucket=bucket)
-    for name in (keys.labels("faithful"), keys.model("faithful", "1", "manifest.json")):
+    for name in (key for model in BUNDLED for key in (keys.labels(model), keys.model(model, "1", "manifest.json"))):
         s3.put_object(Bucket=bucket, Key=name, Body=s3.get_object(Bucket="upres", Key=name)["Body"].read())
 
 

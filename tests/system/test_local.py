@@ -65,7 +65,7 @@ def test_when_one_part_dies_upres_up_stops_the_others_and_shows_its_log(serving:
     assert serving.stderr is not None
     message = serving.stderr.read()
     assert "worker ended with code 137" in message
-    assert "model faithful 1 ready" in message
+    assert "model photo 1 ready" in message
 
 
 def test_a_command_gets_the_settings_and_upres_up_returns_its_exit_code() -> None:

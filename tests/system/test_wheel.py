@@ -99,6 +99,7 @@ def test_the_wheel_has_one_top_level_package_and_all_files_used_at_run_time(whee
         "models/gallery.toml",
         "models/golden.png",
         "models/faithful/1/manifest.json",
+        "models/photo/1/manifest.json",
     ):
         assert f"upres/{name}" in held
     tracked = subprocess.check_output(
@@ -211,8 +212,8 @@ def test_the_extra_operator_runs_the_operator_commands(local: Local, wheel: Path
     assert "faithful" in operator.run("upres", "models", **local.environment).stdout
     needs_torch = operator.run("upres", "models", "verify", "faithful", **local.environment)
     assert 'pip install "upres[worker]"' in needs_torch.stderr
-    pushed = operator.run("upres", "models", "push", "faithful", **local.environment)
-    assert pushed.stdout == "faithful 1 is in the registry\n"
+    pushed = operator.run("upres", "models", "push", "photo", **local.environment)
+    assert pushed.stdout == "photo 1 is in the registry, and its base faithful 1\n"
 
 
 def test_the_extra_server_runs_the_whole_stack_with_one_command(wheel: Path, tmp_path: Path, photo_file: Path) -> None:

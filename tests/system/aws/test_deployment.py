@@ -68,7 +68,7 @@ def variables(aws: Aws, template: Template) -> dict[str, dict[str, str]]:
     return found
 
 
-SAME = {"UPRES_ACCESS": "keys", "UPRES_MODEL": "faithful", "UPRES_PUBLIC_URL": "https://upres.example.org"}
+SAME = {"UPRES_ACCESS": "keys", "UPRES_MODEL": "photo", "UPRES_PUBLIC_URL": "https://upres.example.org"}
 
 
 def test_each_part_gets_the_environment_variables_that_it_needs(
