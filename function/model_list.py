@@ -18,7 +18,7 @@ class ModelSummary(TolerantModel):
     licence: str = Field(description="SPDX identifier of the stable version's licence.")
     factors: tuple[int, ...] = Field(description="Enlargements per side that the stable version can make.")
     strength: float | None = Field(
-        description="The stable version's default strength, 0 to 1; absent when its strength cannot be chosen."
+        None, description="The stable version's default strength, 0 to 1; absent when its strength cannot be chosen."
     )
     labels: dict[str, str] = Field(description="Label → version.")
     jobs_url: str = Field(description="Path of the endpoint that accepts jobs for this model (POST).")
