@@ -17,16 +17,18 @@ PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 class Published(StrictModel):
     """A published model. gallery.toml describes the fields; `for` is `purposes` here."""
 
-    name: ModelName
-    purposes: tuple[Purpose, ...] = Field(alias="for", min_length=1)
-    about: str = Field(max_length=200)
+    name: ModelName = Field(description="Name for `upres models pull`, and of the model in the registry.")
+    purposes: tuple[Purpose, ...] = Field(
+        alias="for", min_length=1, description="What it is for; the first one is its group in the list."
+    )
+    about: str = Field(max_length=200, description="A sentence on what it does.")
     architecture: str = Field(description="Name of the architecture in spandrel.")
-    factor: Literal[1, 2, 4, 8]
-    licence: str = Field(description="SPDX identifier.")
-    author: str
-    home: str = Field(pattern=r"^https://")
+    factor: Literal[1, 2, 4, 8] = Field(description="Enlargement per side; 1: it keeps the size.")
+    licence: str = Field(description="SPDX identifier of the licence of the weights.")
+    author: str = Field(description="Who trained it.")
+    home: str = Field(pattern=r"^https://", description="Page of the author about it.")
     size: int = Field(gt=0, description="Bytes of the file of weights.")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of that file, in hexadecimal.")
     address: Annotated[str, Field(pattern=r"^https?://[^?#]+\.(pth|safetensors)$")] | None = Field(
         None, description="Where the author publishes the file; None: it comes from the package of realesrgan.py."
     )
