@@ -5,6 +5,7 @@ import sys
 
 BENCHMARKS = (
     "quality",
+    "preference",
     "entry",
     "codecs",
     "decoding",

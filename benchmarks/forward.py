@@ -22,7 +22,8 @@ from benchmarks.report import emit
 from benchmarks.timing import best
 from upres.worker.engine.device import Device
 from upres.worker.engine.device import choose as choose_device
-from upres.worker.engine.networks import SuperResolutionNetwork, load
+from upres.worker.engine.loading import load
+from upres.worker.engine.networks import SuperResolutionNetwork
 from upres.worker.engine.runtimes import choose
 from upres.worker.engine.torch_compute import TorchCompute, place
 from upres.worker.model import Model, open_folder

@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.report import emit
 from upres.client import Client
-from upres.core import keys, registry
+from upres.core import keys, registry_changes
 from upres.core.queue import connect
 from upres.core.served_models import published
 from upres.core.storage import Store
@@ -41,7 +41,8 @@ import time, numpy as np
 begin = time.perf_counter()
 import torch
 from pathlib import Path
-from upres.worker.engine.networks import ByteNetwork, load
+from upres.worker.engine.networks import ByteNetwork
+from upres.worker.engine.loading import load
 from upres.worker.model import open_folder
 model = open_folder(Path({folder!r}))
 with torch.inference_mode():
@@ -74,8 +75,8 @@ def switch() -> None:
             steady = time.monotonic()
             time.sleep(STEADY_SECONDS)
             begin = time.monotonic()
-            registry.push(local.store, _another(Path(temporary)))
-            registry.relabel(local.store, "faithful", {"stable": "2"})
+            registry_changes.push(local.store, _another(Path(temporary)))
+            registry_changes.relabel(local.store, "faithful", {"stable": "2"})
             with connect(local.settings) as redis:
                 while (offer := published(redis, "faithful")) and offer.labels["stable"].version != "2":
                     time.sleep(0.05)
@@ -140,7 +141,7 @@ def listing() -> None:
     with Local() as local:
         _fill(local.store, fields)
         begin = time.perf_counter()
-        assert len(registry.reindex(local.store).models) == MODELS + 1
+        assert len(registry_changes.reindex(local.store).models) == MODELS + 1
         emit("models.reindex", time.perf_counter() - begin, "s", "one second", 1)
         took = []
         for _ in range(5):

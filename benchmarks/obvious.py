@@ -10,7 +10,7 @@ from torch import nn
 
 from upres.core import tiling
 from upres.worker.engine import tiles
-from upres.worker.engine.networks import load
+from upres.worker.engine.loading import load
 from upres.worker.model import Model
 
 TILE = 256

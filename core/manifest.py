@@ -119,6 +119,12 @@ class Network(File):
         return self if self.architecture == "graph" else self.graph
 
     @property
+    def kind(self) -> str:
+        """Architecture, parameters and factor: only weights of networks of one kind can be mixed."""
+        sizes = [f"{name} {value}" for name, value in sorted(self.parameters.items(), reverse=True)]
+        return " ".join([self.architecture, *sizes, f"×{self.factor}"])
+
+    @property
     def margin(self) -> int:
         """The halo of tiles in input pixels: `halo`, else `receptive_radius`; rounded up to a multiple of `grid`."""
         return -(-(self.receptive_radius or 0 if self.halo is None else self.halo) // self.grid) * self.grid
@@ -202,9 +208,8 @@ class Manifest(StrictModel):
 
     def check_base(self, base: "Manifest") -> None:
         """Raise ModelError when `base` cannot be this version's base: its networks are of another kind."""
-        fields = {"architecture", "parameters", "factor"}
-        ours, theirs = ([one.model_dump(include=fields) for one in each.networks] for each in (self, base))
-        if base.mix or not all(one in theirs for one in ours):
+        theirs = {one.kind for one in base.networks}
+        if base.mix or not all(one.kind in theirs for one in self.networks):
             what = "is mixed itself" if base.mix else "has networks of another architecture, or other factors"
             raise ModelError(
                 f"Model {self.name!r} {self.version} cannot be mixed with {base.name!r} {base.version}, which {what}."

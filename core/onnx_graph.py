@@ -89,16 +89,15 @@ def with_sum(data: bytes) -> bytes:
     return data + _field(GRAPH, added)
 
 
-def initializers(data: bytes | bytearray) -> Iterator[tuple[str, int, memoryview]]:
-    """Yield name, data type and numbers of the tensors that a graph stores as raw data, as views of `data`.
+def initializers(data: bytes | bytearray) -> Iterator[tuple[str, object, memoryview | None]]:
+    """Yield name, data type and numbers of a graph's tensors, as views of `data`; None: they are no raw data.
 
     Raises ValueError or IndexError when the file is no protobuf.
     """
     for initializer in _graph(memoryview(data), INITIALIZER):
         fields = dict(_fields(initializer))
-        numbers, kind = fields.get(RAW_DATA), fields.get(DATA_TYPE)
-        if isinstance(numbers, memoryview) and isinstance(kind, int):
-            yield _text(fields.get(NAME)), kind, numbers
+        numbers = fields.get(RAW_DATA)
+        yield _text(fields.get(NAME)), fields.get(DATA_TYPE), numbers if isinstance(numbers, memoryview) else None
 
 
 def check_self_contained(name: str, data: bytes) -> None:

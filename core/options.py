@@ -20,7 +20,7 @@ from upres.core.schema import (
 from upres.core.sizes import MAX_FACTOR, MAX_SIDE, WantedSize
 from upres.core.strength import rounded
 
-STRENGTH = "strength must be a number from 0 to 1."
+INVALID_STRENGTH = "strength must be a number from 0 to 1."
 SIZES = ("output_width", "output_height")
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
@@ -46,7 +46,7 @@ def _strength(value: object) -> object:
     if value is None:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise PydanticCustomError("invalid_strength", STRENGTH)
+        raise PydanticCustomError("invalid_strength", INVALID_STRENGTH)
     return rounded(value)
 
 

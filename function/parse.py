@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from upres.core import keys
 from upres.core.api import EstimateRequest, JobRequest, UploadRequest
 from upres.core.errors import FieldError, InvalidJson, InvalidRequest
-from upres.core.options import CONTRADICTION, STRENGTH
+from upres.core.options import CONTRADICTION, INVALID_STRENGTH
 from upres.core.schema import StrictModel
 from upres.core.sizes import MAX_SIDE
 
@@ -85,7 +85,7 @@ EXPECTED = {
     "fit": "fit must be inside or exact; exact needs both output_width and output_height.",
     "model": "model must be the name of a model: lower-case letters, digits, '.', '_' and '-'.",
     "first_model": "first_model must be the name of a model: lower-case letters, digits, '.', '_' and '-'.",
-    "strength": STRENGTH,
+    "strength": INVALID_STRENGTH,
     "model_version": "model_version must be the name of a version or a label: letters, digits, '.', '_' and '-'.",
     "output_format": "output_format must be auto, png, jpeg, webp, avif, jxl, tiff or gif.",
     "output_depth": "output_depth must be auto, 8 or 16; 16 goes with output_format auto, png, tiff or jxl.",

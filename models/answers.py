@@ -17,7 +17,7 @@ from upres.core.errors import ModelError
 from upres.models import training
 from upres.models.degrade import degrade
 from upres.models.photos import Photos
-from upres.worker.engine.networks import load
+from upres.worker.engine.loading import load
 from upres.worker.model import Model
 
 FACTOR = 4

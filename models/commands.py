@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from upres.console.terminal import connection, print_table, row, table
-from upres.core import registry
+from upres.core import registry, registry_changes
 from upres.core.manifest import Labels, Rule
 from upres.core.registry import CANARY
 from upres.models import build_commands, bundled, gallery_commands
@@ -95,7 +95,7 @@ def push(folders: tuple[Path, ...]) -> None:
     """
     with store() as opened:
         for folder in folders:
-            manifest = registry.push(opened, _pushed(folder))
+            manifest = registry_changes.push(opened, _pushed(folder))
             base = f", and its base {manifest.mix.model} {manifest.mix.version}" if manifest.mix else ""
             print(f"{manifest.name} {manifest.version} is in the registry{base}")
 
@@ -125,7 +125,7 @@ def label(name: str, changes: tuple[str, ...], canary_percent: float | None, rul
         wanted[which] = version or None
     decided = _read_rule(rule) if rule else None
     with store() as opened:
-        print(f"{name}: {labels_text(registry.relabel(opened, name, wanted, canary_percent, decided))}")
+        print(f"{name}: {labels_text(registry_changes.relabel(opened, name, wanted, canary_percent, decided))}")
 
 
 @models.command()
@@ -136,7 +136,7 @@ def rollback(name: str) -> None:
     Removes the canary.
     """
     with store() as opened:
-        print(f"{name}: {labels_text(registry.rollback(opened, name))}")
+        print(f"{name}: {labels_text(registry_changes.rollback(opened, name))}")
 
 
 @models.command()
@@ -144,7 +144,7 @@ def rollback(name: str) -> None:
 def promote(name: str) -> None:
     """Set stable to the version of the canary, and remove the canary."""
     with store() as opened:
-        print(f"{name}: {labels_text(registry.promote(opened, name))}")
+        print(f"{name}: {labels_text(registry_changes.promote(opened, name))}")
 
 
 @models.command()
@@ -154,7 +154,7 @@ def reindex() -> None:
     It is read from the manifests and labels in the store. Needed only after the bucket was changed by hand.
     """
     with store() as opened:
-        print(f"{len(registry.reindex(opened).models)} models")
+        print(f"{len(registry_changes.reindex(opened).models)} models")
 
 
 def _pushed(folder: Path) -> Path:

@@ -18,7 +18,9 @@ from upres.core.manifest import FACTORS, SCHEMA_VERSION, Manifest, Network
 from upres.core.weights import check_safetensors
 from upres.models import folder, probe
 from upres.models.folder import NewNetwork
-from upres.worker.engine.networks import SpandrelNetwork, SuperResolutionNetwork, UnknownArchitecture, build
+from upres.worker.engine.loading import build
+from upres.worker.engine.networks import SuperResolutionNetwork
+from upres.worker.engine.spandrel_network import SpandrelNetwork, UnknownArchitecture
 from upres.worker.model import Model
 
 MINIMAL_MANIFEST = {

@@ -32,7 +32,8 @@ from upres.models.discriminator import Discriminator, feature_matching_loss
 from upres.models.folder import NewNetwork
 from upres.models.photos import Photos
 from upres.models.training import Average
-from upres.worker.engine.networks import EDSR, load
+from upres.worker.engine.loading import load
+from upres.worker.engine.networks import EDSR
 from upres.worker.model import open_folder
 
 WIDTH, DEPTH = 64, 16

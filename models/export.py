@@ -25,7 +25,8 @@ from upres.core.errors import ModelError
 from upres.core.manifest import GRAPH_INPUT, GRAPH_OUTPUT
 from upres.models import folder
 from upres.models.folder import photo
-from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork, load
+from upres.worker.engine.loading import load
+from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork
 from upres.worker.golden import psnr
 from upres.worker.model import Model
 

@@ -9,7 +9,7 @@ import click
 
 from upres.client.signals import stopped_by_signals
 from upres.console.terminal import print_table, row, table
-from upres.core import registry
+from upres.core import registry, registry_changes
 from upres.core.errors import ModelNotFound
 from upres.core.registry import STABLE
 from upres.core.settings import Settings
@@ -100,7 +100,7 @@ def _pull_published(opened: Store, model: Published, out: Path | None, accepted:
         made = folder or Path(temporary) / model.name
         publishing.make(model, made, Settings.from_environment().ca_file)
         if folder is None:
-            registry.push(opened, made)
+            registry_changes.push(opened, made)
     print(f"{model.name} 1 is in {out or 'the registry'}")
 
 

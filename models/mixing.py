@@ -1,7 +1,6 @@
 """Mixes two models of one architecture: a version with interpolated weights, or one whose strength can be chosen."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from upres.core.manifest import Network
 from upres.core.strength import rounded
 from upres.models import folder
 from upres.models.folder import NewNetwork
-from upres.worker.engine import networks
+from upres.worker.engine import loading
 from upres.worker.model import Model, open_folder
 
 
@@ -32,7 +31,7 @@ def mix_adjustable(base: Path, other: Path, at: float, about: dict[str, Any], to
     """
     ours, theirs = _plain(other), _plain(base)
     shutil.copytree(base, to / registry.BASE)
-    made = [NewNetwork(_fields(one), networks.stored(one, ours)) for one in _common(ours, theirs)]
+    made = [NewNetwork(_fields(one), loading.stored(one, ours)) for one in _common(ours, theirs)]
     reference = {"model": theirs.manifest.name, "version": theirs.manifest.version, "digest": theirs.digest}
     described = _about(ours, theirs, f"{ours}, mixed with {theirs} as each job wants.")
     return folder.write(to, described | about | {"mix": {**reference, "strength": rounded(at)}}, made)
@@ -48,24 +47,17 @@ def _plain(path: Path) -> Model:
 
 def _common(ours: Model, theirs: Model) -> list[Network]:
     """Our networks that the other model has, too. Raises ModelError when there are none."""
-    fields = {"architecture", "parameters", "factor"}
-    known = [one.model_dump(include=fields) for one in theirs.manifest.networks if one.architecture != "graph"]
-    found = [one for one in ours.manifest.networks if one.model_dump(include=fields) in known]
+    known = [one.kind for one in theirs.manifest.networks if one.architecture != "graph"]
+    found = [one for one in ours.manifest.networks if one.kind in known]
     if not found:
-        listed = " and ".join(f"{one}: {', '.join(_kinds(one))}" for one in (ours, theirs))
-        raise ModelError(f"Only weights of one architecture and factor can be mixed ({listed}).")
+        listed = [f"{each}: {', '.join(one.kind for one in each.manifest.networks)}" for each in (ours, theirs)]
+        raise ModelError(f"Only weights of one architecture and factor can be mixed ({' and '.join(listed)}).")
     return found
-
-
-def _kinds(model: Model) -> Iterator[str]:
-    for one in model.manifest.networks:
-        sizes = [f"{name} {value}" for name, value in one.parameters.items()]
-        yield " ".join([one.architecture, *sizes, f"×{one.factor}"])
 
 
 def _mixed(network: Network, ours: Model, theirs: Model, at: float) -> NewNetwork:
     base = next(one for one in theirs.manifest.networks if one.factor == network.factor)
-    tensors = networks.mixed(network.file, networks.stored(network, ours), networks.stored(base, theirs), at)
+    tensors = loading.mixed(network.file, loading.stored(network, ours), loading.stored(base, theirs), at)
     fields = _fields(network)
     fields["precisions"] = [one for one in network.precisions if one in base.precisions] or ["float32"]
     halos = [one.halo for one in (network, base) if one.halo is not None]

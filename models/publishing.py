@@ -36,9 +36,10 @@ def make(model: Published, to: Path, ca_file: Path | None) -> None:
 
 def _from_author(model: Published, address: str, folder: Path, ca_file: Path | None) -> None:
     from upres.models import community
+    from upres.worker.engine import spandrel_network
 
     if model.architecture not in OWN_ARCHITECTURES:
-        _check_spandrel(model.name)
+        spandrel_network.library(model.name)  # fails before anything is downloaded
     with tempfile.TemporaryDirectory(prefix="upres-") as temporary:
         file = Path(temporary) / address.rpartition("/")[2]
         with _progress(model) as on_bytes:
@@ -51,15 +52,6 @@ def _from_author(model: Published, address: str, folder: Path, ca_file: Path | N
         f"{model.name}: {network.architecture}, factor {network.factor}, {community.describe_receptive_field(network)}",
         file=sys.stderr,
     )
-
-
-def _check_spandrel(name: str) -> None:
-    """Raise ModelError, before anything is downloaded, when spandrel cannot be imported."""
-    try:
-        import spandrel  # noqa: F401
-    except (ImportError, RuntimeError) as error:  # torchvision raises RuntimeError when it does not fit torch
-        need = 'pip install "upres[community]", with a torchvision that fits torch'
-        raise ModelError(f"{name} needs spandrel: {need} ({error}).") from error
 
 
 @contextmanager

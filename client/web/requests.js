@@ -1,4 +1,4 @@
-/** Requests to an upres server and to its object store: retries, time limits, and what an answer means. */
+/** Requests to an upres server and to its object store: their fields, retries, time limits, and what an answer means. */
 
 export const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 const RETRY_STATUSES = new Set([429, 502, 503, 504]);
@@ -131,4 +131,32 @@ export function pause(milliseconds, signal) {
     const timer = setTimeout(() => (signal?.removeEventListener("abort", stop), resolve()), milliseconds);
     signal?.addEventListener("abort", stop, { once: true });
   });
+}
+
+/** Throw unless it is a File or Blob that can be sent. */
+export function checkFile(image) {
+  if (!(image instanceof Blob)) throw unreadable();
+  if (!image.size) throw new UpresError("The file is empty.", { code: "not_an_image", retryable: false });
+}
+
+/** The field with the name of a file, if it has one. */
+export const nameOf = ({ name }) => (name ? { image_name: name } : {});
+
+export async function base64(blob) {
+  const bytes = new Uint8Array(await blob.arrayBuffer().catch(() => { throw unreadable(); }));
+  const pieces = [];
+  for (let at = 0; at < bytes.length; at += 32_768) { // as many arguments as every engine allows
+    pieces.push(String.fromCharCode(...bytes.subarray(at, at + 32_768)));
+  }
+  return btoa(pieces.join(""));
+}
+
+/** The fields of a size; what is undefined is not sent. */
+export function sizeOf({ factor, width, height, fit }) {
+  const wanted = factor ?? (width || height ? undefined : 4);
+  return { upscale_factor: wanted, output_width: width, output_height: height, fit };
+}
+
+function unreadable() {
+  return new UpresError("The file cannot be read; choose it again.", { code: "unreadable", retryable: false });
 }

@@ -1,4 +1,4 @@
-/** The jobs that a page shows again after a reload, in localStorage: with thumbnails, as far as there is room. */
+/** The jobs of the page: in localStorage, with thumbnails as far as there is room, and to their end also after a reload. */
 
 const KEY = "upres.jobs";
 const MOST_ENDED = 200;
@@ -41,4 +41,19 @@ function store(jobs, thumbnails) {
   } catch { // it is full, or forbidden
     return false;
   }
+}
+
+/**
+ * Submit the job of an entry unless it has one, perhaps of an earlier page, and follow it to its end. Returns its result;
+ * rejects as `submit` and `subscribe` of upres do.
+ *
+ * submit() → the job; keep() is called when there is a new one; onEvent(event) and say(text) tell how it goes.
+ */
+export async function followJob(upres, entry, { submit, keep, onEvent, say, signal }) {
+  if (!entry.job) {
+    entry.job = await submit();
+    keep();
+  }
+  const onConnection = (there) => there || say("The connection is lost; trying again…");
+  return upres.subscribe(entry.job, onEvent, { onConnection, signal });
 }

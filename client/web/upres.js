@@ -12,7 +12,9 @@
  * where there is no EventSource, jobs are polled.
  */
 
-import { fromJson, pause, put, request, RETRY_MS, strange, UpresError } from "./requests.js";
+import {
+  base64, checkFile, fromJson, nameOf, pause, put, request, RETRY_MS, sizeOf, strange, UpresError,
+} from "./requests.js";
 
 export { UpresError };
 
@@ -288,32 +290,6 @@ function resultOf(ended) {
   throw new UpresError("The job was cancelled.", { code: "cancelled", retryable: false });
 }
 
-function checkFile(image) {
-  if (!(image instanceof Blob)) throw unreadable();
-  if (!image.size) throw new UpresError("The file is empty.", { code: "not_an_image", retryable: false });
-}
-
-const nameOf = ({ name }) => (name ? { image_name: name } : {});
-
-async function base64(blob) {
-  const bytes = new Uint8Array(await blob.arrayBuffer().catch(() => { throw unreadable(); }));
-  const pieces = [];
-  for (let at = 0; at < bytes.length; at += 32_768) { // as many arguments as every engine allows
-    pieces.push(String.fromCharCode(...bytes.subarray(at, at + 32_768)));
-  }
-  return btoa(pieces.join(""));
-}
-
-/** The fields of a size; what is undefined is not sent. */
-function sizeOf({ factor, width, height, fit }) {
-  const wanted = factor ?? (width || height ? undefined : 4);
-  return { upscale_factor: wanted, output_width: width, output_height: height, fit };
-}
-
 function noJob() {
   return new UpresError("This is not a job of upres; submit the image again.", { code: "no_job", retryable: false });
-}
-
-function unreadable() {
-  return new UpresError("The file cannot be read; choose it again.", { code: "unreadable", retryable: false });
 }

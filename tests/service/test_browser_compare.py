@@ -20,7 +20,7 @@ from tests.support.browser import (
     working,
 )
 from tests.support.servers import body, http_server
-from upres.core import registry
+from upres.core import registry_changes
 from upres.core.storage import Store
 from upres.embedded.stack import Local
 
@@ -31,7 +31,7 @@ THREE = ["plum, faithful", "plum at 0.4", "plum, sharp"]
 def small_models(store: Store, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The quick models `pear`, and `plum`, whose strength can be chosen."""
     _base, plum = mixable.pair(tmp_path_factory.mktemp("models"), ("pear", "plum"))
-    registry.push(store, plum.files["golden.png"].parent)
+    registry_changes.push(store, plum.files["golden.png"].parent)
 
 
 @contextmanager
@@ -201,7 +201,8 @@ def test_a_comparison_fits_a_phone_and_axe_finds_nothing(page: Page, draw: Draw,
     page.locator(".compare").click()
     expect(page.locator(".choose")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert all(control.bounding_box()["height"] >= 16 for control in controls(page).all())  # type: ignore[index]
+    boxes = [control.bounding_box() for control in controls(page).all()]
+    assert all(box and box["height"] >= 16 for box in boxes)
     violations = serious_violations(page)
     assert violations == [], json.dumps(violations, indent=1)
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, ViewportSize, expect
 
 from tests.support import mixable
 from tests.support.browser import Visit, choose, choose_model, done
 from tests.support.images import encoded
 from tests.support.servers import body, http_server
-from upres.core import registry
+from upres.core import registry_changes
 from upres.core.storage import Store
 from upres.embedded.stack import Local
 
@@ -30,7 +30,9 @@ PIXELS = "() => document.querySelector('.layers').getBoundingClientRect().width 
 @pytest.fixture(autouse=True, scope="module")
 def quick(store: Store, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The quick model `quick`."""
-    registry.push(store, mixable.write(tmp_path_factory.mktemp("models"), "quick", 3).files["golden.png"].parent)
+    registry_changes.push(
+        store, mixable.write(tmp_path_factory.mktemp("models"), "quick", 3).files["golden.png"].parent
+    )
 
 
 @pytest.fixture
@@ -78,8 +80,8 @@ def test_the_detail_is_shown_pixel_by_pixel_and_a_button_shows_the_whole(page: P
 
 
 def test_on_a_phone_a_pixel_of_the_image_is_a_pixel_of_the_screen(browser: Browser, local: Local, corner: Path) -> None:
-    phone = {"width": 390, "height": 844}
-    with browser.new_context(viewport=phone, device_scale_factor=2, has_touch=True, is_mobile=True) as context:  # type: ignore[arg-type]
+    phone: ViewportSize = {"width": 390, "height": 844}
+    with browser.new_context(viewport=phone, device_scale_factor=2, has_touch=True, is_mobile=True) as context:
         page = context.new_page()
         page.goto(local.url)
         enlarge(page, corner)

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.support import mixable
 from tests.support.browser import Draw, Visit, choose, choose_model, done, working
-from upres.core import registry
+from upres.core import registry_changes
 from upres.core.storage import Store
 from upres.embedded.stack import Local
 
@@ -28,7 +28,7 @@ SIX = [
 def small_models(store: Store, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The quick models `soft`, and `firm`, whose strength can be chosen."""
     _base, firm = mixable.pair(tmp_path_factory.mktemp("models"), ("soft", "firm"))
-    registry.push(store, firm.files["golden.png"].parent)
+    registry_changes.push(store, firm.files["golden.png"].parent)
 
 
 def test_a_sample_photo_is_enlarged_like_a_file(visit: Visit, page: Page) -> None:

@@ -26,7 +26,7 @@ from upres.client import Client
 from upres.client.batch import Callbacks
 from upres.client.errors import JobFailed, RequestRefused
 from upres.client.protocol import noop
-from upres.core import api_keys, keys, rates, registry, served_models
+from upres.core import api_keys, keys, rates, registry, registry_changes, served_models
 from upres.core.errors import InvalidRequest
 from upres.core.job_message import JobMessage
 from upres.core.manifest import Rule, schema_version
@@ -47,7 +47,7 @@ NOBODY = ServedModel(labels={})
 @pytest.fixture(scope="module")
 def cleaner(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Model:
     model = imported(tmp_path_factory.mktemp("cleaner"), "clean", blur())
-    registry.push(store, model.files[model.manifest.networks[0].file].parent)
+    registry_changes.push(store, model.files[model.manifest.networks[0].file].parent)
     return model
 
 
@@ -177,14 +177,14 @@ def test_a_failure_counts_for_the_model_that_was_at_work(
             (folder / "manifest.json").write_text(
                 json.dumps({**fields, "schema_version": schema_version([factor], mixed=False)})
             )
-            registry.push(store, folder)
+            registry_changes.push(store, folder)
     used: dict[str, Any] = {"model": names[2], "first_model": names[1]}
     client.upscale(
         encoded(Image.new("RGB", (24, 20)), "PNG"), 2, **used
     )  # a worker that has the models watches their labels
     rule = Rule(jobs=1000, most_failed_percent=99)
     for name in names.values():
-        registry.relabel(store, name, {"canary": "2"}, 100, rule)
+        registry_changes.relabel(store, name, {"canary": "2"}, 100, rule)
     wait_until(
         lambda: all("canary" in (served_models.published(redis, one) or NOBODY).labels for one in names.values())
     )
@@ -204,7 +204,7 @@ def test_jobs_that_use_two_models_in_either_order_do_not_wait_for_each_other(
 ) -> None:
     """Each holds its first model, before it asks for the other; the memory is for less than one."""
     other = imported(tmp_path, "clean-half", blur(0.5))
-    registry.push(store, tmp_path / "clean-half")
+    registry_changes.push(store, tmp_path / "clean-half")
     settings = local.settings.model_copy(update={"model_megabytes": 1e-6})
     refs = {model.manifest.name: ModelRef(version="1", digest=model.digest, factors=(1,)) for model in (cleaner, other)}
     both = threading.Barrier(2)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tests.support import spandrel_on_cpu
 from tests.support.checkpoints import ABOUT, calm, saved
 from upres.client import Client
-from upres.core import registry, tiling
+from upres.core import registry_changes, tiling
 from upres.core.errors import ModelError
 from upres.core.manifest import Sides
 from upres.core.tiling import ORIENTATIONS
@@ -242,7 +242,7 @@ def test_a_span_model_is_served_and_its_tiles_match_the_whole_image(
     local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     community.convert(saved(span(), tmp_path / "span.pth"), tmp_path / "span", {**ABOUT, "name": "span"})
-    registry.push(local.store, tmp_path / "span")
+    registry_changes.push(local.store, tmp_path / "span")
     for name, value in local.environment.items():
         monkeypatch.setenv(name, value)
     context = prepare(local.settings.model_copy(update={"model": "span"}))

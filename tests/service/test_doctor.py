@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 from tests.support.servers import body, http_server
 from tests.support.waiting import wait_until
 from upres.client import Client
-from upres.core import keys, leases, registry
+from upres.core import keys, leases, registry_changes
 from upres.embedded.child import Child, accepts, free_port
 from upres.embedded.stack import Local, redis_server, tool
 
@@ -195,7 +195,7 @@ def test_a_missing_model_is_reported(local: Local) -> None:
 def test_a_missing_file_of_a_base_is_reported(local: Local, tmp_path: Path) -> None:
     names = ("doctors-base", "doctors-mix")
     mixable.pair(tmp_path, names)
-    registry.push(local.store, tmp_path / names[1] / "1")
+    registry_changes.push(local.store, tmp_path / names[1] / "1")
     try:
         assert f"model {names[1]}" not in found(local, UPRES_MODEL=names[1])
         local.store.delete([keys.model(names[0], "1", "doctors-base-x2.safetensors")])
@@ -203,7 +203,7 @@ def test_a_missing_file_of_a_base_is_reported(local: Local, tmp_path: Path) -> N
         assert (mark, "doctors-base-x2.safetensors" in text) == ("✗", True)
     finally:
         local.store.delete([key for name in names for key in local.store.listing(f"models/{name}/")])
-        registry.reindex(local.store)
+        registry_changes.reindex(local.store)
 
 
 def test_a_changed_model_file_is_reported(local: Local, tmp_path: Path) -> None:
@@ -212,13 +212,13 @@ def test_a_changed_model_file_is_reported(local: Local, tmp_path: Path) -> None:
     subprocess.run(["cp", "-r", str(ROOT / "models/faithful/1"), str(folder)], check=True)
     manifest = folder / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"name": "faithful"', '"name": "damaged"', 1))
-    registry.push(store, folder)
+    registry_changes.push(store, folder)
     try:
         store.put(key, store.get(key)[:-1] + b"x")
         mark, text = found(local, UPRES_MODEL="damaged")["model damaged"]
     finally:
         store.delete(list(store.listing("models/damaged/")))
-        registry.reindex(store)
+        registry_changes.reindex(store)
     assert (mark, "edsr-x2.safetensors" in text) == ("✗", True)
 
 

@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from tests.support.pushing import Pushed
-from upres.core import keys, registry, served_models, workers
+from upres.core import keys, registry, registry_changes, served_models, workers
 from upres.core.errors import ModelError, ModelUnavailable
 from upres.core.manifest import Rule
 from upres.core.served_models import ModelRef
@@ -88,7 +88,7 @@ def served(redis: Redis, model: Pushed) -> dict[str, str]:
 
 
 def relabel(model: Pushed, **changes: str | None) -> None:
-    registry.relabel(model.store, model.name, changes)
+    registry_changes.relabel(model.store, model.name, changes)
 
 
 def test_a_new_version_is_published_when_all_workers_of_the_model_have_it(
@@ -182,7 +182,7 @@ def test_a_rule_that_cannot_be_applied_does_not_block_other_changes(
     one = One(local, isolated_redis, store, model.name)
     one.refresh()
     rule = Rule(jobs=1, most_failed_percent=0)
-    registry.relabel(store, model.name, {"canary": "3"}, rule=rule)
+    registry_changes.relabel(store, model.name, {"canary": "3"}, rule=rule)
     one.refresh()
     trial = registry.labels(store, model.name).canary_run_id
     isolated_redis.hset(keys.outcomes(model.name), f"{trial}:well", 5)
@@ -197,7 +197,7 @@ def test_each_canary_run_counts_its_jobs_from_zero(
     one = One(local, isolated_redis, store, model.name)
     one.refresh()
     for _ in range(2):
-        registry.relabel(store, model.name, {"canary": "2"}, 100, Rule(jobs=2, most_failed_percent=0))
+        registry_changes.relabel(store, model.name, {"canary": "2"}, 100, Rule(jobs=2, most_failed_percent=0))
         one.refresh()
         digest = served_models.read(store, model.name, "2").digest
         one.watcher.count(model.name, digest, well=True)
@@ -209,7 +209,7 @@ def test_each_canary_run_counts_its_jobs_from_zero(
         assert served(isolated_redis, model) == {"stable": "2"}
         labels = registry.labels(store, model.name)
         assert (labels.rule, labels.canary_run_id, labels.canary_percent) == (None, None, 5)
-        registry.rollback(store, model.name)
+        registry_changes.rollback(store, model.name)
         one.refresh()
         assert served(isolated_redis, model) == {"stable": "1"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.pushing import Pushed
-from upres.core import registry
+from upres.core import registry, registry_changes
 from upres.embedded.stack import Local
 
 Done = subprocess.CompletedProcess[str]
@@ -21,7 +21,7 @@ def model(local: Local, tmp_path: Path) -> Pushed:
     pushed.fields["networks"], pushed.fields["golden"] = pushed.fields["networks"][1:], []
     pushed.push("1")
     pushed.push("2")
-    registry.relabel(local.store, "commanded", {"stable": "1", "canary": None})
+    registry_changes.relabel(local.store, "commanded", {"stable": "1", "canary": None})
     return pushed
 
 

@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 from tests.support.workers import worker
 from upres.client import Client
 from upres.client.errors import RequestRefused
-from upres.core import keys, registry, served_models
+from upres.core import keys, registry, registry_changes, served_models
 from upres.core.errors import UnknownModel
 from upres.core.manifest import Rule
 from upres.core.schema import Progress, Queued, Started
@@ -80,9 +80,9 @@ def test_jobs_keep_their_promised_version_while_labels_change_under_load(
         requests_ = [pool.submit(request) for _ in range(20)]
         wait_until(lambda: done["1"] > 20 and offered(redis, model).labels)
         model.push("2")
-        registry.relabel(model.store, model.name, {"stable": "2"})
+        registry_changes.relabel(model.store, model.name, {"stable": "2"})
         wait_until(lambda: done["2"] > 20 or any(one.done() for one in requests_), 60)
-        registry.rollback(model.store, model.name)
+        registry_changes.rollback(model.store, model.name)
         wait_for(redis, model, stable="1")
         before = done["1"]
         wait_until(lambda: done["1"] > before + 20 or any(one.done() for one in requests_), 60)
@@ -101,14 +101,14 @@ def wrong_golden(model: Pushed) -> dict[str, Any]:
 def test_a_version_with_a_wrong_golden_image_is_refused(client: Client, model: Pushed, redis: Redis) -> None:
     client.upscale(picture(3), 2, model=model.name)
     model.push("bad", **wrong_golden(model))
-    registry.relabel(model.store, model.name, {"stable": "bad"})
+    registry_changes.relabel(model.store, model.name, {"stable": "bad"})
     wait_until(lambda: "bad" in offered(redis, model).refused, 60)
     assert "golden.png" in offered(redis, model).refused["bad"]
     assert client.upscale(picture(4), 2, model=model.name).result.model_version == "1"
     with pytest.raises(RequestRefused, match="failed its check") as caught:
         client.submit(picture(5), 2, model=model.name, model_version="bad")
     assert caught.value.code == "unknown_model"
-    registry.relabel(model.store, model.name, {"stable": "1"})
+    registry_changes.relabel(model.store, model.name, {"stable": "1"})
     wait_until(lambda: not offered(redis, model).refused)
 
 
@@ -118,7 +118,7 @@ def test_a_damaged_or_missing_version_is_refused(client: Client, model: Pushed, 
     other = {**model.fields["networks"][0], "file": "edsr-x4.safetensors", "sha256": "0" * 64}
     manifest = {**model.fields, "version": "2", "networks": [other]}
     model.put("manifest.json", json.dumps(manifest).encode(), "2")
-    registry.relabel(model.store, model.name, {"stable": "2"})
+    registry_changes.relabel(model.store, model.name, {"stable": "2"})
     wait_until(lambda: "SHA-256" in offered(redis, model).refused.get("2", ""), 60)
     model.store.put(keys.labels(model.name), b'{"labels": {"stable": "7"}, "before": ["1"]}')
     wait_until(lambda: "no version" in offered(redis, model).refused.get("7", ""), 60)
@@ -130,7 +130,7 @@ def test_a_worker_serves_the_previous_version_if_the_stable_one_is_bad(
     local: Local, model: Pushed, redis: Redis
 ) -> None:
     model.push("bad", **wrong_golden(model))
-    registry.relabel(model.store, model.name, {"stable": "bad"})
+    registry_changes.relabel(model.store, model.name, {"stable": "bad"})
     with worker(local, UPRES_PRELOAD=model.name):
         assert offered(redis, model).labels["stable"].version == "1"
         assert "golden" in offered(redis, model).refused["bad"]
@@ -138,7 +138,7 @@ def test_a_worker_serves_the_previous_version_if_the_stable_one_is_bad(
 
 def test_a_job_can_name_a_version_or_a_label_and_unknown_ones_are_refused(client: Client, model: Pushed) -> None:
     model.push("2")
-    registry.relabel(model.store, model.name, {"best": "2"})
+    registry_changes.relabel(model.store, model.name, {"best": "2"})
     for wanted, got in (("1", "1"), ("2", "2"), ("best", "2"), ("stable", "1"), (None, "1")):
         result = client.upscale(picture(8), 2, model=model.name, model_version=wanted).result
         assert result.model_version == got
@@ -162,7 +162,7 @@ def test_the_canary_gets_its_share_and_each_job_id_gets_a_fixed_version(store: S
 
 
 def set_rule(model: Pushed, canary: str, **rule: float) -> None:
-    registry.relabel(model.store, model.name, {"canary": canary}, 100, Rule.model_validate(rule))
+    registry_changes.relabel(model.store, model.name, {"canary": canary}, 100, Rule.model_validate(rule))
 
 
 def test_a_canary_becomes_stable_after_enough_successful_jobs(client: Client, model: Pushed, redis: Redis) -> None:

@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 from tests.support.workers import worker
 from upres.client import Client
 from upres.client.errors import RequestRefused
-from upres.core import keys, registry, served_models, workers
+from upres.core import keys, registry_changes, served_models, workers
 from upres.core.schema import Succeeded
 from upres.core.served_models import ServedModel
 from upres.core.storage import Store
@@ -52,7 +52,7 @@ def test_labels_come_from_the_registry_after_the_published_ones_expire(
     old = served_models.read(model.store, model.name, "1")
     served_models.publish(redis, model.name, ServedModel(labels={"stable": old}))
     assert 0 < redis.ttl(keys.served_model(model.name)) <= keys.SERVED_MODEL_SECONDS
-    registry.relabel(model.store, model.name, {"stable": "2"})
+    registry_changes.relabel(model.store, model.name, {"stable": "2"})
     assert client.status(client.submit(picture(50), 2, model=model.name).job_id).model_version == "1"
     redis.delete(keys.served_model(model.name))  # as if SERVED_MODEL_SECONDS had passed
     assert client.status(client.submit(picture(51), 2, model=model.name).job_id).model_version == "2"

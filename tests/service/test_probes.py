@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 from tests.support.workers import start, worker
 from upres.client import Client
 from upres.client.errors import JobFailed
-from upres.core import events, registry
+from upres.core import events, registry_changes
 from upres.core.listening import any_address
 from upres.core.schema import Progress, Started
 from upres.core.storage import Store
@@ -96,7 +96,7 @@ def test_a_version_with_several_strengths_is_one_model(
 ) -> None:
     names = ("measured-base", "measured-mix")
     mixable.pair(tmp_path, names)
-    registry.push(store, tmp_path / names[1] / "1")
+    registry_changes.push(store, tmp_path / names[1] / "1")
     for strength in (0.1, 0.2):
         client.upscale(png, 2, model=names[1], strength=strength)
     lines = requests.get(f"{measured}/metrics", timeout=10).text.splitlines()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.pushing import FOLDER, Pushed
-from upres.core import keys, registry
+from upres.core import keys, registry, registry_changes
 from upres.core.errors import ModelError, ModelNotFound
 from upres.core.manifest import Labels, Rule
 from upres.core.storage import Store
@@ -100,18 +100,18 @@ def test_a_folder_with_damaged_or_missing_files_is_refused(pushed: Pushed, tmp_p
     (tmp_path / "golden.png").unlink()
     (tmp_path / "edsr-x4.safetensors").write_bytes((FOLDER / "edsr-x4.safetensors").read_bytes())
     with pytest.raises(ModelError, match=r"golden\.png"):
-        registry.push(pushed.store, tmp_path)
+        registry_changes.push(pushed.store, tmp_path)
     with pytest.raises(ModelError, match="No such file"):
-        registry.push(pushed.store, tmp_path / "nowhere")
+        registry_changes.push(pushed.store, tmp_path / "nowhere")
 
 
 def test_push_of_a_changed_version_is_refused(pushed: Pushed) -> None:
     folder = pushed.version()
-    registry.push(pushed.store, folder)
-    registry.push(pushed.store, folder)  # a second push of the same files changes nothing
+    registry_changes.push(pushed.store, folder)
+    registry_changes.push(pushed.store, folder)  # a second push of the same files changes nothing
     (folder / "manifest.json").write_text(json.dumps(pushed.fields | {"description": "another"}))
     with pytest.raises(ModelError, match="versions never change"):
-        registry.push(pushed.store, folder)
+        registry_changes.push(pushed.store, folder)
 
 
 def test_relabel_promote_and_rollback_move_the_labels(pushed: Pushed) -> None:
@@ -119,30 +119,30 @@ def test_relabel_promote_and_rollback_move_the_labels(pushed: Pushed) -> None:
         pushed.push(version)
     store, name = pushed.store, pushed.name
     assert registry.labels(store, name) == Labels(labels={"stable": "1"})  # the first pushed version becomes stable
-    registry.relabel(store, name, {"stable": "2"})
-    registry.relabel(store, name, {"canary": "3"})
+    registry_changes.relabel(store, name, {"stable": "2"})
+    registry_changes.relabel(store, name, {"canary": "3"})
     assert registry.labels(store, name).labels == {"stable": "2", "canary": "3"}
-    registry.promote(store, name)
+    registry_changes.promote(store, name)
     now = registry.labels(store, name)
     assert (now.labels, now.before) == ({"stable": "3"}, ("2", "1"))
-    registry.relabel(store, name, {"canary": "1"})
-    assert registry.rollback(store, name).labels == {"stable": "2"}
-    assert registry.rollback(store, name).labels == {"stable": "1"}
+    registry_changes.relabel(store, name, {"canary": "1"})
+    assert registry_changes.rollback(store, name).labels == {"stable": "2"}
+    assert registry_changes.rollback(store, name).labels == {"stable": "1"}
     with pytest.raises(ModelError, match="no stable version before"):
-        registry.rollback(store, name)
+        registry_changes.rollback(store, name)
     with pytest.raises(ModelError, match="no canary"):
-        registry.promote(store, name)
+        registry_changes.promote(store, name)
     assert registry.index(store).models[name].labels == registry.labels(store, name)
 
 
 def test_relabel_refuses_unknown_versions_and_invalid_labels(pushed: Pushed) -> None:
     pushed.push()
     with pytest.raises(ModelNotFound, match="no version '9'"):
-        registry.relabel(pushed.store, pushed.name, {"stable": "9"})
+        registry_changes.relabel(pushed.store, pushed.name, {"stable": "9"})
     with pytest.raises(ModelError, match="stable cannot be deleted"):
-        registry.relabel(pushed.store, pushed.name, {"stable": None})
+        registry_changes.relabel(pushed.store, pushed.name, {"stable": None})
     with pytest.raises(ModelError, match="labels are not valid"):
-        registry.relabel(pushed.store, pushed.name, {"No Label": "1"})
+        registry_changes.relabel(pushed.store, pushed.name, {"No Label": "1"})
     assert registry.labels(pushed.store, pushed.name).labels == {"stable": "1"}
 
 
@@ -153,10 +153,10 @@ def test_the_index_lists_versions_and_reindex_restores_it(pushed: Pushed) -> Non
     assert [one.version for one in entry.versions] == ["1", "2"]
     assert entry.versions[0].factors == (2, 4, 8)
     rule = Rule(jobs=3, most_failed_percent=0)
-    registry.relabel(pushed.store, pushed.name, {"canary": "2"}, rule=rule)
+    registry_changes.relabel(pushed.store, pushed.name, {"canary": "2"}, rule=rule)
     before = registry.index(pushed.store).models
     pushed.store.delete([keys.MODEL_INDEX])
     assert registry.index(pushed.store).models == {}
-    again = registry.reindex(pushed.store).models
+    again = registry_changes.reindex(pushed.store).models
     assert again[pushed.name] == before[pushed.name]
     assert set(again["faithful"].versions) == set(before["faithful"].versions)

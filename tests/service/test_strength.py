@@ -19,7 +19,7 @@ from tests.support.leasing import message
 from tests.support.waiting import wait_until
 from upres.client import Client
 from upres.client.errors import RequestRefused
-from upres.core import registry, served_models, workers
+from upres.core import registry, registry_changes, served_models, workers
 from upres.core.errors import ModelError
 from upres.core.job_message import JobMessage
 from upres.core.schema import Event, Progress
@@ -37,7 +37,7 @@ from upres.worker.model_cache import ModelCache
 def pair(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Model]:
     """The models `plain` and `strong`, of which the second was pushed: its base goes with it."""
     made = mixable.pair(tmp_path_factory.mktemp("pair"))
-    registry.push(store, made[1].files["golden.png"].parent)
+    registry_changes.push(store, made[1].files["golden.png"].parent)
     return made
 
 
@@ -168,11 +168,11 @@ def test_a_version_whose_base_is_missing_or_changed_is_refused(
     mixable.pair(tmp_path / "alone", ("nowhere", "orphan"))
     (tmp_path / "alone" / "nowhere").rename(tmp_path / "away")
     with pytest.raises(ModelError, match="mixed with model 'nowhere' 1, which is neither in"):
-        registry.push(store, tmp_path / "alone" / "orphan" / "1")
+        registry_changes.push(store, tmp_path / "alone" / "orphan" / "1")
     other = mixable.write(tmp_path / "changed", "plain", 9)
     mixable.write(tmp_path / "changed", "other", 2, other)
     with pytest.raises(ModelError, match="made with another model 'plain' 1 than the registry has"):
-        registry.push(store, tmp_path / "changed" / "other" / "1")
+        registry_changes.push(store, tmp_path / "changed" / "other" / "1")
 
 
 def test_a_fetched_version_brings_its_base(store: Store, tmp_path: Path, pair: tuple[Model, Model]) -> None:

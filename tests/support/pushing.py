@@ -10,7 +10,7 @@ from typing import Any
 from redis import Redis
 
 from tests.support.paths import ROOT
-from upres.core import keys, registry
+from upres.core import keys, registry_changes
 from upres.core.storage import Store
 from upres.worker.model import Model, pull
 
@@ -34,7 +34,7 @@ class Pushed:
         return folder
 
     def push(self, version: str = "1", **changed: Any) -> None:
-        registry.push(self.store, self.version(version, **changed))
+        registry_changes.push(self.store, self.version(version, **changed))
 
     def put(self, file: str, data: bytes, version: str = "1") -> None:
         self.store.put(keys.model(self.name, version, file), data)

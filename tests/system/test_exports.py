@@ -16,7 +16,7 @@ from tests.support.cleaners import blur, imported
 from tests.support.paths import ROOT, SAMPLES
 from tests.support.pushing import Pushed
 from upres.client import Client
-from upres.core import registry
+from upres.core import registry, registry_changes
 from upres.core.errors import ModelError
 from upres.core.manifest import Manifest
 from upres.core.storage import Store
@@ -184,11 +184,11 @@ def test_a_version_that_loses_too_much_psnr_cannot_become_stable(store: Store, t
     for label in ("stable", "canary"):
         if label == "stable":
             with pytest.raises(ModelError, match=r"loses 0\.11 dB"):
-                registry.relabel(store, "losing", {label: "1-int8"})
+                registry_changes.relabel(store, "losing", {label: "1-int8"})
         else:
-            registry.relabel(store, "losing", {label: "1-int8"})
+            registry_changes.relabel(store, "losing", {label: "1-int8"})
             with pytest.raises(ModelError, match=r"loses 0\.11 dB"):
-                registry.promote(store, "losing")
+                registry_changes.promote(store, "losing")
     assert registry.labels(store, "losing").labels["stable"] == "1"
 
 

@@ -13,7 +13,8 @@ from tests.support.paths import ROOT
 from upres.core.errors import ModelError
 from upres.models import probe, realesrgan
 from upres.models.realesrgan import HALF, PUBLISHED, WHOLE, read
-from upres.worker.engine.networks import RRDBNet, SRVGGNetCompact, SuperResolutionNetwork, build, load
+from upres.worker.engine.loading import build, load
+from upres.worker.engine.networks import RRDBNet, SRVGGNetCompact, SuperResolutionNetwork
 
 
 def packed(network: SuperResolutionNetwork, flag: bytes) -> bytes:

@@ -4,6 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given
@@ -21,7 +22,7 @@ from upres.core.strength import pinned
 from upres.models import bundled, export, inprocess, mixing
 from upres.models.folder import photo
 from upres.worker import golden
-from upres.worker.engine import graphs, networks
+from upres.worker.engine import graphs, loading
 from upres.worker.engine.compute import Compute
 from upres.worker.engine.device import choose
 from upres.worker.engine.onnx_compute import OnnxCompute
@@ -73,7 +74,7 @@ def test_the_default_strength_is_the_same_whether_or_not_it_is_named() -> None:
 @given(st.integers(0, 10))
 def test_mixed_weights_lie_between_and_are_exact_at_both_ends(tenths: int) -> None:
     own, base = mixable.weights(2, 2), mixable.weights(2, 1)
-    found = networks.mixed("w", own, base, tenths / 10)
+    found = loading.mixed("w", own, base, tenths / 10)
     for name, tensor in found.items():
         low, high = torch.minimum(own[name], base[name]), torch.maximum(own[name], base[name])
         assert bool(((low - 1e-6 <= tensor) & (tensor <= high + 1e-6)).all())
@@ -85,7 +86,7 @@ def test_weights_of_other_shapes_or_names_are_not_mixed() -> None:
     own = mixable.weights(2, 2)
     for base in (mixable.weights(4, 1), {"other": torch.zeros(1), **own}, {}):
         with pytest.raises(ModelError, match="other names or shapes"):
-            networks.mixed("w", own, base, 0.5)
+            loading.mixed("w", own, base, 0.5)
 
 
 def run(compute: Compute, factor: int) -> np.ndarray:
@@ -127,6 +128,20 @@ def test_a_graph_of_another_network_is_not_mixed(with_graphs: tuple[Model, Model
     files = [model.files[f"{model.manifest.name}-x{factor}.onnx"] for model, factor in ((base, 2), (strong, 4))]
     with pytest.raises(ModelError, match="another size"):
         graphs.mixed("g", files[1].read_bytes(), files[0].read_bytes(), 0.5)
+
+
+def test_a_graph_that_stores_weights_in_another_way_is_not_mixed(with_graphs: tuple[Model, Model]) -> None:
+    """Otherwise its own weights would run at every strength."""
+    base, strong = (model.files[f"{model.manifest.name}-x2.onnx"].read_bytes() for model in with_graphs)
+    numbers, renamed = onnx.load_from_string(strong), onnx.load_from_string(strong)
+    weights = max(numbers.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weights.float_data.extend(onnx.numpy_helper.to_array(weights).ravel().tolist())
+    weights.ClearField("raw_data")
+    with pytest.raises(ModelError, match="is not float32 or float16 in raw data"):
+        graphs.mixed("g", numbers.SerializeToString(), base, 0.5)
+    renamed.graph.initializer[0].name = "other"
+    with pytest.raises(ModelError, match="their tensors have other names"):
+        graphs.mixed("g", renamed.SerializeToString(), base, 0.5)
 
 
 def fields(model: Model) -> dict[str, object]:

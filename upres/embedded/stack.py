@@ -18,7 +18,7 @@ from typing import Self
 import boto3
 from redis import Redis
 
-from upres.core import registry, workers
+from upres.core import registry_changes, workers
 from upres.core.queue import connect
 from upres.core.settings import Settings
 from upres.core.storage import Store
@@ -132,7 +132,7 @@ class Local:
         child = self._start_child("s3", [*command, *S3_OPTIONS])
         child.wait_ready(lambda: accepts(self._s3_port))
         for folder in bundled.all_versions():
-            registry.push(self.store, folder)
+            registry_changes.push(self.store, folder)
 
     def _start_function(self) -> None:
         command = [sys.executable, "-m", "upres.function", "--port", str(self._port)]

@@ -11,7 +11,7 @@ from upres.core.errors import ModelError
 from upres.core.manifest import Network
 from upres.worker.model import Model
 
-FLOATS = {1: "<f4", 10: "<f2"}
+FLOATS: dict[object, str] = {1: "<f4", 10: "<f2"}
 """Types of ONNX for floating-point numbers of networks → those of numpy."""
 
 
@@ -34,21 +34,26 @@ def read(network: Network, model: Model) -> bytes:
 def mixed(name: str, own: bytes, base: bytes, strength: float) -> bytes:
     """Return the graph `own` with weights (1 - strength) · the base's + strength · its own, found by their names.
 
-    Raises ModelError when the base has no tensor of that name and size.
+    Raises ModelError when their tensors have other names or sizes, or are stored in another way: a graph that is not
+    mixed would make images that nobody asked for.
     """
     made = bytearray(own)
-    before = dict(_tensors(base))
-    for tensor, values in _tensors(made):
-        theirs = before.get(tensor)
-        if theirs is None or theirs.size != values.size:
+    before, ours = dict(_tensors(name, base)), dict(_tensors(name, made))
+    if before.keys() != ours.keys() or not ours:
+        raise ModelError(f"{name} cannot be mixed with its base: their tensors have other names.")
+    for tensor, values in ours.items():
+        theirs = before[tensor]
+        if theirs.size != values.size:
             raise ModelError(f"{name} cannot be mixed with its base: the tensor {tensor} is of another size there.")
         if not np.array_equal(theirs, values):  # else a constant, which rounding must not change
             values[:] = (1 - strength) * theirs.astype(np.float32) + strength * values.astype(np.float32)
     return bytes(made)
 
 
-def _tensors(graph: bytes | bytearray) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    """Yield names and numbers of the floating-point tensors of a graph, as views of the graph's bytes."""
+def _tensors(name: str, graph: bytes | bytearray) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Yield names and numbers of the floating-point tensors of a graph, as views of its bytes. Raises ModelError."""
     for tensor, kind, numbers in onnx_graph.initializers(graph):
-        if kind in FLOATS:
+        if kind in onnx_graph.FLOATS:
+            if kind not in FLOATS or numbers is None:
+                raise ModelError(f"{name} cannot be mixed: the tensor {tensor} is not float32 or float16 in raw data.")
             yield tensor, np.frombuffer(numbers, FLOATS[kind])

@@ -1,17 +1,10 @@
-"""The networks of models as torch modules, and the functions that build and load them."""
+"""The networks of models as torch modules. loading.py builds them and reads their weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
-
-from upres.core.errors import ModelError
-from upres.core.manifest import FACTORS, Network
-from upres.worker.model import Model
 
 
 class SuperResolutionNetwork(nn.Module, ABC):
@@ -154,68 +147,6 @@ class SRVGGNetCompact(SuperResolutionNetwork):
         return functional.pixel_shuffle(features, self.factor)
 
 
-class UnknownArchitecture(ModelError):
-    """No architecture is recognised by the names and shapes of tensors."""
-
-
-NEEDS = {"DRUNet": "a noise level", "FaceSR": "an image of one face, cut out and turned upright"}
-"""What networks of an architecture, or of a purpose, need besides any image, by spandrel's names."""
-
-
-class SpandrelNetwork(SuperResolutionNetwork):
-    """A community checkpoint. spandrel (github.com/chaiNNer-org/spandrel) finds its architecture from its tensors."""
-
-    adds_to_image = False
-
-    def __init__(self, factor: int, descriptor: Any) -> None:
-        super().__init__(factor)
-        self.model = descriptor.model
-        self.precisions = ("bfloat16", "float32") if descriptor.supports_bfloat16 else ("float32",)
-        wants = descriptor.size_requirements
-        self.sides = {"smallest": max(1, wants.minimum), "multiple_of": wants.multiple_of, "square": wants.square}
-        self._wants = wants
-        self._call = descriptor._call_fn  # the descriptor itself clamps the result, which hides infinite numbers
-
-    @classmethod
-    def of(cls, tensors: dict[str, Tensor]) -> "SpandrelNetwork":
-        """Build the network of these tensors. Raises ModelError if spandrel is not installed or cannot build it."""
-        try:
-            import spandrel
-        except (ImportError, RuntimeError) as error:  # torchvision raises RuntimeError when it does not fit torch
-            need = 'pip install "upres[community]", with a torchvision that fits torch'
-            raise ModelError(f"This model needs spandrel: {need} ({error}).") from error
-        try:
-            found = spandrel.ModelLoader("cpu").load_from_state_dict(spandrel.canonicalize_state_dict(tensors))
-        except spandrel.UnsupportedModelError as error:
-            raise UnknownArchitecture("spandrel recognises no architecture by these tensors.") from error
-        except Exception as error:  # spandrel recognised an architecture, but some tensors do not fit
-            raise ModelError(f"spandrel cannot build this network ({type(error).__name__}: {error}).") from error
-        channels = (found.input_channels, found.output_channels)
-        if besides := NEEDS.get(found.architecture.name) or NEEDS.get(found.purpose):
-            raise ModelError(
-                f"{found.architecture.name} needs {besides}; upres gives networks an image and nothing else."
-            )
-        if not isinstance(found, spandrel.ImageModelDescriptor) or channels != (3, 3) or found.scale not in FACTORS:
-            what = f"{found.architecture.name}, factor {found.scale}, {channels[0]} → {channels[1]} channels"
-            raise ModelError(f"This network does not make RGB images of RGB images with factor 1, 2, 4 or 8: {what}.")
-        return cls(found.scale, found)
-
-    def detail(self, image: Tensor) -> Tensor:
-        """See SuperResolutionNetwork."""
-        height, width = image.shape[-2:]
-        padded = _padded(image.to(next(self.model.parameters()).dtype), *self._wants.get_padding(width, height))
-        result: Tensor = self._call(self.model, padded)
-        return result[..., : height * self.factor, : width * self.factor]
-
-
-def _padded(image: Tensor, right: int, below: int) -> Tensor:
-    """Pad as spandrel does: by reflection, as far as the image is wide and high enough, and then by repetition."""
-    height, width = image.shape[-2:]
-    reflected = (min(right, width - 1), min(below, height - 1))
-    image = functional.pad(image, (0, reflected[0], 0, reflected[1]), "reflect")
-    return functional.pad(image, (0, right - reflected[0], 0, below - reflected[1]), "replicate")
-
-
 SCALE = 2.0**-24
 """Factor of each number in the sum of an output: it stays small enough for float16, in which a CPU may compute it."""
 
@@ -263,66 +194,3 @@ class ByteNetwork(nn.Module):
         image = windows.permute(0, 3, 1, 2).float()
         enlarged = functional.interpolate(image, scale_factor=float(self.network.factor), mode="nearest")
         return enlarged.permute(0, 2, 3, 1)
-
-
-ARCHITECTURES: dict[str, Callable[..., SuperResolutionNetwork]] = {
-    "edsr": EDSR,
-    "rrdb": RRDBNet,
-    "compact": SRVGGNetCompact,
-}
-
-
-def build(architecture: str, factor: int, parameters: Mapping[str, int]) -> SuperResolutionNetwork:
-    """Build an untrained network on torch's `meta` device. Raises ModelError if its name or parameters are unknown."""
-    if architecture not in ARCHITECTURES:
-        raise ModelError(f"{architecture!r} is no architecture of torch modules.")
-    try:
-        with torch.device("meta"):
-            return ARCHITECTURES[architecture](factor, **parameters)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{architecture!r} has other parameters ({error}).") from error
-
-
-def load(network: Network, model: Model) -> SuperResolutionNetwork:
-    """Load a network with its weights, in float32 on the host. Raises ModelError when the weights do not fit."""
-    tensors = _tensors(network, model)
-    if network.architecture == "spandrel":
-        module: SuperResolutionNetwork = SpandrelNetwork.of(tensors)
-    else:
-        module = build(network.architecture, network.factor, network.parameters)
-        try:
-            module.load_state_dict(tensors, strict=True, assign=True)
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(f"{network.file} does not fit its manifest: {error}") from error
-    module.requires_grad_(False).eval()
-    return module
-
-
-def _tensors(network: Network, model: Model) -> dict[str, Any]:
-    """Read the weights as float32, mixed with those of the model's base. Raises ModelError."""
-    own = stored(network, model)
-    if model.base is None or model.strength == 1:
-        return own
-    return mixed(network.file, own, stored(model.base_network(network), model.base), model.strength or 0)
-
-
-def mixed(name: str, own: Mapping[str, Tensor], base: Mapping[str, Tensor], strength: float) -> dict[str, Tensor]:
-    """Interpolate weights: (1 - strength) · the base's + strength · the own ones (Wang et al. 2018, arXiv 1811.10515).
-
-    Raises ModelError when they are not of one architecture.
-    """
-    if {one: tensor.shape for one, tensor in own.items()} != {one: tensor.shape for one, tensor in base.items()}:
-        raise ModelError(f"{name} cannot be mixed with its base: their tensors have other names or shapes.")
-    return {
-        one: (1 - strength) * base[one] + strength * tensor if tensor.is_floating_point() else tensor
-        for one, tensor in own.items()
-    }
-
-
-def stored(network: Network, model: Model) -> dict[str, Tensor]:
-    """Read the weights in a file as float32. Raises ModelError when it is damaged."""
-    try:
-        tensors = load_file(model.files[network.file])
-    except Exception as error:  # safetensors raises many types for damaged files
-        raise ModelError(f"{network.file} is no safetensors file ({error}).") from error
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}

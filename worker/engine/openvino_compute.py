@@ -76,7 +76,8 @@ def _converted(network: Network, model: Model) -> Any:
     """Convert a torch module to an OpenVINO graph for any count, height and width."""
     import torch
 
-    from upres.worker.engine.networks import ByteNetwork, load
+    from upres.worker.engine.loading import load
+    from upres.worker.engine.networks import ByteNetwork
 
     module = ByteNetwork(load(network, model))
     module.forward = module.checked  # type: ignore[method-assign, assignment]
@@ -95,7 +96,8 @@ def _cached(network: Network, model: Model, folders: Sequence[Path]) -> Path:
     The next folder is for what that one cannot keep. The name of the network's folder is a digest of all that
     determines the result: OpenVINO's version, the code and the weights. Raises OSError or RuntimeError.
     """
-    sources = [Path(__file__), Path(__file__).with_name("networks.py"), model.files[network.file]]
+    code = [Path(__file__).with_name(f"{name}.py") for name in ("openvino_compute", "networks", "loading")]
+    sources = [*code, model.files[network.file]]
     if model.base:
         sources.append(model.base.files[model.base_network(network).file])
     with_what = f"{openvino.__version__} {model.strength}".encode()

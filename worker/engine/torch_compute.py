@@ -10,7 +10,8 @@ from torch import Tensor
 
 from upres.core.manifest import Network
 from upres.worker.engine.compute import Finish, OutOfMemory, Pixels, check_finite
-from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork, load
+from upres.worker.engine.loading import load
+from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork
 from upres.worker.model import Model
 
 

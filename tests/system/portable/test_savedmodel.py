@@ -8,7 +8,8 @@ import torch
 from tests.support.paths import ROOT
 from upres.core.errors import ModelError
 from upres.models import export
-from upres.worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact, load
+from upres.worker.engine.loading import load
+from upres.worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact
 from upres.worker.model import Model
 
 PYTHON = ROOT / ".venv-tensorflow/bin/python"
