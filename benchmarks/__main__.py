@@ -15,6 +15,7 @@ BENCHMARKS = (
     "batch",
     "durable",
     "models",
+    "community",
     "observing",
     "waiting",
     "abuse",

@@ -13,7 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tests.support import spandrel_on_cpu
+from tests.support import communities, spandrel_on_cpu
 from tests.support.checkpoints import ABOUT, calm, saved
 from upres.client import Client
 from upres.core import registry, tiling
@@ -22,9 +22,11 @@ from upres.core.manifest import Sides
 from upres.core.tiling import ORIENTATIONS
 from upres.embedded.stack import Local
 from upres.models import community, probe
+from upres.worker.engine import trials
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
 from upres.worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact
+from upres.worker.engine.openvino_compute import OpenVinoCompute
 from upres.worker.engine.torch_compute import TorchCompute
 from upres.worker.model import Model, open_folder
 from upres.worker.service import prepare
@@ -245,12 +247,15 @@ def test_a_span_model_is_served_and_its_tiles_match_the_whole_image(
     registry.push(local.store, tmp_path / "span")
     for name, value in local.environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(trials, "COMMAND", communities.TRIAL)
+    monkeypatch.setattr(trials, "TRIAL_SECONDS", 600)  # the machine may be busy
     context = prepare(local.settings.model_copy(update={"model": "span"}))
     try:
         [ready] = context.models.ready()
         assert ready.digest == open_folder(tmp_path / "span").digest
         pixels = np.random.default_rng(0).integers(0, 256, (80, 70, 3), np.uint8)
         with context.models.use("span", _ref(ready)) as served:
+            assert type(served.engine.compute) is OpenVinoCompute
             whole = served.engine.upscale(pixels, 2)
             served.engine.tile = 60
             tiled = served.engine.upscale(pixels, 2)

@@ -25,8 +25,9 @@ def choose(model: Model, device: Device, cache: Path | None = None) -> Compute:
     only_graphs = any(network.architecture == "graph" for network in networks)
     # With int8 graphs OpenVINO loses 0.4 dB, ONNX Runtime only 0.02 dB.
     int8 = any("int8" in network.precisions for network in networks)
-    # OpenVINO traces torch modules, which would make steps that depend on the input's size constant.
     foreign = any(network.architecture == "spandrel" for network in networks)
+    if device.kind == "cpu" and foreign and (tried := _tried(model, cache)):
+        return tried
     openvino = find_spec("openvino") and (graphs or find_spec("torch")) and not (foreign or int8)
     if device.kind == "cpu" and openvino:
         from upres.worker.engine.openvino_compute import OpenVinoCompute
@@ -43,3 +44,17 @@ def choose(model: Model, device: Device, cache: Path | None = None) -> Compute:
     from upres.worker.engine.torch_compute import TorchCompute
 
     return TorchCompute(model, device.kind)
+
+
+def _tried(model: Model, cache: Path | None) -> Compute | None:
+    """Load a community model into OpenVINO, if a trial says so; None: torch runs it.
+
+    Without a cache every start would try it anew, for longer than most enlargements take.
+    """
+    if cache is None or not (find_spec("openvino") and find_spec("torch")):
+        return None
+    from upres.worker.engine import trials
+    from upres.worker.engine.openvino_compute import OpenVinoCompute
+
+    graphs = trials.graphs(model, cache)
+    return OpenVinoCompute(model, tried=graphs) if graphs else None
