@@ -1,11 +1,12 @@
 """Community networks on a CPU: OpenVINO against eager torch in float32, after a trial (worker/engine/trials.py).
 
-    python -m benchmarks.community [ARCHITECTURE …] [--rrdb FOLDER]
+    taskset -c 0 python -m benchmarks.community [ARCHITECTURE …] [--rrdb FOLDER] [--side PIXELS]
 
 For each architecture, with random weights, microseconds of processor time (of all cores together) per input pixel;
-least of three runs, windows of 128×128. A network that its trial refuses has one line, and the reason on the standard
-error. FOLDER has a version with the network `rrdb`, such as realesrgan-x4plus: it is measured as upres's own and as
-spandrel's.
+least of three runs. On one core (taskset), because torch's threads wait for each other by computing, which counts as
+processor time where other programs use the cores. A network that its trial refuses has one line, and the reason on the
+standard error. FOLDER has a version with the network `rrdb`, such as realesrgan-x4plus: it is measured as upres's own
+and as spandrel's.
 """
 
 import argparse
@@ -17,13 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from benchmarks.report import emit
 from tests.support import spandrel_on_cpu
 from upres.core import registry
-from upres.core.manifest import Manifest, schema_version
+from upres.core.manifest import Manifest, Sides, schema_version
 from upres.worker.engine import trial_process
 from upres.worker.engine.compute import Compute
 from upres.worker.engine.networks import SpandrelNetwork
@@ -31,7 +32,7 @@ from upres.worker.engine.openvino_compute import OpenVinoCompute
 from upres.worker.engine.torch_compute import TorchCompute
 from upres.worker.model import Model, open_folder
 
-SIDE, RUNS = 128, 3
+RUNS = 3
 UNIT, PEER = "µs of processor time per input pixel", "eager torch, float32"
 
 
@@ -81,46 +82,47 @@ def version(name: str, module: nn.Module, folder: Path) -> Model:
 def as_spandrel(model: Model) -> Model:
     """The same weights as a version that spandrel builds."""
     [network] = model.manifest.networks
-    changed = network.model_copy(update={"architecture": "spandrel", "parameters": {}})
+    wants = SpandrelNetwork.of(load_file(model.files[network.file])).sides
+    changed = network.model_copy(update={"architecture": "spandrel", "parameters": {}, "sides": Sides(**wants)})
     return model._replace(manifest=model.manifest.model_copy(update={"networks": (changed,)}))
 
 
-def measure(name: str, model: Model, folder: Path) -> None:
+def measure(name: str, model: Model, folder: Path, side: int) -> None:
     """Try a network, and print its figures."""
     [network] = model.manifest.networks
     begin = time.process_time()
     reason = trial_process.refusal(model, folder / name)
     took = time.process_time() - begin
-    in_torch = microseconds(network.factor, TorchCompute(model, "cpu", "float32"))
+    in_torch = microseconds(network.factor, TorchCompute(model, "cpu", "float32"), side)
     if reason:
         print(f"{name} runs in torch: {reason}", file=sys.stderr, flush=True)
         emit(f"community.{name}.refused", in_torch, UNIT, PEER, in_torch)
         return
     found = OpenVinoCompute(model, tried={network.factor: folder / name / "graph.xml"})
-    emit(f"community.{name}", microseconds(network.factor, found), UNIT, PEER, in_torch)
+    emit(f"community.{name}", microseconds(network.factor, found, side), UNIT, PEER, in_torch)
     emit(f"community.{name}.trial", took, "s of processor time", "one second", 1)
 
 
-def microseconds(factor: int, compute: Compute) -> float:
+def microseconds(factor: int, compute: Compute, side: int) -> float:
     """Processor time per input pixel, the least of RUNS."""
-    batch = trial_process.windows(1, SIDE, SIDE)
+    batch = trial_process.windows(1, side, side)
     took = []
     for _ in range(RUNS):
         begin = time.process_time()
         compute.start(factor, batch)()
         took.append(time.process_time() - begin)
-    return min(took) * 1e6 / SIDE**2
+    return min(took) * 1e6 / side**2
 
 
-def own(model: Model, folder: Path) -> None:
+def own(model: Model, folder: Path, side: int) -> None:
     """Print the figures of a network that upres implements: in its usual precision, and in float32."""
     [network] = model.manifest.networks
-    peer = microseconds(network.factor, TorchCompute(model, "cpu", "float32"))
+    peer = microseconds(network.factor, TorchCompute(model, "cpu", "float32"), side)
     exact = network.model_copy(update={"precisions": ("float32",)})
     in_float32 = model._replace(manifest=model.manifest.model_copy(update={"networks": (exact,)}))
     for one in (model, in_float32):
         compute = OpenVinoCompute(one, folder)
-        emit(f"community.own.{compute.precision}", microseconds(network.factor, compute), UNIT, PEER, peer)
+        emit(f"community.own.{compute.precision}", microseconds(network.factor, compute, side), UNIT, PEER, peer)
 
 
 def main() -> int:
@@ -131,16 +133,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.community", description=__doc__)
     parser.add_argument("architectures", nargs="*", metavar="ARCHITECTURE", help=f"default: all of {', '.join(found)}")
     parser.add_argument("--rrdb", type=Path, metavar="FOLDER", help="folder of a version with the network rrdb")
+    parser.add_argument("--side", type=int, default=128, metavar="PIXELS", help="side of the window (default: 128)")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if wanted.rrdb:
             model = open_folder(wanted.rrdb)
-            own(model, folder)
-            measure("x4plus", as_spandrel(model), folder)
+            own(model, folder, wanted.side)
+            measure("x4plus", as_spandrel(model), folder, wanted.side)
         for name in wanted.architectures or ([] if wanted.rrdb else found):
             torch.manual_seed(0)
-            measure(name, version(name, found[name](), folder), folder)
+            measure(name, version(name, found[name](), folder), folder, wanted.side)
     return 0
 
 

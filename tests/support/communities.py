@@ -40,13 +40,6 @@ def safmn() -> Any:
     return SAFMN(dim=16, n_blocks=1, upscaling_factor=2)
 
 
-def nafnet() -> Any:
-    """It has factor 1, and pads its input itself."""
-    from spandrel.architectures.NAFNet import NAFNet
-
-    return NAFNet(img_channel=3, width=8, middle_blk_num=1, enc_blk_nums=[1], dec_blk_nums=[1])
-
-
 def omnisr() -> Any:
     """It has attention in windows, and pads its input itself."""
     from spandrel.architectures.OmniSR import OmniSR
@@ -55,11 +48,19 @@ def omnisr() -> Any:
 
 
 def swin2sr() -> Any:
-    """Its squares become constant when it is traced."""
+    """Its count of windows becomes constant when it is traced."""
     from spandrel.architectures.Swin2SR import Swin2SR
 
     size = {"img_size": 16, "window_size": 8, "embed_dim": 16, "depths": [2], "num_heads": [2], "mlp_ratio": 2}
     return Swin2SR(upscale=2, upsampler="pixelshuffledirect", **size)
+
+
+def dat() -> Any:
+    """Its squares become constant when it is traced."""
+    from spandrel.architectures.DAT import DAT
+
+    size = {"img_size": 16, "split_size": [4, 8], "embed_dim": 16, "depth": [2], "num_heads": [2]}
+    return DAT(upscale=2, expansion_factor=2, upsampler="pixelshuffledirect", **size)
 
 
 def version(folder: Path, make: Callable[[], nn.Module], seed: int = 0, times: float = 1) -> Model:

@@ -34,7 +34,8 @@ the memory grew by 0.6 MB for each new size of a small image. By measurement few
 class OpenVinoCompute:
     """OpenVINO on a CPU, in the fastest precision that the networks allow. Converted networks are kept in `cache`.
 
-    `tried` has the files of graphs by their factors, if trials made them (trials.py): they run in float32, as in there.
+    `tried` has the files of graphs by their factors, if trials made them (trials.py): they run in float32, as in there,
+    and window by window, because in some of them the count of the example is constant, too.
     """
 
     batch_pixels = 128 * 128
@@ -44,6 +45,7 @@ class OpenVinoCompute:
     def __init__(self, model: Model, cache: Path | None = None, tried: Mapping[int, Path] | None = None) -> None:
         core = openvino.Core()
         self._compiled: dict[int, Any] = {}
+        self._one_by_one = bool(tried)
         self._sides = {network.factor: network.sides if tried else Sides() for network in model.manifest.networks}
         with tempfile.TemporaryDirectory() as temporary:
             folders = [folder / "openvino" for folder in (cache, Path(temporary)) if folder]
@@ -59,11 +61,18 @@ class OpenVinoCompute:
     def start(self, factor: int, windows: Sequence[Pixels]) -> Callable[[], Pixels]:
         """Compute a batch at once (see Compute)."""
         batch = np.stack(windows)
+        parts = np.split(batch, len(batch)) if self._one_by_one else [batch]
+        made = [self._run(factor, part) for part in parts]
+        done = np.concatenate(made) if len(made) > 1 else made[0]
+        return lambda: done
+
+    def _run(self, factor: int, batch: Pixels) -> Pixels:
+        """Enlarge windows, (count, height, width, 3). Raises OutputNotFinite."""
         results = self._compiled[factor](sides.padded(batch, self._sides[factor]))
-        done: Pixels = results[0][:, : batch.shape[1] * factor, : batch.shape[2] * factor]
         if len(results) > 1:
             check_finite(float(results[1].item()))
-        return lambda: done
+        done: Pixels = results[0][:, : batch.shape[1] * factor, : batch.shape[2] * factor]
+        return done
 
 
 def _graph(core: Any, network: Network, model: Model, folders: Sequence[Path]) -> Any:

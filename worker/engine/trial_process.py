@@ -31,13 +31,17 @@ Pixels = npt.NDArray[np.uint8]
 EXAMPLE = (45, 51)
 """Height and width of the window with which a network is traced, before its `sides` are applied. They are odd, so that
 networks which pad their input themselves do it, and the graph has that step."""
-SHAPES = ((2, 64, 40), (1, 41, 87), (1, 130, 33), (1, 1, 7), (1, 96, 96))
-"""Count, height and width of the windows that are compared: none is the example, and one has the golden image's sides.
-"""
-TIMED = (1, 128, 144)
-"""Count, height and width of the windows that are compared and then timed."""
+SHAPES = ((2, 64, 40), (1, 41, 87), (1, 130, 33), (1, 1, 7))
+"""Count, height and width of the windows that are compared: none is the example."""
+TIMED = (1, 96, 96)
+"""Count, height and width of the windows that are compared and then timed: those of the golden image."""
+RUNS = 2
+"""Runs of each that are timed, in turns; the faster one counts."""
 MOST_LEVELS = 1
 """Largest difference from torch in grey levels."""
+MOST_DIFFERENT = 0.01
+"""Largest share of samples that may differ by one level. Rounding makes one of 10,000; more are another computation,
+which other images may show by more levels."""
 
 
 def refusal(model: Model, folder: Path) -> str | None:
@@ -54,7 +58,8 @@ def refusal(model: Model, folder: Path) -> str | None:
     for shape in (*SHAPES, TIMED):
         if reason := _difference(network.factor, windows(*shape), expected, found):
             return reason
-    in_torch, in_openvino = (_seconds(network.factor, windows(*TIMED), compute) for compute in (expected, found))
+    in_turns = [[_seconds(network.factor, windows(*TIMED), one) for one in (expected, found)] for _ in range(RUNS)]
+    in_torch, in_openvino = (min(took) for took in zip(*in_turns, strict=True))
     if in_openvino >= in_torch:
         return f"it takes {in_openvino / in_torch:.1f} times as long as torch"
     return None
@@ -88,8 +93,11 @@ def _difference(factor: int, batch: list[Pixels], expected: Compute, found: Comp
         return f"it cannot run {shape} ({_first_line(error)})"
     if made.shape != wanted.shape:
         return f"the result for {shape} has another size"
-    levels = int(np.abs(made - wanted).max())
-    return f"the result for {shape} is {levels} grey levels off" if levels > MOST_LEVELS else None
+    off = np.abs(made - wanted)
+    if off.max() > MOST_LEVELS:
+        return f"the result for {shape} is {off.max()} grey levels off"
+    share = float((off > 0).mean())
+    return f"{share:.1%} of the result for {shape} differ" if share > MOST_DIFFERENT else None
 
 
 def _seconds(factor: int, batch: list[Pixels], compute: Compute) -> float:
