@@ -96,12 +96,13 @@ def _reason(network: Network, model: Model, folder: Path) -> str | None:
 
 def _known(folder: Path) -> str | None:
     """Return why an earlier trial refused a network; None without one, or if it is to be repeated."""
-    mark_used(folder)
-    with suppress(OSError):
-        return (folder / REFUSED).read_text()
-    with suppress(OSError):
-        if time.time() < (folder / INTERRUPTED).stat().st_mtime + AGAIN_SECONDS:
-            return (folder / INTERRUPTED).read_text()
+    for name in (REFUSED, INTERRUPTED):
+        with suppress(OSError):
+            reason = (folder / name).read_text()
+            if name == INTERRUPTED and time.time() > (folder / name).stat().st_mtime + AGAIN_SECONDS:
+                return None
+            mark_used(folder)
+            return reason
     return None
 
 
@@ -116,7 +117,8 @@ def _try(network: Network, model: Model, whole: Path) -> None:
             [*COMMAND, str(whole), str(os.getpid())],
             input=pickle.dumps(one),
             capture_output=True,
-            env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+            # Passive: else threads of torch that wait for each other take processor time, which is measured.
+            env={**environment, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_WAIT_POLICY": "passive"},
             timeout=TRIAL_SECONDS,
         )
         reason, final = _outcome(ended)
