@@ -16,6 +16,7 @@ BENCHMARKS = (
     "batch",
     "durable",
     "models",
+    "community",
     "observing",
     "waiting",
     "abuse",

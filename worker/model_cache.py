@@ -75,6 +75,7 @@ class ModelCache:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._kept: Set[str] = frozenset()
         self._refused: dict[str, tuple[float, type[UpresError], str]] = {}
+        self._trying = threading.Lock()
 
     @contextmanager
     def use(self, name: str, ref: ModelRef, strength: float | None = None) -> Iterator[LoadedModel]:
@@ -129,13 +130,37 @@ class ModelCache:
     def _load_into(self, entry: _Entry, key: str, name: str, ref: ModelRef, strength: float | None) -> None:
         """Load a version into its entry, for all threads that wait for it. If that fails, they get the same error."""
         try:
-            entry.loaded.set_result(self._load(name, ref, strength))
+            loaded = self._load(name, ref, strength)
+            entry.loaded.set_result(loaded)
+            if self._cache and runtimes.untried(loaded.model, self._device, self._cache):
+                threading.Thread(
+                    target=self._try_openvino, args=(entry, key, name, ref, strength), name="trial", daemon=True
+                ).start()
         except BaseException as error:
             with self._lock:
                 del self._entries[key]
                 if isinstance(error, ModelError | ModelUnavailable):
                     self._refused[key] = (time.monotonic(), type(error), str(error))
             entry.loaded.set_exception(error)
+
+    def _try_openvino(self, entry: _Entry, key: str, name: str, ref: ModelRef, strength: float | None) -> None:
+        """Find out whether OpenVINO is the faster one for a community model. If so, the next jobs use it.
+
+        Jobs that run meanwhile keep the engine that they began with.
+        """
+        assert self._cache
+        try:
+            with self._trying:  # one at a time: they share the processor with the jobs
+                if not runtimes.try_openvino(entry.loaded.result().model, self._cache):
+                    return
+            faster: Future[LoadedModel] = Future()
+            faster.set_result(self._load(name, ref, strength))
+        except Exception as error:  # also of libraries, for graphs that they made themselves
+            log.warning("model %s %s stays in torch: %s", name, ref.version, error)
+            return
+        with self._lock:
+            if self._entries.get(key) is entry:
+                entry.loaded = faster
 
     def _check_refused(self, key: str) -> None:
         """Raise the error with which loading a version failed, if that was less than REFUSED_SECONDS ago."""

@@ -13,8 +13,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tests.support import spandrel_on_cpu
+from tests.support import communities, spandrel_on_cpu
 from tests.support.checkpoints import ABOUT, calm, saved
+from tests.support.waiting import wait_until
 from upres.client import Client
 from upres.core import registry_changes, tiling
 from upres.core.errors import ModelError
@@ -22,9 +23,12 @@ from upres.core.manifest import Sides
 from upres.core.tiling import ORIENTATIONS
 from upres.embedded.stack import Local
 from upres.models import community, probe
+from upres.worker.context import WorkerContext
+from upres.worker.engine import trials
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
 from upres.worker.engine.networks import EDSR, RRDBNet, SRVGGNetCompact
+from upres.worker.engine.openvino_compute import OpenVinoCompute
 from upres.worker.engine.torch_compute import TorchCompute
 from upres.worker.model import Model, open_folder
 from upres.worker.service import prepare
@@ -245,11 +249,19 @@ def test_a_span_model_is_served_and_its_tiles_match_the_whole_image(
     registry_changes.push(local.store, tmp_path / "span")
     for name, value in local.environment.items():
         monkeypatch.setenv(name, value)
+    gate = tmp_path / "gate"
+    waits = f'while [ ! -e "{gate}" ]; do sleep 0.05; done; exec "$@"'
+    monkeypatch.setattr(trials, "COMMAND", ("bash", "-c", waits, "trial", *communities.TRIAL))
     context = prepare(local.settings.model_copy(update={"model": "span"}))
     try:
         [ready] = context.models.ready()
         assert ready.digest == open_folder(tmp_path / "span").digest
         pixels = np.random.default_rng(0).integers(0, 256, (80, 70, 3), np.uint8)
+        with context.models.use("span", _ref(ready)) as served:
+            assert type(served.engine.compute) is TorchCompute, "a trial delays no job"
+            gate.touch()
+            wait_until(lambda: _compute(context, ready) is OpenVinoCompute, 600)
+            assert type(served.engine.compute) is TorchCompute, "the job keeps what it began with"
         with context.models.use("span", _ref(ready)) as served:
             whole = served.engine.upscale(pixels, 2)
             served.engine.tile = 60
@@ -258,6 +270,11 @@ def test_a_span_model_is_served_and_its_tiles_match_the_whole_image(
     finally:
         context.decoders.close()
         context.thread.close()
+
+
+def _compute(context: WorkerContext, model: Model) -> type:
+    with context.models.use("span", _ref(model)) as served:
+        return type(served.engine.compute)
 
 
 def _ref(model: Model) -> Any:

@@ -6,7 +6,8 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-from upres.core.manifest import GRAPH_OUTPUT, Network
+from upres.core.manifest import GRAPH_OUTPUT, Network, Sides
 from upres.core.onnx_graph import SUM
-from upres.worker.engine import graphs
+from upres.worker.engine import graphs, sides
 from upres.worker.engine.compute import check_finite
 from upres.worker.model import Model, mark_used
 
@@ -34,21 +35,27 @@ _CONVERTING = threading.Lock()
 
 
 class OpenVinoCompute:
-    """OpenVINO on a CPU, in the fastest precision that the networks allow. Converted networks are kept in `cache`."""
+    """OpenVINO on a CPU, in the fastest precision that the networks allow. Converted networks are kept in `cache`.
+
+    `tried` has the files of graphs by their factors, if trials made them (trials.py): they run in float32, as in there,
+    and window by window, because in some of them the count of the example is constant, too.
+    """
 
     batch_pixels = 128 * 128
     batches_ahead = 1
     warm_up_side = 64
 
-    def __init__(self, model: Model, cache: Path | None = None) -> None:
+    def __init__(self, model: Model, cache: Path | None = None, tried: Mapping[int, Path] | None = None) -> None:
         core = openvino.Core()
         self._compiled: dict[int, Any] = {}
+        self._one_by_one = bool(tried)
+        self._sides = {network.factor: network.sides if tried else Sides() for network in model.manifest.networks}
         with tempfile.TemporaryDirectory() as temporary:
             folders = [folder / "openvino" for folder in (cache, Path(temporary)) if folder]
             for network in model.manifest.networks:
-                graph = _graph(core, network, model, folders)
+                graph = core.read_model(tried[network.factor]) if tried else _graph(core, network, model, folders)
                 hints = {"CPU_RUNTIME_CACHE_CAPACITY": str(KERNELS)}
-                if "bfloat16" not in network.precisions:
+                if tried or "bfloat16" not in network.precisions:
                     hints["INFERENCE_PRECISION_HINT"] = "f32"
                 self._compiled[network.factor] = core.compile_model(graph, "CPU", hints)
         inference = self._compiled[network.factor].get_property("INFERENCE_PRECISION_HINT")
@@ -56,11 +63,19 @@ class OpenVinoCompute:
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Callable[[], Pixels]:
         """Compute a batch at once (see Compute)."""
-        results = self._compiled[factor](np.stack(windows))
-        done: Pixels = results[0]
+        batch = np.stack(windows)
+        parts = np.split(batch, len(batch)) if self._one_by_one else [batch]
+        made = [self._run(factor, part) for part in parts]
+        done = np.concatenate(made) if len(made) > 1 else made[0]
+        return lambda: done
+
+    def _run(self, factor: int, batch: Pixels) -> Pixels:
+        """Enlarge windows, (count, height, width, 3). Raises OutputNotFinite."""
+        results = self._compiled[factor](sides.padded(batch, self._sides[factor]))
         if len(results) > 1:
             check_finite(float(results[1].item()))
-        return lambda: done
+        done: Pixels = results[0][:, : batch.shape[1] * factor, : batch.shape[2] * factor]
+        return done
 
 
 def _graph(core: Any, network: Network, model: Model, folders: Sequence[Path]) -> Any:
@@ -72,8 +87,12 @@ def _graph(core: Any, network: Network, model: Model, folders: Sequence[Path]) -
     return openvino.Model(sorted(wanted, key=lambda output: SUM in output.names), whole.get_parameters())
 
 
-def _converted(network: Network, model: Model) -> Any:
-    """Convert a torch module to an OpenVINO graph for any count, height and width."""
+def converted(network: Network, model: Model, height: int = 8, width: int = 8) -> Any:
+    """Convert a torch module to an OpenVINO graph for any count, height and width.
+
+    The module is traced with an example of this height and width. Only a module that makes no step depend on them is
+    right for others, too: the architectures of upres are; for others see trials.py.
+    """
     import torch
 
     from upres.worker.engine.loading import load
@@ -81,11 +100,13 @@ def _converted(network: Network, model: Model) -> Any:
 
     module = ByteNetwork(load(network, model))
     module.forward = module.checked  # type: ignore[method-assign, assignment]
-    example = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
+    example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     with _CONVERTING, warnings.catch_warnings():
         # OpenVINO uses torch's tracing, which is deprecated; a conversion with torch.export takes three times as long.
         warnings.simplefilter("ignore", DeprecationWarning)
-        graph = openvino.convert_model(module, example_input=example)
+        # Without torch's own check, which traces twice more: tests and trials compare the graph itself.
+        traced = torch.jit.trace(module, example, check_trace=False, strict=False)  # type: ignore[no-untyped-call]
+        graph = openvino.convert_model(traced, example_input=example)
     graph.reshape([-1, -1, -1, 3])
     return graph
 
@@ -103,9 +124,9 @@ def _cached(network: Network, model: Model, folders: Sequence[Path]) -> Path:
     with_what = f"{openvino.__version__} {model.strength}".encode()
     made_of = hashlib.sha256(with_what + b"".join(source.read_bytes() for source in sources))
     name = made_of.hexdigest()[:32]
-    if _intact(folders[0] / name):
+    if intact(folders[0] / name):
         return folders[0] / name / "graph.xml"
-    graph = _converted(network, model)
+    graph = converted(network, model)
     for folder in folders:
         try:
             _keep(graph, folder / name)
@@ -118,19 +139,31 @@ def _cached(network: Network, model: Model, folders: Sequence[Path]) -> Path:
 
 def _keep(graph: Any, folder: Path) -> None:
     """Write a converted network into a folder, atomically. Raises OSError or RuntimeError."""
+    with being_made(folder) as whole:
+        save(graph, whole)
+
+
+@contextmanager
+def being_made(folder: Path) -> Iterator[Path]:
+    """Give a path at which the block makes a folder. It becomes `folder` at the end, at once. Raises OSError."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        openvino.save_model(graph, f"{made}/whole/graph.xml", compress_to_fp16=False)
-        Path(made, "whole", "sha256").write_text(_digest(Path(made, "whole")))
+        yield Path(made, "whole")
         try:
             Path(made, "whole").rename(folder)
         except OSError:
-            if not _intact(folder):  # else another worker has made it already
+            if not intact(folder):  # else another worker has made it already
                 raise
 
 
-def _intact(folder: Path) -> bool:
+def save(graph: Any, folder: Path) -> None:
+    """Write a converted network and its digest into a folder. Raises OSError or RuntimeError."""
+    openvino.save_model(graph, f"{folder}/graph.xml", compress_to_fp16=False)
+    (folder / "sha256").write_text(_digest(folder))
+
+
+def intact(folder: Path) -> bool:
     """Return whether a cached network has its digest; then mark it as used."""
     try:
         fine = (folder / "sha256").read_text() == _digest(folder)
