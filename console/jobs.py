@@ -61,6 +61,7 @@ def dead(most: int) -> None:
 def show(job_id: str) -> None:
     """Show the events of a job, and for a dead letter its request."""
     from upres.core import deadletters, events
+    from upres.core.schema import UnknownEvent
 
     with connection() as redis:
         entries = events.read(redis, job_id)
@@ -71,6 +72,9 @@ def show(job_id: str) -> None:
             print(printable(request, None, lines=True))
         listed = table("at", "event", "details")
         for _, event in entries:
+            if isinstance(event, UnknownEvent):
+                row(listed, "", printable(event.type), "written by another release; this one cannot read it")
+                continue
             details = event.model_dump(mode="json", exclude={"job_id", "at", "type", "result"}, exclude_defaults=True)
             row(listed, f"{event.at:%H:%M:%S.%f}"[:-3], event.type, ", ".join(f"{k}={v}" for k, v in details.items()))
         print_table(listed, "")

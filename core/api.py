@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from upres.core import keys, target
 from upres.core.options import ResultOptions
 from upres.core.schema import UPLOAD_KEY, ModelName, Status, StrictModel, TolerantModel, VersionName
+from upres.core.tolerance import OrUnknown
 
 
 def _number(value: object) -> object:
@@ -176,7 +177,7 @@ class JobAccepted(TolerantModel):
     """The answer to an accepted job request: the job's id and addresses."""
 
     job_id: str = Field(description="Id of the job: 128 random bits in hexadecimal.")
-    status: Status = Field(
+    status: Annotated[Status, OrUnknown()] = Field(
         description="queued for a new job; the job's current status when the Idempotency-Key was used before."
     )
     channel: str = Field(description="Redis pub/sub channel on which the job's events are published.")

@@ -19,6 +19,7 @@ from upres.core.errors import KeyNotFound, QuotaExceeded, RateLimited, TooManyJo
 from upres.core.leases import Lease
 from upres.core.schema import TolerantModel, now
 from upres.core.script import call
+from upres.core.tolerance import or_none, readable
 
 Pace = Literal["rate", "reads"]
 """What a request counts for: `rate` has the requests that may cost most (POST), `reads` all others."""
@@ -86,7 +87,7 @@ def authenticate(connection: Redis, text: str) -> ApiKey | None:
     if not match:
         return None
     known: Any = connection.hget(keys.API_KEYS, match[1])
-    key = ApiKey.model_validate_json(known) if known else None
+    key = or_none(ApiKey, known) if known else None
     right = hmac.compare_digest(_digest(match[2]), key.digest if key else "0" * 64)
     return key if right else None
 
@@ -108,7 +109,7 @@ def replace_token_secret(connection: Redis) -> None:
 def listing(connection: Redis) -> list[ApiKey]:
     """Return all keys, sorted by name."""
     known: Any = connection.hvals(keys.API_KEYS)
-    return sorted((ApiKey.model_validate_json(one) for one in known), key=lambda key: (key.name, key.key_id))
+    return sorted(readable(ApiKey, known), key=lambda key: (key.name, key.key_id))
 
 
 def revoke(connection: Redis, key_id: str) -> None:

@@ -5,8 +5,9 @@ from typing import Literal
 
 from redis import Redis
 
+from upres.core import events
 from upres.core.leases import Lease, requeued
-from upres.core.schema import EVENT, Result, Succeeded
+from upres.core.schema import Result, Succeeded
 from upres.core.script import call
 
 Claim = Result | Literal["run", "parked"]
@@ -28,7 +29,8 @@ def claim(connection: Redis, work: str, lease: Lease, gone: bool = False) -> Cla
         case [b"parked"]:
             return "parked"
         case [b"done", data]:
-            event = EVENT.validate_json(data)
-            assert isinstance(event, Succeeded)
-            return event.result
+            event = events.parse_one(data)
+            if isinstance(event, Succeeded):
+                return event.result
+            return claim(connection, work, lease, gone=True)  # another release stored what this one cannot read
     return None

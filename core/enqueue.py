@@ -37,8 +37,10 @@ class IdempotencyRecord:
         # The image is part of the digest. Without API keys all clients have the same owner: whoever guesses the key of
         # another one gets no job without the same image. A client that repeats a request may upload the image again.
         upload = keys.upload_content(request.image_key) if request.image_key else ""
-        given = request.model_dump_json(exclude={"image_key"}) + upload
-        self._digest = hashlib.sha256(given.encode()).hexdigest()
+        # Only what was given: releases differ in the fields that they know, and may run side by side.
+        given = request.model_dump(mode="json", exclude={"image_key"}, exclude_defaults=True)
+        canonical = json.dumps(given, sort_keys=True, ensure_ascii=False) + upload
+        self._digest = hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
     def place(self) -> str:

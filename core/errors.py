@@ -58,6 +58,7 @@
     ├── TimedOut                    timed_out              504  retry
     │   └── DeadlineExceeded        deadline_exceeded      504  retry
     ├── JobRefused                  job_refused            500
+    ├── WorkerOutdated              worker_outdated        503  retry
     └── WorkerError                 a worker, its device or the queue failed; the client may retry
         ├── WorkerLost              worker_lost            500  retry
         ├── JobLost                 job_lost               500  retry
@@ -448,6 +449,15 @@ class JobRefused(UpresError):
 
     code = "job_refused"
     title = "The record in the queue is not a job of upres"
+
+
+class WorkerOutdated(UpresError):
+    """The job needs a worker of a newer release than any that took it."""
+
+    code = "worker_outdated"
+    status = 503
+    retryable = True
+    title = "No worker is of a release that knows this job"
 
 
 class WorkerError(UpresError):

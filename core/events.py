@@ -6,7 +6,9 @@ also refuses a worker that does not hold the job any more; such a worker stops.
 
 import secrets
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import ValidationError
 
 from upres.core import keys
 from upres.core.schema import (
@@ -23,8 +25,10 @@ from upres.core.schema import (
     Started,
     Status,
     Succeeded,
+    UnknownEvent,
 )
 from upres.core.script import call
+from upres.core.tolerance import or_none
 
 if TYPE_CHECKING:
     import redis
@@ -35,7 +39,7 @@ START = "0-0"
 PROGRESS = {"stage", "tiles_done", "tiles_total", "frame", "frames", "percent", "eta_seconds"}
 """Fields of a snapshot that a progress event sets."""
 
-Entry = tuple[str, Event]
+Entry = tuple[str, Event | UnknownEvent]
 """A stream id (`milliseconds-sequence`) and its event."""
 
 
@@ -71,16 +75,26 @@ def read(connection: "redis.Redis", job_id: str, after: str = START) -> list[Ent
 
 def parse(entries: Any) -> list[Entry]:
     """Convert stream entries as redis-py returns them, [(id, {field: value})] in bytes, to ids and events."""
-    return [(entry_id.decode(), EVENT.validate_json(fields[b"data"])) for entry_id, fields in entries]
+    return [(entry_id.decode(), parse_one(fields[b"data"])) for entry_id, fields in entries]
 
 
-def is_terminal(event: Event) -> bool:
+def parse_one(data: bytes | str) -> Event | UnknownEvent:
+    """Read the JSON of a stored event. One that this release cannot read has its type alone, or an empty one."""
+    try:
+        return EVENT.validate_json(data)
+    except ValidationError:
+        return or_none(UnknownEvent, data) or UnknownEvent(type="")
+
+
+def is_terminal(event: Event | UnknownEvent) -> bool:
     """Whether the event ends its job, so that no event can follow it."""
     return event.type in TERMINAL
 
 
-def fold(events: Iterable[Event]) -> Snapshot:
-    """Compute the state of a job from all its events, oldest first.
+def fold(events: Iterable[Event | UnknownEvent]) -> Snapshot:
+    """Compute the state of a job from all its events, oldest first. Those that cannot be read change nothing.
+
+    But an end that cannot be read is an end: then the state has the status, without a result or a failure.
 
     Raises ValueError when there are no events, or when the first one is not `queued`.
     """
@@ -100,6 +114,10 @@ def fold(events: Iterable[Event]) -> Snapshot:
         position=first.position,
     )
     for event in rest:
+        if isinstance(event, UnknownEvent):
+            if event.type in TERMINAL:
+                state = state.model_copy(update=_with_status(cast(Status, event.type)))
+            continue
         state = state.model_copy(update={"updated_at": event.at, **_change(event)})
     return state
 

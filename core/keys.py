@@ -137,6 +137,9 @@ MAX_ATTEMPTS = 6
 an innocent job hardly meets so many."""
 RETURNS = 5
 """A job fails when workers have handed it back more often, because they could not use the store or load the model."""
+OUTDATED_SECONDS = 600
+"""A job that no worker's release knows fails this many seconds after the first worker said so: longer than it takes to
+update a deployment, and to scale it from zero."""
 MAX_DEAD_LETTERS = 10_000
 """Maximum number of dead letters that are kept; the oldest are deleted first."""
 PREVIEW_SECONDS = 600

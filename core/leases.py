@@ -14,14 +14,12 @@ from redis import Redis
 from redis.client import Pipeline
 
 from upres.core import keys
-from upres.core.errors import DeadlineExceeded, JobLost, UpresError, WorkerLost
+from upres.core.errors import DeadlineExceeded, JobLost, UpresError, WorkerLost, WorkerOutdated
 from upres.core.logs import JobLog
-from upres.core.schema import Event, Failed, Requeued
+from upres.core.schema import Event, Failed, Reason, Requeued
 from upres.core.script import call
 
 log = logging.getLogger("upres.leases")
-
-Reason = Literal["worker_lost", "worker_stopping", "worker_unwell", "device_lost", "identical_job"]
 
 GONE = "Another program deleted the job from the queue before it ran; send the image again."
 DIED = "Several workers died while they tried this image; try it again, or a smaller one."
@@ -109,6 +107,17 @@ def hand_back(connection: Redis, lease: Lease, error: UpresError) -> str | None:
     """
     messages = (requeued("worker_unwell"), _without_id(failure("", error)))
     answer = call(connection, "hand_back", lease.job_id, secrets.token_hex(8), lease.holder, *messages)
+    return answer.decode() if answer else None
+
+
+def pass_on(connection: Redis, lease: Lease, error: WorkerOutdated) -> str | None:
+    """Put a job at the back of the queue, for a worker of a newer release.
+
+    Once this has gone on for keys.OUTDATED_SECONDS the job fails with the error, as a dead letter. Returns `requeued`
+    or `failed`; None when this worker does not hold the job any more.
+    """
+    messages = (requeued("worker_outdated"), _without_id(failure("", error)))
+    answer = call(connection, "pass_on", lease.job_id, secrets.token_hex(8), lease.holder, *messages)
     return answer.decode() if answer else None
 
 

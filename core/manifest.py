@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from upres.core.errors import ModelError
-from upres.core.schema import ModelName, StrictModel, VersionName
+from upres.core.schema import ModelName, StoredModel, StrictModel, VersionName
 from upres.core.strength import rounded
 
 FACTORS = (1, 2, 4, 8)
@@ -252,7 +252,7 @@ def _stable(labels: dict[str, str]) -> dict[str, str]:
 LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
 
-class Rule(StrictModel):
+class Rule(StoredModel):
     """The rule by which a canary automatically becomes stable or is given up."""
 
     jobs: int = Field(ge=1, le=1_000_000_000, description="Number of the canary's jobs after which it becomes stable.")
@@ -261,7 +261,7 @@ class Rule(StrictModel):
     )
 
 
-class Labels(StrictModel):
+class Labels(StoredModel):
     """The file `models/{name}/labels.json`: the version of each label, and the settings of the canary."""
 
     labels: Annotated[dict[LabelName, VersionName], AfterValidator(_stable)] = Field(

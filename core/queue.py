@@ -3,6 +3,7 @@
 import zlib
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -11,7 +12,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from upres.core import keys
-from upres.core.errors import JobRefused
+from upres.core.errors import JobRefused, WorkerOutdated
+from upres.core.foreign_text import printable
 from upres.core.job_message import JobMessage
 from upres.core.redis_retry import AsyncRetry, Retry
 from upres.core.settings import Settings
@@ -75,18 +77,34 @@ def open_queue(connection: Redis) -> Queue:
 def read_message(job_id: str, record: dict[bytes, bytes]) -> JobMessage:
     """Read the job message in RQ's record of a job. Nothing that the record names is imported or run.
 
-    Raises JobRefused when the record cannot be read, has another id, or names another function.
+    Raises JobRefused when the record cannot be read, has another id, or names another function; WorkerOutdated when it
+    has fields or words that this release does not know.
     """
     try:
         job = Job(job_id, connection=Redis(), serializer=JSONSerializer)
         job.restore({b"data": _unpacked(record[b"data"])})
         [message] = job.args
         read = JobMessage.model_validate(message)
+    except ValidationError as error:
+        if job.func_name == keys.JOB_FUNCTION and (unknown := _unknown(error)):
+            raise WorkerOutdated(
+                f"The job asks for {unknown}, which the workers are too old to know; submit it again "
+                "when they are updated, or without it."
+            ) from error
+        raise JobRefused(f"The record of job {job_id[:64]!r} cannot be read (ValidationError).") from error
     except Exception as error:  # another program may have written anything there
         raise JobRefused(f"The record of job {job_id[:64]!r} cannot be read ({type(error).__name__}).") from error
     if job.func_name != keys.JOB_FUNCTION or read.job_id != job_id:
         raise JobRefused(f"Job {job_id[:64]!r} asks for {str(job.func_name)[:64]!r}, which is not allowed.")
     return read
+
+
+def _unknown(error: ValidationError) -> str:
+    """Return the fields of a message that only a newer release can have written; empty unless these alone are wrong."""
+    problems = error.errors(include_input=False, include_url=False)
+    if any(one["type"] not in ("extra_forbidden", "literal_error") for one in problems):
+        return ""
+    return printable(", ".join(sorted({str(one["loc"][0]) for one in problems if one["loc"]}))[:200])
 
 
 def _unpacked(data: bytes) -> bytes:

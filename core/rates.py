@@ -11,6 +11,7 @@ from redis import Redis
 
 from upres.core import keys
 from upres.core.schema import TolerantModel
+from upres.core.tolerance import or_none
 
 FADE = 0.95
 """Factor by which each new job reduces the weight of all earlier jobs; after 14 jobs a weight is halved."""
@@ -78,7 +79,7 @@ def note(
 def read(connection: Redis, digest: str, factor: int, ensemble: bool = False, first_digest: str | None = None) -> Rate:
     """Read the statistics of a model version, a factor, ensemble, and perhaps a model that is applied before.
 
-    The models are given by their digests. Returns empty statistics when there are none.
+    The models are given by their digests. Returns empty statistics when there are none that this release can read.
     """
     raw: Any = connection.get(keys.rate(digest, factor, ensemble, first_digest))
-    return Rate.model_validate_json(raw) if raw else Rate()
+    return (or_none(Rate, raw) if raw else None) or Rate()

@@ -47,6 +47,22 @@ function operations.hand_back(id, once, holder, requeued, failed)
     return 'failed'
 end
 
+-- Put a job at the back of the queue, because its worker is of a release that does not know it: a newer one may. Only the
+-- first time there is an event, and no attempt is counted. After OUTDATED_SECONDS of this the job fails, as a dead letter.
+function operations.pass_on(id, once, holder, requeued, failed)
+    if not is_holder(id, holder) then return nil end
+    local now, run = milliseconds(), run_of(id)
+    if redis.call('HSETNX', run, 'outdated_since', now) == 1 then append(id, once, 'requeued', message(id, requeued)) end
+    if now - redis.call('HGET', run, 'outdated_since') > OUTDATED_SECONDS * 1000 then
+        append(id, once .. '-', 'failed', message(id, failed), true)
+        return 'failed'
+    end
+    redis.call('RPUSH', QUEUE, id)
+    redis.call('HINCRBY', run, 'attempt', -1)
+    release_lease(id)
+    return 'requeued'
+end
+
 -- Whether a time, in milliseconds, lies at most `seconds` before now. A time after now was written before the clock of
 -- Redis was set back, or by another node whose clock was ahead; it says nothing.
 local function is_within(time, now, seconds)

@@ -19,7 +19,7 @@ from upres.core.errors import ModelError, ModelNotFound
 from upres.core.foreign_text import printable
 from upres.core.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSIONS, Labels, Manifest
 from upres.core.model_files import check, check_size
-from upres.core.schema import TolerantModel
+from upres.core.schema import StoredModel
 from upres.core.storage import ObjectNotFound, Store
 
 log = logging.getLogger("upres.registry")
@@ -29,7 +29,7 @@ BASE = "base"
 """Folder, in that of a mixed version, with the version that it is mixed with."""
 
 
-class Version(TolerantModel):
+class Version(StoredModel):
     """The summary of one version of a model."""
 
     version: str = Field(description="Name of the version.")
@@ -43,7 +43,7 @@ class Version(TolerantModel):
     )
 
 
-class Entry(TolerantModel):
+class Entry(StoredModel):
     """One model in the index: its labels, and its versions, except those whose manifest cannot be read."""
 
     name: str = Field(description="Model name.")
@@ -56,7 +56,7 @@ class Entry(TolerantModel):
         return next((one for one in self.versions if one.version == self.labels.labels[STABLE]), None)
 
 
-class Index(TolerantModel):
+class Index(StoredModel):
     """The index of all models."""
 
     models: Mapping[str, Entry] = Field(description="Model name → model.")
@@ -107,6 +107,11 @@ def parse(raw: bytes, what: str) -> Manifest:
             )
         return Manifest.model_validate_json(raw)
     except ValidationError as error:
+        if unknown := next((one for one in error.errors() if one["type"] == "extra_forbidden"), None):
+            where = printable(".".join(map(str, unknown["loc"])))
+            raise ModelError(
+                f"The manifest of {what} is of a newer upres: this release does not know {where}."
+            ) from error
         raise ModelError(f"The manifest of {what} cannot be read: {first(error)}") from error
     except ValueError as error:
         raise ModelError(f"The manifest of {what} is not valid JSON ({error}).") from error

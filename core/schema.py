@@ -1,8 +1,9 @@
 """The stored messages of upres: event, result and snapshot. core/job_message.py has the queued job, core/api.py the
 messages of the HTTP API.
 
-All models are frozen. Requests and queued jobs reject unknown fields. Answers and stored records ignore unknown
-fields, so that processes of different versions can read each other's records. Times are in UTC, durations in
+All models are frozen. Requests, queued jobs and manifests reject unknown fields. What is read back, answers and stored
+records, is tolerant at every depth, so that processes of different releases understand each other: unknown fields are
+ignored or kept, unknown words of an enumeration are kept, unknown events are skipped. Times are in UTC, durations in
 seconds, sizes in pixels.
 """
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from upres.core import sizes
 from upres.core.foreign_text import MAX_SENTENCE, printable
+from upres.core.tolerance import OrUnknown
 
 OutputFormat = Literal["png", "jpeg", "webp", "avif", "jxl", "tiff", "gif"]
 WantedFormat = Literal["auto", "png", "jpeg", "webp", "avif", "jxl", "tiff", "gif"]
@@ -22,7 +24,9 @@ Fit = Literal["inside", "exact"]
 WantedMetadata = Literal["strip", "keep", "keep-all"]
 WantedFrames = Literal["all", "first"]
 Stage = Literal["fetch", "decode", "upscale", "encode", "store"]
+StageRead = Annotated[Stage, OrUnknown()]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Reason = Literal["worker_lost", "worker_stopping", "worker_unwell", "worker_outdated", "device_lost", "identical_job"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -44,6 +48,12 @@ class TolerantModel(BaseModel):
     """Base of answers and stored records. Unknown fields are ignored, because a newer version may have added them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", **ALIASES)
+
+
+class StoredModel(BaseModel):
+    """Base of stored documents that are read, changed and written again. Unknown fields are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", **ALIASES)
 
 
 def _limited(most: int) -> BeforeValidator:
@@ -69,8 +79,14 @@ Factor = Annotated[
     Field(ge=1, le=sizes.MAX_FACTOR, description="Enlargement per side, 1 to 8, with at most four decimals."),
     WithJsonSchema({"type": "number", "minimum": 1, "maximum": sizes.MAX_FACTOR}),
 ]
+FactorRead = Annotated[
+    int | float,
+    BeforeValidator(lambda factor: sizes.plain(factor) if isinstance(factor, float) else factor),
+    Field(gt=0, description="Enlargement per side, 1 to 8, with at most four decimals."),
+    WithJsonSchema({"type": "number", "minimum": 1, "maximum": sizes.MAX_FACTOR}),
+]
 WantedFactor = Annotated[
-    Factor | None, Field(description="Requested enlargement per side, 1 to 8; absent when a size was requested.")
+    FactorRead | None, Field(description="Requested enlargement per side, 1 to 8; absent when a size was requested.")
 ]
 Digest = Annotated[
     Name, Field(description="SHA-256 of the model's manifest, which lists the digests of all its files.")
@@ -104,13 +120,13 @@ class Result(TolerantModel):
     )
     original_image_uri: Link = Field(description="s3:// address of the bicubic enlargement.")
     upscale_factor: Annotated[
-        Factor,
+        FactorRead,
         Field(description="Enlargement per side; if a size was requested, that of the width, with four decimals."),
     ]
     width: int = Field(ge=1, description="Width of both images in pixels.")
     height: int = Field(ge=1, description="Height of both images in pixels.")
-    format: OutputFormat = Field(description="File format of both images.")
-    depth: Depth = Field(8, description="Bits of a sample of both images: 8 or 16.")
+    format: Annotated[OutputFormat, OrUnknown()] = Field(description="File format of both images.")
+    depth: Annotated[Depth, OrUnknown()] = Field(8, description="Bits of a sample of both images: 8 or 16.")
     file_name: Name = Field(description="File name under which a browser saves the enlarged image.")
     model: Name = Field(description="Model name.")
     model_version: Name = Field(description="Version of the model.")
@@ -122,9 +138,9 @@ class Result(TolerantModel):
     first_model_version: Name | None = Field(None, description="Version of first_model.")
     first_model_digest: Name | None = Field(None, description="SHA-256 of the manifest of that version.")
     device: Device
-    seconds: dict[Stage, float] = Field(description="Duration of each stage in seconds.")
+    seconds: dict[StageRead, float] = Field(description="Duration of each stage in seconds.")
     notices: list[Sentence] = Field(
-        [], max_length=8, description="Sentences for the user: what is wrong with the image file although it was read."
+        [], description="Sentences for the user: what is wrong with the image file although it was read."
     )
     ensemble: bool = Field(False, description="Whether the result is the average of eight orientations of the image.")
     frames: int = Field(
@@ -179,7 +195,7 @@ class Progress(_Event):
     """The job has entered a stage or finished a tile."""
 
     type: Literal["progress"] = Field("progress", description="Kind of event.")
-    stage: Stage = Field(description="Current stage of the job.")
+    stage: StageRead = Field(description="Current stage of the job.")
     tiles_done: TilesDone = 0
     tiles_total: TilesTotal = 0
     frame: Frame = None
@@ -195,9 +211,10 @@ class Requeued(_Event):
     """The job waits again. The next attempt continues from the last checkpoint, if the job has one."""
 
     type: Literal["requeued"] = Field("requeued", description="Kind of event.")
-    reason: Literal["worker_lost", "worker_stopping", "worker_unwell", "device_lost", "identical_job"] = Field(
+    reason: Annotated[Reason, OrUnknown()] = Field(
         description="Why the job waits again; identical_job: for the result of another job with the same image; "
-        "worker_unwell: the worker cannot use the object store, Redis or the model for now."
+        "worker_unwell: the worker cannot use the object store, Redis or the model for now; worker_outdated: the job "
+        "waits for a worker of a newer release."
     )
 
 
@@ -227,6 +244,14 @@ Event = Annotated[Queued | Started | Progress | Requeued | Succeeded | Failed | 
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
+class UnknownEvent(BaseModel):
+    """An event of another release that this one cannot read. Readers skip it, streams pass it on as it is stored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: str
+
+
 class Failure(TolerantModel):
     """Why a job failed."""
 
@@ -239,7 +264,9 @@ class Snapshot(TolerantModel):
     """The state of a job at one time, computed from its events."""
 
     job_id: JobId
-    status: Status = Field(description="Status of the job; succeeded, failed and cancelled are final.")
+    status: Annotated[Status, OrUnknown()] = Field(
+        description="Status of the job; succeeded, failed and cancelled are final."
+    )
     upscale_factor: WantedFactor = Field(
         None, description="Enlargement per side, 1 to 8; while a size was requested, absent until the job succeeded."
     )
@@ -259,7 +286,7 @@ class Snapshot(TolerantModel):
     worker: Name | None = Field(None, description="Name of the worker process that took the job last.")
     device: Name | None = Field(None, description="Product name of the processor that runs the model.")
     attempt: Attempt = 0
-    stage: Stage | None = Field(None, description="Current stage of a running job; absent otherwise.")
+    stage: StageRead | None = Field(None, description="Current stage of a running job; absent otherwise.")
     tiles_done: TilesDone = 0
     tiles_total: TilesTotal = 0
     frame: Frame = None

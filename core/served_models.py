@@ -16,6 +16,7 @@ from upres.core.manifest import Labels, Rule
 from upres.core.registry import CANARY, STABLE
 from upres.core.schema import TolerantModel
 from upres.core.storage import Store
+from upres.core.tolerance import or_none
 
 
 class ModelRef(TolerantModel):
@@ -58,9 +59,9 @@ def extend(connection: Redis, name: str) -> None:
 
 
 def published(connection: Redis, name: str) -> ServedModel | None:
-    """Read the published record of a model; None when no worker serves the model."""
+    """Read the published record of a model; None when no worker serves the model, or it cannot be read."""
     raw: Any = connection.get(keys.served_model(name))
-    return ServedModel.model_validate_json(raw) if raw else None
+    return or_none(ServedModel, raw) if raw else None
 
 
 def resolve(connection: Redis, store: Store, name: str, wanted: str | None, job_id: str) -> ModelRef:

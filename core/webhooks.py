@@ -8,13 +8,13 @@ import base64
 import hmac
 import json
 import secrets
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from redis import Redis
 
 from upres.core import keys
 from upres.core.api_keys import shared_secret
-from upres.core.schema import Event
 from upres.core.script import call
 
 PAUSES = (5, 60, 5 * 60, 30 * 60, 2 * 3600, 8 * 3600, 24 * 3600)
@@ -39,10 +39,9 @@ class Due(NamedTuple):
         return f"msg_{self.job_id}"
 
 
-def body(event: Event) -> str:
-    """Make the body of a webhook: JSON {type, timestamp, data}, in which data is the event."""
-    data = event.model_dump(mode="json", exclude_none=True)
-    message = {"type": f"job.{event.type}", "timestamp": data["at"], "data": data}
+def body(event: Mapping[str, Any]) -> str:
+    """Make the body of a webhook: JSON {type, timestamp, data}, in which data is the event as JSON."""
+    message = {"type": f"job.{event['type']}", "timestamp": event["at"], "data": event}
     return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -1,6 +1,6 @@
 """The records that workers publish with every heartbeat: state, device, models and jobs."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from redis import Redis
@@ -8,13 +8,16 @@ from redis import Redis
 from upres.core import keys
 from upres.core.schema import TolerantModel
 from upres.core.script import call
+from upres.core.tolerance import OrUnknown, readable
 
 
 class Worker(TolerantModel):
     """The record of one worker process."""
 
     name: str = Field(description="Name of the worker: host, process id, and six random hexadecimal digits.")
-    state: Literal["ready", "stopping"] = Field(description="State of the worker; a stopping one takes no more jobs.")
+    state: Annotated[Literal["ready", "stopping"], OrUnknown()] = Field(
+        description="State of the worker; a stopping one takes no more jobs."
+    )
     device: str = Field(description="Product name of the worker's processor.")
     kind: str = Field("", description="Kind of the device: cuda, mps or cpu.")
     memory_used: int = Field(0, ge=0, description="Bytes of the device's memory that are in use, by any process.")
@@ -43,4 +46,4 @@ def listing(connection: Redis) -> list[Worker]:
     """Return the records of all workers that have not expired, by name."""
     names: Any = connection.zrange(keys.WORKERS, 0, -1)
     records: Any = connection.mget([keys.worker(name.decode()) for name in sorted(names)]) if names else []
-    return [Worker.model_validate_json(worker) for worker in records if worker]
+    return readable(Worker, records)

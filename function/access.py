@@ -13,6 +13,7 @@ from upres.core import api_keys, keys
 from upres.core.api_keys import ApiKey, Pace
 from upres.core.errors import AccessUndecided, ForeignPage, Unauthorized
 from upres.core.settings import Settings
+from upres.core.tolerance import or_none
 from upres.function.services import Services
 
 EXPIRY_BYTES = 6
@@ -177,7 +178,8 @@ def reader(services: Services, request: HTTPConnection, job_id: str, pace: Pace 
         secret, key = pipeline.execute()
     if not (secret and key and check_token(secret, job_id, token)):
         raise Unauthorized("The token in this address is invalid or has expired; use an API key instead of the token.")
-    services.links.count(ApiKey.model_validate_json(key))
+    if known := or_none(ApiKey, key):
+        services.links.count(known)
     return Permit(key_id, secret)
 
 

@@ -9,7 +9,8 @@ from upres.core.api import PreviewTile, PreviewTiles
 from upres.core.errors import FieldError, InvalidRequest, JobNotFound, NoResult, ResultNotReady
 from upres.core.logs import JobLog
 from upres.core.results import NotTheirs, linked
-from upres.core.schema import TERMINAL, Cancelled, Failed, Queued, Snapshot, Succeeded, now
+from upres.core.schema import TERMINAL, Cancelled, Failed, Queued, Snapshot, Succeeded, UnknownEvent, now
+from upres.core.tolerance import readable
 from upres.function.services import Services
 
 log = logging.getLogger("upres.function")
@@ -39,7 +40,7 @@ def preview(services: Services, job_id: str, owner: str | None, after: str) -> P
         detail = "after must be the number of pieces to skip, a whole number."
         raise InvalidRequest([FieldError(field="after", code="invalid_after", given=after[:80], detail=detail)])
     pieces: Any = services.redis.lrange(keys.preview(job_id), int(after), -1)
-    return PreviewTiles(tiles=tuple(map(PreviewTile.model_validate_json, pieces)))
+    return PreviewTiles(tiles=tuple(readable(PreviewTile, pieces)))
 
 
 def last_event(services: Services, job_id: str, owner: str | None) -> events.Entry:
@@ -88,6 +89,8 @@ def link(services: Services, job_id: str, owner: str | None, which: Literal["res
             raise NoResult("The job failed, so there is no result; submit the image again.")
         case Cancelled():
             raise NoResult("The job was cancelled, so there is no result; submit the image again.")
+        case UnknownEvent(type=kind) if kind in TERMINAL:
+            raise NoResult("Another release of upres ended the job, in words that this server does not understand.")
         case _:
             raise ResultNotReady(f"The job is not finished; follow it at /v1/jobs/{job_id}/events.")
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from redis.exceptions import RedisError
 
 from upres.core import keys, registry, registry_changes, served_models, workers
-from upres.core.errors import ModelError, ModelNotFound, ModelUnavailable, UpresError
+from upres.core.errors import ModelError, ModelNotFound, ModelUnavailable, StoreUnavailable, UpresError
 from upres.core.manifest import Labels
 from upres.core.queue import connect_with_timeout
 from upres.core.registry import CANARY, STABLE
@@ -89,7 +89,12 @@ class LabelWatcher(threading.Thread):
         serve a version that other workers serve; StoreUnavailable; redis-py's errors.
         """
         before = served_models.published(self._connection, name)
-        labels = self._apply_rule(name, registry.labels(self._store, name), before)
+        try:
+            stored = registry.labels(self._store, name)
+        except (ModelError, StoreUnavailable):
+            self._go_on(name, before)
+            raise
+        labels = self._apply_rule(name, stored, before)
         refs, refused = self._make_all_ready(name, labels, before)
         if STABLE not in refs:
             refs[STABLE] = self._fall_back(name, labels, before, refused)
@@ -108,6 +113,13 @@ class LabelWatcher(threading.Thread):
         self._served[name] = served
         self._needed[name] = {*_digests(served), *(_digests(before) if before else ())}
         self._models.keep(self._digests_to_keep())
+
+    def _go_on(self, name: str, before: ServedModel | None) -> None:
+        """Keep on serving what is served, or was served last, while the labels cannot be read."""
+        if before:
+            served_models.extend(self._connection, name)
+        elif name in self._served:
+            served_models.publish(self._connection, name, self._served[name])
 
     def count(self, name: str, digest: str, well: bool) -> None:
         """Count in Redis a job that has ended, if its model version is a canary with a rule; otherwise do nothing."""

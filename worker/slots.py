@@ -14,7 +14,7 @@ from typing import NamedTuple
 from redis.exceptions import RedisError
 
 from upres.core import leases
-from upres.core.errors import DeviceLost, JobRefused, QueueUnavailable, UpresError
+from upres.core.errors import DeviceLost, JobRefused, QueueUnavailable, UpresError, WorkerOutdated
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.queue import connect, connect_with_timeout, read_message
@@ -35,6 +35,8 @@ REDIS_TIMEOUT_SECONDS = POP_SECONDS + 4
 """Timeout in seconds of the connection that pops jobs: longer than a pop may wait for a job."""
 PAUSED_SECONDS = 0.1
 """Interval in seconds at which a slot that may not take jobs checks whether it may."""
+OUTDATED_PAUSE_SECONDS = 1.0
+"""Pause in seconds of a slot that meets a job again which only a newer release knows."""
 MAX_FAILURES = 5
 """Number of failures after which the pause between retries does not grow any more; it is then at most 3.2 seconds."""
 
@@ -58,6 +60,7 @@ class Slot(threading.Thread):
         self._connection = connect(settings)
         self._in_flight, self._breaker, self._outage, self._popping = shared
         self._worker_context = context
+        self._passed_on: set[str] = set()
 
     def run(self) -> None:
         """Take jobs and run them. Errors of Redis are logged and retried with backoff."""
@@ -115,6 +118,8 @@ class Slot(threading.Thread):
         except Exception as error:
             if fault := self._tripped(error):
                 self._hand_back(lease, fault)
+            elif isinstance(error, WorkerOutdated):
+                self._pass_on(lease, error)
             elif isinstance(error, JobRefused):
                 JobLog(log, lease.job_id).error("%s", error)
                 publish_failure(self._connection, lease, error, dead=True)
@@ -162,6 +167,19 @@ class Slot(threading.Thread):
             except (RedisError, OSError) as refused:
                 self._outage.failed(refused)
                 time.sleep(PAUSED_SECONDS)
+
+    def _pass_on(self, lease: Lease, error: WorkerOutdated) -> None:
+        """Leave a job to a worker of a newer release. Pause when it comes again: the queue has only such jobs."""
+        outcome = leases.pass_on(self._connection, lease, error)
+        log_job = JobLog(log, lease.job_id)
+        if outcome == "failed":
+            log_job.error("failed: %s", error.code, extra={"event": "failed", "code": error.code})
+        elif lease.job_id in self._passed_on:
+            self._passed_on.clear()
+            time.sleep(OUTDATED_PAUSE_SECONDS)
+        else:
+            self._passed_on.add(lease.job_id)
+            log_job.warning("goes back into the queue: %s", error, extra={"event": "requeued"})
 
     def _log_requeued(self, lease: Lease) -> None:
         JobLog(log, lease.job_id).warning("goes back into the queue", extra={"event": "requeued"})

@@ -193,7 +193,7 @@ export interface Progress extends EventBase {
 /** The job waits again. Its next attempt continues at the last checkpoint. */
 export interface Requeued extends EventBase {
   type: "requeued";
-  reason: "worker_lost" | "worker_stopping" | "worker_unwell" | "device_lost" | "identical_job";
+  reason: "worker_lost" | "worker_stopping" | "worker_unwell" | "worker_outdated" | "device_lost" | "identical_job";
 }
 
 /** The job is done. */

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
 
@@ -77,7 +77,7 @@ def events_after_the_end(redis: Redis, ids: list[str], seconds: float) -> dict[s
     """Wait until all jobs have ended, or none has ended for so many seconds; then return the events of every job."""
     most, deadline = -1, 0.0
     while True:
-        received = {job_id: [event for _, event in events.read(redis, job_id)] for job_id in ids}
+        received = {job_id: [cast(Event, event) for _, event in events.read(redis, job_id)] for job_id in ids}
         ended = sum(1 for one in received.values() if one and events.is_terminal(one[-1]))
         if ended > most:
             most, deadline = ended, time.monotonic() + seconds

@@ -12,7 +12,7 @@ from tests.support.leasing import OTHER, WORK, empty, everything, run_out, submi
 from upres.core import coalescing, events, keys, leases
 from upres.core.errors import StoreUnavailable
 from upres.core.leases import Lease
-from upres.core.schema import TERMINAL, Cancelled, Failed, Progress, Result, Succeeded
+from upres.core.schema import TERMINAL, Cancelled, Failed, Progress, Reason, Result, Succeeded
 from upres.core.script import call
 
 
@@ -94,7 +94,7 @@ class World:
 
     def give_back(self, pick: int) -> None:
         if self.held:
-            reason: leases.Reason = "device_lost" if pick % 2 else "worker_stopping"
+            reason: Reason = "device_lost" if pick % 2 else "worker_stopping"
             leases.give_back(self.redis, one(self.held, pick // 2), reason)
 
     def hand_back(self, pick: int) -> None:

@@ -76,7 +76,7 @@ def test_the_error_names_a_missing_network_file(pushed: Pushed, tmp_path: Path) 
         ({"schema_version": 1}, "an older upres"),
         ({"schema_version": "x"}, "cannot be read: schema_version"),
         ({"networks": []}, "cannot be read: networks"),
-        ({"surprise": 1}, "cannot be read: surprise"),
+        ({"surprise": 1}, "of a newer upres: this release does not know surprise"),
         ({"networks": [{"file": "../../labels.safetensors"}]}, r"cannot be read: networks\.0\.file"),
         ({"name": "../x"}, "cannot be read: name"),
     ],

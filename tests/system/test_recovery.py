@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 from tests.support.workers import SHORT_LEASES, worker
 from upres.client import Client
 from upres.core import events, keys, workers
-from upres.core.schema import TERMINAL, Event, Failed, Progress, Requeued, Started, Succeeded, now
+from upres.core.schema import TERMINAL, Event, Failed, Progress, Requeued, Started, Succeeded, UnknownEvent, now
 from upres.embedded.stack import Local
 from upres.worker.service import RESTART, STOPPED
 
@@ -241,7 +241,7 @@ def test_a_parked_job_starts_when_the_identical_job_is_cancelled(local: Local, c
         assert client.cancel(second).status == "cancelled"
 
 
-def so_far(local: Local, job_id: str) -> list[Event]:
+def so_far(local: Local, job_id: str) -> list[Event | UnknownEvent]:
     with Redis.from_url(local.settings.redis_url) as redis:
         return [event for _, event in events.read(redis, job_id)]
 
