@@ -38,7 +38,7 @@ Redis
     upres:webhook:{id}             hash: address, event, owner and attempts of one webhook
     upres:webhook-secret           root secret from which the owners' webhook secrets are derived
     upres:job:{id}:preview         list: previews of a running job's finished tiles
-    upres:tile:{sha256}            the tile size that fits a device, model and precision
+    upres:tile:{sha256}            sizes of tiles and batches that fit a device, model and precision
 
 Object store
     uploads/{random}               the image as the client sent it
@@ -154,8 +154,8 @@ SERVED_MODEL_SECONDS = 60
 """TTL of a served model, which workers extend while they have the model in memory; then the registry is asked."""
 OUTCOMES_SECONDS = 30 * DAY
 """TTL of the counts of a canary's jobs, renewed by each job: after a month without a job they begin at zero."""
-TILE_SECONDS = 30 * DAY
-"""TTL of a tile size that was reduced for lack of memory: after a month a worker tries the default size again."""
+LIMITS_SECONDS = 30 * DAY
+"""TTL of sizes that were reduced for lack of memory: after a month a worker tries the default sizes again."""
 
 
 def events(job_id: str) -> str:
@@ -227,9 +227,9 @@ def preview(job_id: str) -> str:
     return f"upres:job:{job_id}:preview"
 
 
-def tile(device: str, model_digest: str, precision: str) -> str:
-    """Redis key of the tile size that fits into a device's memory; it exists only where the default size did not."""
-    name = f"{device}:{model_digest}:{precision}"
+def limits(device: str, memory: int, model_digest: str, precision: str) -> str:
+    """Redis key of the limits with which a model fits into a device's memory (bytes); only where it once did not."""
+    name = f"{device}:{memory}:{model_digest}:{precision}"
     return f"upres:tile:{hashlib.sha256(name.encode()).hexdigest()}"
 
 

@@ -50,6 +50,7 @@ def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
     check_safetensors(file.name, save(tensors))
     network, fields, tensors = _recognised(tensors)
     probe.check_output(network, file.name)
+    fields["precisions"] = probe.precisions(network)
     if isinstance(network, SpandrelNetwork):
         alignment = probe.alignment(network, network.sides["multiple_of"])
         radius = probe.receptive_radius(network, alignment)
@@ -78,8 +79,8 @@ def _recognised(tensors: dict[str, Tensor]) -> tuple[SuperResolutionNetwork, dic
     for one in named:
         with suppress(UnknownArchitecture):
             network = SpandrelNetwork.of(one)
-            about = {"precisions": network.precisions, "sides": network.sides}
-            return network.eval(), {"architecture": "spandrel", "factor": network.factor, **about}, one
+            about = {"architecture": "spandrel", "factor": network.factor, "sides": network.sides}
+            return network.eval(), about, one
     raise UnknownArchitecture("spandrel recognises no architecture by these tensors.")
 
 

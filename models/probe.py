@@ -1,6 +1,8 @@
 """Measures networks: the receptive field; the halo, which is the part of it that changes the result visibly; grids."""
 
+import copy
 import math
+from contextlib import suppress
 
 import torch
 
@@ -18,6 +20,8 @@ ALIGNMENTS = (1, 2, 4, 6, 7, 8, 12, 16, 24, 32, 48, 64)
 """Candidate alignments, in input pixels."""
 CONTEXT, COMPARED = 40, 72
 """To find the alignment: pixels beside the cut that are not compared, and pixels beside the other edge that are."""
+LEAST_PSNR_DB = 45.0
+"""Least PSNR in dB between results in half precision and in float32: that of golden images (core/manifest.py)."""
 LARGEST_OUTPUT = 16.0
 """Limit of the network's output for a photo; 1.0 is white. Trained networks stay below 2."""
 
@@ -35,6 +39,25 @@ def check_output(network: SuperResolutionNetwork, name: str) -> None:
             f"{name}: the network's output for a photo is no image (it reaches {largest:g}, and 1 is white); the "
             "checkpoint is damaged, or its training failed. Take another one."
         )
+
+
+@torch.inference_mode()
+def precisions(network: SuperResolutionNetwork) -> list[str]:
+    """Return those of the network's number formats in which it makes the pixels of float32, at LEAST_PSNR_DB or better.
+
+    In float16 some networks overflow: their activations are above 65,504.
+    """
+    picture = _picture(network, 64)
+    exact = ByteNetwork(network)(picture).float()
+    fine = ["float32"]
+    for name in (one for one in network.precisions if one != "float32"):
+        half = ByteNetwork(copy.deepcopy(network).to(getattr(torch, name)))
+        with suppress(RuntimeError):  # an operation that the CPU has not in this format
+            made, total = half.checked(picture)
+            loss = float((made.float() - exact).square().mean())
+            if math.isfinite(float(total)) and loss <= 255**2 / 10 ** (LEAST_PSNR_DB / 10):
+                fine.append(name)
+    return sorted(fine)
 
 
 @torch.inference_mode()

@@ -44,6 +44,12 @@ class WorkerCollector(Collector):
         bytes_.add_metric(["used"], self._memory.used)
         bytes_.add_metric(["free"], self._memory.total - self._memory.used)
         yield bytes_
+        if self._memory.utilization is not None:
+            yield GaugeMetricFamily(
+                "upres_device_utilization_ratio",
+                "Share of the time in which the GPU computed, by any process.",
+                value=self._memory.utilization,
+            )
         busy = "Time in which the device had work; its rate is the busy share."
         yield CounterMetricFamily("upres_device_busy_seconds", busy, value=self._stats.busy_seconds)
         yield CounterMetricFamily("upres_tiles", "Tiles enlarged.", value=self._stats.tiles)

@@ -6,12 +6,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Set
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
-from redis.exceptions import RedisError
-
-from upres.core import keys
 from upres.core.errors import ModelError, ModelUnavailable, UpresError
 from upres.core.queue import connect_with_timeout
 from upres.core.served_models import ModelRef
@@ -25,6 +22,7 @@ from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.model import Model, pull, variant
+from upres.worker.remembered_limits import remember
 
 log = logging.getLogger("upres.worker")
 
@@ -177,7 +175,7 @@ class ModelCache:
                 model = pull(self._store, name, ref.version, self._cache, ref.digest, temporary).at(strength)
                 ran_by = runtimes.choose(model, self._device, self._cache)
                 engine = Engine(model.manifest, ran_by, self._thread, HEAVY_TILE if model.bytes > HEAVY_BYTES else TILE)
-                self._remember_tile(model, engine)
+                remember(self._quick, self._device, model, engine)
                 engine.warm_up()
                 golden.check(model, engine, self._decoders.decode)
         except UpresError:
@@ -201,16 +199,3 @@ class ModelCache:
                     log.info("model %s is unloaded", model)
                     del self._entries[key]
                     total -= model.bytes
-
-    def _remember_tile(self, model: Model, engine: Engine) -> None:
-        """Begin with the tile size that Redis has for this device, model and precision. Store there any smaller one."""
-        key = keys.tile(self._device.name, model.digest, engine.compute.precision)
-        with suppress(RedisError):
-            engine.limit_tile(int(self._quick.get(key) or engine.tile))
-
-        def remember(tile: int) -> None:
-            log.warning("the device ran out of memory: tiles of %d pixels from now on", tile)
-            with suppress(RedisError):  # do not delay the device thread; the next worker finds the size again
-                self._quick.set(key, tile, ex=keys.TILE_SECONDS)
-
-        engine.on_shrink = remember

@@ -47,6 +47,9 @@ log = logging.getLogger("upres.worker")
 
 STOPPED, RESTART = 0, 75
 """Exit codes: stopped by a signal; to be restarted, because the device broke down or something hangs (EX_TEMPFAIL)."""
+SWITCH_SECONDS = 0.0005
+"""Seconds after which a thread that runs Python code lets another one run (default: 0.005). The device thread waits for
+so long before each of the hundred launches of a network, while threads that decode or encode run Python code."""
 CHECK_SECONDS = 0.1
 """Interval in seconds at which the main thread checks for signals and dead threads."""
 GIVE_BACK_SECONDS = 3
@@ -59,6 +62,7 @@ def serve(settings: Settings) -> int:
     Then the jobs in flight have `stop_seconds` to finish; the others go back into the queue. Returns the exit code,
     STOPPED or RESTART. Raises what `prepare` raises.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     health = Health()
     with Probes(settings.metrics_port, health):
         context = prepare(settings)
@@ -126,7 +130,8 @@ def _serve(settings: Settings, threads: WorkerThreads, context: WorkerContext, h
     log.info("stopped; %d tiles in %d batches, device busy %.0f %%", stats.tiles, stats.batches, busy)
     tracing.end()
     code = STOPPED if well and not threads.heartbeat.stuck and not context.thread.lost else RESTART
-    if left or threads.are_busy():
+    # A driver may abort the process when Python unloads it after the device was lost: then the code would be another.
+    if left or threads.are_busy() or context.thread.lost:
         _exit_now(code)
     return code
 

@@ -175,14 +175,14 @@ def test_tiles_of_a_network_with_window_attention_match_the_whole_image(tmp_path
         engine = Engine(model.manifest, TorchCompute(model, "cpu"), thread)
         for width in (75, 77, 83):
             pixels = np.random.default_rng(0).integers(0, 256, (61, width, 3), np.uint8)
-            engine.tile = 1000
+            engine.limits.tile = 1000
             whole = engine.upscale(pixels, 2)
-            engine.tile = tiling.smallest(model.manifest)
+            engine.limits.tile = tiling.smallest(model.manifest)
             assert len(tiling.passes(model.manifest, 61, width, 2, engine.tile)[0].tiles) > 1
             assert np.abs(engine.upscale(pixels, 2).astype(int) - whole).max() <= 1
             assert whole.std() > 10
         tiled = engine.upscale(pixels, 2, orientations=ORIENTATIONS)
-        engine.tile = 1000
+        engine.limits.tile = 1000
         assert np.abs(engine.upscale(pixels, 2, orientations=ORIENTATIONS).astype(int) - tiled).max() <= 1
 
 
@@ -264,7 +264,7 @@ def test_a_span_model_is_served_and_its_tiles_match_the_whole_image(
             assert type(served.engine.compute) is TorchCompute, "the job keeps what it began with"
         with context.models.use("span", _ref(ready)) as served:
             whole = served.engine.upscale(pixels, 2)
-            served.engine.tile = 60
+            served.engine.limits.tile = 60
             tiled = served.engine.upscale(pixels, 2)
         assert np.abs(whole.astype(int) - tiled).max() <= 1
     finally:
@@ -281,3 +281,16 @@ def _ref(model: Model) -> Any:
     from upres.core.served_models import ModelRef
 
     return ModelRef(version=model.manifest.version, digest=model.digest, factors=model.manifest.factors)
+
+
+@pytest.mark.parametrize(("scale", "offered"), [(1.0, True), (1e6, False)])
+def test_float16_is_offered_exactly_where_it_does_not_overflow(tmp_path: Path, scale: float, offered: bool) -> None:
+    """The weights of one layer are larger, and those of the next smaller: only activations between them grow."""
+    network = calm(SRVGGNetCompact(4, 16, 2))
+    names = [name for name in network if name.endswith("weight") and network[name].ndim == 4]
+    network[names[0]] = network[names[0]] * scale
+    network[names[1]] = network[names[1]] / scale
+    model = community.convert(saved(network, tmp_path / "compact.pth"), tmp_path / "made", {**ABOUT, "name": "compact"})
+    precisions = model.manifest.networks[0].precisions
+    assert ("float16" in precisions) is offered
+    assert {"bfloat16", "float32"} <= set(precisions)

@@ -59,7 +59,7 @@ def test_networks_with_factor_one_are_imported_and_tiles_do_not_show(
         engine = Engine(model.manifest, TorchCompute(model, "cpu"), thread, tile=1000)
         pixels = np.random.default_rng(0).integers(0, 256, (61, 75, 3), np.uint8)
         whole = engine.upscale(pixels, 1)
-        engine.tile = tiling.smallest(model.manifest)
+        engine.limits.tile = tiling.smallest(model.manifest)
         assert engine.progress_at(pixels, 1, 0)[1] > 1
         assert np.abs(engine.upscale(pixels, 1).astype(int) - whole).max() <= 1
         assert (whole != pixels).any()

@@ -83,7 +83,6 @@ def test_job_with_a_record_that_unpacks_to_too_many_bytes_is_refused(redis: Redi
 @pytest.mark.parametrize(
     "forged",
     [
-        {"surprise": True},
         {"job_id": "0" * 32},  # the id of another job
         {"image_url": None, "image_key": None},
         {"image_url": "http://127.0.0.1/"},  # an upload as well as a URL

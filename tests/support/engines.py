@@ -15,5 +15,5 @@ def engine_of(model: Model, tile: int) -> Iterator[Engine]:
     """Give an engine for the block, with windows of at most `tile` pixels per side: small images have several."""
     with DeviceThread() as thread:
         engine = Engine(model.manifest, choose(model, choose_device("cpu")), thread)
-        engine.tile = tile
+        engine.limits.tile = tile
         yield engine

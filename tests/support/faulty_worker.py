@@ -124,14 +124,23 @@ class FaultyCompute(TorchCompute):
 
     def __init__(self, model: Model, fault: Fault) -> None:
         super().__init__(model, "cpu", "float32")
-        self._fault, self._calls = fault, 0
+        self._fault, self._calls, self._dead = fault, 0, False
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
         """Start a batch; see Compute.start."""
         self._calls += 1
         if self._calls > SOUND_CALLS:
-            self._fault(windows)
+            try:
+                self._fault(windows)
+            except RuntimeError:
+                self._dead = True
+                raise
         return super().start(factor, windows)
+
+    def probe(self) -> None:
+        """A lost device does not answer."""
+        if self._dead:
+            raise RuntimeError(LOST)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from upres.client import Client
 from upres.core import keys
 from upres.core.schema import Progress, Started
 from upres.embedded.stack import Local
+from upres.worker.remembered_limits import StoredLimits
 from upres.worker.service import RESTART
 
 pytestmark = pytest.mark.without_worker
@@ -38,6 +39,6 @@ def test_out_of_memory_reduces_the_tile_size_which_is_stored_in_redis(local: Loc
     assert "short of memory" in notices[0]
     assert received[-1].type == "succeeded"
     [key] = redis.keys("upres:tile:*")
-    assert int(redis.get(key) or 0) < 640
-    assert 0 < redis.ttl(key) <= keys.TILE_SECONDS
+    assert StoredLimits.model_validate_json(redis.get(key) or b"").tile < 640
+    assert 0 < redis.ttl(key) <= keys.LIMITS_SECONDS
     redis.delete(key)

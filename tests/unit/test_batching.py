@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upres.core.errors import DeviceLost, DeviceOutOfMemory
+from upres.core.errors import DeviceOutOfMemory
 from upres.worker.engine.batching import Batcher
 from upres.worker.engine.compute import Compute, Finish, OutOfMemory, Pixels
 from upres.worker.engine.device_thread import DeviceThread, Shape, Window
 from upres.worker.engine.engine import Engine
+from upres.worker.engine.limits import Limits
 from upres.worker.engine.torch_compute import TorchCompute
 from upres.worker.model import Model
 
@@ -74,6 +75,7 @@ class Scripted:
     batch_pixels = 10**9
     batches_ahead = 1
     warm_up_side = 8
+    seconds: float | None = None
 
     def __init__(self, fault: Callable[[Sequence[Pixels]], Exception | None] = lambda windows: None) -> None:
         self.fault = fault
@@ -89,14 +91,28 @@ class Scripted:
         done = np.stack(windows).repeat(factor, 1).repeat(factor, 2)
         return lambda: done
 
+    def probe(self) -> None:
+        """The device answers."""
+
+    def largest_batch(self, factor: int) -> int | None:
+        return None
+
 
 def window(value: int, side: int = 8) -> Pixels:
     return np.full((side, side, 3), value, np.uint8)
 
 
 def submit(thread: DeviceThread, lane: Hashable, device: Compute, pixels: Pixels) -> "Future[Pixels]":
-    shape = Shape(device, 2, pixels.shape[0], pixels.shape[1], 0)
-    return thread.submit(lane, Window(pixels, shape, Future(), print))
+    shape = Shape(device, limits_of(device), 2, pixels.shape[0], pixels.shape[1], 0)
+    return thread.submit(lane, Window(pixels, shape, Future()))
+
+
+LIMITS: dict[object, Limits] = {}
+
+
+def limits_of(device: Compute) -> Limits:
+    """The same limits for each window of a device, because only windows with the same ones share a batch."""
+    return LIMITS.setdefault(device, Limits(640, device.batch_pixels))
 
 
 def test_tiles_of_several_jobs_share_a_batch() -> None:
@@ -169,17 +185,6 @@ def test_only_the_job_that_causes_the_error_fails_in_a_batch() -> None:
     thread.close()
 
 
-def test_every_window_fails_after_the_device_is_lost() -> None:
-    device, thread = Scripted(lambda windows: RuntimeError("CUDA error: an illegal memory access")), DeviceThread()
-    lane = thread.open_lane()
-    with pytest.raises(DeviceLost):
-        submit(thread, lane, device, window(1)).result(20)
-    assert thread.lost
-    with pytest.raises(DeviceLost):
-        submit(thread, lane, device, window(1))
-    thread.close()
-
-
 class Small(TorchCompute):
     """A real network that raises OutOfMemory for a batch of more than `pixels` input pixels."""
 
@@ -199,7 +204,7 @@ def test_out_of_memory_shrinks_the_tile_and_keeps_pixels_within_one_level(model:
     thread = DeviceThread()
     roomy, tight = (Engine(model.manifest, Small(model, pixels), thread, 240) for pixels in (10**9, 130 * 130))
     shrunk: list[int] = []
-    tight.on_shrink = shrunk.append
+    tight.limits.on_change = lambda: shrunk.append(tight.tile)
     expected, found = roomy.upscale(image, 2), tight.upscale(image, 2)
     assert np.abs(expected.astype(int) - found).max() <= 1
     assert shrunk

@@ -37,7 +37,7 @@ def device() -> Iterator[DeviceThread]:
 @pytest.fixture(scope="module")
 def engine(model: Model, compute: Compute, device: DeviceThread) -> Engine:
     engine = Engine(model.manifest, compute, device)
-    engine.tile = 96
+    engine.limits.tile = 96
     return engine
 
 

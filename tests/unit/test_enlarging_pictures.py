@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.engines import engine_of
+from upres.core import tiling
 from upres.worker.engine.engine import Engine
 from upres.worker.engine.steps import Steps
 from upres.worker.enlarging import Enlargement
@@ -118,9 +119,9 @@ def test_a_smaller_tile_in_the_middle_does_not_make_progress_fall(engine: Engine
     tile = engine.tile
     running = enlargement.bands(told.tile, told.frames.append)
     next(running)
-    engine.tile = engine._smallest_tile
+    engine.limits.tile = tiling.smallest(engine.manifest)
     list(running)
-    engine.tile = tile
+    engine.limits.tile = tile
     done = [one for one, _ in told.tiles]
     assert done == sorted(done)
     assert done[-1] == total
@@ -128,12 +129,12 @@ def test_a_smaller_tile_in_the_middle_does_not_make_progress_fall(engine: Engine
 
 def test_tiles_that_shrink_before_the_first_one_count_from_one(engine: Engine) -> None:
     told, tile = Told(), engine.tile
-    engine.tile = 640
+    engine.limits.tile = 640
     enlargement = Enlargement(Steps(engine), Pictures((picture(300, 30, 2),)), [FACTOR])
     total = enlargement.progress_at(0)[1]
-    engine.tile = engine._smallest_tile
+    engine.limits.tile = tiling.smallest(engine.manifest)
     list(enlargement.bands(told.tile, told.frames.append))
-    engine.tile = tile
+    engine.limits.tile = tile
     done = [one for one, _ in told.tiles]
     assert len(done) > total
     assert (min(done), max(done)) == (1, total)

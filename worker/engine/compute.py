@@ -37,16 +37,29 @@ class Compute(Protocol):
     precision: str
     """Precision of the computation, such as `bfloat16`, for logs and for the key of the tile size."""
     batch_pixels: int
-    """Maximum number of input pixels in a batch: a larger one is no faster per pixel."""
+    """Maximum number of input pixels in a batch: a larger one is no faster per pixel. See limits.py."""
     batches_ahead: int
     """Number of batches that may be started and not finished: 1 if `start` itself computes the batch."""
     warm_up_side: int
     """Side in pixels of the window that the warm-up computes."""
+    seconds: float | None
+    """Seconds that the device has computed so far, by its own clock; None when only the host's clock can tell."""
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
         """Start a batch of RGB windows, (height, width, 3) each, all of one shape.
 
         Raises OutOfMemory when the device has too little memory, OutputNotFinite when the output for one of the windows
         has NaN or infinite numbers; the returned function may raise both as well.
+        """
+        ...
+
+    def probe(self) -> None:
+        """Use the device, and wait until it has answered. Raises any error when the device is lost."""
+        ...
+
+    def largest_batch(self, factor: int) -> int | None:
+        """Return how many input pixels of a network fit into the free memory at once, by the batches so far.
+
+        None when the device has no memory of its own.
         """
         ...

@@ -1,8 +1,10 @@
 """Chooses the device that the worker runs on, and reads its name and memory."""
 
+import logging
+import os
 import platform
-import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -10,12 +12,13 @@ from typing import Literal, NamedTuple
 import psutil
 
 from upres.core.errors import SettingsError
-from upres.worker.engine import cgroups
+from upres.worker.engine import cgroups, gpu
+from upres.worker.engine.gpu import Gpu
 from upres.worker.outage_log import OutageLog
 
+log = logging.getLogger("upres.worker")
+
 Kind = Literal["cuda", "mps", "cpu"]
-DRIVER_SECONDS = 10
-"""Timeout of nvidia-smi in seconds."""
 
 
 class Device(NamedTuple):
@@ -25,6 +28,8 @@ class Device(NamedTuple):
     name: str
     memory_total: int
     memory_free: int
+    gpu: Gpu | None = None
+    """What NVIDIA's driver says of it; None where there is no such driver."""
 
     def __str__(self) -> str:
         gib = 1 << 30
@@ -32,33 +37,40 @@ class Device(NamedTuple):
 
 
 def choose(wanted: Literal["auto"] | Kind) -> Device:
-    """Return the wanted device; `auto` means the fastest one. Raises SettingsError if this machine does not have it."""
+    """Return the wanted device; `auto` means the fastest one.
+
+    Raises SettingsError if this machine does not have it, or cannot use it; the error says why.
+    """
     available = _available(wanted)
     kind = available[0] if wanted == "auto" else wanted
     if kind not in available:
-        raise SettingsError(f"UPRES_DEVICE: {kind} is not available here; usable: auto, {', '.join(available)}")
+        why = f" ({cuda_problem()})" if kind == "cuda" else ""
+        raise SettingsError(f"UPRES_DEVICE: {kind} is not available here{why}; usable: auto, {', '.join(available)}")
     if kind == "cuda":
         return _cuda()
     name = f"{processor()}, {psutil.cpu_count()} threads" if kind == "cpu" else f"{processor()} GPU"
-    free, total = _memory(kind)
+    free, total = host_memory()
     return Device(kind, name, total, free)
 
 
 class Memory:
-    """Used and total bytes of a device's memory, by all processes, as of the last `refresh`.
+    """Used and total bytes of a device's memory, by all processes, and its utilization, as of the last `refresh`.
 
+    `utilization` is the share of the time in which the GPU computed, 0 to 1; None where no driver tells.
     Only a thread that may block calls `refresh`: the driver may not answer, and does not when the device is lost.
     """
 
     def __init__(self, device: Device) -> None:
-        self._kind = device.kind
+        self._device = device
         self._outage = OutageLog("the device's report of its memory")
         self.used, self.total = device.memory_total - device.memory_free, device.memory_total
+        self.utilization: float | None = None
 
     def refresh(self) -> None:
         """Read the values from the driver or the system. If that fails, log it and keep the old values."""
         try:
-            free, self.total = _memory(self._kind)
+            free, self.total = _memory(self._device)
+            self.utilization = self._device.gpu.utilization() if self._device.gpu else None
         except Exception as error:
             self._outage.failed(error)
         else:
@@ -66,11 +78,14 @@ class Memory:
             self.used = self.total - free
 
 
-def _memory(kind: Kind) -> tuple[int, int]:
+def _memory(device: Device) -> tuple[int, int]:
     """Return free and total bytes of the GPU, or of the container or machine (whose memory an Apple GPU shares)."""
-    if kind == "cuda":
-        device = _cuda()
-        return device.memory_free, device.memory_total
+    if device.gpu:
+        return device.gpu.memory()
+    if device.kind == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()
     return host_memory()
 
 
@@ -98,7 +113,10 @@ def _available(wanted: str) -> list[Kind]:
         if torch.backends.mps.is_available():
             found.insert(0, "mps")
         if torch.cuda.is_available():
-            found.insert(0, "cuda")
+            if problem := cuda_problem():
+                log.warning("the GPU is not used: %s", problem)
+            else:
+                found.insert(0, "cuda")
     elif find_spec("onnxruntime"):
         import onnxruntime
 
@@ -108,16 +126,54 @@ def _available(wanted: str) -> list[Kind]:
 
 
 def _cuda() -> Device:
-    """Describe the CUDA device, through torch or nvidia-smi."""
+    """Describe the CUDA device. Raises SettingsError when ONNX Runtime uses it, and no driver tells its name."""
     if find_spec("torch"):
         import torch
 
+        properties = torch.cuda.get_device_properties()
         free, total = torch.cuda.mem_get_info()
-        return Device("cuda", torch.cuda.get_device_name(), total, free)
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
-    output = subprocess.run(query, capture_output=True, text=True, check=True, timeout=DRIVER_SECONDS).stdout
-    name, *mebibytes = output.splitlines()[0].split(", ")
-    return Device("cuda", name, *(int(one) << 20 for one in mebibytes))
+        return Device("cuda", properties.name, total, free, gpu.find(str(properties.uuid)))
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML counts
+    found = gpu.find()
+    if found is None:
+        raise SettingsError("UPRES_DEVICE: NVIDIA's driver does not say which GPU this is: pip install nvidia-ml-py.")
+    free, total = found.memory()
+    return Device("cuda", found.name, total, free, found)
+
+
+def cuda_problem() -> str | None:
+    """Return why CUDA cannot be used here: the library, the driver, or the GPU's architecture; None when it can."""
+    if not find_spec("torch"):
+        return "there is no torch, and no ONNX Runtime for CUDA (onnxruntime-gpu)"
+    import torch
+
+    if not torch.version.cuda:
+        return f"torch {torch.__version__} is a build without CUDA"
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        major, minor = torch.cuda.get_device_capability()
+    except Exception as error:  # torch says here what is wrong with the driver
+        return str(error).splitlines()[0]
+    if not supports(torch.cuda.get_arch_list(), major, minor):
+        return f"torch {torch.__version__} has no code for {torch.cuda.get_device_name()} (sm_{major}{minor})"
+    return None
+
+
+def supports(architectures: Sequence[str], major: int, minor: int) -> bool:
+    """Return whether a build for these architectures runs on a GPU of compute capability major.minor.
+
+    Machine code (`sm_86`) runs on the same major version from its own minor on; PTX (`compute_90`) on all later ones.
+    """
+    for architecture in architectures:
+        kind, _, digits = architecture.partition("_")
+        if not digits.isdecimal():  # sm_90a is for parts of 9.0 that no kernel here needs alone
+            continue
+        its_major, its_minor = int(digits[:-1]), int(digits[-1])
+        if its_major == major and its_minor <= minor:
+            return True
+        if kind == "compute" and its_major < major:
+            return True
+    return False
 
 
 def processor() -> str:

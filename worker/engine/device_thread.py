@@ -6,8 +6,9 @@ While the device computes one batch, this thread prepares the next one and deliv
 import logging
 import threading
 import time
+import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
@@ -16,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from upres.core import tiling
-from upres.core.errors import DeviceLost, DeviceOutOfMemory
+from upres.core.errors import DeviceLost, DeviceOutOfMemory, UpresError
 from upres.worker.engine import tiles
 from upres.worker.engine.batching import Batcher
 from upres.worker.engine.compute import Compute, Finish, OutOfMemory
+from upres.worker.engine.limits import Limits
 
 log = logging.getLogger("upres.worker")
 
@@ -33,6 +35,7 @@ class Shape(NamedTuple):
     """The properties that all windows of one batch share; height, width, halo and grid are in input pixels."""
 
     compute: Compute
+    limits: Limits
     factor: int
     height: int
     width: int
@@ -43,21 +46,20 @@ class Shape(NamedTuple):
 class Window(NamedTuple):
     """A window of one tile that is to be enlarged.
 
-    `pixels` are (height, width, 3); the future `enlarged` gets (height·factor, width·factor, 3). `on_shrink` is called
-    with the new, smaller window size in pixels when the device runs out of memory.
+    `pixels` are (height, width, 3); the future `enlarged` gets (height·factor, width·factor, 3).
     """
 
     pixels: Pixels
     shape: Shape
     enlarged: "Future[Pixels]"
-    on_shrink: Callable[[int], None]
 
 
 @dataclass
 class Stats:
     """Statistics of the device since the thread was started. Other threads may read them.
 
-    `busy_seconds` is the time in which at least one batch was copied or computed. `since` is of time.monotonic.
+    `busy_seconds` is the time in which the device computed; where it has no clock, that in which it had a batch.
+    `since` is of time.monotonic.
     """
 
     sizes: Counter[int] = field(default_factory=Counter)
@@ -140,13 +142,20 @@ class DeviceThread:
         """Run batches until the thread is closed. At most `batches_ahead` batches are started and not finished."""
         running: deque[tuple[list[Window], Finish]] = deque()
         while (batch := self._next(wait=not running)) or running:
-            self._call_began = begin = time.monotonic()
+            compute = (batch or running[0][0])[0].shape.compute
+            self._call_began, computed = time.monotonic(), compute.seconds
             if batch and (finish := self._start(batch)):
                 running.append((batch, finish))
             if running and (not batch or len(running) >= batch[0].shape.compute.batches_ahead):
                 self._finish(*running.popleft())
+            self.stats.busy_seconds += self._busy_seconds(compute, computed)
             self._call_began = None
-            self.stats.busy_seconds += time.monotonic() - begin
+
+    def _busy_seconds(self, compute: Compute, before: float | None) -> float:
+        """Return for how many seconds the device computed in this call: by its own clock if it has one."""
+        if compute.seconds is None or before is None:
+            return self.seconds_in_call()
+        return compute.seconds - before
 
     def _next(self, wait: bool) -> list[Window]:
         """Return the next batch. Empty when none waits and `wait` is false, or when the thread is closed."""
@@ -156,7 +165,7 @@ class DeviceThread:
                     return []
                 self._changed.wait()
             assert isinstance(shape, Shape)
-            limit = max(1, shape.compute.batch_pixels // (shape.height * shape.width))
+            limit = max(1, shape.limits.batch_pixels(shape.factor) // (shape.height * shape.width))
             batch = self._batcher.take(shape, limit)
             if wait and len(batch) < min(limit, self._lanes):
                 self._changed.wait(LINGER_SECONDS)
@@ -166,40 +175,72 @@ class DeviceThread:
     def _start(self, batch: list[Window]) -> Finish | None:
         """Start a batch. Returns None when that failed; then the futures of its windows are set already."""
         self.stats.sizes[len(batch)] += 1
+        shape = batch[0].shape
         try:
-            shape = batch[0].shape
             return shape.compute.start(shape.factor, [window.pixels for window in batch])
-        except Exception as error:
-            self._recover(batch, error)
-            return None
+        except OutOfMemory:
+            ran_out = True
+        except Exception:
+            ran_out = False
+        self._recover(batch, ran_out)  # not in the except block: the error holds tensors of the batch
+        return None
 
     def _finish(self, batch: list[Window], finish: Finish) -> None:
         """Wait for a batch and set the futures of its windows."""
         try:
             pixels = finish()
-        except Exception as error:
-            self._recover(batch, error)
+        except OutOfMemory:
+            ran_out = True
+        except Exception:
+            ran_out = False
         else:
             for window, enlarged in zip(batch, pixels, strict=True):
                 window.enlarged.set_result(enlarged)
+            return
+        del finish  # it holds tensors, too
+        self._recover(batch, ran_out)
 
-    def _recover(self, batch: list[Window], error: Exception) -> None:
-        """Run the windows of a failed batch one by one, so that only the window that causes the error fails.
+    def _recover(self, batch: list[Window], ran_out: bool) -> None:
+        """Run the windows of a failed batch anew, so that only the window that causes the error fails.
 
-        When the device is lost, all fail.
+        When memory ran out, in two smaller batches, as from now on; else one by one.
         """
-        if is_sticky(error):
-            log.error("the device broke down", exc_info=error)
-            self.lost = DeviceLost(f"The device broke down ({error}); the job is tried again elsewhere.")
+        shape = batch[0].shape
+        if ran_out and len(batch) > 1:
+            shape.limits.batch_failed(shape.factor, len(batch), shape.height * shape.width)
+            half = len(batch) // 2
+            for part in (batch[:half], batch[half:]):
+                if finish := self._start(part):
+                    self._finish(part, finish)
+            return
         for window in batch:
-            try:
-                if self.lost:
-                    raise self.lost
-                window.enlarged.set_result(self._run_alone(window, window.pixels))
-            except OutOfMemory:
-                window.enlarged.set_exception(DeviceOutOfMemory("The device has too little memory; try again later."))
-            except Exception as cause:
-                window.enlarged.set_exception(cause)
+            self._run_one(window)
+
+    def _run_one(self, window: Window) -> None:
+        """Run a window in a batch of its own, and set its future. When the device is lost, all windows fail."""
+        try:
+            if self.lost:
+                raise self.lost
+            window.enlarged.set_result(self._run_alone(window, window.pixels))
+        except OutOfMemory:
+            window.enlarged.set_exception(DeviceOutOfMemory("The device has too little memory; try again later."))
+        except UpresError as error:  # about this window's image
+            window.enlarged.set_exception(error)
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # they hold tensors, and a job keeps its error
+            window.enlarged.set_exception(self._lost_by(window.shape.compute, error) or error)
+
+    def _lost_by(self, compute: Compute, error: Exception) -> DeviceLost | None:
+        """Ask the device whether it still works after an error: texts of drivers say it in too many ways.
+
+        Returns the error of all later windows when it does not.
+        """
+        try:
+            compute.probe()
+        except Exception as silence:
+            log.error("the device broke down: %s; asked again: %s", error, silence)
+            self.lost = DeviceLost(f"The device broke down ({error}); the job is tried again elsewhere.")
+        return self.lost
 
     def _run_alone(self, window: Window, pixels: Pixels) -> Pixels:
         """Run a window, or a part of it, in a batch of its own. When memory runs out, split it into about four windows.
@@ -215,14 +256,8 @@ class DeviceThread:
         except OutOfMemory:
             if size <= 2 * shape.halo or size >= max(height, width):
                 raise
-        window.on_shrink(size)
+        shape.limits.window_failed(size)
         output = np.empty((height * shape.factor, width * shape.factor, 3), np.uint8)
         for tile in tiling.plan(height, width, size, shape.halo, shape.grid):
             tiles.paste(output, tile, self._run_alone(window, tiles.cut(pixels, tile)), shape.factor)
         return output
-
-
-def is_sticky(error: Exception) -> bool:
-    """Return whether the CUDA context is lost: then every later call in this process fails as well."""
-    sticky = ("illegal memory access", "device-side assert", "unspecified launch failure", "device is lost", "ECC")
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in sticky)

@@ -21,6 +21,7 @@ from upres.core.tiling import TILE, Pass, Span, Tile
 from upres.worker.engine import borders, ensemble, planes, tiles
 from upres.worker.engine.compute import Compute
 from upres.worker.engine.device_thread import DeviceThread, Shape, Window
+from upres.worker.engine.limits import Limits
 from upres.worker.samples import Samples, eight_bits
 
 Pixels = npt.NDArray[np.uint8]
@@ -37,24 +38,29 @@ CUDA, so that the device computes one batch while the other one is copied."""
 
 
 class Engine:
-    """One model on a device, which other models may share. Safe from all threads.
-
-    `tile` is the largest side of a window in input pixels. `on_shrink` is called when lack of memory reduces it.
-    """
+    """One model on a device, which other models may share. Safe from all threads."""
 
     def __init__(self, manifest: Manifest, compute: Compute, device: DeviceThread, tile: int = TILE) -> None:
         self.manifest = manifest
         self.compute = compute
-        self._smallest_tile = tiling.smallest(manifest)
-        self.tile = max(tile, self._smallest_tile)
-        self.on_shrink: Callable[[int], None] = lambda tile: None
+        self.limits = Limits(tile, compute.batch_pixels, tiling.smallest(manifest))
         self._thread = device
 
+    @property
+    def tile(self) -> int:
+        """The largest side of a window in input pixels."""
+        return self.limits.tile
+
     def warm_up(self) -> None:
-        """Run every network once, so that the first job does not wait for one-time work, such as allocating memory."""
-        side = min(self.tile, self.compute.warm_up_side)
+        """Run every network once, so that the first job does not wait for one-time work, such as allocating memory.
+
+        On a device with memory of its own, this also finds out how large a batch may be.
+        """
         for network in self.manifest.networks:
+            side = min(self.tile, self.compute.warm_up_side)
             self.upscale(np.zeros((side, side, 3), np.uint8), network.factor)
+            if most := self.compute.largest_batch(network.factor):
+                self.limits.limit_batch(network.factor, most)
 
     def upscale(
         self,
@@ -151,21 +157,13 @@ class Engine:
         network = step.network
         in_flight: deque[Future[Pixels]] = deque()
         for window in windows:
-            shape = Shape(self.compute, network.factor, window.shape[0], window.shape[1], network.margin, network.grid)
-            in_flight.append(self._thread.submit(lane, Window(window, shape, Future(), self._shrink)))
+            size = window.shape[0], window.shape[1], network.margin, network.grid
+            shape = Shape(self.compute, self.limits, network.factor, *size)
+            in_flight.append(self._thread.submit(lane, Window(window, shape, Future())))
             if len(in_flight) == WINDOWS_AHEAD:
                 yield in_flight.popleft().result()
         while in_flight:
             yield in_flight.popleft().result()
-
-    def limit_tile(self, tile: int) -> None:
-        """Limit the side of windows to `tile` pixels, or to the smallest size that the halos allow."""
-        self.tile = max(min(self.tile, tile), self._smallest_tile)
-
-    def _shrink(self, tile: int) -> None:
-        """Use smaller tiles from now on, because the device ran out of memory."""
-        self.limit_tile(tile)
-        self.on_shrink(self.tile)
 
 
 def _windows(pixels: Samples, step: Pass, orientations: int) -> Iterator[Pixels]:

@@ -15,6 +15,8 @@ class SuperResolutionNetwork(nn.Module, ABC):
     """
 
     adds_to_image = True
+    precisions: tuple[str, ...] = ("bfloat16", "float16", "float32")
+    """Number formats for which it is made; whether its weights are is measured when it is imported."""
 
     def __init__(self, factor: int) -> None:
         super().__init__()

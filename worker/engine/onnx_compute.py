@@ -8,14 +8,12 @@ import onnxruntime
 from upres.core.errors import ModelError
 from upres.core.manifest import GRAPH_INPUT, GRAPH_OUTPUT
 from upres.core.onnx_graph import SUM
-from upres.worker.engine import graphs
+from upres.worker.engine import graphs, memory_errors
 from upres.worker.engine.compute import Finish, OutOfMemory, Pixels, check_finite
 from upres.worker.engine.device import Device
 from upres.worker.model import Model
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
-OUT_OF_MEMORY = ("Failed to allocate memory", "out of memory", "CUDA failure 2")
-"""Texts in ONNX Runtime's errors when memory runs out, because it has no exception type for them."""
 
 
 class OnnxCompute:
@@ -26,10 +24,12 @@ class OnnxCompute:
 
     precision = "as stored"
     batches_ahead = 1
+    seconds: float | None = None
 
     def __init__(self, model: Model, device: Device) -> None:
         if device.kind not in PROVIDERS:
             raise ModelError(f"ONNX Runtime runs model {model} on a CPU or on CUDA; UPRES_DEVICE is {device.kind}.")
+        self._kind = device.kind
         self.batch_pixels = 2 * 640 * 640 if device.kind == "cuda" else 128 * 128
         self.warm_up_side = 640 if device.kind == "cuda" else 64
         self._sessions, self._outputs = {}, {}
@@ -38,7 +38,7 @@ class OnnxCompute:
             file = network.onnx.file
             try:
                 session = onnxruntime.InferenceSession(
-                    graphs.read(network, model), _options(), providers=[PROVIDERS[device.kind]]
+                    graphs.read(network, model), _options(), providers=[_provider(device.kind)]
                 )
             except Exception as error:  # ONNX Runtime has no common base of its errors
                 raise ModelError(f"{file} is no graph that ONNX Runtime can run ({error}).") from error
@@ -53,13 +53,26 @@ class OnnxCompute:
         try:
             results = self._sessions[factor].run(self._outputs[factor], {GRAPH_INPUT: np.stack(windows)})
         except Exception as error:
-            if any(sign in str(error) for sign in OUT_OF_MEMORY):
-                raise OutOfMemory(str(error)) from error
+            if reason := memory_errors.reason(error):
+                raise OutOfMemory(reason) from None
             raise
         enlarged: Pixels = results[0]
         for total in results[1:]:
             check_finite(float(total.item()))
         return lambda: enlarged
+
+    def probe(self) -> None:
+        """Copy a number to the device and back (see Compute)."""
+        sent = onnxruntime.OrtValue.ortvalue_from_numpy(np.full(1, 8, np.float32), self._kind, 0)
+        assert sent.numpy()[0] == 8
+
+    def largest_batch(self, factor: int) -> None:
+        """ONNX Runtime does not tell what a batch needs (see Compute)."""
+
+
+def _provider(kind: str) -> tuple[str, dict[str, str]]:
+    """Return the provider and its options. An exhaustive search of algorithms takes seconds for each new shape."""
+    return PROVIDERS[kind], {"cudnn_conv_algo_search": "HEURISTIC"} if kind == "cuda" else {}
 
 
 def _options() -> onnxruntime.SessionOptions:

@@ -44,6 +44,7 @@ class OpenVinoCompute:
     batch_pixels = 128 * 128
     batches_ahead = 1
     warm_up_side = 64
+    seconds: float | None = None
 
     def __init__(self, model: Model, cache: Path | None = None, tried: Mapping[int, Path] | None = None) -> None:
         core = openvino.Core()
@@ -68,6 +69,12 @@ class OpenVinoCompute:
         made = [self._run(factor, part) for part in parts]
         done = np.concatenate(made) if len(made) > 1 else made[0]
         return lambda: done
+
+    def probe(self) -> None:
+        """A CPU cannot be lost (see Compute)."""
+
+    def largest_batch(self, factor: int) -> None:
+        """A CPU has no memory of its own (see Compute)."""
 
     def _run(self, factor: int, batch: Pixels) -> Pixels:
         """Enlarge windows, (count, height, width, 3). Raises OutputNotFinite."""

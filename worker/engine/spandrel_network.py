@@ -38,7 +38,8 @@ class SpandrelNetwork(SuperResolutionNetwork):
     def __init__(self, factor: int, descriptor: Any) -> None:
         super().__init__(factor)
         self.model = descriptor.model
-        self.precisions = ("bfloat16", "float32") if descriptor.supports_bfloat16 else ("float32",)
+        claimed = {"bfloat16": descriptor.supports_bfloat16, "float16": descriptor.supports_half, "float32": True}
+        self.precisions = tuple(name for name, fine in claimed.items() if fine)
         wants = descriptor.size_requirements
         self.sides = {"smallest": max(1, wants.minimum), "multiple_of": wants.multiple_of, "square": wants.square}
         self._wants = wants

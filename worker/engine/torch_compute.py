@@ -1,18 +1,36 @@
 """Runs networks with torch: on a GPU in half precision, on a CPU in float32."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterable, Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from upres.core.manifest import Network
+from upres.worker.engine import memory_errors
 from upres.worker.engine.compute import Finish, OutOfMemory, Pixels, check_finite
 from upres.worker.engine.loading import load
 from upres.worker.engine.networks import ByteNetwork, SuperResolutionNetwork
 from upres.worker.model import Model
+
+MEMORY_SHARE = 0.8
+"""Share of the free memory that one batch may use: the results of the batch before are still there."""
+
+
+class _Streams(NamedTuple):
+    """Streams of a device for uploads, computation and downloads. All models share them, and so what they allocate."""
+
+    inward: torch.Stream
+    work: torch.Stream
+    outward: torch.Stream
+
+
+@cache
+def _streams(device: torch.device) -> _Streams:
+    runtime = torch.get_device_module(device)
+    return _Streams(runtime.Stream(), runtime.Stream(), runtime.Stream())
 
 
 class TorchCompute:
@@ -24,11 +42,15 @@ class TorchCompute:
         self.batch_pixels = 2 * 640 * 640 if cuda else 256 * 256
         self.batches_ahead = 2 if cuda else 1
         self.warm_up_side = 640 if cuda else 64
+        self.seconds = 0.0 if cuda else None
         self._device = device
         self._overlaps = cuda
         # The streams and events of torch.cpu do nothing. So without CUDA the same code runs, step after step.
         self._runtime = torch.get_device_module(device if cuda else "cpu")
-        self._inward, self._work, self._outward = (self._runtime.Stream() for _ in range(3))
+        self._streams = _streams(device if cuda else torch.device("cpu"))
+        self._bytes_per_pixel: dict[int, float] = {}
+        if cuda:
+            torch.backends.cudnn.allow_tf32 = False  # float32 means float32; half precision is faster anyway
         self._modules = {
             network.factor: place(load(network, model), device, getattr(torch, self.precision))
             for network in model.manifest.networks
@@ -36,57 +58,99 @@ class TorchCompute:
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
         """Start a batch (see Compute)."""
-        with _out_of_memory():
+        try:
             return self._start(factor, windows)
+        except Exception as error:
+            if (reason := memory_errors.reason(error)) is None:
+                raise
+        # Not in the except block, nor with the error as a cause: it holds the tensors of the failed batch.
+        self._free()
+        raise OutOfMemory(reason)
 
     @torch.inference_mode()
     def _start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
+        streams, measured = self._streams, self._begin_to_measure(factor)
         packed = self._on_host((len(windows), *windows[0].shape))
         np.stack(windows, out=packed.numpy())
-        with self._runtime.stream(self._inward):
+        with self._runtime.stream(streams.inward):
             batch = packed.to(self._device, non_blocking=self._overlaps)
-        self._work.wait_stream(self._inward)
-        with self._runtime.stream(self._work):
+        streams.work.wait_stream(streams.inward)
+        began, ended, copied = self._event(timed=True), self._event(timed=True), self._event()
+        with self._runtime.stream(streams.work):
+            began.record()
             enlarged, total = self._modules[factor].checked(batch)
             enlarged = enlarged.contiguous()
-        self._outward.wait_stream(self._work)
+            ended.record()
+        if measured is not None:
+            peak = torch.cuda.max_memory_allocated() - measured
+            self._bytes_per_pixel[factor] = peak / (batch.shape[0] * batch.shape[1] * batch.shape[2])
+        streams.outward.wait_stream(streams.work)
         host, host_total = self._on_host(enlarged.shape), self._on_host((), torch.float32)
-        with self._runtime.stream(self._outward):
+        with self._runtime.stream(streams.outward):
             host.copy_(enlarged, non_blocking=self._overlaps)
             host_total.copy_(total, non_blocking=self._overlaps)
-            copied = self._runtime.Event()
             copied.record()
         # torch's allocator knows only one stream per tensor, and could reuse the memory while another stream still
         # needs it. So the returned function holds the tensors until the download is complete.
-        return partial(self._finish, copied, host, host_total, (packed, batch, enlarged, total))
+        return partial(self._finish, (began, ended, copied), host, host_total, (packed, batch, enlarged, total))
 
-    def _finish(self, copied: torch.Event, host: Tensor, total: Tensor, held: tuple[Tensor, ...]) -> Pixels:
+    def _finish(self, events: Sequence[Any], host: Tensor, total: Tensor, held: tuple[Tensor, ...]) -> Pixels:
         """Wait for the download of a batch; `held` keeps its tensors alive until then."""
-        with _out_of_memory():
+        began, ended, copied = events
+        try:
             copied.synchronize()
-        check_finite(float(total))
-        pixels: Pixels = host.numpy()
-        return pixels
+            if self.seconds is not None:
+                self.seconds += began.elapsed_time(ended) / 1000
+        except Exception as error:
+            if (reason := memory_errors.reason(error)) is None:
+                raise
+        else:
+            check_finite(float(total))
+            pixels: Pixels = host.numpy()
+            return pixels
+        del held
+        self._free()
+        raise OutOfMemory(reason)
+
+    def probe(self) -> None:
+        """Run a tiny kernel, and wait for its result (see Compute)."""
+        assert float(torch.ones(8, device=self._device).sum()) == 8
+
+    def largest_batch(self, factor: int) -> int | None:
+        """Return how many pixels fit into the free memory (see Compute); known after the first batch on CUDA."""
+        if factor not in self._bytes_per_pixel:
+            return None
+        free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return int(free * MEMORY_SHARE / self._bytes_per_pixel[factor])
+
+    def _begin_to_measure(self, factor: int) -> int | None:
+        """Return the bytes of CUDA memory in use before the first batch of a network; later None.
+
+        Memory is allocated when work is enqueued, by this thread alone. So the peak is this batch's, whatever runs.
+        """
+        if not self._overlaps or factor in self._bytes_per_pixel:
+            return None
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+
+    def _event(self, timed: bool = False) -> Any:
+        """Make an event. A thread that waits for it sleeps, and leaves the processor to the encoders."""
+        return self._runtime.Event(enable_timing=timed, blocking=True) if self._overlaps else self._runtime.Event()
+
+    def _free(self) -> None:
+        """Give the memory that torch's allocator keeps back to the device."""
+        if self._overlaps:
+            torch.cuda.empty_cache()
 
     def _on_host(self, shape: Sequence[int], dtype: torch.dtype = torch.uint8) -> Tensor:
         """Allocate a tensor on the host. With CUDA it is pinned, so that copies overlap; torch reuses pinned memory."""
         return torch.empty(shape, dtype=dtype, pin_memory=self._overlaps)
 
 
-@contextmanager
-def _out_of_memory() -> Iterator[None]:
-    """Convert torch's error to OutOfMemory, and free the memory that torch's allocator caches."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        raise OutOfMemory(str(error)) from error
-
-
 def best(kind: str, networks: Iterable[Network]) -> str:
     """Return the fastest precision on a kind of device, of those that all networks allow."""
-    wanted = {"cuda": ("bfloat16", "float16"), "mps": ("float16",)}.get(kind, ())
+    # On CUDA, float16 is as fast as bfloat16 or faster, and is more exact; GPUs before Ampere only emulate bfloat16.
+    wanted = {"cuda": ("float16", "bfloat16"), "mps": ("float16",)}.get(kind, ())
     fine = [one for one in wanted if all(one in network.precisions for network in networks)]
     return fine[0] if fine else "float32"
 
