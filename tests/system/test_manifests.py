@@ -183,6 +183,15 @@ def test_the_settings_are_valid_and_pods_have_time_to_finish_their_jobs(objects:
     assert settings.stop_seconds >= keys.JOB_SECONDS
 
 
+def test_the_function_does_not_start_without_its_address_for_clients(objects: list[Document]) -> None:
+    """TLS ends at the ingress, so requests do not show whether a client came by https. Kubernetes requires the key."""
+    [container] = pods(objects)["upres-function"]["spec"]["containers"]
+    [wanted] = [one["valueFrom"] for one in container["env"] if one["name"] == "UPRES_PUBLIC_URL"]
+    [settings] = every(objects, "ConfigMap")
+    assert wanted == {"configMapKeyRef": {"name": settings["metadata"]["name"], "key": "UPRES_PUBLIC_URL"}}
+    assert "UPRES_PUBLIC_URL" not in settings["data"]  # an example would become the address in answers
+
+
 def test_keda_scales_workers_by_the_queue_and_the_leases(objects: list[Document]) -> None:
     [scaled], [trusted] = every(objects, "ScaledObject"), every(objects, "TriggerAuthentication")
     triggers = {one["metadata"]["listName"]: one["metadata"]["listLength"] for one in scaled["spec"]["triggers"]}
