@@ -124,6 +124,17 @@ def test_the_models_service_succeeds_when_the_model_is_pushed_already(composed: 
     assert all(name in listed for name in BUNDLED)
 
 
+def test_the_models_service_succeeds_when_the_bucket_has_the_version_with_other_contents(composed: Composed) -> None:
+    path = composed.made("s3") / "upres" / keys.model("photo", "1", "manifest.json")
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b'"origin": "A', b'"origin": "B', 1))  # rclone keeps the file's length in memory
+    try:
+        pushed = composed.run("models")
+    finally:
+        path.write_bytes(before)
+    assert (pushed.returncode, "with other contents" in pushed.stderr) == (0, True), pushed.stderr
+
+
 def test_redis_writes_an_append_only_file_and_denies_config_to_the_worker(composed: Composed) -> None:
     with Redis.from_url(composed.environment("worker")["UPRES_REDIS_URL"]) as redis, pytest.raises(NoPermissionError):
         redis.config_get("*")
