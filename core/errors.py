@@ -508,3 +508,8 @@ def tree(root: type[UpresError] = UpresError) -> Iterator[type[UpresError]]:
     yield root
     for child in root.__subclasses__():
         yield from tree(child)
+
+
+def job_codes() -> set[str]:
+    """The codes of all errors with which a job can fail; a RequestError is an answer to a request."""
+    return {kind.code for kind in tree() if not issubclass(kind, RequestError)}

@@ -93,7 +93,9 @@ class Settings(BaseModel):
         "if `access` is keys, since there are no cookies; else none, since any page could use what needs no key. "
         "If `access` is unset, * is ignored, and pages of this machine may use the API.",
     )
-    public_url: str = Field("", description="Address of the function for clients, if requests do not show it.")
+    public_url: str = Field(
+        "", pattern=ADDRESS, description="Address of the function for clients, if requests do not show it."
+    )
     fetch_private_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_list)] = Field(
         (), description="Private networks that image_url and webhook_url may reach (CIDR, comma-separated)."
     )

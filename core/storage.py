@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import quote, urlsplit
 
 from upres.core import keys
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("upres.store")
 
 Failure = Literal["refused", "no_answer"]
+FAILURES: tuple[Failure, ...] = get_args(Failure)
 
 READ_SECONDS = 10.0
 """Longest silence of the store, in seconds, while something is read. Only a put may need longer: some stores answer it
@@ -63,7 +64,7 @@ class Store:
         self._endpoint = settings.s3_endpoint_url
         self._public = settings.s3_public_url or self._endpoint
         self._ca_file = settings.ca_file
-        self.failures: Counter[Failure] = Counter()
+        self.failures: Counter[Failure] = Counter(dict.fromkeys(FAILURES, 0))
         self._logged: dict[str, float] = {}
 
     @cached_property

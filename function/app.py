@@ -122,7 +122,7 @@ async def _submitted(request: Request, sent: bytes, who: Caller) -> JobAccepted:
     """Submit the job request in a body."""
     services, slow = _services(request), request.app.state.slow
     job_request = await in_thread(request, parse_json, sent, request.path_params.get("model"))
-    base_url = services.settings.public_url or str(request.base_url)
+    base_url = services.address(request)
     key, traceparent = request.headers.get("Idempotency-Key"), request.headers.get("traceparent")
     threads: Pool = slow.other if job_request.image_base64 is None else slow.inline
     with tracing.span("POST /v1/jobs", "server", traceparent, url__path=request.url.path):

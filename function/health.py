@@ -14,9 +14,13 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """GET /readyz → 200 when Redis and the object store answer, else a 503 that names the one that does not."""
+    """GET /readyz → 200 when Redis and the object store answer, else a 503 that names the one that does not.
+
+    `address` is the one that answers name to this client; `upres doctor` compares it with the one that it asked.
+    """
     await request.app.state.slow.ready.get()
-    return JSONResponse({"status": "ok", "redis": "ok", "store": "ok"})
+    services: Services = request.app.state.services
+    return JSONResponse({"status": "ok", "redis": "ok", "store": "ok", "address": services.address(request)})
 
 
 def metrics(request: Request) -> Response:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
+    Counter,
     Histogram,
     ProcessCollector,
     generate_latest,
@@ -22,13 +23,15 @@ from redis.exceptions import NoPermissionError, RedisError
 from starlette.datastructures import State
 
 from upres.core import backlog, keys
-from upres.core.errors import SettingsError
+from upres.core.errors import SettingsError, job_codes, tree
 from upres.core.listening import any_address
 from upres.function.services import Services
 
 if TYPE_CHECKING:
     from upres.function.stream import Hub
 
+WAYS = ("succeeded|", "cancelled|", *(f"failed|{code}" for code in sorted(job_codes())))
+"""How a job can end: outcome and code. Prometheus sees no increase in a counter that did not exist before."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -47,6 +50,17 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.errors = Counter(
+            "upres_http_errors", "Requests answered with a server error (5xx).", ["status"], registry=self.registry
+        )
+        for status in {kind.status for kind in tree() if kind.status >= 500}:
+            self.errors.labels(status)
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answer that began after these seconds."""
+        self.seconds.labels(method, route, status).observe(seconds)
+        if status >= 500:
+            self.errors.labels(status).inc()
 
     def render(self) -> tuple[bytes, int, dict[str, str]]:
         """Return body, status and headers of the answer to a scrape."""
@@ -95,10 +109,7 @@ class QueueCollector(Collector):
         yield GaugeMetricFamily("upres_redis_up", "Whether Redis answers.", value=1)
         yield from _memory(self._services.redis)
         yield from _queue(now)
-        jobs = CounterMetricFamily("upres_jobs", "Jobs that ended.", labels=["model", "outcome", "code"])
-        for field, count in ended.items():
-            jobs.add_metric(field.decode().split("|"), int(count))
-        yield jobs
+        yield _ended({field.decode(): int(count) for field, count in ended.items()}, self._services.settings.model)
 
     def describe(self) -> Iterable[Metric]:
         """Describe no metrics; else the registry would call `collect`, and thus Redis, at registration."""
@@ -114,6 +125,15 @@ def _memory(redis: Redis) -> Iterable[Metric]:
     used, most = info["used_memory"], info.get("maxmemory") or 0
     yield GaugeMetricFamily("upres_redis_memory_bytes", "Bytes of memory that Redis uses.", value=used)
     yield GaugeMetricFamily("upres_redis_memory_limit_bytes", "Memory limit of Redis; 0: none.", value=most)
+
+
+def _ended(counts: dict[str, int], default: str) -> Metric:
+    """How jobs ended, of the default model and all others that had jobs; 0 for each way in which none ended yet."""
+    jobs = CounterMetricFamily("upres_jobs", "Jobs that ended.", labels=["model", "outcome", "code"])
+    models = {default, *(field.partition("|")[0] for field in counts)}
+    for field, count in {**{f"{model}|{way}": 0 for model in models for way in WAYS}, **counts}.items():
+        jobs.add_metric(field.split("|"), count)
+    return jobs
 
 
 def _queue(now: backlog.Backlog) -> Iterable[Metric]:

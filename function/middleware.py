@@ -118,8 +118,7 @@ class Measured:
 
         async def send_measured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                labels = (scope["method"], _route(scope), message["status"])
-                metrics.seconds.labels(*labels).observe(time.perf_counter() - begin)
+                metrics.observe(scope["method"], _route(scope), message["status"], time.perf_counter() - begin)
             await send(message)
 
         await self._app(scope, receive, send_measured)

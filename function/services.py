@@ -4,6 +4,7 @@ from functools import cached_property
 
 from redis import Redis
 from rq import Queue
+from starlette.requests import HTTPConnection
 
 from upres.core import api_keys, keys
 from upres.core.queue import connect_with_timeout, open_queue
@@ -20,6 +21,10 @@ class Services:
         # Short timeouts: users wait for the answer, and their clients retry.
         self.store = Store(settings, timeout=4, attempts=2)
         self.links = LinkPace()
+
+    def address(self, request: HTTPConnection) -> str:
+        """The address of the function that answers name to the client of a request: UPRES_PUBLIC_URL, if it is set."""
+        return (self.settings.public_url or str(request.base_url)).rstrip("/")
 
     @cached_property
     def redis(self) -> Redis:

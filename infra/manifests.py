@@ -28,6 +28,8 @@ KUBERNETES = "1.35"
 PINNED = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+[\w.-]*@sha256:[0-9a-f]{64}")
 OURS = re.compile(r"upres-\w+:\d+\.\d+\.\d+(-\w+)?")
 """Images of upres itself; they are built locally, so they have no digest in a registry."""
+READABLE = "--chmod=755"
+"""Option of COPY: files of the checkout have modes by the umask with which it was made."""
 CUSTOM = ("keda.sh/", "monitoring.coreos.com/")
 VARIABLE = re.compile(rf"\b{PREFIX}[A-Z0-9_]*[A-Z0-9]\b")
 
@@ -75,6 +77,11 @@ def dockerfile(root: Path, path: Path) -> Iterator[Check]:
     copied = [source for stage in stages(path) for source, _ in stage.copied]
     missing = [f"{source} is not there, or .dockerignore hides it" for source in copied if not context(root, source)]
     yield Check(f"{name}: {len(copied)} files and folders", missing)
+    ours = [value for stage in stages(path) for instruction, value in stage.instructions if instruction == "COPY"]
+    unset = [value for value in ours if not value.startswith((f"{READABLE} ", "--from="))]
+    yield Check(
+        f"{name}: modes", [f"COPY {value}: without {READABLE} its user may be unable to read" for value in unset]
+    )
 
 
 def compose(root: Path, path: Path) -> Iterator[Check]:

@@ -81,7 +81,7 @@ JOBS = (
         "cpm",
         {
             "{{code}}": "60 * sum by (code) (max by (model, outcome, code) "
-            '(rate(upres_jobs_total{outcome="failed"}[$__rate_interval])))',
+            '(rate(upres_jobs_total{outcome="failed"}[$__rate_interval]))) > 0',
             "dead letters": "max(upres_dead_letters)",
         },
     ),

@@ -8,7 +8,7 @@ import click
 from pydantic import ValidationError
 
 from upres.core import registry
-from upres.core.errors import UpresError
+from upres.core.errors import ModelNotFound, UpresError
 from upres.core.manifest import Manifest
 from upres.core.settings import Settings
 from upres.core.storage import Store
@@ -34,6 +34,16 @@ def version_folder(name: str, temporary: Path) -> Path:
     opened = Store(Settings.from_environment())
     registry.fetch(opened, name, registry.labels(opened, name).labels[registry.STABLE], temporary)
     return temporary
+
+
+def is_served(opened: Store, folder: Path) -> bool:
+    """Whether the registry has a stable version of the model in a version's folder. Raises an error of upres."""
+    manifest, _ = registry.read_folder(folder)
+    try:
+        registry.manifest(opened, manifest.name, registry.labels(opened, manifest.name).labels[registry.STABLE])
+    except ModelNotFound:
+        return False
+    return True
 
 
 def fetch_base(opened: Store, mixed: Manifest, folder: Path) -> None:

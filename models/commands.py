@@ -1,6 +1,7 @@
 """`upres models`: manages the model registry. Connects directly to the object store, as set in UPRES_S3_…."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -8,10 +9,11 @@ import click
 
 from upres.console.terminal import connection, print_table, row, table
 from upres.core import registry, registry_changes
+from upres.core.errors import ModelError
 from upres.core.manifest import Labels, Rule
 from upres.core.registry import CANARY
 from upres.models import build_commands, bundled, gallery_commands
-from upres.models.command_support import store
+from upres.models.command_support import is_served, store
 
 if TYPE_CHECKING:
     from upres.core.served_models import ServedModel
@@ -87,15 +89,22 @@ def show(name: str) -> None:
 
 @models.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
-def push(folders: tuple[Path, ...]) -> None:
+@click.option("--keep", is_flag=True, help="Only warn when the registry refuses a version of a model that it has.")
+def push(folders: tuple[Path, ...], keep: bool) -> None:
     """Put versions into the registry.
 
     FOLDER contains a version, or is the name of a bundled model: photo or faithful. The first version of a model
     becomes stable. A version that is mixed with another one brings it along.
     """
     with store() as opened:
-        for folder in folders:
-            manifest = registry_changes.push(opened, _pushed(folder))
+        for folder in map(_pushed, folders):
+            try:
+                manifest = registry_changes.push(opened, folder)
+            except ModelError as error:
+                if not (keep and is_served(opened, folder)):
+                    raise
+                print(f"warning: {error} Until then, what the registry has is served.", file=sys.stderr)
+                continue
             base = f", and its base {manifest.mix.model} {manifest.mix.version}" if manifest.mix else ""
             print(f"{manifest.name} {manifest.version} is in the registry{base}")
 

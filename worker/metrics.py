@@ -7,6 +7,8 @@ when it ends.
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
+from upres.core.errors import FetchError, tree
+
 REGISTRY = CollectorRegistry()
 """All metrics of this worker process."""
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -24,5 +26,10 @@ FETCH_ERRORS = Counter("upres_fetch_errors", "Images that could not be fetched."
 COLD_START_SECONDS = Gauge(
     "upres_cold_start_seconds", "Time from the start of the process until it took jobs.", registry=REGISTRY
 )
+# Prometheus sees no increase in a counter that did not exist before, so each kind is there before it happens.
+for _type in ("started", "progress", "succeeded", "failed"):
+    EVENTS.labels(_type)
+for _kind in tree(FetchError):
+    FETCH_ERRORS.labels(_kind.code)
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)

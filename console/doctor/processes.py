@@ -1,10 +1,9 @@
-"""Checks of the processes: the function, and the workers with their devices and models."""
+"""Checks of the workers with their devices and models."""
 
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -18,24 +17,6 @@ GPU = Path("/dev/nvidiactl")
 """This file exists on Linux when the NVIDIA driver is loaded."""
 FULL = 0.95
 """Share of the device memory in use from which it counts as nearly full."""
-TIMEOUT = 10
-"""Timeout in seconds of the request to the function."""
-
-
-def check_function(url: str) -> Finding:
-    """Check that the function answers at the URL, and that its readiness check succeeds."""
-    fix = "Start it (python -m upres.function), or set UPRES_URL to its URL."
-    try:
-        answer = httpx.get(f"{url.rstrip('/')}/readyz", timeout=TIMEOUT)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return fault("function", f"does not answer at {url} ({error})", fix)
-    if answer.status_code == 200:
-        return ok("function", f"ready at {url}")
-    try:
-        detail = str(answer.json()["detail"])
-    except (ValueError, KeyError):
-        return fault("function", f"{url} is something else: it answers {answer.status_code}", fix)
-    return fault("function", f"not ready at {url}: {detail}", "Check its own variables UPRES_REDIS_URL and UPRES_S3_….")
 
 
 def check_workers(redis: Redis, settings: Settings) -> Iterator[Finding]:

@@ -1,11 +1,13 @@
 """`python3 -m infra.aws.bundle`: packs the function and its dependencies into the zip file for Lambda.
 
 Needs only Python and pip. Wheels are downloaded for the platform of Lambda, not for that of this machine, and only when
-function/requirements.txt has changed: later builds work offline.
+function/requirements.txt has changed: later builds work offline. Lambda runs the function as a user who owns no file,
+so modes are set here; those of the checkout depend on the umask with which it was made.
 """
 
 import hashlib
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +27,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(dependencies(), folder)
     copy_sources(folder)
+    make_readable(folder)
     shutil.make_archive(str(folder), "zip", folder)
 
 
@@ -36,6 +39,12 @@ def copy_sources(folder: Path) -> None:
             target = inside / source.relative_to(ROOT / part)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
+
+
+def make_readable(folder: Path) -> None:
+    """Let every user read all files and folders in a folder, and run its programs; only the owner may write."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
 
 
 def dependencies() -> Path:

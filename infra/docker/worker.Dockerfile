@@ -11,7 +11,7 @@ ARG WEIGHTS=pulled
 
 # NVIDIA's smallest CUDA image is enough, because torch's wheels contain CUDA 13.0.3. The image adds two things: a check
 # that reports a host driver that is too old (NVIDIA_REQUIRE_CUDA), and support for somewhat older drivers of data-centre
-# GPUs (cuda-compat). function.Dockerfile says where the digests come from.
+# GPUs (cuda-compat). function.Dockerfile says where the digests come from, and why COPY sets modes.
 FROM nvidia/cuda:13.0.3-base-ubuntu24.04@sha256:7c7413a56200486f71f181cad9310f6fd31b6bb21816ade15fc9c1e1e927a5c1 AS cuda
 FROM ubuntu:24.04@sha256:008173c23f95b170204355c12626cb5a965d779a7e1283b09e9cffbb1bf33ca3 AS cpu
 
@@ -31,7 +31,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-pip python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv --without-pip /opt/upres
-COPY worker/requirements.txt worker/requirements.txt
+COPY --chmod=755 worker/requirements.txt worker/requirements.txt
 # The torch on PyPI installs gigabytes of CUDA. For CPUs, PyTorch's own index has the same version without CUDA.
 RUN if [ "$DEVICE" = cpu ]; then \
         pip --python /opt/upres install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu \
@@ -43,8 +43,8 @@ FROM python AS pulled
 RUN mkdir -p /cache/models
 
 FROM python AS baked
-COPY models/faithful/1 /models/faithful
-COPY models/photo/1 /models/photo
+COPY --chmod=755 models/faithful/1 /models/faithful
+COPY --chmod=755 models/photo/1 /models/photo
 # Name the files as worker/model.py names the files that it pulls: by their digest.
 RUN mkdir -p /cache/models \
     && for file in /models/*/*; do \
@@ -57,9 +57,9 @@ FROM python AS worker
 RUN useradd --no-log-init --uid 10001 --create-home upres
 COPY --from=packages /opt/upres /opt/upres
 COPY --from=cache --chown=10001:10001 /cache /cache
-COPY upres/__init__.py upres/__init__.py
-COPY core upres/core
-COPY worker upres/worker
+COPY --chmod=755 upres/__init__.py upres/__init__.py
+COPY --chmod=755 core upres/core
+COPY --chmod=755 worker upres/worker
 USER 10001:10001
 # The worker writes to /cache and /tmp only: run it with --read-only and --tmpfs /tmp. It needs no privileges to confine
 # the decoders.

@@ -237,7 +237,8 @@ def test_images_of_queued_and_cancelled_jobs_get_a_problem_response(
 
 def test_health_and_readiness_report_ok(local: Local) -> None:
     assert requests.get(f"{local.url}/healthz", timeout=10).json() == {"status": "ok"}
-    assert requests.get(f"{local.url}/readyz", timeout=10).json() == {"status": "ok", "redis": "ok", "store": "ok"}
+    ready = {"status": "ok", "redis": "ok", "store": "ok", "address": local.url}
+    assert requests.get(f"{local.url}/readyz", timeout=10).json() == ready
 
 
 def test_metrics_show_the_number_of_queued_jobs(local: Local, post: Post, redis: Redis) -> None:

@@ -21,6 +21,7 @@ from tests.support.waiting import wait_until
 from tests.support.workers import worker
 from upres.client import Client
 from upres.core import api_keys, events, keys
+from upres.core.errors import RequestError, UpresError, tree
 from upres.core.schema import Cancelled, now
 from upres.embedded.child import free_port
 from upres.embedded.stack import Local
@@ -53,6 +54,33 @@ def test_ended_jobs_are_counted_by_outcome_with_and_without_a_worker(
     for outcome, code in (("succeeded", ""), ("cancelled", ""), ("failed", "deadline_exceeded")):
         labels = {"model": "faithful", "outcome": outcome, "code": code}
         assert after.get("upres_jobs_total", **labels) - before.get("upres_jobs_total", **labels) == 1
+
+
+def test_each_way_to_fail_is_counted_from_0_before_the_first_failure(local: Local, tmp_path: Path) -> None:
+    """Prometheus sees no increase in a counter that did not exist before, and so no first burst of failures."""
+    changed = {"UPRES_METRICS_PORT": str(free_port()), "UPRES_MODEL": "never-used", "UPRES_LOGS": "json"}
+    for _ in function(local, tmp_path, **changed):
+        received = scrape(f"http://127.0.0.1:{changed['UPRES_METRICS_PORT']}")
+        own = [kind for kind in tree() if kind.__module__ == UpresError.__module__]  # the clients' errors fail no job
+        codes = {kind.code for kind in own if not issubclass(kind, RequestError)}
+        assert {"internal_error", "worker_lost", "store_unavailable", "url_unreachable"} <= codes
+        for outcome, code in [("succeeded", ""), ("cancelled", ""), *(("failed", code) for code in codes)]:
+            ways = {"model": "never-used", "outcome": outcome, "code": code}
+            assert ways in received.labels("upres_jobs_total")
+        for kind in ("refused", "no_answer"):
+            assert {"kind": kind} in received.labels("upres_store_errors_total")
+        for status in ("500", "503", "504"):
+            assert {"status": status} in received.labels("upres_http_errors_total")
+
+
+def test_server_errors_are_counted(local: Local, tmp_path: Path) -> None:
+    port = free_port()
+    changed = {"UPRES_METRICS_PORT": str(port), "UPRES_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
+    for url in function(local, tmp_path, **changed):
+        assert requests.get(f"{url}/readyz", timeout=20).status_code == 503
+        assert requests.get(f"{url}/v1/nothing", timeout=20).status_code == 404
+        received = scrape(f"http://127.0.0.1:{port}")
+        assert [received.get("upres_http_errors_total", status=status) for status in ("503", "500")] == [1, 0]
 
 
 def test_queue_metrics_show_the_waiting_jobs_and_the_age_of_the_oldest(local: Local, redis: Redis) -> None:

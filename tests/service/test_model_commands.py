@@ -81,3 +81,26 @@ def test_an_unreachable_store_is_reported_in_one_line(local: Local, tmp_path: Pa
     done = subprocess.run(command, env={**os.environ, **local_away}, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "store_unavailable" in done.stderr
+
+
+def test_push_with_keep_warns_where_the_registry_has_the_version_with_other_contents(
+    local: Local, model: Pushed, tmp_path: Path
+) -> None:
+    """A release whose bundled version differs from the bucket's may not keep everything from starting."""
+    other = model.folder / "1"
+    manifest = other / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"version": "1"', '"version": "1", "origin": "another"'))
+    before = registry.manifest(local.store, "commanded", "1")
+    refused = upres(local, tmp_path, "push", str(other))
+    kept = upres(local, tmp_path, "push", "--keep", str(other))
+    assert (refused.returncode, kept.returncode, kept.stdout) == (1, 0, "")
+    assert "with other contents" in refused.stderr
+    assert "warning: Model 'commanded' has a version '1' with other contents" in kept.stderr
+    assert "what the registry has is served" in kept.stderr
+    assert registry.manifest(local.store, "commanded", "1") == before
+
+
+def test_push_with_keep_fails_where_the_registry_has_nothing_to_serve(local: Local, model: Pushed) -> None:
+    folder = model.version("bad", name="never-pushed", golden=[])
+    next(folder.glob("*.safetensors")).write_bytes(b"damaged")
+    assert upres(local, folder, "push", "--keep", str(folder)).returncode == 1

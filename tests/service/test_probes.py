@@ -22,6 +22,7 @@ from tests.support.workers import start, worker
 from upres.client import Client
 from upres.client.errors import JobFailed
 from upres.core import events, registry_changes
+from upres.core.errors import FetchError, tree
 from upres.core.listening import any_address
 from upres.core.schema import Progress, Started
 from upres.core.storage import Store
@@ -77,6 +78,18 @@ def test_metrics_count_the_attempts_tiles_and_events_of_jobs(
     assert more("upres_device_busy_seconds_total") > 0
     assert after.get("upres_slots") == 3
     assert after.get("upres_slots_busy") == 0
+
+
+def test_each_kind_of_event_and_error_is_counted_from_0_before_the_first(measured: str) -> None:
+    """Prometheus sees no increase in a counter that did not exist before, and so no first burst."""
+    received = scrape(measured)
+    wanted = {
+        "upres_events_published_total": [{"type": name} for name in ("started", "progress", "succeeded", "failed")],
+        "upres_fetch_errors_total": [{"code": kind.code} for kind in tree(FetchError)],
+        "upres_store_errors_total": [{"kind": kind} for kind in ("refused", "no_answer")],
+    }
+    for name, labels in wanted.items():
+        assert [one for one in labels if one not in received.labels(name)] == []
 
 
 def test_metrics_describe_the_model_the_device_and_the_process(measured: str, client: Client, png: bytes) -> None:

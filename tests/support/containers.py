@@ -101,6 +101,7 @@ class Composed:
         for name, program in programs.items():
             self.made("bin").joinpath(name).symlink_to(program)
         self._images: dict[str, Image] = {}
+        self._mount()
 
     def __enter__(self) -> Self:
         return self
@@ -113,6 +114,16 @@ class Composed:
         """Return the subfolder of this name; create it if needed."""
         (self.folder / name).mkdir(exist_ok=True)
         return self.folder / name
+
+    def _mount(self) -> None:
+        """Copy the mounted files of the checkout to /from, with the modes of a checkout made with umask 077."""
+        for volume in self.services["configuration"]["volumes"]:
+            source, target = volume.split(":")[:2]
+            if source.startswith("."):
+                copy = self.folder / target.lstrip("/")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(DOCKER / source, copy)
+                copy.chmod(0o600)
 
     def start(self, name: str) -> Child:
         """Start a service, and wait until its health check succeeds."""
@@ -169,13 +180,15 @@ class Composed:
         words = {
             "redis:6379": f"127.0.0.1:{redis}", "s3:9000": f"127.0.0.1:{s3}", "localhost:9000": f"localhost:{s3}",
             "127.0.0.1:9000": f"127.0.0.1:{s3}", "=:9000": f"=127.0.0.1:{s3}", "/tmp": str(self.made(f"{name}-tmp")),
+            "/from/": f"{self.folder}/from/",
             "exec valkey-server": f"exec valkey-server --bind 127.0.0.1 --port {redis}",
             "valkey-cli": f"valkey-cli -p {redis}", "65534:65534": f"{os.getuid()}:{os.getgid()}",
             "8000": str(self.ports["function"]), "9464": str(self.ports["worker" if name == "worker" else "metrics"]),
         }  # fmt: skip
         for volume in self.services[name].get("volumes", ()):
             source, target = volume.split(":")[:2]
-            words[target] = str((DOCKER / source).resolve() if source.startswith(".") else self.made(source))
+            if not source.startswith("."):
+                words[target] = str(self.made(source))
         return re.sub("|".join(map(re.escape, words)), lambda match: words[match[0]], word)
 
     def _ran(self, command: list[str]) -> "subprocess.CompletedProcess[str]":

@@ -46,6 +46,8 @@ return redis.call(cmd[listType], listName)
 def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
     """Start these services of compose.yml: Redis, an S3 server with the bundled model, and the function."""
     with Composed(tmp_path_factory.mktemp("compose")) as services:
+        copied = services.run("configuration")
+        assert copied.returncode == 0, copied.stderr
         services.start("redis")
         assert services.run("bucket").returncode == 0
         services.start("s3")
@@ -60,6 +62,21 @@ def key(composed: Composed) -> str:
     made = composed.run("operator", "keys", "create", "me")
     assert made.returncode == 0, made.stderr
     return next(word for word in made.stdout.split() if word.startswith("upres_"))
+
+
+def test_every_user_can_read_the_configuration_of_a_checkout_made_with_umask_077(composed: Composed) -> None:
+    folder = composed.made("configuration")
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert all(path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644) for path in folder.rglob("*"))
+    named = {path.group(1) for text in (DOCKER / "compose.yml", DOCKER / "grafana/dashboards.yml")
+             for path in re.finditer(r"/etc/upres/([\w./]+)", text.read_text())}  # fmt: skip
+    assert all((folder / name).exists() for name in named), named
+    assert files >= {
+        "redis/users.acl",
+        "prometheus/rules.yml",
+        "grafana/datasources/upres.yml",
+        "dashboards/upres.json",
+    }
 
 
 def test_the_services_of_compose_enlarge_an_image_and_export_metrics(composed: Composed, key: str, png: bytes) -> None:
@@ -105,6 +122,17 @@ def test_the_models_service_succeeds_when_the_model_is_pushed_already(composed: 
     assert composed.run("models").returncode == 0
     listed = composed.run("operator", "models").stdout
     assert all(name in listed for name in BUNDLED)
+
+
+def test_the_models_service_succeeds_when_the_bucket_has_the_version_with_other_contents(composed: Composed) -> None:
+    path = composed.made("s3") / "upres" / keys.model("photo", "1", "manifest.json")
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b'"origin": "A', b'"origin": "B', 1))  # rclone keeps the file's length in memory
+    try:
+        pushed = composed.run("models")
+    finally:
+        path.write_bytes(before)
+    assert (pushed.returncode, "with other contents" in pushed.stderr) == (0, True), pushed.stderr
 
 
 def test_redis_writes_an_append_only_file_and_denies_config_to_the_worker(composed: Composed) -> None:

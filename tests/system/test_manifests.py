@@ -51,8 +51,10 @@ PLANTED = [
     ("cpu", "components/redis/redis.yaml", "(9.1.2)@sha256:[0-9a-f]+", r"\1", "valkey/valkey:9.1.2 is not pinned"),
     ("docker", "worker.Dockerfile", "(:24.04)@sha256:[0-9a-f]+", r"\1", "ubuntu:24.04 is not pinned"),
     ("docker", "worker.Dockerfile", "ARG DEVICE=cuda", "ARG DEVICE=tpu", "tpu is not pinned"),
-    ("docker", "worker.Dockerfile", "COPY worker upres/worker", "COPY wroker upres/worker", "wroker is not there"),
+    ("docker", "worker.Dockerfile", "=755 worker upres/worker", "=755 wroker upres/worker", "wroker is not there"),
     ("docker", ".dockerignore", "!models/faithful", "!models/other", "models/faithful/1 is not there"),
+    ("docker", "worker.Dockerfile", "COPY --chmod=755 core", "COPY core", "its user may be unable to read"),
+    ("docker", "worker.Dockerfile", "COPY --chmod=755 core", "COPY --chmod=700 core", "its user may be unable to read"),
     ("docker", "worker.Dockerfile", "--no-install-recommends", "", "DL3015"),
     ("docker", "worker.Dockerfile", "USER 10001:10001", "USERS 10001", "missing whitespace"),
     ("compose", "compose.yml", "depends_on:", "depend_on:", "('depend_on' was unexpected)"),
@@ -181,6 +183,15 @@ def test_the_settings_are_valid_and_pods_have_time_to_finish_their_jobs(objects:
     assert settings.stop_seconds >= keys.JOB_SECONDS
 
 
+def test_the_function_does_not_start_without_its_address_for_clients(objects: list[Document]) -> None:
+    """TLS ends at the ingress, so requests do not show whether a client came by https. Kubernetes requires the key."""
+    [container] = pods(objects)["upres-function"]["spec"]["containers"]
+    [wanted] = [one["valueFrom"] for one in container["env"] if one["name"] == "UPRES_PUBLIC_URL"]
+    [settings] = every(objects, "ConfigMap")
+    assert wanted == {"configMapKeyRef": {"name": settings["metadata"]["name"], "key": "UPRES_PUBLIC_URL"}}
+    assert "UPRES_PUBLIC_URL" not in settings["data"]  # an example would become the address in answers
+
+
 def test_keda_scales_workers_by_the_queue_and_the_leases(objects: list[Document]) -> None:
     [scaled], [trusted] = every(objects, "ScaledObject"), every(objects, "TriggerAuthentication")
     triggers = {one["metadata"]["listName"]: one["metadata"]["listLength"] for one in scaled["spec"]["triggers"]}
@@ -249,8 +260,8 @@ def test_only_workers_reach_the_internet_in_compose() -> None:
     assert {name for name, one in services.items() if "ports" in one} == {
         name for name, found in joined.items() if "front" in found
     }
-    assert [name for name, found in joined.items() if not found] == ["bucket"]
-    assert services["bucket"]["network_mode"] == "none"
+    assert {name for name, found in joined.items() if not found} == {"bucket", "configuration"}
+    assert services["bucket"]["network_mode"] == services["configuration"]["network_mode"] == "none"
 
 
 def allowed(statements: list[Any]) -> set[tuple[str, str]]:

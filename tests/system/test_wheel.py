@@ -23,13 +23,14 @@ SUBCOMMANDS = ("enlarge", "up", "jobs", "keys", "models", "workers", "doctor")
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the files that git does not ignore, so without results of an earlier build."""
+    """A copy of the files that git does not ignore, so without results of an earlier build; as made with umask 077."""
     folder = tmp_path_factory.mktemp("source")
     listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True)
     for name in listed.splitlines():
         if (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+            shutil.copyfile(ROOT / name, folder / name)
+            (folder / name).chmod(0o600)
     return folder
 
 
@@ -86,6 +87,23 @@ def photo_file(tmp_path: Path) -> Path:
 
 def names(archive: Path) -> set[str]:
     return {name for name in zipfile.ZipFile(archive).namelist() if not name.endswith("/")}
+
+
+def test_every_user_can_read_the_files_that_pip_installs(wheel: Path, tmp_path: Path) -> None:
+    """The archive has the modes of the checkout, and pip gives the files those of the machine that it installs on."""
+    assert {one.external_attr >> 16 & 0o777 for one in zipfile.ZipFile(wheel).infolist()} >= {0o600}
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-compile",
+    ]
+    subprocess.run([*pip, "--target", tmp_path / "installed", wheel], check=True, umask=0o022)
+    assert [path for path in (tmp_path / "installed").rglob("*") if not path.stat().st_mode & 0o004] == []
 
 
 def test_the_wheel_has_one_top_level_package_and_all_files_used_at_run_time(wheel: Path) -> None:

@@ -1,12 +1,14 @@
 """The queue on AWS (ElastiCache): its encryption, network access, and users from infra/redis/users.acl."""
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.paths import ROOT
-from tests.system.aws.conftest import Template
+from tests.system.aws.conftest import Template, osls
 from tests.system.aws.intrinsics import resolved
 
 USERS = ("Function", "Worker", "Operator")
@@ -48,3 +50,27 @@ def test_the_queue_has_no_other_redis_users(template: Template) -> None:
     """With the engine Valkey, a user group needs no user named «default»."""
     users = properties(template, "RedisUsers")
     assert (users["Engine"], set(users["UserIds"])) == ("valkey", {f"{name}User" for name in USERS})
+
+
+def named(resource: Any) -> set[str]:
+    """The resources that a resource refers to."""
+    return set(re.findall(r'(?:"Ref": "|\$\{)(\w+)', json.dumps(resource)))
+
+
+def test_a_new_number_makes_new_passwords_and_changes_whatever_has_an_old_one(
+    template: Template, tmp_path: Path
+) -> None:
+    """CloudFormation replaces a secret with another name, and reads it again only for resources whose text changes."""
+    osls("package", "--package", str(tmp_path), "--param", "passwords=2")
+    deployed = template["Resources"]
+    later = json.loads((tmp_path / "cloudformation-template-update-stack.json").read_text())["Resources"]
+    secrets = {name for name, one in deployed.items() if one["Type"] == "AWS::SecretsManager::Secret"}
+    assert secrets == {f"{name}{kind}" for name in USERS for kind in ("Password", "RedisUrl")}
+    names = [json.dumps(of[name]["Properties"]["Name"]) for of in (deployed, later) for name in secrets]
+    assert len(set(names)) == 2 * len(secrets)
+    assert all("AWS::StackId" in name for name in names)  # a stack that is made again needs no deleted secret's name
+    changed = {name for name, one in deployed.items() if named(one) & secrets}
+    assert changed >= {f"{name}{kind}" for name in USERS for kind in ("User", "RedisUrl")}
+    assert changed >= {"EntryLambdaFunction", "BacklogLambdaFunction", "GatewayTask", "WorkerTask"}
+    resolving = {name for name, one in deployed.items() if "resolve:secretsmanager" in json.dumps(one)}
+    assert resolving <= changed
