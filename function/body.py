@@ -13,6 +13,9 @@ from upres.core.errors import BodyIncomplete, BodyTooLarge, RateLimited, Unsuppo
 from upres.function import limits
 from upres.function.clients import ClientName
 
+SLACK = 64 * 1024
+"""Maximum bytes of a request body besides an image: field names, a long URL, a file name."""
+
 
 class Bodies:
     """The bodies in memory, counted for each client: slow ones would fill it, however few are begun in a minute."""

@@ -2,10 +2,13 @@
 
 import logging
 import secrets
+from contextlib import suppress
 from datetime import timedelta
+from typing import NamedTuple
 
 import pybase64
 from redis import Redis
+from redis.exceptions import RedisError
 
 from upres.core import api_keys, events, factors, keys, served_models, strength, target, tracing
 from upres.core.api import Enlargement, JobAccepted, JobRequest
@@ -30,6 +33,14 @@ MAX_KEY_LENGTH = 255
 """Maximum length of an Idempotency-Key in characters."""
 
 
+class _Address(NamedTuple):
+    """What the addresses of a job are made from; it is read before there is a job."""
+
+    base_url: str
+    caller: Caller
+    token_secret: bytes
+
+
 def submit(
     services: Services,
     request: JobRequest,
@@ -40,12 +51,14 @@ def submit(
     """Submit a request, or find the job that the same caller's Idempotency-Key created before.
 
     Raises UnknownModel, ModelError, InvalidRequest, TooManyBytes, IdempotencyConflict, LimitReached, QueueUnavailable,
-    StoreUnavailable, or redis-py's errors. Enqueueing comes last: after an error of an earlier step no job exists.
+    StoreUnavailable, or redis-py's errors. Enqueueing comes last: after an error of an earlier step no job exists, and
+    after it nothing raises, so that the answer has the job's id.
     """
     _check_key(idempotency_key)
+    address = _Address(base_url, caller, services.token_secret if caller.key else b"")
     record = IdempotencyRecord(idempotency_key, request, caller.owner) if idempotency_key else None
     if record and (earlier := record.find(services.redis)):
-        return _accepted(services, Enqueued(earlier, created=False), base_url, caller)
+        return _accepted(services, Enqueued(earlier, created=False), address)
     job_id = secrets.token_hex(16)
     ref, first, image = _validate(services, request, job_id)
     if caller.key:
@@ -53,14 +66,15 @@ def submit(
             api_keys.admit(services.redis, caller.key, record.place if record else job_id, len(image or b""))
         except LimitReached:
             if record and (earlier := record.find(services.redis)):  # accepted a moment ago
-                return _accepted(services, Enqueued(earlier, created=False), base_url, caller)
+                return _accepted(services, Enqueued(earlier, created=False), address)
             raise
     image_key = request.image_key if image is None else _store(services, image)
     message = _message(services, request, caller, job_id, ref, first, image_key)
     enqueued = _enqueue(services, message, request.priority == "high", record)
     if caller.key and record:
-        api_keys.leave(services.redis, caller.key, record.place)  # the job has a place of its own now
-    return _accepted(services, enqueued, base_url, caller)
+        with suppress(RedisError):  # the place is given up by itself after 30 seconds
+            api_keys.leave(services.redis, caller.key, record.place)  # the job has a place of its own now
+    return _accepted(services, enqueued, address)
 
 
 def _validate(services: Services, request: JobRequest, job_id: str) -> tuple[ModelRef, ModelRef | None, bytes | None]:
@@ -134,12 +148,12 @@ def _enqueue(services: Services, message: JobMessage, high: bool, record: Idempo
     return enqueued
 
 
-def _accepted(services: Services, job: Enqueued, base_url: str, caller: Caller) -> JobAccepted:
+def _accepted(services: Services, job: Enqueued, address: _Address) -> JobAccepted:
     """Make the answer with the job's addresses; with an empty base URL they are paths."""
-    status_url = f"{base_url.rstrip('/')}/v1/jobs/{job.job_id}"
+    status_url = f"{address.base_url.rstrip('/')}/v1/jobs/{job.job_id}"
     events_url = f"{status_url}/events"
-    if caller.key:
-        events_url += f"?token={make_token(services.token_secret, job.job_id, caller.key.key_id)}"
+    if address.caller.key:
+        events_url += f"?token={make_token(address.token_secret, job.job_id, address.caller.key.key_id)}"
     return JobAccepted(
         job_id=job.job_id,
         status="queued" if job.created else _status(services.redis, job.job_id),
@@ -170,8 +184,11 @@ def _check_webhook(services: Services, url: str | None) -> None:
 
 
 def _status(connection: Redis, job_id: str) -> Status:
-    entries = events.read(connection, job_id)
-    return events.fold(event for _, event in entries).status if entries else "queued"
+    """The state of a job; queued when it cannot be read, because the job is accepted in any case."""
+    with suppress(RedisError):
+        entries = events.read(connection, job_id)
+        return events.fold(event for _, event in entries).status if entries else "queued"
+    return "queued"
 
 
 def _decode(text: str, max_bytes: int) -> bytes:

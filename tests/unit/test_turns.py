@@ -15,7 +15,7 @@ from upres.core.api import JobAccepted
 from upres.core.errors import InvalidRequest, UnknownModel
 from upres.core.settings import Settings
 from upres.function import app as function
-from upres.function import submit
+from upres.function import create_job, submit
 from upres.function.access import Caller
 from upres.function.clients import sender
 from upres.function.slow_parts import LARGE_BODY
@@ -127,7 +127,7 @@ def test_one_large_body_of_a_client_is_in_work_at_a_time(monkeypatch: pytest.Mon
             sent = [client.post("/v1/jobs", content=b"a" * size, headers=BEARER) for _ in range(AT_ONCE)]
             assert {one.status_code for one in await asyncio.gather(*sent)} == {422}
 
-    monkeypatch.setattr(function, "caller", lambda *given: Caller())
-    monkeypatch.setattr(function, "_submitted", submitted)
+    monkeypatch.setattr(create_job, "caller", lambda *given: Caller())
+    monkeypatch.setattr(create_job, "_submitted", submitted)
     asyncio.run(asyncio.wait_for(requests(), 20))
     assert max(counts) == most

@@ -1,0 +1,94 @@
+"""POST /v1/jobs: read the body, submit the job, and wait for its end if the client prefers that."""
+
+import asyncio
+import logging
+
+from redis.exceptions import RedisError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from upres.core import tracing
+from upres.core.api import JobAccepted
+from upres.core.errors import UpresError
+from upres.core.schema import Snapshot
+from upres.function import buffered, jobs
+from upres.function.access import Caller, caller
+from upres.function.answers import json_answer
+from upres.function.body import SLACK
+from upres.function.clients import client_name, sender
+from upres.function.parse import parse_json, preferred_wait
+from upres.function.services import Services
+from upres.function.slow_parts import LARGE_BODY
+from upres.function.submit import submit
+from upres.function.threads import Pool, in_thread
+
+log = logging.getLogger("upres.function")
+
+BASE64 = 1.4
+"""Maximum size of an image in base64, relative to its file: a third more, and a little for line breaks."""
+
+
+async def create_job(request: Request) -> Response:
+    """POST /v1/jobs, or /v1/models/{model}/jobs → 202 and a JobAccepted.
+
+    With `Prefer: wait=SECONDS` (RFC 7240), if the job ends in that time → 200 and its Snapshot.
+    """
+    services: Services = request.app.state.services
+    who = await in_thread(request, caller, services, request, "rate")
+    limit = int(services.settings.max_input_bytes * BASE64) + SLACK
+    bodies, large = request.app.state.bodies, request.app.state.slow.large
+    async with (
+        bodies.reading(request, limit, client_name(request, who.owner)) as sent,
+        large.of(sender(request) if len(sent) > LARGE_BODY else None),
+    ):
+        accepted = await _submitted(request, sent, who)
+    del sent  # the answer may wait for the end of the job
+    headers = {"Location": accepted.status_url}
+    if seconds := preferred_wait(", ".join(request.headers.getlist("Prefer"))):
+        headers["Preference-Applied"] = f"wait={seconds:g}"
+        if done := await _snapshot_at_end(request, accepted.job_id, who, seconds):
+            return json_answer(done, 200, **headers)
+    return json_answer(accepted, 202, **headers)
+
+
+async def _submitted(request: Request, sent: bytes, who: Caller) -> JobAccepted:
+    """Submit the job request in a body."""
+    services: Services = request.app.state.services
+    job_request = await in_thread(request, parse_json, sent, request.path_params.get("model"))
+    base_url = services.settings.public_url or str(request.base_url)
+    key, traceparent = request.headers.get("Idempotency-Key"), request.headers.get("traceparent")
+    slow = request.app.state.slow
+    threads: Pool = slow.other if job_request.image_base64 is None else slow.inline
+    with tracing.span("POST /v1/jobs", "server", traceparent, url__path=request.url.path):
+        return await threads.run(sender(request), submit, services, job_request, base_url, key, who)
+
+
+async def _snapshot_at_end(request: Request, job_id: str, who: Caller, seconds: float) -> Snapshot | None:
+    """Wait for the end of a job for at most `seconds`, and return its snapshot.
+
+    None when the job has not ended, or when that cannot be found out: it is accepted, so the client gets its id.
+    """
+    services: Services = request.app.state.services
+    try:
+        if await _ends_within(request, job_id, seconds):
+            return await in_thread(request, jobs.snapshot, services, job_id, who.owner)
+    except (UpresError, RedisError, TimeoutError) as error:
+        log.warning("job %s is accepted, but its end cannot be waited for: %s", job_id, error)
+    return None
+
+
+async def _ends_within(request: Request, job_id: str, seconds: float) -> bool:
+    """Wait for the end of a job for at most `seconds`. Return whether it has ended.
+
+    Raises QueueUnavailable, TimeoutError or redis-py's errors.
+    """
+    if buffered.is_buffered(request):  # Lambda starts an event loop per invocation, so there is no Hub
+        seconds = min(seconds, buffered.seconds_left(request))
+        return await run_in_threadpool(buffered.wait, request.app.state.services.settings, job_id, seconds)
+    try:
+        async with asyncio.timeout(seconds):
+            ended: bool = await request.app.state.hub.ended(job_id)
+            return ended
+    except TimeoutError:
+        return False
