@@ -12,21 +12,19 @@ from upres.core import tracing
 from upres.core.api import JobAccepted
 from upres.core.errors import UpresError
 from upres.core.schema import Snapshot
-from upres.function import buffered, jobs
+from upres.function import body, buffered, jobs
 from upres.function.access import Caller, caller
 from upres.function.answers import json_answer
-from upres.function.body import SLACK
+from upres.function.base64_file import Base64File
 from upres.function.clients import client_name, sender
-from upres.function.parse import parse_json, preferred_wait
+from upres.function.json_body import JsonBody
+from upres.function.parse import INSTEAD, parse_json, preferred_wait
 from upres.function.services import Services
 from upres.function.slow_parts import LARGE_BODY
-from upres.function.submit import submit
+from upres.function.submit import check_limits, submit
 from upres.function.threads import Pool, in_thread
 
 log = logging.getLogger("upres.function")
-
-BASE64 = 1.4
-"""Maximum size of an image in base64, relative to its file: a third more, and a little for line breaks."""
 
 
 async def create_job(request: Request) -> Response:
@@ -36,14 +34,7 @@ async def create_job(request: Request) -> Response:
     """
     services: Services = request.app.state.services
     who = await in_thread(request, caller, services, request, "rate")
-    limit = int(services.settings.max_input_bytes * BASE64) + SLACK
-    bodies, large = request.app.state.bodies, request.app.state.slow.large
-    async with (
-        bodies.reading(request, limit, client_name(request, who.owner)) as sent,
-        large.of(sender(request) if len(sent) > LARGE_BODY else None),
-    ):
-        accepted = await _submitted(request, sent, who)
-    del sent  # the answer may wait for the end of the job
+    accepted = await _accepted(request, who)
     headers = {"Location": accepted.status_url}
     if seconds := preferred_wait(", ".join(request.headers.getlist("Prefer"))):
         headers["Preference-Applied"] = f"wait={seconds:g}"
@@ -52,16 +43,31 @@ async def create_job(request: Request) -> Response:
     return json_answer(accepted, 202, **headers)
 
 
-async def _submitted(request: Request, sent: bytes, who: Caller) -> JobAccepted:
-    """Submit the job request in a body."""
+async def _accepted(request: Request, who: Caller) -> JobAccepted:
+    """Check the limits of the API key, read the body, and submit the job request in it; nothing of it is kept."""
     services: Services = request.app.state.services
-    job_request = await in_thread(request, parse_json, sent, request.path_params.get("model"))
+    limit = int(services.settings.max_input_bytes * body.BASE64) + body.SLACK
+    size = body.declared(request, limit)
+    key = request.headers.get("Idempotency-Key")
+    if who.key and (size > body.SLACK or "Transfer-Encoding" in request.headers):
+        await in_thread(request, check_limits, services, who, key, max(1, int((size - body.SLACK) / body.BASE64)))
+    with request.app.state.bodies.share(client_name(request, who.owner)) as share:
+        image = Base64File(services.settings.max_input_bytes)
+        document = await body.take(request, limit, share, JsonBody(image, INSTEAD))
+        async with request.app.state.slow.large.of(sender(request) if image.size > LARGE_BODY else None):
+            return await _submitted(request, document, image, who)
+
+
+async def _submitted(request: Request, document: bytes, image: Base64File, who: Caller) -> JobAccepted:
+    """Submit the job request in a body, of which the image was taken out."""
+    services: Services = request.app.state.services
+    job_request = await in_thread(request, parse_json, document, request.path_params.get("model"))
     base_url = services.settings.public_url or str(request.base_url)
     key, traceparent = request.headers.get("Idempotency-Key"), request.headers.get("traceparent")
     slow = request.app.state.slow
     threads: Pool = slow.other if job_request.image_base64 is None else slow.inline
     with tracing.span("POST /v1/jobs", "server", traceparent, url__path=request.url.path):
-        return await threads.run(sender(request), submit, services, job_request, base_url, key, who)
+        return await threads.run(sender(request), submit, services, job_request, base_url, key, who, image)
 
 
 async def _snapshot_at_end(request: Request, job_id: str, who: Caller, seconds: float) -> Snapshot | None:
