@@ -56,14 +56,16 @@ class Share:
         """Check that the body may hold so many bytes more.
 
         Raises RateLimited when the client's bodies would have more than BODY_BYTES together, or FunctionUnavailable
-        when those of all clients would have more than BODIES_BYTES.
+        when those of all clients would have more than BODIES_BYTES. A body that is alone may have any size, since
+        UPRES_MAX_INPUT_MEGABYTES may allow larger ones.
         """
         if more <= 0:
             return
-        if self._client and self._all[self._client] + more > limits.BODY_BYTES:
+        size = self._held + more
+        if self._client and size < self._all[self._client] + more > limits.BODY_BYTES:
             much = f"{limits.BODY_BYTES / 1e6:g} MB of request bodies"
             raise RateLimited(f"This {self._client.kind} may send {much} at once.", retry_after=2)
-        if self._all.total() + more > limits.BODIES_BYTES:
+        if size < self._all.total() + more > limits.BODIES_BYTES:
             raise FunctionUnavailable("Too many large requests are being sent at once; try again in a few seconds.")
 
 
