@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from redis import Redis
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from upres.core import api_keys, events, factors, keys, served_models, strength, target, tracing
 from upres.core.api import Enlargement, JobAccepted, JobRequest
 from upres.core.enqueue import Enqueued, IdempotencyRecord, enqueue
-from upres.core.errors import FieldError, InvalidRequest, LimitReached
+from upres.core.errors import FieldError, InvalidRequest, LimitReached, QueueUnavailable
 from upres.core.factors import Factors
 from upres.core.job_message import JobMessage
 from upres.core.logs import JobLog
@@ -153,7 +154,10 @@ def _message(
 
 
 def _enqueue(services: Services, message: JobMessage, high: bool, record: IdempotencyRecord | None) -> Enqueued:
-    """Enqueue the job within a span, whose context the message carries to the worker."""
+    """Enqueue the job within a span, whose context the message carries to the worker.
+
+    Raises QueueUnavailable, IdempotencyConflict or redis-py's errors.
+    """
     with tracing.span(
         f"send {keys.QUEUE}",
         "producer",
@@ -163,7 +167,13 @@ def _enqueue(services: Services, message: JobMessage, high: bool, record: Idempo
         messaging__message__id=message.job_id,
     ):
         message = message.model_copy(update={"traceparent": tracing.traceparent()})
-        enqueued = enqueue(services.queue, message, high=high, record=record)
+        try:
+            enqueued = enqueue(services.queue, message, high=high, record=record)
+        except RedisTimeoutError:
+            raise QueueUnavailable(
+                f"The job queue did not answer in time, so it is not known whether job {message.job_id} was accepted. "
+                "Look at it in a few seconds, or send the request again with the same Idempotency-Key."
+            ) from None
     if enqueued.created:
         fields = {"event": "queued", "model": message.model, "upscale_factor": message.upscale_factor}
         JobLog(log, message.job_id).info("queued", extra=fields)
