@@ -38,8 +38,7 @@ class NotAccepted(Exception):
 
 async def _behind_gateway(scope: Scope, receive: Receive, send: Send) -> None:
     """Serve a request of API Gateway: within its time, and with the stage in the addresses of answers."""
-    event, context = scope["aws.event"], scope["aws.context"]
-    remaining = context.get_remaining_time_in_millis() / 1000 if context else buffered.GATEWAY_SECONDS
+    event, remaining = scope["aws.event"], _seconds_left(scope["aws.context"])
     begun = event["requestContext"].get("timeEpoch") or event["requestContext"].get("requestTimeEpoch")
     buffered.set_end(scope, remaining, begun and begun / 1000)
     scope["root_path"] = stage = _stage(event)
@@ -71,7 +70,7 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         if "requestContext" in event:
             return _http(event, context)
         if _is_from_sqs(event):
-            failed = [record["messageId"] for record in event["Records"] if not _take(record)]
+            failed = [record["messageId"] for record in event["Records"] if _is_late(context) or not _take(record)]
             return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
         if event.get("source") in PINGS:
             return _warm()
@@ -92,6 +91,16 @@ def _submitted(event: Any, default_key: str | None) -> JobAccepted | Problem:
         return submit(_services, parse(event), _services.settings.public_url, key, caller)
     except Exception as error:
         return problems.describe(error)
+
+
+def _seconds_left(context: Any) -> float:
+    """Seconds until Lambda ends the invocation; without a context as many as API Gateway gives."""
+    return context.get_remaining_time_in_millis() / 1000 if context else buffered.GATEWAY_SECONDS
+
+
+def _is_late(context: Any) -> bool:
+    """Whether too little time is left for another message: the answer about those before it would not be sent."""
+    return _seconds_left(context) < buffered.ANSWER_SECONDS
 
 
 def _is_from_sqs(event: dict[str, Any]) -> bool:

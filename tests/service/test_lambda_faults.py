@@ -136,6 +136,12 @@ def test_messages_that_made_no_job_are_named_to_sqs(entry: Lambda, alone: Lambda
     assert failed(alone.invoke({"Records": [message(good, JOB)]})) == [good]
 
 
+def test_messages_for_which_no_time_is_left_come_again(entry: Lambda, redis: Redis) -> None:
+    waiting = redis.llen("rq:queue:upres")
+    assert failed(entry.invoke({"Records": [message("late", JOB)]}, seconds=3)) == ["late"]
+    assert redis.llen("rq:queue:upres") == waiting
+
+
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 def test_a_stage_is_part_of_every_address(entry: Lambda, bearer: dict[str, str], redis: Redis, version: str) -> None:
     def at_stage(method: str, path: str, body: object = None) -> dict[str, Any]:

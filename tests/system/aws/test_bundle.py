@@ -12,7 +12,8 @@ from tests.support.paths import ROOT
 from upres.embedded.stack import Local
 
 REQUESTS = """
-import base64, json, sys
+import json, sys
+import upres.function.backlog
 from upres.function.handler import handler
 
 def answer(method, path, body=None):
