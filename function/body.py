@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -71,7 +71,8 @@ class Share:
 
 async def read(request: Request, limit: int) -> bytes:
     """Read the request body of at most `limit` bytes. Raises what `pieces` raises."""
-    return b"".join([piece async for piece in pieces(request, limit)])
+    async with aclosing(pieces(request, limit)) as parts:
+        return b"".join([part async for part in parts])
 
 
 async def take(request: Request, limit: int, share: Share, body: JsonBody) -> bytes:
@@ -81,18 +82,18 @@ async def take(request: Request, limit: int, share: Share, body: JsonBody) -> by
     large, or when there is no room for it.
     """
     share.expect(int(declared(request, limit) / BASE64))
-    waiting: list[bytes] = []
-    async for piece in pieces(request, limit):
-        waiting.append(piece)
-        size = sum(map(len, waiting))
-        share.hold(body.held + size)
-        if size >= limits.BODY_PIECE:
-            await in_thread(request, body.feed, b"".join(waiting))
-            waiting.clear()
-            share.hold(body.held)
+    waiting = bytearray()
+    async with aclosing(pieces(request, limit)) as parts:
+        async for part in parts:
+            waiting += part
+            share.hold(body.held + len(waiting))
+            if len(waiting) >= limits.BODY_PIECE:
+                await in_thread(request, body.feed, bytes(waiting))
+                waiting.clear()
+                share.hold(body.held)
 
     def finished() -> bytes:
-        body.feed(b"".join(waiting))
+        body.feed(bytes(waiting))
         return body.finish()
 
     rest = await in_thread(request, finished)
@@ -110,7 +111,7 @@ def declared(request: Request, limit: int) -> int:
     return size
 
 
-async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
+async def pieces(request: Request, limit: int) -> AsyncGenerator[bytes]:
     """Yield the parts of a request body of at most `limit` bytes as they come.
 
     Raises UnsupportedEncoding when it is compressed, BodyTooLarge as soon as it is known to be larger, or

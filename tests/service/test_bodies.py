@@ -1,6 +1,7 @@
 """Bodies with images: held once in memory, within one budget for all, and not read where a limit is reached."""
 
 import base64
+import json
 import secrets
 import socket
 from collections.abc import Iterator
@@ -133,6 +134,18 @@ def answer_or_nothing(running: Patched, text: str) -> bytes:
             return received(connection)
         except TimeoutError:
             return b""
+
+
+def test_a_body_in_chunks_of_one_byte_is_read_within_seconds(running: Patched, redis: Redis, local: Local) -> None:
+    file = secrets.token_bytes(60_000)
+    body = b'{"image_base64": "' + base64.b64encode(file) + b'"}'
+    chunks = b"".join(b"1\r\n" + body[at : at + 1] + b"\r\n" for at in range(len(body)))
+    with running.connect() as connection:
+        connection.sendall(head(made(redis), None) + chunks + b"0\r\n\r\n")
+        answer = received(connection)
+    assert answer.startswith(b"HTTP/1.1 202 ")
+    job = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert local.store.get(image_key(redis, job["job_id"])) == file
 
 
 @pytest.mark.parametrize(
