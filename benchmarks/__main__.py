@@ -7,6 +7,7 @@ BENCHMARKS = (
     "quality",
     "preference",
     "entry",
+    "cold_start",
     "codecs",
     "decoding",
     "forward",

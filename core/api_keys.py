@@ -132,8 +132,17 @@ def admit(connection: Redis, key: ApiKey, place: str, size: int = 0) -> None:
     Raises TooManyJobs or QuotaExceeded, whose `retry_after` gives seconds; or Unauthorized when the key was revoked
     after the request had begun.
     """
+    _ask(connection, "admit", key, place, size)
+
+
+def check_admission(connection: Redis, key: ApiKey, place: str, size: int) -> None:
+    """Raise what `admit` would raise now for an image of `size` bytes, and count and charge nothing."""
+    _ask(connection, "check_admission", key, place, size)
+
+
+def _ask(connection: Redis, operation: str, key: ApiKey, place: str, size: int) -> None:
     limits = (key.jobs_at_once, key.pixels_per_day, size, key.bytes_per_day)
-    verdict, *more = _unless_revoked(call(connection, "admit", key.key_id, place, *limits))
+    verdict, *more = _unless_revoked(call(connection, operation, key.key_id, place, *limits))
     if verdict == b"yes":
         return
     left, milliseconds = more

@@ -367,7 +367,7 @@ class Unavailable(UpresError):
 
 
 class FunctionUnavailable(Unavailable):
-    """A process of the function stops, or has no descriptors left."""
+    """A process of the function stops, or has no descriptors or no room for bodies left."""
 
     code = "function_unavailable"
 

@@ -47,20 +47,35 @@ function operations.pixels_left(key, most)
     return {math.max(0, most - used), wait}
 end
 
+-- Return the limit that refuses a submission with an image of `bytes` bytes, what is left of it, and the milliseconds
+-- after which to try again; or nil. Nothing is counted or charged.
+local function refusal(name, id, most_jobs, most_pixels, bytes, most_bytes, now)
+    local used, wait = quota(name .. ':pixels', most_pixels, now)
+    if used >= tonumber(most_pixels) then return {'pixels', 0, wait} end
+    redis.call('ZREMRANGEBYSCORE', name .. ':jobs', '-inf', now)
+    local known = redis.call('ZSCORE', name .. ':jobs', id)
+    if not known and redis.call('ZCARD', name .. ':jobs') >= tonumber(most_jobs) then return {'jobs', 0, 1000} end
+    if tonumber(bytes) == 0 then return nil end
+    used, wait = quota(name .. ':bytes', most_bytes, now)
+    if used + bytes > tonumber(most_bytes) then return {'bytes', math.max(0, most_bytes - used), wait} end
+end
+
+-- Return what `admit` would return, and do nothing else: a body is not read in vain.
+function operations.check_admission(key, id, most_jobs, most_pixels, bytes, most_bytes)
+    if is_revoked(key) then return {'revoked'} end
+    return refusal('upres:key:' .. key, id, most_jobs, most_pixels, bytes, most_bytes, milliseconds()) or {'yes'}
+end
+
 -- Count a submission with an image of `bytes` bytes (0 when the image is not in the request). Return {'yes'}, or {the
 -- limit that is reached, what is left of it, milliseconds after which to try again}, or {'revoked'}. An admitted
 -- job counts as one of the API key's jobs for 30 seconds, and until its deadline once `begin` was called.
 function operations.admit(key, id, most_jobs, most_pixels, bytes, most_bytes)
     if is_revoked(key) then return {'revoked'} end
     local now, name = milliseconds(), 'upres:key:' .. key
-    local used, wait = quota(name .. ':pixels', most_pixels, now)
-    if used >= tonumber(most_pixels) then return {'pixels', 0, wait} end
-    redis.call('ZREMRANGEBYSCORE', name .. ':jobs', '-inf', now)
-    local known = redis.call('ZSCORE', name .. ':jobs', id)
-    if not known and redis.call('ZCARD', name .. ':jobs') >= tonumber(most_jobs) then return {'jobs', 0, 1000} end
-    local over = tonumber(bytes) > 0 and charge(name .. ':bytes', most_bytes, bytes, now)
-    if over then return {'bytes', over[1], over[2]} end
-    if not known then redis.call('ZADD', name .. ':jobs', now + 30000, id) end
+    local refused = refusal(name, id, most_jobs, most_pixels, bytes, most_bytes, now)
+    if refused then return refused end
+    if tonumber(bytes) > 0 then charge(name .. ':bytes', most_bytes, bytes, now) end
+    redis.call('ZADD', name .. ':jobs', 'NX', now + 30000, id)
     redis.call('EXPIRE', name .. ':jobs', EVENTS_SECONDS)
     return {'yes'}
 end

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 from upres.core import keys
 from upres.core.certificates import Bundle
 from upres.core.errors import SettingsError, StoreUnavailable, UpresError
+from upres.core.link_credentials import LinkCredentials
 from upres.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -81,6 +82,17 @@ class Store:
         """The client that makes presigned URLs. A signature is valid for one host, so it uses the public address."""
         return self._client if self._public == self._endpoint else self._open(self._public, self._timeout)
 
+    @cached_property
+    def _opened(self) -> "Session":
+        """The session, whose credentials all clients share."""
+        import boto3
+
+        return self._session or boto3.session.Session()
+
+    @cached_property
+    def _credentials(self) -> LinkCredentials:
+        return LinkCredentials(self._opened)
+
     @property
     def host(self) -> str:
         """The name or address of the store's host."""
@@ -99,7 +111,6 @@ class Store:
 
     def _open(self, endpoint: str | None, timeout: float) -> "S3Client":
         # The import is here, because boto3 and a client take 0.2 s: more than the rest of the function's cold start.
-        import boto3
         from botocore.config import Config
 
         config = Config(
@@ -114,9 +125,8 @@ class Store:
             # "virtual" also makes presigned URLs with the host of the region; the default is the global host.
             s3={"addressing_style": "path" if endpoint else "virtual"},
         )
-        session = self._session or boto3.session.Session()
         verify = self._certificates.path if self._ca_file else None  # None: what botocore does without
-        client = session.client("s3", endpoint_url=endpoint, config=config, verify=verify)
+        client = self._opened.client("s3", endpoint_url=endpoint, config=config, verify=verify)
         # botocore can only switch keepalive on, and by default the first probe is sent after two hours.
         client._endpoint.http_session._socket_options.extend(  # type: ignore[attr-defined]
             (socket.IPPROTO_TCP, getattr(socket, name), value)
@@ -178,20 +188,36 @@ class Store:
                 yield from (one["Key"] for one in page.get("Contents", ()))
 
     def presign(self, key: str, file_name: str, seconds: int = keys.LINK_SECONDS) -> str:
-        """Make a presigned URL: for `seconds`, every client that has the URL can read the object. Sends no request.
+        """Make a presigned URL: for `lasting(seconds)`, every client that has the URL can read the object.
 
         A browser shows the image, and saves it under `file_name` (RFC 6266, RFC 8187).
         """
         disposition = f"inline; filename*=UTF-8''{quote(file_name, safe='')}"
         parameters = {"Bucket": self.bucket, "Key": key, "ResponseContentDisposition": disposition}
+        seconds = self.lasting(seconds)
         with self._mapped(key):
             return self._signer.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
 
     def presign_put(self, key: str, size: int, seconds: int = keys.UPLOAD_LINK_SECONDS) -> str:
-        """Make a presigned URL, valid for `seconds`, for a PUT of exactly `size` bytes. Sends no request."""
+        """Make a presigned URL, valid for `lasting(seconds)`, for a PUT of exactly `size` bytes."""
         parameters = {"Bucket": self.bucket, "Key": key, "ContentLength": size}
+        seconds = self.lasting(seconds)
         with self._mapped(key):
             return self._signer.generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
+
+    def lasting(self, seconds: int) -> int:
+        """Return for how many of `seconds` a presigned URL works that is made now: not longer than the credentials.
+
+        Sends no request to the store; temporary credentials that end earlier are renewed where they come from. Raises
+        StoreUnavailable when they have ended and cannot be renewed.
+        """
+        with self._mapped(""):
+            left = self._credentials.lasting(seconds)
+        if left < 1:
+            raise StoreUnavailable("The credentials for the object store have expired; try again later.")
+        if left < seconds:
+            self._log("short links", f"links work for {left} s instead of {seconds} s, as the credentials do")
+        return left
 
     def expiring(self) -> list[str] | None:
         """Return the prefixes that the bucket's lifecycle rules expire; None when the store does not answer that."""
@@ -246,7 +272,7 @@ class Store:
             self._log(type(error).__name__, error)
             raise StoreUnavailable("The object store does not answer; try again in a few seconds.") from error
 
-    def _log(self, kind: str, error: Exception) -> None:
+    def _log(self, kind: str, error: Exception | str) -> None:
         """Log an error, those of one kind once in REPEAT_SECONDS: a worker asks for labels every two seconds."""
         now = time.monotonic()
         if now - self._logged.get(kind, -REPEAT_SECONDS) >= REPEAT_SECONDS:

@@ -43,7 +43,7 @@ def main() -> int:
 def serve(settings: Settings, host: str, port: int) -> None:
     """Serve until a signal stops it. Raises NotInstalled, or SettingsError when a port is in use."""
     try:
-        from upres.function import descriptors
+        from upres.function import descriptors, memory
         from upres.function.app import create_app
         from upres.function.metrics import serve_metrics
         from upres.function.server import Server
@@ -53,6 +53,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     if not settings.access:
         log.warning(UNDECIDED)
     descriptors.raise_limit()
+    memory.return_large_blocks()
     tracing.begin("function")
     app = create_app(settings)
     with suppress(KeyboardInterrupt), serve_metrics(app.state):  # uvicorn raises the signal again that has stopped it

@@ -2,68 +2,128 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager, suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from upres.core.errors import BodyIncomplete, BodyTooLarge, RateLimited, UnsupportedEncoding
+from upres.core.errors import BodyIncomplete, BodyTooLarge, FunctionUnavailable, RateLimited, UnsupportedEncoding
 from upres.function import limits
 from upres.function.clients import ClientName
+from upres.function.json_body import JsonBody
+from upres.function.threads import in_thread
+
+SLACK = 64 * 1024
+"""Maximum bytes of a request body besides an image: field names, a long URL, a file name."""
+BASE64 = 1.4
+"""Maximum size of an image in base64, relative to its file: a third more, and a little for line breaks."""
 
 
 class Bodies:
-    """The bodies in memory, counted for each client: slow ones would fill it, however few are begun in a minute."""
+    """The bodies that a process has in memory, counted together and for each client: slow ones would fill it."""
 
     def __init__(self) -> None:
-        self._bytes: Counter[ClientName] = Counter()
+        self._bytes: Counter[ClientName | None] = Counter()
 
-    @asynccontextmanager
-    async def reading(self, request: Request, limit: int, client: ClientName | None) -> AsyncIterator[bytes]:
-        """Read the body as `read` does. It counts for the client until the block ends.
-
-        Raises what `read` raises; RateLimited when the client's bodies together have more than BODY_BYTES bytes.
-        """
-        counted = 0
-
-        def count(size: int) -> None:
-            nonlocal counted
-            if client is None:
-                return
-            if self._bytes[client] + size > limits.BODY_BYTES:
-                much = f"{limits.BODY_BYTES / 1e6:g} MB of request bodies"
-                raise RateLimited(f"This {client.kind} may send {much} at once.", retry_after=2)
-            self._bytes[client] += size
-            counted += size
-
+    @contextmanager
+    def share(self, client: ClientName | None) -> Iterator["Share"]:
+        """Yield what one body may hold; it is given back when the block ends."""
+        share = Share(self._bytes, client)
         try:
-            yield await read(request, limit, count)
+            yield share
         finally:
-            if client:
-                self._bytes[client] -= counted
-                if not self._bytes[client]:
-                    del self._bytes[client]
+            share.hold(0)
 
 
-async def read(request: Request, limit: int, count: Callable[[int], None] = lambda size: None) -> bytes:
-    """Read the request body of at most `limit` bytes. `count` is called with the size of each part.
+class Share:
+    """What one body holds of the memory for all bodies."""
 
-    Raises what `count` raises, UnsupportedEncoding when it is compressed, BodyTooLarge as soon as it is known to be
-    larger, or BodyIncomplete when it makes no progress for BODY_SECONDS, or when the client closes the connection.
+    def __init__(self, all_bytes: "Counter[ClientName | None]", client: ClientName | None) -> None:
+        self._all, self._client, self._held = all_bytes, client, 0
+
+    def hold(self, size: int) -> None:
+        """Note how many bytes the body has in memory now. Raises what `expect` raises, and notes nothing then."""
+        more = size - self._held
+        self.expect(more)
+        self._all[self._client] += more
+        if not self._all[self._client]:
+            del self._all[self._client]
+        self._held = size
+
+    def expect(self, more: int) -> None:
+        """Check that the body may hold so many bytes more.
+
+        Raises RateLimited when the client's bodies would have more than BODY_BYTES together, or FunctionUnavailable
+        when those of all clients would have more than BODIES_BYTES. A body that is alone may have any size, since
+        UPRES_MAX_INPUT_MEGABYTES may allow larger ones.
+        """
+        if more <= 0:
+            return
+        size = self._held + more
+        if self._client and size < self._all[self._client] + more > limits.BODY_BYTES:
+            much = f"{limits.BODY_BYTES / 1e6:g} MB of request bodies"
+            raise RateLimited(f"This {self._client.kind} may send {much} at once.", retry_after=2)
+        if size < self._all.total() + more > limits.BODIES_BYTES:
+            raise FunctionUnavailable("Too many large requests are being sent at once; try again in a few seconds.")
+
+
+async def read(request: Request, limit: int) -> bytes:
+    """Read the request body of at most `limit` bytes. Raises what `pieces` raises."""
+    async with aclosing(pieces(request, limit)) as parts:
+        return b"".join([part async for part in parts])
+
+
+async def take(request: Request, limit: int, share: Share, body: JsonBody) -> bytes:
+    """Let `body` take the request body of at most `limit` bytes while it comes; return the document without the image.
+
+    Raises what `pieces`, `share` and `body` raise; before anything is read when the size that the client states is too
+    large, or when there is no room for it.
     """
+    share.expect(int(declared(request, limit) / BASE64))
+    waiting = bytearray()
+    async with aclosing(pieces(request, limit)) as parts:
+        async for part in parts:
+            waiting += part
+            share.hold(body.held + len(waiting))
+            if len(waiting) >= limits.BODY_PIECE:
+                await in_thread(request, body.feed, bytes(waiting))
+                waiting.clear()
+                share.hold(body.held)
+
+    def finished() -> bytes:
+        body.feed(bytes(waiting))
+        return body.finish()
+
+    rest = await in_thread(request, finished)
+    share.hold(body.held)
+    return rest
+
+
+def declared(request: Request, limit: int) -> int:
+    """Return the size of the body that the client states, or 0. Raises UnsupportedEncoding or BodyTooLarge."""
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise UnsupportedEncoding("Send the body without Content-Encoding.")
     length = request.headers.get("Content-Length", "0")
-    _check_size(int(length) if length.isdecimal() else 0, limit)
-    body = bytearray()
+    size = int(length) if length.isdecimal() else 0
+    _check_size(size, limit)
+    return size
+
+
+async def pieces(request: Request, limit: int) -> AsyncGenerator[bytes]:
+    """Yield the parts of a request body of at most `limit` bytes as they come.
+
+    Raises UnsupportedEncoding when it is compressed, BodyTooLarge as soon as it is known to be larger, or
+    BodyIncomplete when it makes no progress for BODY_SECONDS, or when the client closes the connection.
+    """
+    declared(request, limit)
+    size = 0
     async with aclosing(request.stream()) as chunks:
         while (chunk := await _next(chunks)) is not None:
-            count(len(chunk))
-            body += chunk
-            _check_size(len(body), limit)
-    return bytes(body)
+            size += len(chunk)
+            _check_size(size, limit)
+            yield chunk
 
 
 async def _next(chunks: AsyncGenerator[bytes]) -> bytes | None:

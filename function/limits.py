@@ -12,9 +12,14 @@ PIPELINED = 8
 9.3.2). Clients and proxies in use today send one after the other; each that waits costs some kilobytes."""
 BODY_SECONDS = 30.0
 """A request is answered with 408 when its body makes no progress for this many seconds."""
-BODY_BYTES = 400_000_000
-"""Bytes of request bodies that one API key, or one address without a key, may have in memory at once: 14 of the largest
-images, or 70 of the largest that the Python clients send in a body."""
+BODIES_BYTES = 200_000_000
+"""Bytes of request bodies that a process has in memory at once, with images decoded: with what else it needs it stays
+below the 512 MiB that infra/kubernetes allows it. These are ten of the largest images, or 50 of the largest that the
+Python clients send in a body; who sends more at once is told to try again."""
+BODY_BYTES = 100_000_000
+"""The share of them that one API key, or one address without a key, may have: half, so that no client takes all."""
+BODY_PIECE = 256 * 1024
+"""Bytes of a body that are collected before a thread takes them apart."""
 LINGER_BYTES = 32 * 1024 * 1024
 """Bytes that are read and discarded after an answer that comes before the end of its request. If the socket was closed
 with unread data, TCP would reset the connection, and the client could lose the answer (RFC 9112, section 9.6)."""

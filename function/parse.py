@@ -143,13 +143,13 @@ def parse_estimate(body: bytes) -> EstimateRequest:
 def _decoded(body: bytes, instead: str) -> Any:
     """Decode JSON. Raises InvalidJson, whose message ends with `instead`, an example of a valid body."""
     if _has_many_values(body):
-        raise InvalidJson(f"The body has more than {MAX_VALUES:,} commas and brackets; {instead}")
+        raise too_many_values(instead)
     special = any(mark in body for mark in SPECIAL)
     reader = json.loads if special else partial(from_json, cache_strings=False)
     try:
         return reader(body)
     except (ValueError, RecursionError):
-        raise _invalid_json(instead) from None
+        raise invalid_json(instead) from None
 
 
 def _has_many_values(body: bytes) -> bool:
@@ -164,7 +164,7 @@ def _has_many_values(body: bytes) -> bool:
 
 def _validated(model: type[Model], payload: object, instead: str) -> Model:
     if not isinstance(payload, dict) or len(payload) > MAX_FIELDS:
-        raise _invalid_json(instead)
+        raise invalid_json(instead)
     try:
         return model.model_validate(payload)
     except ValidationError as error:
@@ -172,7 +172,13 @@ def _validated(model: type[Model], payload: object, instead: str) -> Model:
         raise InvalidRequest([_field_error(dict(e), known) for e in error.errors(include_url=False)]) from None
 
 
-def _invalid_json(instead: str) -> InvalidJson:
+def too_many_values(instead: str) -> InvalidJson:
+    """Make the error for a body with more than MAX_VALUES values; `instead` is an example of a valid body."""
+    return InvalidJson(f"The body has more than {MAX_VALUES:,} commas and brackets; {instead}")
+
+
+def invalid_json(instead: str) -> InvalidJson:
+    """Make the error for a body that is no JSON object; `instead` is an example of a valid one."""
     return InvalidJson(f"The body is not a JSON object; {instead}")
 
 

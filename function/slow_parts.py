@@ -20,8 +20,8 @@ THREADS = 20
 KEPT_SECONDS = 1.0
 """Seconds for which the answer to a look at the store is kept."""
 LARGE_BODY = 2_000_000
-"""Bytes of a body of which one client has one in work at a time: parsing, decoding and hashing of a larger one occupy
-Python's interpreter lock for tens of milliseconds."""
+"""Bytes of an image in a body of which one client has one in work at a time: hashing and sending a larger one take tens
+of milliseconds."""
 Value = TypeVar("Value")
 
 
@@ -54,7 +54,7 @@ class SlowParts:
         self.inline = Pool(THREADS)
         """Submissions whose image is in the request, since it is put into the store; and estimates."""
         self.large = Turns(1)
-        """The turns of bodies of more than LARGE_BODY bytes."""
+        """The turns of images of more than LARGE_BODY bytes."""
         self.other = Pool(THREADS)
         """Other submissions. They ask the store only for a model that no worker serves."""
         self.ready = Shared(lambda: _check(services))

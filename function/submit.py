@@ -1,16 +1,20 @@
 """Submit a request: validate it, admit it, store its image, and enqueue a job."""
 
+import hashlib
 import logging
 import secrets
+from contextlib import suppress
 from datetime import timedelta
+from typing import NamedTuple
 
-import pybase64
 from redis import Redis
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from upres.core import api_keys, events, factors, keys, served_models, strength, target, tracing
 from upres.core.api import Enlargement, JobAccepted, JobRequest
 from upres.core.enqueue import Enqueued, IdempotencyRecord, enqueue
-from upres.core.errors import FieldError, InvalidRequest, LimitReached, TooManyBytes
+from upres.core.errors import FieldError, InvalidRequest, LimitReached, QueueUnavailable
 from upres.core.factors import Factors
 from upres.core.job_message import JobMessage
 from upres.core.logs import JobLog
@@ -18,16 +22,21 @@ from upres.core.options import ResultOptions
 from upres.core.schema import Status, now
 from upres.core.served_models import ModelRef
 from upres.function.access import ANYBODY, Caller, make_token
+from upres.function.base64_file import Base64File
 from upres.function.services import Services
 
 log = logging.getLogger("upres.function")
 
-WHITE_SPACE = b" \t\n\v\f\r"
-"""Bytes that are removed from base64: programs break its lines (RFC 2045)."""
-PADDING = 2
-"""Largest number of `=` at the end of base64."""
 MAX_KEY_LENGTH = 255
 """Maximum length of an Idempotency-Key in characters."""
+
+
+class _Address(NamedTuple):
+    """What the addresses of a job are made from; it is read before there is a job."""
+
+    base_url: str
+    caller: Caller
+    token_secret: bytes
 
 
 def submit(
@@ -36,47 +45,75 @@ def submit(
     base_url: str,
     idempotency_key: str | None = None,
     caller: Caller = ANYBODY,
+    image: Base64File | None = None,
 ) -> JobAccepted:
     """Submit a request, or find the job that the same caller's Idempotency-Key created before.
 
+    `image` is the file that was sent as image_base64, if it was decoded while it came.
+
     Raises UnknownModel, ModelError, InvalidRequest, TooManyBytes, IdempotencyConflict, LimitReached, QueueUnavailable,
-    StoreUnavailable, or redis-py's errors. Enqueueing comes last: after an error of an earlier step no job exists.
+    StoreUnavailable, or redis-py's errors. Enqueueing comes last: after an error of an earlier step no job exists, and
+    after it nothing raises, so that the answer has the job's id.
     """
     _check_key(idempotency_key)
-    record = IdempotencyRecord(idempotency_key, request, caller.owner) if idempotency_key else None
+    address = _Address(base_url, caller, services.token_secret if caller.key else b"")
+    file = None
+    if request.image_base64 is not None:
+        file = image or Base64File.of(request.image_base64, services.settings.max_input_bytes)
+    record = _record(idempotency_key, request, file, caller) if idempotency_key else None
     if record and (earlier := record.find(services.redis)):
-        return _accepted(services, Enqueued(earlier, created=False), base_url, caller)
+        return _accepted(services, Enqueued(earlier, created=False), address)
     job_id = secrets.token_hex(16)
-    ref, first, image = _validate(services, request, job_id)
+    ref, first = _validate(services, request, job_id)
+    data = file.file() if file else None
     if caller.key:
         try:
-            api_keys.admit(services.redis, caller.key, record.place if record else job_id, len(image or b""))
+            api_keys.admit(services.redis, caller.key, record.place if record else job_id, len(data or b""))
         except LimitReached:
             if record and (earlier := record.find(services.redis)):  # accepted a moment ago
-                return _accepted(services, Enqueued(earlier, created=False), base_url, caller)
+                return _accepted(services, Enqueued(earlier, created=False), address)
             raise
-    image_key = request.image_key if image is None else _store(services, image)
+    image_key = request.image_key if data is None else _store(services, data)
     message = _message(services, request, caller, job_id, ref, first, image_key)
     enqueued = _enqueue(services, message, request.priority == "high", record)
     if caller.key and record:
-        api_keys.leave(services.redis, caller.key, record.place)  # the job has a place of its own now
-    return _accepted(services, enqueued, base_url, caller)
+        with suppress(RedisError):  # the place is given up by itself after 30 seconds
+            api_keys.leave(services.redis, caller.key, record.place)  # the job has a place of its own now
+    return _accepted(services, enqueued, address)
 
 
-def _validate(services: Services, request: JobRequest, job_id: str) -> tuple[ModelRef, ModelRef | None, bytes | None]:
-    """Validate a request. Return the versions of model and first_model, and the decoded image if it came in base64.
+def check_limits(services: Services, caller: Caller, idempotency_key: str | None, size: int) -> None:
+    """Check before a body is read whether its submission, with an image of at least `size` bytes, can be admitted.
 
-    Raises UnknownModel, ModelError, InvalidRequest, TooManyBytes, StoreUnavailable or redis-py's errors.
+    A repeated request finds its job also when a limit is reached. Raises what `api_keys.check_admission` raises.
+    """
+    record_key = keys.idempotency(f"{caller.owner or ''}:{idempotency_key}") if idempotency_key else ""
+    if caller.key and not (record_key and services.redis.exists(record_key)):
+        api_keys.check_admission(services.redis, caller.key, record_key.rpartition(":")[2], size)
+
+
+def _record(key: str, request: JobRequest, file: Base64File | None, caller: Caller) -> IdempotencyRecord:
+    """Make the record of an Idempotency-Key. For an image in the request its SHA-256 is part of what was requested.
+
+    Raises InvalidRequest or TooManyBytes for an image that cannot be decoded.
+    """
+    if file:
+        digest = hashlib.sha256(file.file()).hexdigest()
+        request = request.model_copy(update={"image_base64": f"sha256:{digest}"})
+    return IdempotencyRecord(key, request, caller.owner)
+
+
+def _validate(services: Services, request: JobRequest, job_id: str) -> tuple[ModelRef, ModelRef | None]:
+    """Validate a request. Return the versions of model and first_model.
+
+    Raises UnknownModel, ModelError, InvalidRequest, StoreUnavailable or redis-py's errors.
     """
     model = request.model or services.settings.model
     ref = served_models.resolve(services.redis, services.store, model, request.model_version, job_id)
     _check_webhook(services, request.webhook_url)
-    image = None
-    if request.image_base64 is not None:
-        image = _decode(request.image_base64, services.settings.max_input_bytes)
     first = served_models.resolve_first(services.redis, services.store, request.first_model, job_id)
     check_models(request, model, ref, first)
-    return ref, first, image
+    return ref, first
 
 
 def _store(services: Services, image: bytes) -> str:
@@ -117,7 +154,10 @@ def _message(
 
 
 def _enqueue(services: Services, message: JobMessage, high: bool, record: IdempotencyRecord | None) -> Enqueued:
-    """Enqueue the job within a span, whose context the message carries to the worker."""
+    """Enqueue the job within a span, whose context the message carries to the worker.
+
+    Raises QueueUnavailable, IdempotencyConflict or redis-py's errors.
+    """
     with tracing.span(
         f"send {keys.QUEUE}",
         "producer",
@@ -127,19 +167,25 @@ def _enqueue(services: Services, message: JobMessage, high: bool, record: Idempo
         messaging__message__id=message.job_id,
     ):
         message = message.model_copy(update={"traceparent": tracing.traceparent()})
-        enqueued = enqueue(services.queue, message, high=high, record=record)
+        try:
+            enqueued = enqueue(services.queue, message, high=high, record=record)
+        except RedisTimeoutError:
+            raise QueueUnavailable(
+                f"The job queue did not answer in time, so it is not known whether job {message.job_id} was accepted. "
+                "Look at it in a few seconds, or send the request again with the same Idempotency-Key."
+            ) from None
     if enqueued.created:
         fields = {"event": "queued", "model": message.model, "upscale_factor": message.upscale_factor}
         JobLog(log, message.job_id).info("queued", extra=fields)
     return enqueued
 
 
-def _accepted(services: Services, job: Enqueued, base_url: str, caller: Caller) -> JobAccepted:
+def _accepted(services: Services, job: Enqueued, address: _Address) -> JobAccepted:
     """Make the answer with the job's addresses; with an empty base URL they are paths."""
-    status_url = f"{base_url.rstrip('/')}/v1/jobs/{job.job_id}"
+    status_url = f"{address.base_url.rstrip('/')}/v1/jobs/{job.job_id}"
     events_url = f"{status_url}/events"
-    if caller.key:
-        events_url += f"?token={make_token(services.token_secret, job.job_id, caller.key.key_id)}"
+    if address.caller.key:
+        events_url += f"?token={make_token(address.token_secret, job.job_id, address.caller.key.key_id)}"
     return JobAccepted(
         job_id=job.job_id,
         status="queued" if job.created else _status(services.redis, job.job_id),
@@ -170,27 +216,11 @@ def _check_webhook(services: Services, url: str | None) -> None:
 
 
 def _status(connection: Redis, job_id: str) -> Status:
-    entries = events.read(connection, job_id)
-    return events.fold(event for _, event in entries).status if entries else "queued"
-
-
-def _decode(text: str, max_bytes: int) -> bytes:
-    """Decode base64, optionally in a data: URL, to bytes. Raises InvalidRequest or TooManyBytes."""
-    payload = text.partition(",")[2] if text.lstrip()[:5].lower() == "data:" else text
-    try:
-        dense = payload.encode("ascii")
-        if any(space in dense for space in WHITE_SPACE):
-            dense = dense.translate(None, WHITE_SPACE)  # `str.split` would make millions of objects
-        if len(dense) // 4 * 3 > max_bytes + 2:
-            raise TooManyBytes.for_limit(max_bytes)
-        if dense.find(b"=", 0, -PADDING) >= 0:
-            raise ValueError("Excess data after padding")
-        data = pybase64.b64decode(dense, validate=True)  # base64's own stops all other requests for 0.1 s
-    except ValueError as error:
-        raise _invalid("image_base64", "invalid_base64", f"image_base64 is not valid base64 ({error}).", text) from None
-    if not data:
-        raise _invalid("image_base64", "invalid_base64", "image_base64 is empty; send the image file.", text)
-    return data
+    """The state of a job; queued when it cannot be read, because the job is accepted in any case."""
+    with suppress(RedisError):
+        entries = events.read(connection, job_id)
+        return events.fold(event for _, event in entries).status if entries else "queued"
+    return "queued"
 
 
 def _check_key(key: str | None) -> None:

@@ -22,7 +22,6 @@ def create(services: Services, request: UploadRequest, caller: Caller) -> Upload
     if caller.key:
         api_keys.charge_bytes(services.redis, caller.key, request.bytes)
     image_key = keys.new_upload(request.sha256)
+    expires_at = now() + timedelta(seconds=services.store.lasting(keys.UPLOAD_LINK_SECONDS))
     url = services.store.presign_put(image_key, request.bytes)
-    return UploadLink(
-        image_key=image_key, upload_url=url, expires_at=now() + timedelta(seconds=keys.UPLOAD_LINK_SECONDS)
-    )
+    return UploadLink(image_key=image_key, upload_url=url, expires_at=expires_at)

@@ -17,7 +17,7 @@ def main() -> int:
     failed = False
     for version in supported():
         program = f"python{version}"
-        if not _runs(program, version):
+        if not runs(program, version):
             print(f"{program}: not on this machine", flush=True)
             continue
         print(f"{program}: make demo test …", flush=True)
@@ -39,7 +39,7 @@ def _is_changed() -> bool:
     return bool(subprocess.check_output(["git", "status", "--porcelain"], cwd=ROOT))
 
 
-def _runs(program: str, version: str) -> bool:
+def runs(program: str, version: str) -> bool:
     """Return whether the program is there and is this version; a shim of pyenv may be there without a Python."""
     if not shutil.which(program):
         return False

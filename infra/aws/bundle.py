@@ -12,10 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from infra.aws import slim
+
 ROOT = Path(__file__).parent.parent.parent
 BUILD = ROOT / "build"
 REQUIREMENTS = ROOT / "function" / "requirements.txt"
-PLATFORM = ["--platform", "manylinux2014_aarch64", "--python-version", "3.13", "--only-binary", ":all:"]
+PLATFORM = ["--platform", "manylinux2014_aarch64", "--python-version", slim.RUNTIME, "--only-binary", ":all:"]
 """pip's options for `architecture` and `runtime` in serverless.yml; must agree with them."""
 OURS = {"upres": ["__init__.py"], "core": ["*.py", "*.lua"], "function": ["*.py"], "client": ["web/*"]}
 """Folder of the checkout → patterns of the files that the function needs. In the zip file each is below upres/."""
@@ -26,7 +28,9 @@ def main() -> None:
     folder = BUILD / "function"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(dependencies(), folder)
+    slim.remove_unused(folder)
     copy_sources(folder)
+    slim.compile_sources(folder)
     make_readable(folder)
     shutil.make_archive(str(folder), "zip", folder)
 

@@ -13,12 +13,14 @@ from openapi_spec_validator import validate
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tests.conftest import Post
 from tests.support.leasing import image_key
 from upres.client import Client
 from upres.core import events, keys
 from upres.core.api import JobRequest, Problem
+from upres.core.errors import QueueUnavailable
 from upres.core.schema import Cancelled
 from upres.core.storage import Store
 from upres.embedded.stack import Local
@@ -194,6 +196,26 @@ def test_a_lost_redis_response_does_not_queue_the_job_twice(
     assert [record.getMessage() for record in caplog.records] == [f"job {accepted.job_id}: queued"]
     assert redis.lrange("rq:queue:upres", 0, -1).count(accepted.job_id.encode()) == 1
     assert [event.type for _, event in events.read(redis, accepted.job_id)] == ["queued"]
+
+
+def test_an_answer_of_redis_that_comes_too_late_is_not_told_as_nothing_accepted(
+    local: Local, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = Services(local.settings)
+    services.store = local.store
+    parse_response: Any = Pipeline.parse_response
+
+    def time_out(self: Pipeline, connection: Any, command: Any, **options: Any) -> Any:
+        answer = parse_response(self, connection, command, **options)
+        if isinstance(answer, list):  # the response to EXEC
+            raise RedisTimeoutError("late")
+        return answer
+
+    monkeypatch.setattr(Pipeline, "parse_response", time_out)
+    with pytest.raises(QueueUnavailable, match=r"not known whether job [0-9a-f]{32} was accepted") as failed:
+        submit(services, JobRequest(image_url=URL), "")
+    [job_id] = re.findall("[0-9a-f]{32}", str(failed.value))
+    assert events.read(redis, job_id)
 
 
 def test_a_job_whose_queued_event_is_lost_is_not_found(local: Local, redis: Redis) -> None:

@@ -4,14 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.support.control_groups import memory_limit
 from tests.support.images import encoded
 from tests.support.paths import ROOT, SAMPLES
 from tests.support.waiting import wait_until
@@ -23,28 +20,6 @@ from upres.embedded.stack import Local
 
 pytestmark = [pytest.mark.without_worker, pytest.mark.timeout(400)]
 LIMIT = 900 << 20
-GROUPS = {"memory.max": Path("/sys/fs/cgroup"), "memory.limit_in_bytes": Path("/sys/fs/cgroup/memory")}
-"""The file with the limit → the root of the control groups, versions 2 and 1."""
-
-
-@contextmanager
-def memory_limit() -> Iterator[Path]:
-    """Make a control group with LIMIT bytes of memory; yields its folder. Skips where that is not allowed."""
-    for name, root in GROUPS.items():
-        group = root / f"upres-test-{uuid.uuid4().hex[:8]}"
-        try:
-            group.mkdir()
-        except OSError:
-            continue
-        try:
-            if not (group / name).exists():
-                continue
-            (group / name).write_text(str(LIMIT))
-            yield group
-            return
-        finally:
-            group.rmdir()
-    pytest.skip("control groups cannot be made here")
 
 
 def test_jobs_that_fit_alone_do_not_kill_a_worker_together(local: Local) -> None:
@@ -52,7 +27,7 @@ def test_jobs_that_fit_alone_do_not_kill_a_worker_together(local: Local) -> None
     with Image.open(SAMPLES / "coffee.png") as photo:
         whole = photo.convert("RGB").resize((1100, 900))
     images = [encoded(whole.rotate(turn), "JPEG") for turn in (0, 1, 2)]
-    with memory_limit() as group, connect(local.settings) as redis, Client(local.url) as client:
+    with memory_limit(LIMIT) as group, connect(local.settings) as redis, Client(local.url) as client:
         join = f"echo $$ > {group}/cgroup.procs && exec {sys.executable} -m upres.worker"
         environment = {**os.environ, **local.environment, "UPRES_SLOTS": "3"}
         worker = subprocess.Popen(["sh", "-c", join], cwd=ROOT, env=environment)

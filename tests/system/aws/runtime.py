@@ -36,9 +36,12 @@ class Lambda:
         self._log = log
         self._api = api
 
-    def invoke(self, event: object) -> Any:
-        """Send the event; return the response of the function. Raises FunctionFailed on an error or a timeout."""
-        self._api.events.put(json.dumps(event))
+    def invoke(self, event: object, seconds: float = 29) -> Any:
+        """Send the event, which Lambda would end after `seconds`; return the response of the function.
+
+        Raises FunctionFailed on an error or a timeout.
+        """
+        self._api.events.put((json.dumps(event), seconds))
         try:
             kind, body = self._api.answers.get(timeout=ANSWER_SECONDS)
         except Empty:
@@ -93,7 +96,7 @@ class Api(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.events: Queue[str] = Queue()
+        self.events: Queue[tuple[str, float]] = Queue()
         self.answers: Queue[tuple[str, str]] = Queue()
         self.address = f"127.0.0.1:{self.server_address[1]}"
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
@@ -113,10 +116,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """…/invocation/next: wait without a timeout for the next event, and send it."""
-        event = self.server.events.get().encode()
+        text, seconds = self.server.events.get()
+        event = text.encode()
         self.send_response(200)
         self.send_header("Lambda-Runtime-Aws-Request-Id", str(uuid.uuid4()))
-        self.send_header("Lambda-Runtime-Deadline-Ms", str(int((time.time() + 29) * 1000)))
+        self.send_header("Lambda-Runtime-Deadline-Ms", str(int((time.time() + seconds) * 1000)))
         self.send_header(
             "Lambda-Runtime-Invoked-Function-Arn", f"arn:aws:lambda:us-east-1:012345678901:function:{NAME}"
         )
