@@ -37,8 +37,8 @@ def check(server: str, public: str) -> Iterator[Finding]:
         answer = Answer(0)
     else:
         yield _ready(server, answer)
-    if not public and answer.address and _host(answer.address) != _host(server):
-        public = answer.address  # the operator asks from inside
+    if not public and not _is_downgraded(server, answer.address):
+        public = answer.address  # the operator may ask from inside, at another address or port
     if public and _plain(public) != _plain(server):
         yield _reached(public)
     elif answer.address:
@@ -89,10 +89,15 @@ def _named(asked: str, named: str) -> Finding:
     fix = f"Set UPRES_PUBLIC_URL of the function to {asked}."
     if not named or _plain(named) == _plain(asked):
         return ok(WHAT, f"{asked}, as in answers")
-    if asked.startswith("https:") and named.startswith("http:"):
+    if _is_downgraded(asked, named):
         found = f"answers at {asked} name {named}: pages cannot follow jobs, and API keys travel unencrypted"
         return fault(WHAT, found, fix)
     return fault(WHAT, f"answers at {asked} name another address, {named}", fix)
+
+
+def _is_downgraded(asked: str, named: str) -> bool:
+    """Whether an answer to https names http on the same host."""
+    return asked.startswith("https:") and named.startswith("http:") and _host(asked) == _host(named)
 
 
 def _trusted(error: Exception, url: str) -> str:

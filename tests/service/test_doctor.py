@@ -164,8 +164,8 @@ def test_a_public_store_url_that_answers_404_is_an_error(local: Local) -> None:
     assert (mark, "answers 404" in text) == ("✗", True)
 
 
-@pytest.mark.parametrize("name", ["UPRES_S3_ENDPOINT_URL", "UPRES_S3_PUBLIC_URL"])
-def test_store_urls_without_a_scheme_are_reported(local: Local, name: str) -> None:
+@pytest.mark.parametrize("name", ["UPRES_S3_ENDPOINT_URL", "UPRES_S3_PUBLIC_URL", "UPRES_PUBLIC_URL"])
+def test_urls_without_a_scheme_are_reported(local: Local, name: str) -> None:
     assert name in found(local, **{name: "localhost:9000"})["settings"][1]
 
 
