@@ -210,7 +210,9 @@ def test_keda_scales_workers_by_the_queue_and_the_leases(objects: list[Document]
 def test_the_worker_requests_a_gpu_exactly_when_its_image_uses_cuda(objects: list[Document]) -> None:
     [container] = pods(objects)["upres-worker"]["spec"]["containers"]
     gpus = [container["resources"][part].get("nvidia.com/gpu") for part in ("requests", "limits")]
-    assert gpus == ([1, 1] if container["image"].endswith("-cuda") else [None, None])
+    cuda = container["image"].endswith("-cuda")
+    assert gpus == ([1, 1] if cuda else [None, None])
+    assert ({"name": "UPRES_DEVICE", "value": "cuda"} in container.get("env", [])) is cuda
 
 
 def egress(objects: list[Document], name: str) -> list[tuple[set[int], list[Any]]]:

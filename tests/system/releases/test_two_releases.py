@@ -43,13 +43,15 @@ THIS = Release("this", {}, ROOT / "client" / "web" / "upres.js")
 
 def last() -> Release:
     folder = last_release.folder()
+    # Without PYTHONSAFEPATH `python -m` looks into the current folder first, which is this release.
+    environment = {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
     found = subprocess.check_output(
         [sys.executable, "-c", "import upres.worker.job as job; print(job.__file__)"],
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, **environment},
         text=True,
     )
     assert Path(found.strip()).is_relative_to(folder)
-    return Release("last", {"PYTHONPATH": str(folder)}, folder / "upres" / "client" / "web" / "upres.js")
+    return Release("last", environment, folder / "upres" / "client" / "web" / "upres.js")
 
 
 @pytest.fixture(scope="module")
