@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -18,6 +19,7 @@ from upres.core.errors import ModelError
 from upres.core.storage import Store
 from upres.embedded.stack import Local
 from upres.models import build_commands, variants
+from upres.models.photos import Photos
 
 pytestmark = pytest.mark.without_worker
 
@@ -54,6 +56,8 @@ def test_a_file_that_is_no_photo_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "b.jpg").write_bytes(data)
     with pytest.raises(ModelError, match=r"b\.jpg is no photo that can be read"):
         list(variants.read_photos(tmp_path))
+    with pytest.raises(ModelError, match=r"b\.jpg is no photo that can be read"):
+        Photos.load(tmp_path, torch.device("cpu"))
 
 
 def variant(local: Local, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Result:
