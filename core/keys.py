@@ -38,6 +38,7 @@ Redis
     upres:webhook:{id}             hash: address, event, owner and attempts of one webhook
     upres:webhook-secret           root secret from which the owners' webhook secrets are derived
     upres:job:{id}:preview         list: previews of a running job's finished tiles
+    upres:model::lock              lock of the registry, where the store honours no conditional writes
     upres:tile:{sha256}            sizes of tiles and batches that fit a device, model and precision
 
 Object store
@@ -46,13 +47,17 @@ Object store
     results/{owner}/{id}/{attempt}/original.{ext}  a bicubic enlargement of the same image, for comparison
     checkpoints/{id}/{work}/{rows}.png     finished rows of a long job
     models/{name}/{version}/…      manifest and weights
+    models/{name}/{version}/manifest.sha256        digest of the manifest: with it a push claims the version
     models/{name}/labels.json      label → version
     models/index.json              summary of all models and versions
+    models/.conditional-writes     shows whether the store honours conditional writes
 """
 
 import hashlib
 import re
 import secrets
+
+from upres.core import model_names
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 """Form of a job id: 128 random bits in hexadecimal. Other text from clients is never made part of a key."""
@@ -77,6 +82,9 @@ WORKERS = "upres:workers"
 LAST_RECOVERY = "upres:looked"
 API_KEYS = "upres:keys"
 MODEL_INDEX = "models/index.json"
+WRITE_PROBE = "models/.conditional-writes"
+REGISTRY_LOCK = "upres:model::lock"
+"""Below `upres:model:`, where workers may write. It is no key of a model, since no model has an empty name."""
 JOB_SIGNING_KEY = "upres:token-secret"
 WEBHOOKS = "upres:webhooks"
 WEBHOOK_SIGNING_KEY = "upres:webhook-secret"
@@ -280,10 +288,12 @@ def checkpoint(job_id: str, work: str, rows: str) -> str:
 
 
 def model(name: str, version: str, file: str) -> str:
-    """Object key of one file of a model version."""
+    """Object key of one file of a model version. Raises ModelNotFound when no model or version can be called so."""
+    model_names.check(name, version)
     return f"models/{name}/{version}/{file}"
 
 
 def labels(name: str) -> str:
-    """Object key of the file that maps a model's labels to versions."""
+    """Object key of the file that maps a model's labels to versions. Raises ModelNotFound as `model` does."""
+    model_names.check(name)
     return f"models/{name}/labels.json"

@@ -65,9 +65,15 @@ class Index(StoredModel):
 def index(store: Store) -> Index:
     """Read the index; it is empty when the registry is. Raises ModelError or StoreUnavailable."""
     try:
-        return Index.model_validate_json(store.get(keys.MODEL_INDEX))
+        return parse_index(store.get(keys.MODEL_INDEX))
     except ObjectNotFound:
         return Index(models={})
+
+
+def parse_index(raw: bytes) -> Index:
+    """Parse the index. Raises ModelError."""
+    try:
+        return Index.model_validate_json(raw)
     except ValidationError as error:
         raise ModelError(f"{keys.MODEL_INDEX} cannot be read; `upres models reindex` rebuilds it.") from error
 
@@ -75,24 +81,44 @@ def index(store: Store) -> Index:
 def labels(store: Store, name: str) -> Labels:
     """Read the labels of a model. Raises ModelNotFound, ModelError or StoreUnavailable."""
     try:
-        return Labels.model_validate_json(store.get(keys.labels(name)))
+        return parse_labels(store.get(keys.labels(name)), name)
     except ObjectNotFound:
-        raise ModelNotFound(
-            f"There is no model {name!r}; `upres models list` lists all models, and `upres models push {name}` adds it "
-            "if it is part of upres."
-        ) from None
+        raise no_model(name) from None
+
+
+def no_model(name: str) -> ModelNotFound:
+    """Return the error that there is no model with this name."""
+    return ModelNotFound(
+        f"There is no model {name!r}; `upres models list` lists all models, and `upres models push {name}` adds it "
+        "if it is part of upres."
+    )
+
+
+def parse_labels(raw: bytes, name: str) -> Labels:
+    """Parse the labels of a model. Raises ModelError."""
+    try:
+        return Labels.model_validate_json(raw)
     except ValidationError as error:
         raise ModelError(f"The labels of model {name!r} cannot be read: {first(error)}") from error
 
 
 def manifest(store: Store, name: str, version: str) -> tuple[Manifest, str]:
-    """Read the manifest of a version, and its digest. Raises ModelNotFound, ModelError or StoreUnavailable."""
+    """Read the manifest of a version, and its digest. Raises ModelNotFound, ModelError or StoreUnavailable.
+
+    One that names another model or version is refused: its folder was copied or renamed by hand.
+    """
     try:
         raw = store.get(keys.model(name, version, "manifest.json"), MAX_MANIFEST_BYTES)
     except ObjectNotFound:
         raise ModelNotFound(f"Model {name!r} has no version {version!r}.") from None
     check_size(f"The manifest of {name} {version}", len(raw), MAX_MANIFEST_BYTES)
-    return parse(raw, f"{name} {version}"), digest(raw)
+    found = parse(raw, f"{name} {version}")
+    if (found.name, found.version) != (name, version):
+        raise ModelError(
+            f"The manifest of {name} {version} in the store is that of {found.name} {found.version}: the folder was "
+            "copied or renamed by hand. Push the model under the name that it is to have."
+        )
+    return found, digest(raw)
 
 
 def parse(raw: bytes, what: str) -> Manifest:

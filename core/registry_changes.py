@@ -1,18 +1,19 @@
-"""Changes in the registry of models: new versions, labels, and the index.
+"""Changes in the registry of models: new versions, labels, and the index. removal.py removes versions.
 
-The manifest of a version is written last, so that no reader finds an incomplete version. After each change the index's
-entry of the model is rebuilt from the bucket.
+After each change the index's entry of the model is rebuilt from the bucket. Several processes may change one model at
+once: labels and index are written by guarded_writes.py, which loses no change.
 """
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
-from upres.core import keys
+from upres.core import guarded_writes, keys, model_names, pushed_files, quality_gate
 from upres.core.errors import ModelError, ModelNotFound
 from upres.core.manifest import Labels, Manifest, Rule
 from upres.core.registry import (
@@ -23,17 +24,17 @@ from upres.core.registry import (
     Version,
     base_folder,
     first,
-    index,
     labels,
     manifest,
+    no_model,
+    parse_index,
+    parse_labels,
     read_folder,
 )
 from upres.core.storage import Store
 
 log = logging.getLogger("upres.registry")
 
-MAX_LOSS_DB = 0.1
-"""A version that loses more PSNR (in dB) than this against the version it was made of cannot become stable."""
 MAX_BEFORE = 10
 """Number of earlier stable versions that are kept for rollback."""
 
@@ -41,46 +42,53 @@ MAX_BEFORE = 10
 def push(store: Store, folder: Path) -> Manifest:
     """Write a version into the registry, after its base. The first version of a model becomes its stable version.
 
-    The manifest is written last, so that no reader finds an incomplete version. Pushing the same version again changes
-    nothing. Raises ModelError when the folder is damaged, or the registry has this version with other contents.
+    Pushing the same version again puts back what is missing or damaged in the store, and changes nothing else. Raises
+    ModelError when the folder is damaged, when the registry has this version with other contents, or a label with its
+    name; StoreUnavailable.
     """
     new, ours = read_folder(folder)
+    model_names.check_new(new.name, new.version)
     _push_base(store, folder, new)
-    is_first = not store.exists(keys.labels(new.name))
-    if is_first:
-        _check_loss(new)
-    try:
-        _, theirs = manifest(store, new.name, new.version)
-    except ModelNotFound:
-        for file in new.files:
-            store.put(keys.model(new.name, new.version, file.file), (folder / file.file).read_bytes())
-        store.put(keys.model(new.name, new.version, "manifest.json"), (folder / "manifest.json").read_bytes())
-    else:
-        if theirs != ours:
-            raise ModelError(
-                f"Model {new.name!r} has a version {new.version!r} with other contents; versions never change, "
-                "so give this one another name."
-            )
-    if is_first:
-        _put_labels(store, new.name, Labels(labels={STABLE: new.version}))
-    _reindex(store, new.name)
+    _check_pushed(store, new)
+    pushed_files.write(store, folder, new, ours)
+    first_labels = _dumped(Labels(labels={STABLE: new.version}))
+    guarded_writes.create(store, keys.labels(new.name), first_labels)
+    refresh_index(store, new.name)
     return new
 
 
+def _check_pushed(store: Store, new: Manifest) -> None:
+    """Raise ModelError when a version cannot become stable, but would, or when a label has its name."""
+    try:
+        known = labels(store, new.name).labels
+    except ModelNotFound:
+        quality_gate.check(new)
+        return
+    if known.get(new.version, new.version) != new.version:
+        raise ModelError(
+            f"Model {new.name!r} has a label {new.version!r}, which means version {known[new.version]!r}; give the "
+            "version another name."
+        )
+
+
 def _push_base(store: Store, folder: Path, mixed: Manifest) -> None:
-    """Write the base of a version into the registry if it is not there. Raises ModelError."""
+    """Push the base of a version, if it is beside it; else the registry must have it. Raises ModelError."""
     if mixed.mix is None:
         return
+    with suppress(ModelError):  # then it is in no folder, or in a damaged one
+        base = base_folder(folder, mixed)
+        if base and read_folder(base)[1] == mixed.mix.digest:
+            push(store, base)
     try:
         found, theirs = manifest(store, mixed.mix.model, mixed.mix.version)
     except ModelNotFound:
         base = base_folder(folder, mixed)
         assert base
-        found, theirs = push(store, base), read_folder(base)[1]
+        found, theirs = read_folder(base)
     if theirs != mixed.mix.digest:
         raise ModelError(
             f"Model {mixed.name!r} {mixed.version} was made with another model {mixed.mix.model!r} {mixed.mix.version} "
-            f"than the registry has: {mixed.mix.digest}, not {theirs}."
+            f"than the registry has, or its folder: {mixed.mix.digest}, not {theirs}."
         )
     mixed.check_base(found)
 
@@ -96,22 +104,38 @@ def relabel(
 
     A new canary has the default share and no rule, unless they are given. Raises ModelNotFound or ModelError.
     """
-    now = labels(store, name)
-    updated = {label: version for label, version in {**now.labels, **changes}.items() if version is not None}
-    if STABLE not in updated:
-        raise ModelError("The label stable cannot be deleted; set it to another version.")
     for label, version in changes.items():
         if version is not None:
-            found, _ = manifest(store, name, version)
-            if label == STABLE:
-                _check_loss(found)
-    fields = now.model_dump() | {"labels": updated, "before": _before(now, updated[STABLE])}
-    if updated.get(CANARY) != now.labels.get(CANARY) or CANARY in changes:
-        run_id = secrets.token_hex(4) if CANARY in updated else None
-        fields |= {"canary_percent": Labels.model_fields["canary_percent"].default, "rule": None, "trial": run_id}
-    fields |= {} if canary_percent is None else {"canary_percent": canary_percent}
-    fields |= {} if rule is None else {"rule": None if rule == "off" else rule}
-    return _write(store, name, fields)
+            _check_new_label(store, name, label, version)
+
+    def decide(now: Labels) -> Mapping[str, object]:
+        updated = {label: version for label, version in {**now.labels, **changes}.items() if version is not None}
+        if STABLE not in updated:
+            raise ModelError("The label stable cannot be deleted; set it to another version.")
+        fields = now.model_dump() | {"labels": updated, "before": _before(now, updated[STABLE])}
+        if updated.get(CANARY) != now.labels.get(CANARY) or CANARY in changes:
+            run_id = secrets.token_hex(4) if CANARY in updated else None
+            fields |= {"canary_percent": Labels.model_fields["canary_percent"].default, "rule": None, "trial": run_id}
+        fields |= {} if canary_percent is None else {"canary_percent": canary_percent}
+        return fields | ({} if rule is None else {"rule": None if rule == "off" else rule})
+
+    return change_labels(store, name, decide)
+
+
+def _check_new_label(store: Store, name: str, label: str, version: str) -> None:
+    """Raise ModelError or ModelNotFound when a label cannot be given to a version."""
+    labels(store, name)
+    model_names.check_label(label)
+    found, _ = manifest(store, name, version)
+    if label == STABLE:
+        quality_gate.check(found)
+    if label != version and exists(store, name, label):
+        raise ModelError(f"Model {name!r} has a version {label!r}; give the label another name.")
+
+
+def exists(store: Store, name: str, version: str) -> bool:
+    """Whether the registry has a version."""
+    return store.exists(keys.model(name, version, pushed_files.MANIFEST))
 
 
 def promote(store: Store, name: str, expected: str | None = None) -> Labels:
@@ -119,21 +143,29 @@ def promote(store: Store, name: str, expected: str | None = None) -> Labels:
 
     Raises ModelNotFound, or ModelError when there is no canary, or it is not the version `expected` (if given).
     """
-    now = labels(store, name)
-    canary = now.labels.get(CANARY)
-    if canary is None or expected not in (None, canary):
-        raise ModelError(f"Model {name!r} has no canary{f' {expected}' if expected else ''}.")
-    return relabel(store, name, {STABLE: canary, CANARY: None})
+
+    def decide(now: Labels) -> Mapping[str, object]:
+        canary = now.labels.get(CANARY)
+        if canary is None or expected not in (None, canary):
+            raise ModelError(f"Model {name!r} has no canary{f' {expected}' if expected else ''}.")
+        quality_gate.check(manifest(store, name, canary)[0])
+        updated = {label: version for label, version in now.labels.items() if label != CANARY} | {STABLE: canary}
+        return {"labels": updated, "before": _before(now, canary)}
+
+    return change_labels(store, name, decide)
 
 
 def rollback(store: Store, name: str) -> Labels:
     """Make the previous stable version stable again, and delete label canary. Raises ModelNotFound or ModelError."""
-    now = labels(store, name)
-    if not now.before:
-        raise ModelError(f"Model {name!r} had no stable version before {now.labels[STABLE]!r}.")
-    manifest(store, name, now.before[0])
-    updated = {label: version for label, version in now.labels.items() if label != CANARY} | {STABLE: now.before[0]}
-    return _write(store, name, {"labels": updated, "before": now.before[1:]})
+
+    def decide(now: Labels) -> Mapping[str, object]:
+        if not now.before:
+            raise ModelError(f"Model {name!r} had no stable version before {now.labels[STABLE]!r}.")
+        manifest(store, name, now.before[0])
+        updated = {label: version for label, version in now.labels.items() if label != CANARY}
+        return {"labels": updated | {STABLE: now.before[0]}, "before": now.before[1:]}
+
+    return change_labels(store, name, decide)
 
 
 def _before(now: Labels, stable: str) -> tuple[str, ...]:
@@ -141,37 +173,117 @@ def _before(now: Labels, stable: str) -> tuple[str, ...]:
     return now.before if stable == was else (was, *now.before)[:MAX_BEFORE]
 
 
-def _write(store: Store, name: str, fields: Mapping[str, object]) -> Labels:
+def change_labels(store: Store, name: str, decide: Callable[[Labels], Mapping[str, object]]) -> Labels:
+    """Change the labels of a model to those that `decide` makes of the present ones, and refresh the index.
+
+    `decide` may be called several times. Raises what it raises, ModelNotFound or ModelError.
+    """
+    was: list[Labels] = []
+
+    def make(raw: bytes | None) -> bytes:
+        if raw is None:
+            raise no_model(name)
+        was[:] = [parse_labels(raw, name)]
+        return _dumped(_validated(decide(was[0])))
+
+    changed = parse_labels(guarded_writes.change(store, keys.labels(name), make), name)
+    _undo_if_removed(store, name, was[0], changed)
+    refresh_index(store, name)
+    return changed
+
+
+def _undo_if_removed(store: Store, name: str, was: Labels, changed: Labels) -> None:
+    """Take labels back that a version got while it was removed; removal.py looks at labels after it removed one.
+
+    Raises ModelNotFound.
+    """
+    for label, version in changed.labels.items() - was.labels.items():
+        if exists(store, name, version):
+            continue
+        earlier = {label: was.labels[label]} if label in was.labels else {}
+
+        def decide(
+            now: Labels, label: str = label, version: str = version, earlier: dict[str, str] = earlier
+        ) -> Mapping[str, object]:
+            kept = {one: meant for one, meant in now.labels.items() if (one, meant) != (label, version)}
+            return now.model_dump() | {"labels": kept if label in kept else kept | earlier}
+
+        change_labels(store, name, decide)
+        raise ModelNotFound(f"Model {name!r} has no version {version!r}: it was removed, so {label} is as before.")
+
+
+def _validated(fields: Mapping[str, object]) -> Labels:
     try:
-        changed = Labels.model_validate(fields)
+        return Labels.model_validate(fields)
     except ValidationError as error:
         raise ModelError(f"These labels are not valid: {first(error)}") from error
-    _put_labels(store, name, changed)
-    _reindex(store, name)
-    return changed
+
+
+def _dumped(changed: Labels) -> bytes:
+    return changed.model_dump_json(exclude_defaults=True).encode()
 
 
 def reindex(store: Store) -> Index:
     """Rebuild the index from all readable manifests and labels, for example after other tools changed the bucket."""
+    return parse_index(guarded_writes.change(store, keys.MODEL_INDEX, lambda raw: _rebuilt(store)))
+
+
+def refresh_index(store: Store, name: str, without: str | None = None) -> None:
+    """Rebuild the index's entry of one model from the bucket, without a version that is about to be removed.
+
+    An index that is missing or cannot be read is rebuilt as a whole.
+    """
+
+    def make(raw: bytes | None) -> bytes:
+        try:
+            known = dict(parse_index(raw).models) if raw else None
+        except ModelError as error:
+            log.warning("%s", error)
+            known = None
+        if known is None:
+            return _rebuilt(store, name, without)
+        with_it = known.pop(name, None)
+        try:
+            known[name] = _entry(store, name, with_it, without)
+        except ModelNotFound:
+            log.info("model %s is not there any more", name)
+        return _index(known)
+
+    guarded_writes.change(store, keys.MODEL_INDEX, make)
+
+
+def _rebuilt(store: Store, changed: str | None = None, without: str | None = None) -> bytes:
     names = {key.split("/")[1] for key in store.listing("models/") if key.endswith("/labels.json")}
     entries = {}
-    for name in sorted(names):
+    for name in names:
         try:
-            entries[name] = _entry(store, name, None)
+            entries[name] = _entry(store, name, None, without if name == changed else None)
         except (ModelError, ModelNotFound) as error:
             log.warning("%s", error)
-    made = Index(models=entries)
-    store.put(keys.MODEL_INDEX, made.model_dump_json().encode(), "application/json")
-    return made
+    return _index(entries)
 
 
-def _check_loss(manifest: Manifest) -> None:
-    lost = max(network.quality.get("psnr_loss_db", 0) for network in manifest.networks)
-    if lost > MAX_LOSS_DB:
-        raise ModelError(
-            f"Model {manifest.name!r} {manifest.version} loses {lost:g} dB against the version it was made of; "
-            f"with more than {MAX_LOSS_DB:g} dB it cannot become stable."
-        )
+def _index(models: Mapping[str, Entry]) -> bytes:
+    return Index(models=dict(sorted(models.items()))).model_dump_json().encode()
+
+
+def _entry(store: Store, name: str, known: Entry | None, without: str | None) -> Entry:
+    """Build a model's entry with all versions whose manifests can be read; versions in `known` are not read again."""
+    before = {one.version: one for one in known.versions} if known else {}
+    there = [key.split("/")[2] for key in store.listing(f"models/{name}/") if is_manifest(key)]
+    versions = {version: one for version, one in before.items() if version in there and version != without}
+    for version in there:
+        if version not in versions and version != without:
+            try:
+                versions[version] = _short(*manifest(store, name, version))
+            except (ModelError, ModelNotFound) as error:
+                log.warning("%s", error)
+    return Entry(name=name, labels=labels(store, name), versions=tuple(versions.values()))
+
+
+def is_manifest(key: str) -> bool:
+    """Whether an object's key is that of the manifest of a version."""
+    return key.count("/") == 3 and key.endswith(f"/{pushed_files.MANIFEST}")
 
 
 def _short(manifest: Manifest, digest: str) -> Version:
@@ -184,28 +296,3 @@ def _short(manifest: Manifest, digest: str) -> Version:
         licence=manifest.licence,
         strength=manifest.mix.strength if manifest.mix else None,
     )
-
-
-def _reindex(store: Store, name: str) -> None:
-    """Rebuild the index's entry of one model from the bucket; so concurrent pushes of one model lose no version."""
-    known = index(store).models
-    models = {**known, name: _entry(store, name, known.get(name))}
-    made = Index(models=dict(sorted(models.items())))
-    store.put(keys.MODEL_INDEX, made.model_dump_json().encode(), "application/json")
-
-
-def _entry(store: Store, name: str, known: Entry | None) -> Entry:
-    """Build a model's entry with all versions whose manifests can be read; versions in `known` are not read again."""
-    versions = {one.version: one for one in known.versions} if known else {}
-    for key in store.listing(f"models/{name}/"):
-        match key.split("/"):
-            case [_, _, version, "manifest.json"] if version not in versions:
-                try:
-                    versions[version] = _short(*manifest(store, name, version))
-                except (ModelError, ModelNotFound) as error:
-                    log.warning("%s", error)
-    return Entry(name=name, labels=labels(store, name), versions=tuple(versions.values()))
-
-
-def _put_labels(store: Store, name: str, changed: Labels) -> None:
-    store.put(keys.labels(name), changed.model_dump_json(exclude_defaults=True).encode(), "application/json")

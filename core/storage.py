@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from urllib.parse import quote, urlsplit
 
 from upres.core import keys
@@ -43,8 +43,27 @@ KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPALIVE": 20, "TCP_KEEPINTVL": 5, "TCP_K
 seconds, and closed after three probes, 5 seconds apart, without an answer."""
 
 
+CONDITION_FAILED = ("PreconditionFailed", "412", "ConditionalRequestConflict")
+"""What S3 answers to a conditional write whose condition does not hold, or that another write crossed (409)."""
+
+
 class ObjectNotFound(UpresError):
     """No object has this key. Callers catch it and raise an error that the user understands."""
+
+
+class ObjectChanged(UpresError):
+    """A conditional write was refused: the object is there already, or is not the one that was read any more."""
+
+
+class ConditionUnknown(UpresError):
+    """The store says that it knows no conditional writes."""
+
+
+class Stored(NamedTuple):
+    """An object as it was read: its bytes, and its ETag (RFC 9110, section 8.8.3), which names this content."""
+
+    data: bytes
+    etag: str
 
 
 class Store:
@@ -61,6 +80,7 @@ class Store:
         self._session = session
         self._timeout = timeout
         self._attempts = attempts
+        self.settings = settings
         self.bucket = settings.s3_bucket
         self._endpoint = settings.s3_endpoint_url
         self._public = settings.s3_public_url or self._endpoint
@@ -141,6 +161,21 @@ class Store:
             self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
         return self.uri(key)
 
+    def put_if(self, key: str, data: bytes, etag: str | None) -> None:
+        """Store a JSON document if the object still has this ETag; None: if no object has this key (RFC 9110).
+
+        Not every store honours the condition; core/guarded_writes.py finds that out. Raises ObjectChanged when the
+        condition does not hold.
+        """
+        condition: Any = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        try:
+            with self._mapped(key):
+                self._client.put_object(
+                    Bucket=self.bucket, Key=key, Body=data, ContentType="application/json", **condition
+                )
+        except ObjectNotFound as error:  # with If-Match: it was deleted
+            raise ObjectChanged(f"{self.uri(key)} was deleted meanwhile.") from error
+
     def get(self, key: str, limit: int | None = None, sha256: str | None = None) -> bytes:
         """Read an object; with `limit` at most limit + 1 bytes, so that the caller sees whether it is larger.
 
@@ -148,16 +183,20 @@ class Store:
         digest than `sha256` (hexadecimal), and the last one is returned as it is. Raises ObjectNotFound when there is
         no such object.
         """
+        return self.read(key, limit, sha256).data
+
+    def read(self, key: str, limit: int | None = None, sha256: str | None = None) -> Stored:
+        """Read an object as `get` does, with its ETag."""
         from botocore.exceptions import BotoCoreError
 
         with self._mapped(key):
             attempt = 1
             while True:
-                body = self._reader.get_object(Bucket=self.bucket, Key=key)["Body"]
+                answer = self._reader.get_object(Bucket=self.bucket, Key=key)
                 try:
-                    data = _read(body, limit)
+                    data = _read(answer["Body"], limit)
                     if sha256 is None or attempt >= self._attempts or hashlib.sha256(data).hexdigest() == sha256:
-                        return data
+                        return Stored(data, answer.get("ETag", ""))
                     log.warning("object store: %s came with a wrong digest, and is read again", key)
                 except BotoCoreError as error:
                     if attempt >= self._attempts:
@@ -262,6 +301,10 @@ class Store:
             code = str(error.response.get("Error", {}).get("Code"))
             if key and code in ("NoSuchKey", "404"):
                 raise ObjectNotFound(f"There is no object {self.uri(key)}.") from error
+            if code in CONDITION_FAILED:
+                raise ObjectChanged(f"{self.uri(key)} was changed meanwhile.") from error
+            if code == "NotImplemented":
+                raise ConditionUnknown("The object store knows no conditional writes.") from error
             self.failures["refused"] += 1
             self._log(code, error)
             raise StoreUnavailable(f"The object store refused a request ({code}); try again later.") from error

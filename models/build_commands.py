@@ -9,7 +9,7 @@ import click
 from upres.console.terminal import print_table, row, table
 from upres.core import registry
 from upres.core.errors import ModelError, ModelNotFound
-from upres.models.command_support import empty_folder, errors_as_messages, fetch_base, store, version_folder
+from upres.models.command_support import fetch_base, new_version, store, version_folder
 
 FORMS = ["onnx", "torchscript", "exported-program", "savedmodel"]
 
@@ -24,19 +24,17 @@ FORMS = ["onnx", "torchscript", "exported-program", "savedmodel"]
 def import_file(file: Path, name: str, version: str, licence: str, description: str, out: Path | None) -> None:
     """Convert a checkpoint into a version.
 
-    FILE is .safetensors, or .pth, which is read without running code in it. The library spandrel recognises the
-    architecture (pip install "upres[community]"). The receptive field is measured.
+    FILE is a safetensors file, or one of torch (.pth), which is read without running code in it. The library spandrel
+    recognises the architecture (pip install "upres[community]"). The receptive field is measured. The folder is written
+    when all has succeeded.
     """
     from upres.models import community
 
-    folder = empty_folder(out or Path(name))
+    folder = out or Path(name)
     about = {"name": name, "version": version, "licence": licence, "description": description or f"From {file.name}."}
-    with errors_as_messages():
-        model = community.convert(file, folder, about)
-        [network] = model.manifest.networks
-        print(
-            f"{folder}: {network.architecture}, factor {network.factor}, {community.describe_receptive_field(network)}"
-        )
+    with new_version(folder, name, version) as made:
+        [network] = community.convert(file, made, about).manifest.networks
+    print(f"{folder}: {network.architecture}, factor {network.factor}, {community.describe_receptive_field(network)}")
     print(f"Put it into the registry: upres models push {folder}")
 
 
@@ -59,13 +57,13 @@ def mix(base: str, other: str, at: float, name: str, adjustable: bool, out: Path
     """
     from upres.models import mixing
 
-    folder = empty_folder(out or Path(name))
+    folder = out or Path(name)
     about = {"name": name, **{field: value for field, value in given.items() if value}}
-    with errors_as_messages(), tempfile.TemporaryDirectory() as temporary:
+    with new_version(folder, name, given["version"] or "1") as to, tempfile.TemporaryDirectory() as temporary:
         one, two = (version_folder(end, Path(temporary) / end) for end in (base, other))
         make = mixing.mix_adjustable if adjustable else mixing.mix
-        made = make(one, two, at, about, folder)
-        print(f"{folder}: {made}, {', '.join(f'factor {one}' for one in made.manifest.factors)}")
+        made = make(one, two, at, about, to)
+    print(f"{folder}: {made}, {', '.join(f'factor {one}' for one in made.manifest.factors)}")
     print(f"Put it into the registry: upres models push {folder}")
 
 
@@ -91,10 +89,12 @@ def export(name: str, form: str, version: str | None, out: Path | None, python: 
 
     with store() as opened:
         model = download(opened, name, version)
-        folder = empty_folder(out or Path(f"{name}-{model.manifest.version}-{form}"))
-        fetch_base(opened, model.manifest, folder)
-        for file, checked in portable.export(model, form, folder, python):
-            print(f"{folder / file}: {checked}")
+        folder = out or Path(f"{name}-{model.manifest.version}-{form}")
+        with new_version(folder) as to:
+            fetch_base(opened, model.manifest, to)
+            exported = portable.export(model, form, to, python)
+    for file, checked in exported:
+        print(f"{folder / file}: {checked}")
     if form == "onnx":
         print(f"Put it into the registry: upres models push {folder}")
 
@@ -110,19 +110,22 @@ def export(name: str, form: str, version: str | None, out: Path | None, python: 
 def variant(name: str, precision: str, photos: Path, version: str | None, out: Path | None) -> None:
     """Make a smaller version, and measure its loss of quality.
 
-    A version that loses more than 0.1 dB cannot be stable. float16: weights of half the size. int8: an ONNX graph with
-    convolutions in int8, calibrated with the photos.
+    Its folder is written when it is measured. A version that loses more than 0.1 dB, or was not measured, cannot be
+    stable. float16: weights of half the size. int8: an ONNX graph with convolutions in int8, calibrated with the
+    photos (pip install "upres[onnx]").
     """
     from upres.models import variants
     from upres.models.measure import download
 
     with store() as opened:
         model = download(opened, name, version)
-        folder = empty_folder(out or Path(f"{name}-{model.manifest.version}-{precision}"))
-        fetch_base(opened, model.manifest, folder)
-        for network in variants.make(model, precision, photos, folder).manifest.networks:
-            measured = ", ".join(f"{key} {value:g}" for key, value in network.quality.items())
-            print(f"{folder / network.file}: {measured}")
+        folder = out or Path(f"{name}-{model.manifest.version}-{precision}")
+        with new_version(folder) as to:
+            fetch_base(opened, model.manifest, to)
+            made = variants.make(model, precision, photos, to).manifest
+    for network in made.networks:
+        measured = ", ".join(f"{key} {value:g}" for key, value in network.quality.items())
+        print(f"{folder / network.file}: {measured}")
     print(f"Put it into the registry: upres models push {folder}")
 
 

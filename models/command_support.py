@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from upres.core import registry
+from upres.client.signals import stopped_by_signals
+from upres.core import model_names, registry
 from upres.core.errors import ModelNotFound, UpresError
 from upres.core.manifest import Manifest
 from upres.core.settings import Settings
 from upres.core.storage import Store
 from upres.models import bundled
+from upres.models.staging import staging
 
 
 def empty_folder(folder: Path) -> Path:
@@ -20,6 +22,20 @@ def empty_folder(folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise click.ClickException(f"{folder} is there already; give another one with --out, or remove it.")
     return folder
+
+
+@contextmanager
+def new_version(folder: Path, name: str | None = None, version: str = "1") -> Iterator[Path]:
+    """Yield the path of a folder to write a version in; it becomes `folder` when the block has ended.
+
+    After an error, Ctrl-C or SIGTERM nothing is left. Raises click.ClickException when the block raises an error of
+    upres, when no version can have these names, or when `folder` is not missing or empty.
+    """
+    with stopped_by_signals(), errors_as_messages():
+        if name is not None:
+            model_names.check_new(name, version)
+        with staging(empty_folder(folder)) as made:
+            yield made
 
 
 def version_folder(name: str, temporary: Path) -> Path:

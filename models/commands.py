@@ -10,9 +10,10 @@ import click
 from upres.console.terminal import connection, print_table, row, table
 from upres.core import registry, registry_changes
 from upres.core.errors import ModelError
+from upres.core.foreign_text import printable
 from upres.core.manifest import Labels, Rule
 from upres.core.registry import CANARY
-from upres.models import build_commands, bundled, gallery_commands
+from upres.models import build_commands, bundled, gallery_commands, removal_commands
 from upres.models.command_support import is_served, store
 
 if TYPE_CHECKING:
@@ -31,10 +32,22 @@ Examples:
   upres photo.jpg --model mine                … and use it
   upres models label faithful canary=2 --canary-percent 5
   upres models promote faithful               the canary becomes stable
+  upres models prune faithful --keep 3        remove old versions that nothing needs
 
 \b
 Exit codes: 0 success · 1 error · 2 wrong usage
 """
+
+
+class Warnings(logging.Handler):
+    """Prints warnings of the registry: what cannot be read, is put back, or may get lost."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        click.echo(f"Warning: {printable(record.getMessage(), None)}", err=True)
+
+
+WARNINGS = Warnings(logging.WARNING)
 
 
 @click.group(invoke_without_command=True, help=HELP, epilog=EPILOG)
@@ -42,6 +55,7 @@ Exit codes: 0 success · 1 error · 2 wrong usage
 def models(context: click.Context) -> None:
     """See HELP."""
     logging.getLogger("upres").addHandler(logging.NullHandler())  # errors are printed once, as a sentence
+    logging.getLogger("upres.registry").addHandler(WARNINGS)
     if context.invoked_subcommand is None:
         context.invoke(list_models)
 
@@ -94,7 +108,8 @@ def push(folders: tuple[Path, ...], keep: bool) -> None:
     """Put versions into the registry.
 
     FOLDER contains a version, or is the name of a bundled model: photo or faithful. The first version of a model
-    becomes stable. A version that is mixed with another one brings it along.
+    becomes stable. A version that is mixed with another one brings it along. Pushing a version again puts back what is
+    missing or damaged of it in the store.
     """
     with store() as opened:
         for folder in map(_pushed, folders):
@@ -210,5 +225,5 @@ def _read_rule(text: str) -> Rule | Literal["off"]:
         raise click.UsageError("--rule: write JOBS:PERCENT, 1000:0.5 for example.") from None
 
 
-for command in (*gallery_commands.COMMANDS, *build_commands.COMMANDS):
+for command in (*gallery_commands.COMMANDS, *build_commands.COMMANDS, *removal_commands.COMMANDS):
     models.add_command(command)

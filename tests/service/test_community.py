@@ -22,7 +22,7 @@ from upres.core.errors import ModelError
 from upres.core.manifest import Sides
 from upres.core.tiling import ORIENTATIONS
 from upres.embedded.stack import Local
-from upres.models import community, probe
+from upres.models import checkpoint_files, community, probe
 from upres.worker.context import WorkerContext
 from upres.worker.engine import trials
 from upres.worker.engine.device_thread import DeviceThread
@@ -145,7 +145,7 @@ def test_weights_that_make_no_image_are_refused_and_nothing_is_written(tmp_path:
 def test_prefixes_of_all_names_are_left_out(tmp_path: Path, prefix: str) -> None:
     for tensors in (calm(SRVGGNetCompact(2, width=8, depth=1)), span()):
         prefixed = {prefix + name: tensor for name, tensor in tensors.items()}
-        _, fields, named = community._recognised(community.read(saved(prefixed, tmp_path / "prefixed.pth")))
+        _, fields, named = community._recognised(checkpoint_files.read(saved(prefixed, tmp_path / "prefixed.pth")))
         assert fields["factor"] == 2
         assert named.keys() == tensors.keys()
 
@@ -214,7 +214,7 @@ def test_damaged_weight_files_raise_only_model_error(tmp_path: Path) -> None:
             damaged[at] = random.integers(0, 256)
         (tmp_path / "damaged.pth").write_bytes(damaged[: random.integers(1, len(damaged))])
         with suppress(ModelError):
-            community.read(tmp_path / "damaged.pth")
+            checkpoint_files.read(tmp_path / "damaged.pth")
 
 
 def test_the_model_name_is_validated_before_the_file_is_read(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.support.servers import body, http_server
 from upres.core import registry
 from upres.core.errors import ModelError
 from upres.embedded.stack import Local
-from upres.models import community, gallery, publishing
+from upres.models import checkpoint_files, community, gallery, publishing
 from upres.models.gallery import Published
 
 
@@ -141,7 +141,7 @@ def test_another_file_is_refused_before_it_is_read_and_nothing_is_left(
     tmp_path: Path, place: Path, data: bytes, url: str, exists: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(place / "temporary"))
-    monkeypatch.setattr(community, "read", lambda file: pytest.fail("the file was read"))
+    monkeypatch.setattr(checkpoint_files, "read", lambda file: pytest.fail("the file was read"))
     if exists:
         (place / "out").mkdir()
     with pytest.raises(ModelError, match="not the one that the gallery names"):

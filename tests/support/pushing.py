@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from redis import Redis
+from safetensors.numpy import save
 
 from tests.support.paths import ROOT
-from upres.core import keys, registry_changes
+from upres.core import keys, registry, registry_changes
 from upres.core.storage import Store
 from upres.worker.model import Model, pull
 
@@ -49,3 +51,16 @@ def pushed_copy(store: Store, redis: Redis, folder: Path) -> Iterator[Pushed]:
     pushed.push("1")
     yield pushed
     redis.delete(keys.served_model(pushed.name), keys.outcomes(pushed.name))
+
+
+def small_version(folder: Path, name: str, version: str = "1", number: float = 0, **changed: Any) -> Path:
+    """Write a valid version of a few bytes into a folder; `number` is a weight of it. No worker can load it."""
+    folder.mkdir(parents=True)
+    weights = save({"w": np.full(3, number, np.float32)})
+    (folder / "small-x2.safetensors").write_bytes(weights)
+    network = {"file": "small-x2.safetensors", "sha256": registry.digest(weights), "architecture": "edsr", "factor": 2}
+    about = {"description": "small", "licence": "MIT", "created": "2026-01-01"}
+    fields = {"schema_version": 2, "name": name, "version": version, **about}
+    fields["networks"] = [{**network, "receptive_radius": 1}]
+    (folder / "manifest.json").write_text(json.dumps(fields | changed))
+    return folder

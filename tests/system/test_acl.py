@@ -21,8 +21,9 @@ from tests.support.servers import function
 from tests.support.workers import worker
 from upres.client import Client
 from upres.console.doctor import redis_users
-from upres.core import api_keys, events, keys
+from upres.core import api_keys, events, keys, registry_lock
 from upres.core.schema import Cancelled
+from upres.core.settings import Settings
 from upres.embedded.child import Child, accepts, free_port
 from upres.embedded.stack import Local, redis_server
 
@@ -123,6 +124,15 @@ def test_each_redis_user_is_denied_the_commands_that_it_does_not_need(urls: dict
         for command in FORBIDDEN[user]:
             with pytest.raises(NoPermissionError):
                 connection.execute_command(*command.replace("'return 1'", "return_1").split())
+
+
+@pytest.mark.parametrize("user", ["worker", "operator"])
+def test_who_changes_the_registry_of_models_may_lock_it(urls: dict[str, str], user: str) -> None:
+    with Redis.from_url(urls[user]) as connection:
+        with registry_lock.held(Settings(redis_url=urls[user])) as check_held:
+            assert connection.exists(keys.REGISTRY_LOCK)
+            check_held()
+        assert not connection.exists(keys.REGISTRY_LOCK)
 
 
 def test_redis_refuses_connections_without_a_user_name(urls: dict[str, str]) -> None:
