@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.report import emit
 from upres.client import Client
-from upres.core import keys, registry_changes
+from upres.core import keys, registry_changes, registry_index
 from upres.core.queue import connect
 from upres.core.served_models import published
 from upres.core.storage import Store
@@ -141,7 +141,7 @@ def listing() -> None:
     with Local() as local:
         _fill(local.store, fields)
         begin = time.perf_counter()
-        assert len(registry_changes.reindex(local.store).models) == MODELS + 1
+        assert len(registry_index.reindex(local.store).models) == MODELS + 1
         emit("models.reindex", time.perf_counter() - begin, "s", "one second", 1)
         took = []
         for _ in range(5):

@@ -19,8 +19,9 @@ from upres.core.errors import ModelError, ModelNotFound
 from upres.core.foreign_text import printable
 from upres.core.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSIONS, Labels, Manifest
 from upres.core.model_files import check, check_size
-from upres.core.schema import StoredModel
+from upres.core.schema import StoredModel, TolerantModel
 from upres.core.storage import ObjectNotFound, Store
+from upres.core.tolerance import or_none
 
 log = logging.getLogger("upres.registry")
 
@@ -56,7 +57,7 @@ class Entry(StoredModel):
         return next((one for one in self.versions if one.version == self.labels.labels[STABLE]), None)
 
 
-class Index(StoredModel):
+class Index(TolerantModel):
     """The index of all models."""
 
     models: Mapping[str, Entry] = Field(description="Model name → model.")
@@ -71,11 +72,13 @@ def index(store: Store) -> Index:
 
 
 def parse_index(raw: bytes) -> Index:
-    """Parse the index. Raises ModelError."""
+    """Parse the index, without entries that this release cannot read. Raises ModelError."""
     try:
-        return Index.model_validate_json(raw)
-    except ValidationError as error:
+        document = json.loads(raw)
+        entries = {name: or_none(Entry, json.dumps(entry)) for name, entry in document["models"].items()}
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise ModelError(f"{keys.MODEL_INDEX} cannot be read; `upres models reindex` rebuilds it.") from error
+    return Index(models={name: entry for name, entry in entries.items() if entry})
 
 
 def labels(store: Store, name: str) -> Labels:

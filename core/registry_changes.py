@@ -1,7 +1,7 @@
-"""Changes in the registry of models: new versions, labels, and the index. removal.py removes versions.
+"""Changes in the registry of models: new versions and labels. removal.py removes versions.
 
-After each change the index's entry of the model is rebuilt from the bucket. Several processes may change one model at
-once: labels and index are written by guarded_writes.py, which loses no change.
+After each change the index's entry of the model is rebuilt (registry_index.py). Several processes may change one model
+at once: labels and index are written by guarded_writes.py, which loses no change.
 """
 
 import logging
@@ -19,18 +19,15 @@ from upres.core.manifest import Labels, Manifest, Rule
 from upres.core.registry import (
     CANARY,
     STABLE,
-    Entry,
-    Index,
-    Version,
     base_folder,
     first,
     labels,
     manifest,
     no_model,
-    parse_index,
     parse_labels,
     read_folder,
 )
+from upres.core.registry_index import refresh_index
 from upres.core.storage import Store
 
 log = logging.getLogger("upres.registry")
@@ -119,12 +116,13 @@ def relabel(
         fields |= {} if canary_percent is None else {"canary_percent": canary_percent}
         return fields | ({} if rule is None else {"rule": None if rule == "off" else rule})
 
-    return change_labels(store, name, decide)
+    return change_labels(store, name, decide, changes.get(STABLE))
 
 
 def _check_new_label(store: Store, name: str, label: str, version: str) -> None:
     """Raise ModelError or ModelNotFound when a label cannot be given to a version."""
-    labels(store, name)
+    with suppress(ModelError):  # change_labels says what is wrong with labels that cannot be read
+        labels(store, name)
     model_names.check_label(label)
     found, _ = manifest(store, name, version)
     if label == STABLE:
@@ -173,17 +171,26 @@ def _before(now: Labels, stable: str) -> tuple[str, ...]:
     return now.before if stable == was else (was, *now.before)[:MAX_BEFORE]
 
 
-def change_labels(store: Store, name: str, decide: Callable[[Labels], Mapping[str, object]]) -> Labels:
+def change_labels(
+    store: Store, name: str, decide: Callable[[Labels], Mapping[str, object]], stable: str | None = None
+) -> Labels:
     """Change the labels of a model to those that `decide` makes of the present ones, and refresh the index.
 
-    `decide` may be called several times. Raises what it raises, ModelNotFound or ModelError.
+    `decide` may be called several times. Labels that cannot be read are made anew, with the version `stable`. Raises
+    what `decide` raises, ModelNotFound, or ModelError, also for such labels without `stable`.
     """
     was: list[Labels] = []
 
     def make(raw: bytes | None) -> bytes:
         if raw is None:
             raise no_model(name)
-        was[:] = [parse_labels(raw, name)]
+        try:
+            was[:] = [parse_labels(raw, name)]
+        except ModelError as error:
+            if stable is None:
+                raise ModelError(f"{error} `upres models label {name} stable=VERSION` makes them anew.") from error
+            log.warning("%s They are made anew.", error)
+            was[:] = [Labels(labels={STABLE: stable})]
         return _dumped(_validated(decide(was[0])))
 
     changed = parse_labels(guarded_writes.change(store, keys.labels(name), make), name)
@@ -221,78 +228,3 @@ def _validated(fields: Mapping[str, object]) -> Labels:
 
 def _dumped(changed: Labels) -> bytes:
     return changed.model_dump_json(exclude_defaults=True).encode()
-
-
-def reindex(store: Store) -> Index:
-    """Rebuild the index from all readable manifests and labels, for example after other tools changed the bucket."""
-    return parse_index(guarded_writes.change(store, keys.MODEL_INDEX, lambda raw: _rebuilt(store)))
-
-
-def refresh_index(store: Store, name: str, without: str | None = None) -> None:
-    """Rebuild the index's entry of one model from the bucket, without a version that is about to be removed.
-
-    An index that is missing or cannot be read is rebuilt as a whole.
-    """
-
-    def make(raw: bytes | None) -> bytes:
-        try:
-            known = dict(parse_index(raw).models) if raw else None
-        except ModelError as error:
-            log.warning("%s", error)
-            known = None
-        if known is None:
-            return _rebuilt(store, name, without)
-        with_it = known.pop(name, None)
-        try:
-            known[name] = _entry(store, name, with_it, without)
-        except ModelNotFound:
-            log.info("model %s is not there any more", name)
-        return _index(known)
-
-    guarded_writes.change(store, keys.MODEL_INDEX, make)
-
-
-def _rebuilt(store: Store, changed: str | None = None, without: str | None = None) -> bytes:
-    names = {key.split("/")[1] for key in store.listing("models/") if key.endswith("/labels.json")}
-    entries = {}
-    for name in names:
-        try:
-            entries[name] = _entry(store, name, None, without if name == changed else None)
-        except (ModelError, ModelNotFound) as error:
-            log.warning("%s", error)
-    return _index(entries)
-
-
-def _index(models: Mapping[str, Entry]) -> bytes:
-    return Index(models=dict(sorted(models.items()))).model_dump_json().encode()
-
-
-def _entry(store: Store, name: str, known: Entry | None, without: str | None) -> Entry:
-    """Build a model's entry with all versions whose manifests can be read; versions in `known` are not read again."""
-    before = {one.version: one for one in known.versions} if known else {}
-    there = [key.split("/")[2] for key in store.listing(f"models/{name}/") if is_manifest(key)]
-    versions = {version: one for version, one in before.items() if version in there and version != without}
-    for version in there:
-        if version not in versions and version != without:
-            try:
-                versions[version] = _short(*manifest(store, name, version))
-            except (ModelError, ModelNotFound) as error:
-                log.warning("%s", error)
-    return Entry(name=name, labels=labels(store, name), versions=tuple(versions.values()))
-
-
-def is_manifest(key: str) -> bool:
-    """Whether an object's key is that of the manifest of a version."""
-    return key.count("/") == 3 and key.endswith(f"/{pushed_files.MANIFEST}")
-
-
-def _short(manifest: Manifest, digest: str) -> Version:
-    return Version(
-        version=manifest.version,
-        digest=digest,
-        created=manifest.created,
-        factors=manifest.factors,
-        description=manifest.description,
-        licence=manifest.licence,
-        strength=manifest.mix.strength if manifest.mix else None,
-    )

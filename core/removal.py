@@ -12,7 +12,8 @@ from upres.core.errors import ModelError, ModelNotFound
 from upres.core.manifest import Labels
 from upres.core.pushed_files import CLAIM, MANIFEST, REMOVED
 from upres.core.registry import STABLE, Version
-from upres.core.registry_changes import change_labels, refresh_index
+from upres.core.registry_changes import change_labels
+from upres.core.registry_index import refresh_index
 from upres.core.storage import Store
 
 log = logging.getLogger("upres.registry")

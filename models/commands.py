@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from upres.console.terminal import connection, print_table, row, table
-from upres.core import registry, registry_changes
+from upres.core import registry, registry_changes, registry_index
 from upres.core.errors import ModelError
 from upres.core.foreign_text import printable
 from upres.core.manifest import Labels, Rule
@@ -178,7 +178,7 @@ def reindex() -> None:
     It is read from the manifests and labels in the store. Needed only after the bucket was changed by hand.
     """
     with store() as opened:
-        print(f"{len(registry_changes.reindex(opened).models)} models")
+        print(f"{len(registry_index.reindex(opened).models)} models")
 
 
 def _pushed(folder: Path) -> Path:

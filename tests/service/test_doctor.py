@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 from tests.support.servers import body, http_server
 from tests.support.waiting import wait_until
 from upres.client import Client
-from upres.core import keys, leases, registry_changes
+from upres.core import keys, leases, registry_changes, registry_index
 from upres.embedded.child import Child, accepts, free_port
 from upres.embedded.stack import Local, redis_server, tool
 
@@ -203,7 +203,7 @@ def test_a_missing_file_of_a_base_is_reported(local: Local, tmp_path: Path) -> N
         assert (mark, "doctors-base-x2.safetensors" in text) == ("✗", True)
     finally:
         local.store.delete([key for name in names for key in local.store.listing(f"models/{name}/")])
-        registry_changes.reindex(local.store)
+        registry_index.reindex(local.store)
 
 
 def test_a_changed_model_file_is_reported(local: Local, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_changed_model_file_is_reported(local: Local, tmp_path: Path) -> None:
         mark, text = found(local, UPRES_MODEL="damaged")["model damaged"]
     finally:
         store.delete(list(store.listing("models/damaged/")))
-        registry_changes.reindex(store)
+        registry_index.reindex(store)
     assert (mark, "edsr-x2.safetensors" in text) == ("✗", True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.pushing import FOLDER, Pushed
-from upres.core import keys, registry, registry_changes
+from upres.core import keys, registry, registry_changes, registry_index
 from upres.core.errors import ModelError, ModelNotFound
 from upres.core.manifest import Labels, Rule
 from upres.core.storage import Store
@@ -157,6 +157,6 @@ def test_the_index_lists_versions_and_reindex_restores_it(pushed: Pushed) -> Non
     before = registry.index(pushed.store).models
     pushed.store.delete([keys.MODEL_INDEX])
     assert registry.index(pushed.store).models == {}
-    again = registry_changes.reindex(pushed.store).models
+    again = registry_index.reindex(pushed.store).models
     assert again[pushed.name] == before[pushed.name]
     assert set(again["faithful"].versions) == set(before["faithful"].versions)

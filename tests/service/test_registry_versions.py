@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.pushing import small_version
-from upres.core import keys, registry, registry_changes, served_models
+from upres.core import keys, registry, registry_changes, registry_index, served_models
 from upres.core.errors import ModelError, ModelNotFound
 from upres.core.storage import Store
 
@@ -144,6 +144,44 @@ def test_a_folder_that_was_copied_by_hand_is_not_served_under_its_new_name(
     with pytest.raises(ModelError, match="was copied"):
         registry_changes.relabel(store, name, {"best": "2"})
     store.put(keys.labels(f"{name}-copy"), json.dumps({"labels": {"stable": "1"}}).encode())
-    found = registry_changes.reindex(store).models
+    found = registry_index.reindex(store).models
     assert [one.version for one in found[name].versions] == ["1"]
     assert found[f"{name}-copy"].versions == ()
+
+
+def test_what_a_newer_release_wrote_into_the_index_stays_there(store: Store, name: str, tmp_path: Path) -> None:
+    """Entries of other models, even those that this release cannot read, and fields that it does not know."""
+    registry_changes.push(store, small_version(tmp_path / "1", name))
+    stored = json.loads(store.get(keys.MODEL_INDEX))
+    strange = {"name": f"{name}-strange", "heads": [{"labels": 5}]}
+    known = {**stored["models"][name], "name": f"{name}-known", "price": 3}
+    stored["models"] |= {strange["name"]: strange, known["name"]: known}
+    store.put(keys.MODEL_INDEX, json.dumps(stored).encode())
+    listed = registry.index(store).models
+    assert (known["name"] in listed, strange["name"] in listed) == (True, False)
+    registry_changes.relabel(store, name, {"blue": "1"})
+    now = json.loads(store.get(keys.MODEL_INDEX))["models"]
+    assert (now[strange["name"]], now[known["name"]]) == (strange, known)
+    assert now[name]["labels"]["labels"] == {"stable": "1", "blue": "1"}
+    registry_index.reindex(store)
+    assert not {strange["name"], known["name"]} & json.loads(store.get(keys.MODEL_INDEX))["models"].keys()
+
+
+def test_the_index_has_no_default_values_which_older_releases_may_refuse(
+    store: Store, name: str, tmp_path: Path
+) -> None:
+    registry_changes.push(store, small_version(tmp_path / "1", name))
+    assert json.loads(store.get(keys.MODEL_INDEX))["models"][name]["labels"] == {"labels": {"stable": "1"}}
+
+
+@pytest.mark.parametrize("content", [b'{"labels": {"stab', b"[]", b'{"labels": {}}'])
+def test_labels_that_cannot_be_read_are_made_anew_by_the_label_command(
+    store: Store, name: str, tmp_path: Path, content: bytes
+) -> None:
+    registry_changes.push(store, small_version(tmp_path / "1", name))
+    store.put(keys.labels(name), content)
+    with pytest.raises(ModelError, match=f"cannot be read.*`upres models label {name} stable=VERSION` makes them anew"):
+        registry_changes.relabel(store, name, {"blue": "1"})
+    assert name in registry_index.reindex(store).models, "a list without it would hide it"
+    assert registry_changes.relabel(store, name, {"stable": "1"}).labels == {"stable": "1"}
+    assert registry.labels(store, name).labels == registry.index(store).models[name].labels.labels == {"stable": "1"}

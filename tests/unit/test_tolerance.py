@@ -42,6 +42,7 @@ from upres.core.served_models import ModelRef, ServedModel
 from upres.core.tolerance import readable
 from upres.core.workers import Worker
 from upres.function.model_list import ModelDetails, ModelList, ModelSummary
+from upres.worker.remembered_limits import StoredLimits
 
 JOB = "0" * 32
 VERSION = Version(version="1", digest="d", created="2026-01-01", factors=(2, 4), description="x", licence="MIT")
@@ -91,10 +92,11 @@ EXAMPLES: list[BaseModel] = [
     ModelSummary(**SUMMARY, jobs_url="/j"),
     ModelDetails(**SUMMARY, jobs_url="/j", versions=(VERSION,)),
     ModelList(models=(ModelSummary(**SUMMARY, jobs_url="/j"),)),
+    StoredLimits(tile=8, batches={4: 64}),
 ]
 EXACT = {"at", "deadline", "submitted_at", "updated_at", "expires_at", "created_at", "created", "stable", "canary"}
 """Texts with a form: times, and names of versions (a newer release cannot change what a version is called)."""
-MAPS = {"seconds", "labels", "models", "refused", "errors"}
+MAPS = {"seconds", "labels", "models", "refused", "errors", "batches"}
 """Fields with free names: a new name there is no unknown field."""
 ODD: dict[str, Any] = {"deep": [1, {"x": None}], "text": "…"}
 
@@ -158,7 +160,7 @@ def test_unknown_words_are_kept_at_every_depth(example: BaseModel) -> None:
     for name in MAPS & plain.keys():
         if isinstance(plain[name], dict) and plain[name]:
             changed = copy.deepcopy(plain)
-            changed[name]["newer"] = next(iter(plain[name].values()))
+            changed[name]["9"] = next(iter(plain[name].values()))
             assert as_json(read(example, changed)) == changed
 
 
