@@ -160,7 +160,7 @@ def test_unknown_words_are_kept_at_every_depth(example: BaseModel) -> None:
     for name in MAPS & plain.keys():
         if isinstance(plain[name], dict) and plain[name]:
             changed = copy.deepcopy(plain)
-            changed[name]["9"] = next(iter(plain[name].values()))
+            changed[name]["9" if name == "batches" else "newer"] = next(iter(plain[name].values()))
             assert as_json(read(example, changed)) == changed
 
 
