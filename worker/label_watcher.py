@@ -82,6 +82,11 @@ class LabelWatcher(threading.Thread):
                     self._make_ready(name, ref)
         self.refresh(name)
 
+    def served_digests(self) -> set[str]:
+        """Return the digests of the stable versions and canaries of the models that this worker serves."""
+        names = {*self._settings.preloaded, *(model.manifest.name for model in self._models.ready())}
+        return set().union(*(_digests(served) for name, served in list(self._served.items()) if name in names))
+
     def refresh(self, name: str) -> None:
         """Load the versions that a model's labels mean, and publish them for new jobs when all workers have them.
 
@@ -159,8 +164,17 @@ class LabelWatcher(threading.Thread):
         return self._refs[name, version]
 
     def _make_ready(self, name: str, ref: ModelRef) -> None:
+        """Load and check a version; not again if the memory budget does not hold it, which a preloaded model ignores.
+
+        Two versions for which there is room for one would take turns for ever. A job that asks for one loads it.
+        """
+        if name in self._settings.preloaded:
+            self._needed.setdefault(name, set()).add(ref.digest)
+            self._models.keep(self._digests_to_keep())
+        elif self._models.has_no_room(ref.digest):
+            return
         if not self._models.has(ref.digest):
-            with self._models.use(name, ref):
+            with self._models.use(name, ref, ahead=True):
                 pass
 
     def _fall_back(self, name: str, labels: Labels, before: ServedModel | None, refused: dict[str, str]) -> ModelRef:
@@ -174,13 +188,14 @@ class LabelWatcher(threading.Thread):
         raise ModelError(f"No version of model {name!r} can be served. " + " ".join(refused.values()))
 
     def _all_have(self, refs: dict[str, ModelRef], before: ServedModel | None) -> bool:
-        """Return whether all workers that serve the model have these versions ready."""
+        """Return whether all workers that serve the model have these versions ready, or have no room for them."""
         if before is None:
             return True
         old = {ref.digest for ref in before.labels.values()}
         new = {refs[label].digest for label in SERVED if label in refs}
-        listed = (set(worker.digests) for worker in workers.listing(self._connection) if worker.state == "ready")
-        return all(new <= ready for ready in listed if ready & old)
+        listed = (worker for worker in workers.listing(self._connection) if worker.state == "ready")
+        serving = [worker for worker in listed if old.intersection(worker.digests)]
+        return all(new <= {*worker.digests, *worker.on_request} for worker in serving)
 
     def _digests_to_keep(self) -> set[str]:
         """Return the digests of the preloaded models' versions, and of those that they replace until the switch."""

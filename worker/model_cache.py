@@ -62,7 +62,7 @@ class ModelCache:
     def __init__(
         self, settings: Settings, store: Store, device: Device, thread: DeviceThread, decoders: Decoders
     ) -> None:
-        self._budget = settings.model_megabytes * 1_000_000
+        self.budget = int(settings.model_megabytes * 1_000_000)
         self._cache = settings.cache_folder
         self._store = store
         self._device = device
@@ -72,21 +72,24 @@ class ModelCache:
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._kept: Set[str] = frozenset()
+        self._sizes: dict[str, int] = {}
         self._refused: dict[str, tuple[float, type[UpresError], str]] = {}
         self._trying = threading.Lock()
 
     @contextmanager
-    def use(self, name: str, ref: ModelRef, strength: float | None = None) -> Iterator[LoadedModel]:
+    def use(
+        self, name: str, ref: ModelRef, strength: float | None = None, ahead: bool = False
+    ) -> Iterator[LoadedModel]:
         """Give a version for the block; it is loaded first if it is not in memory, and not unloaded within the block.
 
         `strength` is for versions with a base; None: the version's default. Each strength is an entry of its own, with
-        weights of its own. Raises ModelNotFound, ModelError, ModelUnavailable or StoreUnavailable. A version that
-        failed with ModelError or ModelUnavailable is tried again only after REFUSED_SECONDS; until then the same error
-        is raised.
+        weights of its own. `ahead`: no job asks for the version, so it is the first to be unloaded. Raises
+        ModelNotFound, ModelError, ModelUnavailable or StoreUnavailable. A version that failed with ModelError or
+        ModelUnavailable is tried again only after REFUSED_SECONDS; until then the same error is raised.
         """
         key = variant(ref.digest, strength)
         self._check_refused(key)
-        entry, must_load = self._acquire(key)
+        entry, must_load = self._acquire(key, ahead)
         try:
             if must_load:
                 self._load_into(entry, key, name, ref, strength)
@@ -114,14 +117,27 @@ class ModelCache:
         with self._lock:
             return [loaded.model for entry in self._entries.values() if (loaded := entry.ready)]
 
-    def _acquire(self, key: str) -> tuple[_Entry, bool]:
+    def bytes_of(self, digests: Set[str]) -> int:
+        """Return the bytes of the weights of these versions, as far as they were loaded here."""
+        return sum(self._sizes.get(digest, 0) for digest in digests)
+
+    def unloaded(self, digests: Set[str]) -> set[str]:
+        """Return those of these versions that were loaded and checked here, and are not in memory any more."""
+        return {digest for digest in digests if digest in self._sizes and not self.has(digest)}
+
+    def has_no_room(self, digest: str) -> bool:
+        """Return whether a version that was checked here does not fit into the budget beside those in memory."""
+        used = sum(model.bytes for model in self.ready())
+        return digest in self._sizes and used + self._sizes[digest] > self.budget
+
+    def _acquire(self, key: str, ahead: bool) -> tuple[_Entry, bool]:
         """Add a user to a version's entry. Returns the entry, and whether it is new: then the caller must load it."""
         with self._lock:
             entry = self._entries.get(key)
             new = entry is None
             if entry is None:
                 entry = self._entries[key] = _Entry()
-            self._entries.move_to_end(key)
+            self._entries.move_to_end(key, last=not ahead)
             entry.users += 1
             return entry, new
 
@@ -129,6 +145,7 @@ class ModelCache:
         """Load a version into its entry, for all threads that wait for it. If that fails, they get the same error."""
         try:
             loaded = self._load(name, ref, strength)
+            self._sizes[key] = loaded.model.bytes
             entry.loaded.set_result(loaded)
             if self._cache and runtimes.untried(loaded.model, self._device, self._cache):
                 threading.Thread(
@@ -195,7 +212,7 @@ class ModelCache:
             ready = {key: loaded.model for key, entry in self._entries.items() if (loaded := entry.ready)}
             total = sum(model.bytes for model in ready.values())
             for key, model in ready.items():
-                if total > self._budget and not self._entries[key].users and key not in self._kept:
+                if total > self.budget and not self._entries[key].users and key not in self._kept:
                     log.info("model %s is unloaded", model)
                     del self._entries[key]
                     total -= model.bytes

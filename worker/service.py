@@ -182,7 +182,7 @@ def _exit_now(code: int) -> NoReturn:
 
 def _describe(name: str, context: WorkerContext, in_flight: InFlightJobs) -> Worker:
     """Return the worker's record for Redis."""
-    ready = context.models.ready()
+    ready, served = context.models.ready(), context.label_watcher.served_digests()
     return Worker(
         name=name,
         state="stopping" if in_flight.closed else "ready",
@@ -192,6 +192,9 @@ def _describe(name: str, context: WorkerContext, in_flight: InFlightJobs) -> Wor
         memory_total=context.memory.total,
         models=tuple(map(str, ready)),
         digests=tuple(model.key for model in ready),
+        on_request=tuple(sorted(context.models.unloaded(served))),
+        weights_budget=context.models.budget,
+        weights_served=context.models.bytes_of(served),
         slots=context.settings.slots,
         jobs=tuple(job.lease.job_id for job in in_flight.current()),
     )

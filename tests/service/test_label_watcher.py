@@ -36,7 +36,7 @@ class Shelf:
         self.kept: set[str] = set()
 
     @contextmanager
-    def use(self, name: str, ref: ModelRef) -> Iterator[None]:
+    def use(self, name: str, ref: ModelRef, ahead: bool) -> Iterator[None]:
         if ref.version in self.cannot:
             raise self.cannot[ref.version]
         self.loaded[ref.digest] = ref
@@ -44,6 +44,9 @@ class Shelf:
 
     def has(self, digest: str) -> bool:
         return digest in self.loaded
+
+    def has_no_room(self, digest: str) -> bool:
+        return False
 
     def ready(self) -> list[Model]:
         return []
