@@ -29,8 +29,8 @@ class Worker(TolerantModel):
     )
     on_request: tuple[str, ...] = Field(
         (),
-        description="SHA-256 of the manifests of served versions that the worker has checked, and loads when a job asks: "
-        "its memory budget does not hold them.",
+        description="SHA-256 of the manifests of served versions that the worker has checked, and loads when a job "
+        "asks: its memory budget does not hold them.",
     )
     weights_budget: int = Field(0, ge=0, description="Bytes of weights that the worker keeps in memory; 0: unknown.")
     weights_served: int = Field(0, ge=0, description="Bytes of weights of all versions that it serves by default.")

@@ -16,7 +16,7 @@ from typing import NoReturn
 import psutil
 from redis.exceptions import RedisError
 
-from upres.core import leases, tracing
+from upres.core import cores, leases, tracing
 from upres.core.errors import QueueUnavailable
 from upres.core.logs import JobLog
 from upres.core.queue import connect, connect_with_timeout
@@ -209,7 +209,7 @@ def prepare(settings: Settings) -> WorkerContext:
     device = choose(settings.device)
     log.info("device: %s", device)
     store, thread = Store(settings), DeviceThread()
-    decoders = Decoders(min(settings.slots, os.cpu_count() or 1), settings.max_input_pixels(2))
+    decoders = Decoders(min(settings.slots, cores.count()), settings.max_input_pixels(2))
     decoders.start()
     models = ModelCache(settings, store, device, thread, decoders)
     memory = Memory(device)

@@ -21,6 +21,7 @@ from upres.worker.engine.device import Memory, choose
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.label_watcher import LabelWatcher
+from upres.worker.model import pull
 from upres.worker.model_cache import ModelCache
 
 MEGABYTES = 12
@@ -61,7 +62,6 @@ class One:
 @contextmanager
 def worker(local: Local, store: Store, monkeypatch: pytest.MonkeyPatch, **changed: Any) -> Iterator[One]:
     """Give a worker whose budget holds one of the two versions."""
-    pull = model_cache.pull
     loads: list[str] = []
 
     def counted(*arguments: Any) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
+from upres.core import cores
 from upres.core.manifest import GRAPH_OUTPUT, Network, Sides
 from upres.core.onnx_graph import SUM
 from upres.worker.engine import graphs, sides
@@ -56,6 +57,8 @@ class OpenVinoCompute:
             for network in model.manifest.networks:
                 graph = core.read_model(tried[network.factor]) if tried else _graph(core, network, model, folders)
                 hints = {"CPU_RUNTIME_CACHE_CAPACITY": str(KERNELS)}
+                if threads := cores.limit():
+                    hints["INFERENCE_NUM_THREADS"] = str(threads)
                 if tried or "bfloat16" not in network.precisions:
                     hints["INFERENCE_PRECISION_HINT"] = "f32"
                 self._compiled[network.factor] = core.compile_model(graph, "CPU", hints)
