@@ -126,16 +126,6 @@ class LabelWatcher(threading.Thread):
         elif name in self._served:
             served_models.publish(self._connection, name, self._served[name])
 
-    def count(self, name: str, digest: str, well: bool) -> None:
-        """Count in Redis a job that has ended, if its model version is a canary with a rule; otherwise do nothing."""
-        served = self._served.get(name)
-        canary = served.labels.get(CANARY) if served and served.rule else None
-        if served and canary and canary.digest == digest:
-            with suppress(RedisError):  # a rule does not depend on a single job
-                key = keys.outcomes(name)
-                self._connection.hincrby(key, f"{served.canary_run_id}:{'well' if well else 'failed'}", 1)
-                self._connection.expire(key, keys.OUTCOMES_SECONDS)
-
     def _make_all_ready(
         self, name: str, labels: Labels, before: ServedModel | None
     ) -> tuple[dict[str, ModelRef], dict[str, str]]:
