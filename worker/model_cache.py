@@ -9,13 +9,15 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
+from redis.exceptions import RedisError
+
 from upres.core.errors import ModelError, ModelUnavailable, UpresError
 from upres.core.queue import connect_with_timeout
 from upres.core.served_models import ModelRef
 from upres.core.settings import Settings
 from upres.core.storage import Store
 from upres.core.tiling import TILE
-from upres.worker import golden
+from upres.worker import golden, loading_notes
 from upres.worker.engine import runtimes
 from upres.worker.engine.device import Device
 from upres.worker.engine.device_thread import DeviceThread
@@ -23,6 +25,7 @@ from upres.worker.engine.engine import Engine
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.model import Model, pull, variant
 from upres.worker.remembered_limits import remember
+from upres.worker.version_trials import VersionTrials
 
 log = logging.getLogger("upres.worker")
 
@@ -75,16 +78,18 @@ class ModelCache:
         self._sizes: dict[str, int] = {}
         self._refused: dict[str, tuple[float, type[UpresError], str]] = {}
         self._trying = threading.Lock()
+        self._trials = VersionTrials(device, self._cache, self._quick)
 
     @contextmanager
     def use(
-        self, name: str, ref: ModelRef, strength: float | None = None, ahead: bool = False
+        self, name: str, ref: ModelRef, strength: float | None = None, ahead: bool = False, waits: bool = True
     ) -> Iterator[LoadedModel]:
         """Give a version for the block; it is loaded first if it is not in memory, and not unloaded within the block.
 
         `strength` is for versions with a base; None: the version's default. Each strength is an entry of its own, with
-        weights of its own. `ahead`: no job asks for the version, so it is the first to be unloaded. Raises
-        ModelNotFound, ModelError, ModelUnavailable or StoreUnavailable. A version that failed with ModelError or
+        weights of its own. `ahead`: no job asks for the version, so it is the first to be unloaded. Unless it `waits`,
+        WorkerUnavailable is raised while another worker tries the version. Raises ModelNotFound, ModelError,
+        ModelUnavailable, StoreUnavailable, or redis-py's errors. A version that failed with ModelError or
         ModelUnavailable is tried again only after REFUSED_SECONDS; until then the same error is raised.
         """
         key = variant(ref.digest, strength)
@@ -92,7 +97,7 @@ class ModelCache:
         entry, must_load = self._acquire(key, ahead)
         try:
             if must_load:
-                self._load_into(entry, key, name, ref, strength)
+                self._load_into(entry, key, name, ref, strength, waits)
             yield entry.loaded.result()
         finally:
             with self._lock:
@@ -141,10 +146,12 @@ class ModelCache:
             entry.users += 1
             return entry, new
 
-    def _load_into(self, entry: _Entry, key: str, name: str, ref: ModelRef, strength: float | None) -> None:
+    def _load_into(
+        self, entry: _Entry, key: str, name: str, ref: ModelRef, strength: float | None, waits: bool
+    ) -> None:
         """Load a version into its entry, for all threads that wait for it. If that fails, they get the same error."""
         try:
-            loaded = self._load(name, ref, strength)
+            loaded = self._load(name, ref, strength, waits)
             self._sizes[key] = loaded.model.bytes
             entry.loaded.set_result(loaded)
             if self._cache and runtimes.untried(loaded.model, self._device, self._cache):
@@ -184,18 +191,20 @@ class ModelCache:
             raise kind(reason)
         self._refused.pop(key, None)
 
-    def _load(self, name: str, ref: ModelRef, strength: float | None) -> LoadedModel:
-        """Pull a version, mix it with its base, warm it up and check its golden images."""
+    def _load(self, name: str, ref: ModelRef, strength: float | None, waits: bool = True) -> LoadedModel:
+        """Pull a version, mix it with its base, warm it up and check its golden images; all that is tried first."""
         begin = time.perf_counter()
         try:
             with ExitStack() as temporary:
                 model = pull(self._store, name, ref.version, self._cache, ref.digest, temporary).at(strength)
+                self._trials.admit(model, waits)
+                temporary.enter_context(loading_notes.loading(self._cache, model.key, str(model)))
                 ran_by = runtimes.choose(model, self._device, self._cache)
                 engine = Engine(model.manifest, ran_by, self._thread, HEAVY_TILE if model.bytes > HEAVY_BYTES else TILE)
                 remember(self._quick, self._device, model, engine)
                 engine.warm_up()
                 golden.check(model, engine, self._decoders.decode)
-        except UpresError:
+        except (UpresError, RedisError):
             raise
         except Exception as error:  # libraries raise many types for weights that they cannot use
             log.error("model %s %s cannot be run here", name, ref.version, exc_info=error)

@@ -193,6 +193,7 @@ def _describe(name: str, context: WorkerContext, in_flight: InFlightJobs) -> Wor
         models=tuple(map(str, ready)),
         digests=tuple(model.key for model in ready),
         on_request=tuple(sorted(context.models.unloaded(served))),
+        troubles=tuple(context.label_watcher.troubles.values()),
         weights_budget=context.models.budget,
         weights_served=context.models.bytes_of(served),
         slots=context.settings.slots,

@@ -35,6 +35,9 @@ def check_workers(redis: Redis, settings: Settings) -> Iterator[Finding]:
     yield ok("workers", f"{len(there)} running, with {sum(worker.slots for worker in there)} slots")
     for worker in there:
         yield _device(worker)
+        for trouble in worker.troubles:
+            fix = "It serves the version before; its log says more. Check its disk, its memory and UPRES_CACHE_DIR."
+            yield warning("models of workers", f"{worker.name}: {trouble}", fix)
         if 0 < worker.weights_budget < worker.weights_served:
             yield _too_small(worker)
     if offer is None or not any(offer.labels[STABLE].digest in worker.digests for worker in there):

@@ -39,7 +39,7 @@ class Shelf:
         self.kept: set[str] = set()
 
     @contextmanager
-    def use(self, name: str, ref: ModelRef, ahead: bool) -> Iterator[None]:
+    def use(self, name: str, ref: ModelRef, ahead: bool, waits: bool) -> Iterator[None]:
         if ref.version in self.cannot:
             raise self.cannot[ref.version]
         self.loaded[ref.digest] = ref
