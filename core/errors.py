@@ -513,3 +513,12 @@ def tree(root: type[UpresError] = UpresError) -> Iterator[type[UpresError]]:
 def job_codes() -> set[str]:
     """The codes of all errors with which a job can fail; a RequestError is an answer to a request."""
     return {kind.code for kind in tree() if not issubclass(kind, RequestError)}
+
+
+VERSION_FAULTS = (
+    UpresError.code,
+    *(kind.code for root in (ModelError, TimedOut) for kind in tree(root)),
+    *(WorkerLost.code, DeviceOutOfMemory.code, DeviceLost.code),
+)
+"""Codes of failures that a model version may have caused: they count against a canary. All others are the fault of the
+request, of the image, or of what upres needs and does not reach."""

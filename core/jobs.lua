@@ -47,7 +47,7 @@ local function has_ended(id)
     return last and is_terminal(last.type)
 end
 
-local append, leave_place, renew_place
+local append, leave_place, renew_place, count_canary
 
 -- Detach the job from its work, and put the jobs that waited for the same work at the front of the queue; they find the
 -- result, or do the work. When the job became a dead letter, they fail too: the same work would kill more workers.
@@ -105,6 +105,7 @@ local function finish(id, type, data, dead, let_go)
     if owner then leave_place(id, owner, let_go) end
     if url and data then schedule_webhook(id, url, owner, data) end
     if model and data then count_end(model, type, data) end
+    if data then count_canary(id, type, data) end
     redis.call('ZREM', LEASES, id)
     redis.call('ZREM', DEADLINES, id)
     redis.call('SREM', PARKED, id)
@@ -129,7 +130,7 @@ end
 
 local function release_lease(id)
     redis.call('ZREM', LEASES, id)
-    redis.call('HDEL', run_of(id), 'holder')
+    redis.call('HDEL', run_of(id), 'holder', 'at_work')
 end
 
 -- A full memory refuses LPUSH, but not what release_lease does: the command that may be refused comes first, so that a

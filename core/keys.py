@@ -33,6 +33,8 @@ Redis
     upres:token-secret             secret that signs the tokens with which clients read one job
     upres:model:{name}             the served model: its labels → versions that workers have checked
     upres:model:{name}:outcomes    hash: number of succeeded and failed jobs of each canary
+    upres:model:{name}:verdict:{sha256}    hash: whether workers of a kind may load a version
+    upres:model:{name}:trying:{sha256}     the worker that tries a version now
     upres:rate:{sha256}:{factor}   statistics of job durations of one model version
     upres:webhooks                 sorted set: jobs whose webhook has to be sent, by the time of the next attempt
     upres:webhook:{id}             hash: address, event, owner and attempts of one webhook
@@ -162,6 +164,10 @@ SERVED_MODEL_SECONDS = 60
 """TTL of a served model, which workers extend while they have the model in memory; then the registry is asked."""
 OUTCOMES_SECONDS = 30 * DAY
 """TTL of the counts of a canary's jobs, renewed by each job: after a month without a job they begin at zero."""
+VERDICT_SECONDS = 7 * DAY
+"""TTL of the verdicts on a version, renewed by each: after a week without one a version is tried again."""
+TRYING_SECONDS = 15
+"""TTL of the lease of a worker that tries a version, which it renews every 2 seconds: then it has died."""
 LIMITS_SECONDS = 30 * DAY
 """TTL of sizes that were reduced for lack of memory: after a month a worker tries the default sizes again."""
 
@@ -219,6 +225,16 @@ def served_model(name: str) -> str:
 def outcomes(name: str) -> str:
     """Redis key of the numbers of succeeded and failed jobs of a model's canaries."""
     return f"upres:model:{name}:outcomes"
+
+
+def verdicts(name: str, digest: str) -> str:
+    """Redis key of the verdicts on a model version, by the kind of worker that tried it."""
+    return f"upres:model:{name}:verdict:{digest}"
+
+
+def trying(name: str, digest: str, kind: str) -> str:
+    """Redis key of the lease of the worker that tries a model version for workers of its kind."""
+    return f"upres:model:{name}:trying:{hashlib.sha256(f'{digest} {kind}'.encode()).hexdigest()}"
 
 
 def rate(digest: str, factor: int, ensemble: bool = False, first_digest: str | None = None) -> str:

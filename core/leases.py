@@ -126,6 +126,14 @@ def is_alone(connection: Redis, lease: Lease) -> None:
     call(connection, "is_alone", lease.job_id, lease.holder)
 
 
+def at_work(connection: Redis, lease: Lease, model: str, digest: str) -> None:
+    """Note which version of a model works on the job from now on: if it is a canary, its rule counts how the job ends.
+
+    The count is made by whoever ends the job, also when this worker has died (core/canaries.lua).
+    """
+    call(connection, "at_work", lease.job_id, lease.holder, model, digest)
+
+
 def recover(connection: Redis) -> list[Recovered]:
     """Requeue jobs whose lease has expired; fail those that kill their workers. Fail jobs past their deadline.
 

@@ -9,6 +9,7 @@ from redis.client import Pipeline
 from redis.exceptions import NoPermissionError, NoScriptError
 
 from upres.core import keys
+from upres.core.errors import VERSION_FAULTS
 
 _CONSTANTS: dict[str, str | int] = {
     "API_KEYS": keys.API_KEYS,
@@ -43,6 +44,8 @@ _CONSTANTS: dict[str, str | int] = {
     "WEBHOOK_SECONDS": keys.WEBHOOK_SECONDS,
     "WEBHOOK_LEASE_SECONDS": keys.WEBHOOK_LEASE_SECONDS,
     "PREVIEW_SECONDS": keys.PREVIEW_SECONDS,
+    "OUTCOMES_SECONDS": keys.OUTCOMES_SECONDS,
+    "VERSION_FAULTS": " " + " ".join(VERSION_FAULTS) + " ",
 }
 
 
@@ -50,7 +53,7 @@ def _literal(value: str | int) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
-_PARTS = ("jobs.lua", "places.lua", "recovery.lua", "webhooks.lua", "workers.lua", "limits.lua")
+_PARTS = ("jobs.lua", "places.lua", "canaries.lua", "recovery.lua", "webhooks.lua", "workers.lua", "limits.lua")
 _SOURCE = "\n".join(
     [
         *(f"local {name} = {_literal(value)}" for name, value in _CONSTANTS.items()),

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from upres.core import cores
 from upres.core.errors import SettingsError
 from upres.core.redis_url import checked
 from upres.core.schema import ModelName
@@ -69,7 +70,7 @@ class Settings(BaseModel):
         "auto", description="Device of a worker; auto: CUDA if available, else Apple's MPS, else the CPU."
     )
     slots: int = Field(
-        default_factory=lambda: min(16, (os.cpu_count() or 1) + 2),
+        default_factory=lambda: min(16, cores.count() + 2),
         ge=1,
         le=64,
         description="Jobs that a worker runs at once: one uses the device, others fetch, encode and store.",

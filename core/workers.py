@@ -27,6 +27,14 @@ class Worker(TolerantModel):
         description="SHA-256 of the manifests of these models, in the same order; followed by @ and the strength if it "
         "is not the version's default."
     )
+    on_request: tuple[str, ...] = Field(
+        (),
+        description="SHA-256 of the manifests of served versions that the worker has checked, and loads when a job "
+        "asks: its memory budget does not hold them.",
+    )
+    troubles: tuple[str, ...] = Field((), description="Why it cannot load versions that labels mean, its own fault.")
+    weights_budget: int = Field(0, ge=0, description="Bytes of weights that the worker keeps in memory; 0: unknown.")
+    weights_served: int = Field(0, ge=0, description="Bytes of weights of all versions that it serves by default.")
     slots: int = Field(ge=1, description="Number of jobs that the worker runs at once.")
     jobs: tuple[str, ...] = Field(description="Ids of the jobs that the worker holds.")
 

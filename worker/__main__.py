@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from upres.core import logs, tracing
 from upres.core.errors import UpresError, not_installed
@@ -22,7 +23,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # While the worker loads, a signal ends the process at once: loading cannot be interrupted cleanly, and without
         # a handler the first process of a container ignores SIGTERM. `serve` installs its own handlers later.
-        signal.signal(number, lambda *_: os._exit(0))
+        signal.signal(number, lambda *_: _end_now())
     try:
         serve = _service()
         settings = Settings.from_environment()
@@ -32,6 +33,13 @@ def main() -> int:
     except UpresError as error:
         print(f"worker: {error} [{error.code}]", file=sys.stderr)
         return 1
+
+
+def _end_now() -> NoReturn:
+    """End the process; it did not die of what it was loading."""
+    if notes := sys.modules.get("upres.worker.loading_notes"):
+        notes.forget()
+    os._exit(0)
 
 
 def _service() -> Callable[[Settings], int]:

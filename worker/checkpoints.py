@@ -6,6 +6,7 @@ are deleted when the result is stored; otherwise they expire.
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import NamedTuple, cast
@@ -44,6 +45,13 @@ class Rows(NamedTuple):
         return f"{self.first}-{self.last}"
 
 
+def _rows(part: bytes) -> Rows | None:
+    """Read the rows of a checkpoint; None for what Redis has in another form."""
+    found = re.fullmatch(rb"([0-9]{1,9})-([0-9]{1,9})", part)
+    rows = Rows(int(found[1]), int(found[2])) if found else None
+    return rows if rows and rows.first < rows.last else None
+
+
 class Checkpoints:
     """The checkpoints of one job: those of earlier attempts, then those of this one. `work` is its key of keys.work."""
 
@@ -67,8 +75,11 @@ class Checkpoints:
         if self._lease.attempt == 1:
             return
         parts, work = cast("list[bytes | None]", self._connection.hmget(keys.run(self._lease.job_id), PARTS))
-        for part in (parts or b"").decode().split(",") if parts and work == self._work.encode() else ():
-            rows = Rows(*map(int, part.split("-")))
+        for part in (parts or b"").split(b",") if parts and work == self._work.encode() else ():
+            rows = _rows(part)
+            if rows is None or rows.first != self.rows:  # a gap would put pixels into the wrong place
+                JobLog(log, self._lease.job_id).warning("checkpoints are ignored from %.40r on", part)
+                return
             try:
                 band = images.read(self._store.get(self._key(rows)), MAX_PIXELS).samples
                 most, *row = (kind := kind_at(rows.first)).shape

@@ -12,18 +12,15 @@ from upres.core import api_keys, formats, keys, rates, tracing
 from upres.core.errors import (
     DeviceLost,
     FetchError,
-    ImageError,
     ModelUnavailable,
-    RequestError,
     StoreUnavailable,
     TooManyBytes,
-    Unavailable,
     Unconfined,
     UploadNotFound,
     UpresError,
     WorkerUnavailable,
 )
-from upres.core.job_message import JobMessage, JobModel
+from upres.core.job_message import JobMessage
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.schema import Result, Succeeded
@@ -71,7 +68,7 @@ def run(context: WorkerContext, job: JobMessage, in_flight: InFlightJob) -> bool
         except Exception as error:
             if fault := own_fault(error, context.store.host):
                 raise fault from error
-            _fail(context, job, lease, error, report.at_work)
+            _fail(context, job, lease, error)
         else:
             _succeed(context, job, lease, result)
             return True
@@ -195,23 +192,16 @@ def _succeed(context: WorkerContext, job: JobMessage, lease: Lease, result: Resu
     if publish(context.connection, Succeeded(job_id=job.job_id, result=result), lease):
         fields = {"event": "succeeded", "model": job.model, "seconds": result.seconds}
         JobLog(log, job.job_id).info("succeeded: %d×%d", result.width, result.height, extra=fields)
-        for model in job.models:
-            context.label_watcher.count(model.name, model.digest, well=True)
 
 
-def _fail(context: WorkerContext, job: JobMessage, lease: Lease, error: Exception, at_work: JobModel) -> None:
-    """Publish why the job failed. An unforeseen error is logged and makes a dead letter; its text is not published.
-
-    If it is the fault of a model, it counts for the one that was at work.
-    """
+def _fail(context: WorkerContext, job: JobMessage, lease: Lease, error: Exception) -> None:
+    """Publish why the job failed. An unforeseen error is logged and makes a dead letter; its text is not published."""
     unforeseen = not isinstance(error, UpresError)
     if not isinstance(error, UpresError):
         JobLog(log, job.job_id).error("unforeseen error", exc_info=error)
         error = UpresError("Something went wrong inside upres; the operator finds it in the worker's log.")
     if isinstance(error, FetchError):
         metrics.FETCH_ERRORS.labels(error.code).inc()
-    if not isinstance(error, (RequestError, ImageError, FetchError, Unavailable)):
-        context.label_watcher.count(at_work.name, at_work.digest, well=False)
     publish_failure(context.connection, lease, error, dead=unforeseen)
 
 

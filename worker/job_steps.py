@@ -20,11 +20,11 @@ def opened(context: WorkerContext, job: JobMessage, report: Report) -> Iterator[
     with ExitStack() as stack:
         engines: list[Engine] = []
         for model in job.models:
-            report.at_work = model
+            report.works_with(model)
             engines.append(_load(context, model, report, stack))
 
         def begin(engine: Engine) -> None:
-            report.at_work = job.models[engines.index(engine)]
+            report.works_with(job.models[engines.index(engine)])
             report.upscaling(engine)
 
         *first, main = engines

@@ -12,7 +12,14 @@ from contextlib import suppress
 from redis.exceptions import RedisError
 
 from upres.core import keys, registry, registry_changes, served_models, workers
-from upres.core.errors import ModelError, ModelNotFound, ModelUnavailable, StoreUnavailable, UpresError
+from upres.core.errors import (
+    ModelError,
+    ModelNotFound,
+    ModelUnavailable,
+    StoreUnavailable,
+    UpresError,
+    WorkerUnavailable,
+)
 from upres.core.manifest import Labels
 from upres.core.queue import connect_with_timeout
 from upres.core.registry import CANARY, STABLE
@@ -28,8 +35,10 @@ WATCH_SECONDS = 2.0
 """Interval in seconds at which labels are read."""
 SERVED = (STABLE, CANARY)
 """Labels of the versions that a job gets if its request names no version."""
-REFUSALS = (ModelError, ModelNotFound, ModelUnavailable)
-"""Errors that say that one version cannot be served."""
+REFUSALS = (ModelError, ModelNotFound)
+"""Errors that say that a version cannot be served, by any worker."""
+TROUBLES = (ModelUnavailable, WorkerUnavailable)
+"""Errors that say that this worker cannot load a version now: its disk is full, or another worker tries it first."""
 
 
 class LabelWatcher(threading.Thread):
@@ -46,6 +55,8 @@ class LabelWatcher(threading.Thread):
         self._served: dict[str, ServedModel] = {}
         self._needed: dict[str, set[str]] = {}
         self._warned: dict[str, str] = {}
+        self.troubles: dict[str, str] = {}
+        """Models of which this worker cannot load a version now → why."""
         self._closed = threading.Event()
 
     def run(self) -> None:
@@ -78,9 +89,14 @@ class LabelWatcher(threading.Thread):
         before = served_models.published(self._connection, name)
         for label, ref in before.labels.items() if before else ():
             if label in SERVED:
-                with suppress(*REFUSALS):  # if the version is needed, refresh raises the error
+                with suppress(*REFUSALS, *TROUBLES):  # if the version is needed, refresh raises the error
                     self._make_ready(name, ref)
         self.refresh(name)
+
+    def served_digests(self) -> set[str]:
+        """Return the digests of the stable versions and canaries of the models that this worker serves."""
+        names = {*self._settings.preloaded, *(model.manifest.name for model in self._models.ready())}
+        return set().union(*(_digests(served) for name, served in list(self._served.items()) if name in names))
 
     def refresh(self, name: str) -> None:
         """Load the versions that a model's labels mean, and publish them for new jobs when all workers have them.
@@ -95,9 +111,14 @@ class LabelWatcher(threading.Thread):
             self._go_on(name, before)
             raise
         labels = self._apply_rule(name, stored, before)
-        refs, refused = self._make_all_ready(name, labels, before)
+        refs, refused, trouble = self._make_all_ready(name, labels, before)
+        self._note(name, trouble)
+        if trouble and before:
+            self._stay(name, before)
+            return
         if STABLE not in refs:
-            refs[STABLE] = self._fall_back(name, labels, before, refused)
+            reasons = [*refused.values(), *([str(trouble)] if trouble else [])]
+            refs[STABLE] = self._fall_back(name, labels, before, reasons)
         served = ServedModel(
             labels=refs,
             canary_percent=labels.canary_percent,
@@ -114,6 +135,21 @@ class LabelWatcher(threading.Thread):
         self._needed[name] = {*_digests(served), *(_digests(before) if before else ())}
         self._models.keep(self._digests_to_keep())
 
+    def _stay(self, name: str, before: ServedModel) -> None:
+        """Keep on serving the versions before, as long as this worker cannot load those that labels mean now."""
+        served_models.extend(self._connection, name)
+        self._served[name] = before
+        self._needed[name] = _digests(before)
+        self._models.keep(self._digests_to_keep())
+
+    def _note(self, name: str, trouble: UpresError | None) -> None:
+        """Keep, for the worker's record, why it cannot load a version of a model now; None: it has them all."""
+        if trouble:
+            self._warn(name, str(trouble))
+            self.troubles[name] = str(trouble)
+        else:
+            self.troubles.pop(name, None)
+
     def _go_on(self, name: str, before: ServedModel | None) -> None:
         """Keep on serving what is served, or was served last, while the labels cannot be read."""
         if before:
@@ -121,36 +157,30 @@ class LabelWatcher(threading.Thread):
         elif name in self._served:
             served_models.publish(self._connection, name, self._served[name])
 
-    def count(self, name: str, digest: str, well: bool) -> None:
-        """Count in Redis a job that has ended, if its model version is a canary with a rule; otherwise do nothing."""
-        served = self._served.get(name)
-        canary = served.labels.get(CANARY) if served and served.rule else None
-        if served and canary and canary.digest == digest:
-            with suppress(RedisError):  # a rule does not depend on a single job
-                key = keys.outcomes(name)
-                self._connection.hincrby(key, f"{served.canary_run_id}:{'well' if well else 'failed'}", 1)
-                self._connection.expire(key, keys.OUTCOMES_SECONDS)
-
     def _make_all_ready(
         self, name: str, labels: Labels, before: ServedModel | None
-    ) -> tuple[dict[str, ModelRef], dict[str, str]]:
+    ) -> tuple[dict[str, ModelRef], dict[str, str], UpresError | None]:
         """Load the version of each label.
 
-        Returns the versions that can be served, by label, and for each version that cannot be served the reason.
+        Returns the versions that can be served, by label; for each version that cannot be served the reason; and why
+        this worker cannot load a version that others perhaps can.
         """
-        refs, refused = {}, {}
+        refs, refused, trouble = {}, {}, None
         for label, version in labels.labels.items():
             try:
                 refs[label] = self._ref(name, version)
                 if label in SERVED:  # the version of any other label is loaded when a job asks for it
-                    self._make_ready(name, refs[label])
-            except REFUSALS as error:
+                    self._make_ready(name, refs[label], waits=before is None)
+            except (*REFUSALS, *TROUBLES) as error:
                 served = before.labels.get(label) if before else None
                 if served and label in refs and served.digest == refs[label].digest:
                     raise  # other workers serve it: the fault is this worker's, and must not change the label
                 refs.pop(label, None)
-                refused[version] = str(error)
-        return refs, refused
+                if isinstance(error, TROUBLES):
+                    trouble = error
+                else:
+                    refused[version] = str(error)
+        return refs, refused, trouble
 
     def _ref(self, name: str, version: str) -> ModelRef:
         """Read a version's digest from the registry, once, because a version never changes."""
@@ -158,29 +188,40 @@ class LabelWatcher(threading.Thread):
             self._refs[name, version] = served_models.read(self._store, name, version)
         return self._refs[name, version]
 
-    def _make_ready(self, name: str, ref: ModelRef) -> None:
+    def _make_ready(self, name: str, ref: ModelRef, waits: bool = True) -> None:
+        """Load and check a version; not again if the memory budget does not hold it, which a preloaded model ignores.
+
+        Two versions for which there is room for one would take turns for ever. A job that asks for one loads it.
+        `waits`: see ModelCache.use.
+        """
+        if name in self._settings.preloaded:
+            self._needed.setdefault(name, set()).add(ref.digest)
+            self._models.keep(self._digests_to_keep())
+        elif self._models.has_no_room(ref.digest):
+            return
         if not self._models.has(ref.digest):
-            with self._models.use(name, ref):
+            with self._models.use(name, ref, ahead=True, waits=waits):
                 pass
 
-    def _fall_back(self, name: str, labels: Labels, before: ServedModel | None, refused: dict[str, str]) -> ModelRef:
+    def _fall_back(self, name: str, labels: Labels, before: ServedModel | None, reasons: list[str]) -> ModelRef:
         """Load and return the latest earlier stable version that can be served. Raises ModelError if there is none."""
         earlier = [before.labels[STABLE].version] if before else []
         for version in dict.fromkeys([*earlier, *labels.before]):
-            with suppress(*REFUSALS):
+            with suppress(*REFUSALS, *TROUBLES):
                 ref = self._ref(name, version)
                 self._make_ready(name, ref)
                 return ref
-        raise ModelError(f"No version of model {name!r} can be served. " + " ".join(refused.values()))
+        raise ModelError(f"No version of model {name!r} can be served. " + " ".join(reasons))
 
     def _all_have(self, refs: dict[str, ModelRef], before: ServedModel | None) -> bool:
-        """Return whether all workers that serve the model have these versions ready."""
+        """Return whether all workers that serve the model have these versions ready, or have no room for them."""
         if before is None:
             return True
         old = {ref.digest for ref in before.labels.values()}
         new = {refs[label].digest for label in SERVED if label in refs}
-        listed = (set(worker.digests) for worker in workers.listing(self._connection) if worker.state == "ready")
-        return all(new <= ready for ready in listed if ready & old)
+        listed = (worker for worker in workers.listing(self._connection) if worker.state == "ready")
+        serving = [worker for worker in listed if old.intersection(worker.digests)]
+        return all(new <= {*worker.digests, *worker.on_request} for worker in serving)
 
     def _digests_to_keep(self) -> set[str]:
         """Return the digests of the preloaded models' versions, and of those that they replace until the switch."""

@@ -9,13 +9,15 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
+from redis.exceptions import RedisError
+
 from upres.core.errors import ModelError, ModelUnavailable, UpresError
 from upres.core.queue import connect_with_timeout
 from upres.core.served_models import ModelRef
 from upres.core.settings import Settings
 from upres.core.storage import Store
 from upres.core.tiling import TILE
-from upres.worker import golden
+from upres.worker import golden, loading_notes
 from upres.worker.engine import runtimes
 from upres.worker.engine.device import Device
 from upres.worker.engine.device_thread import DeviceThread
@@ -23,6 +25,7 @@ from upres.worker.engine.engine import Engine
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.model import Model, pull, variant
 from upres.worker.remembered_limits import remember
+from upres.worker.version_trials import VersionTrials
 
 log = logging.getLogger("upres.worker")
 
@@ -62,7 +65,7 @@ class ModelCache:
     def __init__(
         self, settings: Settings, store: Store, device: Device, thread: DeviceThread, decoders: Decoders
     ) -> None:
-        self._budget = settings.model_megabytes * 1_000_000
+        self.budget = int(settings.model_megabytes * 1_000_000)
         self._cache = settings.cache_folder
         self._store = store
         self._device = device
@@ -72,24 +75,29 @@ class ModelCache:
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._kept: Set[str] = frozenset()
+        self._sizes: dict[str, int] = {}
         self._refused: dict[str, tuple[float, type[UpresError], str]] = {}
         self._trying = threading.Lock()
+        self._trials = VersionTrials(device, self._cache, self._quick)
 
     @contextmanager
-    def use(self, name: str, ref: ModelRef, strength: float | None = None) -> Iterator[LoadedModel]:
+    def use(
+        self, name: str, ref: ModelRef, strength: float | None = None, ahead: bool = False, waits: bool = True
+    ) -> Iterator[LoadedModel]:
         """Give a version for the block; it is loaded first if it is not in memory, and not unloaded within the block.
 
         `strength` is for versions with a base; None: the version's default. Each strength is an entry of its own, with
-        weights of its own. Raises ModelNotFound, ModelError, ModelUnavailable or StoreUnavailable. A version that
-        failed with ModelError or ModelUnavailable is tried again only after REFUSED_SECONDS; until then the same error
-        is raised.
+        weights of its own. `ahead`: no job asks for the version, so it is the first to be unloaded. Unless it `waits`,
+        WorkerUnavailable is raised while another worker tries the version. Raises ModelNotFound, ModelError,
+        ModelUnavailable, StoreUnavailable, or redis-py's errors. A version that failed with ModelError or
+        ModelUnavailable is tried again only after REFUSED_SECONDS; until then the same error is raised.
         """
         key = variant(ref.digest, strength)
         self._check_refused(key)
-        entry, must_load = self._acquire(key)
+        entry, must_load = self._acquire(key, ahead)
         try:
             if must_load:
-                self._load_into(entry, key, name, ref, strength)
+                self._load_into(entry, key, name, ref, strength, waits)
             yield entry.loaded.result()
         finally:
             with self._lock:
@@ -114,21 +122,37 @@ class ModelCache:
         with self._lock:
             return [loaded.model for entry in self._entries.values() if (loaded := entry.ready)]
 
-    def _acquire(self, key: str) -> tuple[_Entry, bool]:
+    def bytes_of(self, digests: Set[str]) -> int:
+        """Return the bytes of the weights of these versions, as far as they were loaded here."""
+        return sum(self._sizes.get(digest, 0) for digest in digests)
+
+    def unloaded(self, digests: Set[str]) -> set[str]:
+        """Return those of these versions that were loaded and checked here, and are not in memory any more."""
+        return {digest for digest in digests if digest in self._sizes and not self.has(digest)}
+
+    def has_no_room(self, digest: str) -> bool:
+        """Return whether a version that was checked here does not fit into the budget beside those in memory."""
+        used = sum(model.bytes for model in self.ready())
+        return digest in self._sizes and used + self._sizes[digest] > self.budget
+
+    def _acquire(self, key: str, ahead: bool) -> tuple[_Entry, bool]:
         """Add a user to a version's entry. Returns the entry, and whether it is new: then the caller must load it."""
         with self._lock:
             entry = self._entries.get(key)
             new = entry is None
             if entry is None:
                 entry = self._entries[key] = _Entry()
-            self._entries.move_to_end(key)
+            self._entries.move_to_end(key, last=not ahead)
             entry.users += 1
             return entry, new
 
-    def _load_into(self, entry: _Entry, key: str, name: str, ref: ModelRef, strength: float | None) -> None:
+    def _load_into(
+        self, entry: _Entry, key: str, name: str, ref: ModelRef, strength: float | None, waits: bool
+    ) -> None:
         """Load a version into its entry, for all threads that wait for it. If that fails, they get the same error."""
         try:
-            loaded = self._load(name, ref, strength)
+            loaded = self._load(name, ref, strength, waits)
+            self._sizes[key] = loaded.model.bytes
             entry.loaded.set_result(loaded)
             if self._cache and runtimes.untried(loaded.model, self._device, self._cache):
                 threading.Thread(
@@ -167,18 +191,20 @@ class ModelCache:
             raise kind(reason)
         self._refused.pop(key, None)
 
-    def _load(self, name: str, ref: ModelRef, strength: float | None) -> LoadedModel:
-        """Pull a version, mix it with its base, warm it up and check its golden images."""
+    def _load(self, name: str, ref: ModelRef, strength: float | None, waits: bool = True) -> LoadedModel:
+        """Pull a version, mix it with its base, warm it up and check its golden images; all that is tried first."""
         begin = time.perf_counter()
         try:
             with ExitStack() as temporary:
                 model = pull(self._store, name, ref.version, self._cache, ref.digest, temporary).at(strength)
+                self._trials.admit(model, waits)
+                temporary.enter_context(loading_notes.loading(self._cache, model.key, str(model)))
                 ran_by = runtimes.choose(model, self._device, self._cache)
                 engine = Engine(model.manifest, ran_by, self._thread, HEAVY_TILE if model.bytes > HEAVY_BYTES else TILE)
                 remember(self._quick, self._device, model, engine)
                 engine.warm_up()
                 golden.check(model, engine, self._decoders.decode)
-        except UpresError:
+        except (UpresError, RedisError):
             raise
         except Exception as error:  # libraries raise many types for weights that they cannot use
             log.error("model %s %s cannot be run here", name, ref.version, exc_info=error)
@@ -195,7 +221,7 @@ class ModelCache:
             ready = {key: loaded.model for key, entry in self._entries.items() if (loaded := entry.ready)}
             total = sum(model.bytes for model in ready.values())
             for key, model in ready.items():
-                if total > self._budget and not self._entries[key].users and key not in self._kept:
+                if total > self.budget and not self._entries[key].users and key not in self._kept:
                     log.info("model %s is unloaded", model)
                     del self._entries[key]
                     total -= model.bytes

@@ -56,8 +56,7 @@ class Report:
         self._frames: int | None = None
         self._engine: Engine | None = None
         self._tile_size = 0
-        self.at_work: JobModel = job.models[-1]
-        """The model that is being loaded or computes: an error counts for it."""
+        self._at_work: JobModel | None = None
         self.seconds: dict[Stage, float] = {}
 
     @property
@@ -106,6 +105,12 @@ class Report:
             yield
         self.seconds[stage] = round(time.perf_counter() - self._stage_began, 4)
         metrics.STAGE_SECONDS.labels(stage, self._job.model).observe(self.seconds[stage])
+
+    def works_with(self, model: JobModel) -> None:
+        """Note that this model is loaded or computes from now on: if it is a canary, a failure counts for it."""
+        if model != self._at_work:
+            leases.at_work(self._connection, self.lease, model.name, model.digest)
+            self._at_work = model
 
     def upscaling(self, engine: Engine) -> None:
         """Set the engine that computes the next tiles, so that `tile` notices when its tile size shrinks."""

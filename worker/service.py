@@ -16,7 +16,7 @@ from typing import NoReturn
 import psutil
 from redis.exceptions import RedisError
 
-from upres.core import leases, tracing
+from upres.core import cores, leases, tracing
 from upres.core.errors import QueueUnavailable
 from upres.core.logs import JobLog
 from upres.core.queue import connect, connect_with_timeout
@@ -182,7 +182,7 @@ def _exit_now(code: int) -> NoReturn:
 
 def _describe(name: str, context: WorkerContext, in_flight: InFlightJobs) -> Worker:
     """Return the worker's record for Redis."""
-    ready = context.models.ready()
+    ready, served = context.models.ready(), context.label_watcher.served_digests()
     return Worker(
         name=name,
         state="stopping" if in_flight.closed else "ready",
@@ -192,6 +192,10 @@ def _describe(name: str, context: WorkerContext, in_flight: InFlightJobs) -> Wor
         memory_total=context.memory.total,
         models=tuple(map(str, ready)),
         digests=tuple(model.key for model in ready),
+        on_request=tuple(sorted(context.models.unloaded(served))),
+        troubles=tuple(context.label_watcher.troubles.values()),
+        weights_budget=context.models.budget,
+        weights_served=context.models.bytes_of(served),
         slots=context.settings.slots,
         jobs=tuple(job.lease.job_id for job in in_flight.current()),
     )
@@ -206,7 +210,7 @@ def prepare(settings: Settings) -> WorkerContext:
     device = choose(settings.device)
     log.info("device: %s", device)
     store, thread = Store(settings), DeviceThread()
-    decoders = Decoders(min(settings.slots, os.cpu_count() or 1), settings.max_input_pixels(2))
+    decoders = Decoders(min(settings.slots, cores.count()), settings.max_input_pixels(2))
     decoders.start()
     models = ModelCache(settings, store, device, thread, decoders)
     memory = Memory(device)

@@ -46,7 +46,7 @@ def doctor(server: str) -> None:
 
 def diagnose(server: str) -> Iterator[Finding]:
     """Yield the findings of all checks: settings, Redis, object store, function, workers. Stops at invalid settings."""
-    from upres.console.doctor import function_address, processes, redis_server, store
+    from upres.console.doctor import function_address, processes, redis_server, store, versions
     from upres.core.queue import connect_with_timeout
     from upres.core.storage import Store
 
@@ -59,6 +59,7 @@ def diagnose(server: str) -> Iterator[Finding]:
     with redis:
         yield from redis_server.check(redis, settings.redis_url)
         yield from store.check(Store(settings, timeout=4, attempts=2), settings)
+        yield from versions.check(redis, Store(settings, timeout=4, attempts=2))
         yield from function_address.check(server, settings.public_url)
         yield from processes.check_workers(redis, settings)
 

@@ -1,5 +1,6 @@
 """Checks of the workers with their devices and models."""
 
+import math
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,9 +35,24 @@ def check_workers(redis: Redis, settings: Settings) -> Iterator[Finding]:
     yield ok("workers", f"{len(there)} running, with {sum(worker.slots for worker in there)} slots")
     for worker in there:
         yield _device(worker)
+        for trouble in worker.troubles:
+            fix = "It serves the version before; its log says more. Check its disk, its memory and UPRES_CACHE_DIR."
+            yield warning("models of workers", f"{worker.name}: {trouble}", fix)
+        if 0 < worker.weights_budget < worker.weights_served:
+            yield _too_small(worker)
     if offer is None or not any(offer.labels[STABLE].digest in worker.digests for worker in there):
         found = f"none has {settings.model} ready; its first job waits until it is loaded"
         yield warning("models of workers", found, "Set UPRES_MODEL to the same value for the function and the workers.")
+
+
+def _too_small(worker: Worker) -> Finding:
+    """The finding that a worker's memory budget does not hold what it serves by default."""
+    needed, budget = math.ceil(worker.weights_served / 1e6), worker.weights_budget / 1e6
+    found = (
+        f"{worker.name}: the stable versions and canaries that it serves take {needed:,} MB, "
+        f"{needed - budget:,.1f} MB more than its budget; jobs wait while one is loaded in place of another"
+    )
+    return warning("memory of models", found, f"Set its UPRES_MODEL_MEGABYTES to {needed} or more (now {budget:g}).")
 
 
 def _device(worker: Worker) -> Finding:

@@ -55,7 +55,8 @@ def server(folder: Path, *options: str) -> Iterator[str]:
 
 def test_in_the_test_system_only_the_store_lifecycle_is_reported(local: Local) -> None:
     # The S3 server of rclone has no lifecycle rules that delete old files.
-    assert set(found(local)) == {"store lifecycle"}
+    theirs = {what for what in found(local) if what.startswith("model ") and local.settings.model not in what}
+    assert set(found(local)) - theirs == {"store lifecycle"}  # other tests leave models that are refused
 
 
 def test_an_invalid_setting_is_reported(local: Local) -> None:

@@ -13,10 +13,13 @@ from typing import Any, cast
 import pytest
 from redis import Redis
 
+from tests.support.events import RESULT
+from tests.support.leasing import submit, taken
 from tests.support.pushing import Pushed
-from upres.core import keys, registry, registry_changes, served_models, workers
+from upres.core import events, keys, leases, registry, registry_changes, served_models, workers
 from upres.core.errors import ModelError, ModelUnavailable
 from upres.core.manifest import Rule
+from upres.core.schema import Succeeded
 from upres.core.served_models import ModelRef
 from upres.core.storage import Store
 from upres.core.workers import Worker
@@ -36,7 +39,7 @@ class Shelf:
         self.kept: set[str] = set()
 
     @contextmanager
-    def use(self, name: str, ref: ModelRef) -> Iterator[None]:
+    def use(self, name: str, ref: ModelRef, ahead: bool, waits: bool) -> Iterator[None]:
         if ref.version in self.cannot:
             raise self.cannot[ref.version]
         self.loaded[ref.digest] = ref
@@ -44,6 +47,9 @@ class Shelf:
 
     def has(self, digest: str) -> bool:
         return digest in self.loaded
+
+    def has_no_room(self, digest: str) -> bool:
+        return False
 
     def ready(self) -> list[Model]:
         return []
@@ -86,6 +92,14 @@ def model(store: Store, tmp_path: Path) -> Pushed:
 def served(redis: Redis, model: Pushed) -> dict[str, str]:
     offer = served_models.published(redis, model.name)
     return {label: ref.version for label, ref in offer.labels.items()} if offer else {}
+
+
+def do(redis: Redis, model: Pushed, digest: str) -> None:
+    """Let a job succeed that uses this version of the model."""
+    job_id = submit(redis)
+    lease = taken(redis)
+    leases.at_work(redis, lease, model.name, digest)
+    events.append(redis, Succeeded(job_id=job_id, result=RESULT), lease.holder)
 
 
 def relabel(model: Pushed, **changes: str | None) -> None:
@@ -201,11 +215,11 @@ def test_each_canary_run_counts_its_jobs_from_zero(
         registry_changes.relabel(store, model.name, {"canary": "2"}, 100, Rule(jobs=2, most_failed_percent=0))
         one.refresh()
         digest = served_models.read(store, model.name, "2").digest
-        one.watcher.count(model.name, digest, well=True)
-        one.watcher.count(model.name, "another", well=True)
+        do(isolated_redis, model, digest)
+        do(isolated_redis, model, "another")
         one.refresh()
         assert served(isolated_redis, model) == {"stable": "1", "canary": "2"}
-        one.watcher.count(model.name, digest, well=True)
+        do(isolated_redis, model, digest)
         one.refresh()
         assert served(isolated_redis, model) == {"stable": "2"}
         labels = registry.labels(store, model.name)
@@ -268,3 +282,22 @@ def test_prune_deletes_old_files_and_keeps_recently_used_ones(tmp_path: Path, mo
     assert not any(path.exists() for path in old)
     assert all(path.exists() for path in kept.files.values())
     assert open_folder(model.folder / "1").bytes == kept.bytes
+
+
+def test_a_canary_whose_jobs_run_out_of_time_does_not_become_stable(
+    local: Local, isolated_redis: Redis, store: Store, model: Pushed
+) -> None:
+    """The jobs' workers do not tell how they ended: heartbeats of other workers do."""
+    one = One(local, isolated_redis, store, model.name)
+    one.refresh()
+    registry_changes.relabel(store, model.name, {"canary": "2"}, 100, Rule(jobs=3, most_failed_percent=40))
+    one.refresh()
+    digest = served_models.read(store, model.name, "2").digest
+    for expected in ({"stable": "1", "canary": "2"}, {"stable": "1"}):
+        do(isolated_redis, model, digest)
+        job_id = submit(isolated_redis)
+        leases.at_work(isolated_redis, taken(isolated_redis), model.name, digest)
+        isolated_redis.zadd(keys.DEADLINES, {job_id: 1})
+        leases.recover(isolated_redis)
+        one.refresh()
+        assert served(isolated_redis, model) == expected

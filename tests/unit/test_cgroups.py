@@ -1,4 +1,4 @@
-"""Tests of the memory limits of control groups, with the files as Linux writes them."""
+"""Tests of the limits of control groups, with the files as Linux writes them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from upres.worker.engine import cgroups
+from upres.core import cgroups
 from upres.worker.engine.device import host_memory
 
 Write = Callable[[str, str], None]
@@ -42,7 +42,7 @@ V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 def test_a_container_sees_its_limit_at_the_root(write: Write) -> None:
     write("own", "0::/\n")
     group(write, "cgroup", V2, str(1100 * MIB), 700 * MIB, 100 * MIB)
-    assert list(cgroups.limits()) == [(1100 * MIB, 600 * MIB)]
+    assert list(cgroups.memory_limits()) == [(1100 * MIB, 600 * MIB)]
     assert host_memory() == (500 * MIB, 1100 * MIB)
 
 

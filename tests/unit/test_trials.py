@@ -119,7 +119,7 @@ def test_a_worker_tries_once_and_then_starts_from_the_cache(
 
 
 ENDS = {
-    "import os; os.kill(os.getpid(), 11)": "ended by signal 11",
+    "import os; os.kill(os.getpid(), 11)": "ended by signal SIGSEGV",
     "raise MemoryError('no room')": r"failed with code 1 \(MemoryError: no room\)",
     "print('hello')": "failed with code 0",
     "print('{}')": "failed with code 0",

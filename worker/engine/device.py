@@ -11,8 +11,9 @@ from typing import Literal, NamedTuple
 
 import psutil
 
+from upres.core import cgroups, cores
 from upres.core.errors import SettingsError
-from upres.worker.engine import cgroups, gpu
+from upres.worker.engine import gpu
 from upres.worker.engine.gpu import Gpu
 from upres.worker.outage_log import OutageLog
 
@@ -48,7 +49,7 @@ def choose(wanted: Literal["auto"] | Kind) -> Device:
         raise SettingsError(f"UPRES_DEVICE: {kind} is not available here{why}; usable: auto, {', '.join(available)}")
     if kind == "cuda":
         return _cuda()
-    name = f"{processor()}, {psutil.cpu_count()} threads" if kind == "cpu" else f"{processor()} GPU"
+    name = f"{processor()}, {cores.count()} threads" if kind == "cpu" else f"{processor()} GPU"
     free, total = host_memory()
     return Device(kind, name, total, free)
 
@@ -93,7 +94,7 @@ def host_memory() -> tuple[int, int]:
     """Return free and total bytes of the container or machine."""
     machine = psutil.virtual_memory()
     free, total = machine.available, machine.total
-    for limit, used in cgroups.limits():
+    for limit, used in cgroups.memory_limits():
         free, total = min(free, max(0, limit - used)), min(total, limit)
     return free, total
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime
 
+from upres.core import cores
 from upres.core.errors import ModelError
 from upres.core.manifest import GRAPH_INPUT, GRAPH_OUTPUT
 from upres.core.onnx_graph import SUM
@@ -78,4 +79,5 @@ def _provider(kind: str) -> tuple[str, dict[str, str]]:
 def _options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # only errors: its warnings do not help an operator
+    options.intra_op_num_threads = cores.limit() or 0  # 0: its own choice
     return options

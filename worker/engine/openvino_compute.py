@@ -7,7 +7,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
+from upres.core import cores
 from upres.core.manifest import GRAPH_OUTPUT, Network, Sides
 from upres.core.onnx_graph import SUM
 from upres.worker.engine import graphs, sides
@@ -32,6 +33,8 @@ the memory grew by 0.6 MB for each new size of a small image. By measurement few
 """
 _CONVERTING = threading.Lock()
 """Held during a conversion: torch's tracing has one state for all threads, and two at once fail."""
+_NOT_KEPT: set[Path] = set()
+"""Folders of which the log has said that nothing can be kept there."""
 
 
 class OpenVinoCompute:
@@ -51,14 +54,14 @@ class OpenVinoCompute:
         self._compiled: dict[int, Any] = {}
         self._one_by_one = bool(tried)
         self._sides = {network.factor: network.sides if tried else Sides() for network in model.manifest.networks}
-        with tempfile.TemporaryDirectory() as temporary:
-            folders = [folder / "openvino" for folder in (cache, Path(temporary)) if folder]
-            for network in model.manifest.networks:
-                graph = core.read_model(tried[network.factor]) if tried else _graph(core, network, model, folders)
-                hints = {"CPU_RUNTIME_CACHE_CAPACITY": str(KERNELS)}
-                if tried or "bfloat16" not in network.precisions:
-                    hints["INFERENCE_PRECISION_HINT"] = "f32"
-                self._compiled[network.factor] = core.compile_model(graph, "CPU", hints)
+        for network in model.manifest.networks:
+            graph = core.read_model(tried[network.factor]) if tried else _graph(core, network, model, cache)
+            hints = {"CPU_RUNTIME_CACHE_CAPACITY": str(KERNELS)}
+            if threads := cores.limit():
+                hints["INFERENCE_NUM_THREADS"] = str(threads)
+            if tried or "bfloat16" not in network.precisions:
+                hints["INFERENCE_PRECISION_HINT"] = "f32"
+            self._compiled[network.factor] = core.compile_model(graph, "CPU", hints)
         inference = self._compiled[network.factor].get_property("INFERENCE_PRECISION_HINT")
         self.precision = {"bf16": "bfloat16", "f16": "float16"}.get(inference.get_type_name(), "float32")
 
@@ -85,10 +88,10 @@ class OpenVinoCompute:
         return done
 
 
-def _graph(core: Any, network: Network, model: Model, folders: Sequence[Path]) -> Any:
+def _graph(core: Any, network: Network, model: Model, cache: Path | None) -> Any:
     """Read a network as an OpenVINO graph from bytes to bytes: its ONNX graph, else its converted torch module."""
     if not graphs.exist(model):
-        return core.read_model(_cached(network, model, folders))
+        return _cached(core, network, model, cache)
     whole = core.read_model(graphs.read(network, model))
     wanted = [output for output in whole.outputs if output.names & {GRAPH_OUTPUT, SUM}]
     return openvino.Model(sorted(wanted, key=lambda output: SUM in output.names), whole.get_parameters())
@@ -118,30 +121,47 @@ def converted(network: Network, model: Model, height: int = 8, width: int = 8) -
     return graph
 
 
-def _cached(network: Network, model: Model, folders: Sequence[Path]) -> Path:
-    """Return the file of a converted network. A conversion takes a second, so its result is kept in the first folder.
+def _cached(core: Any, network: Network, model: Model, cache: Path | None) -> Any:
+    """Return a converted network. A conversion takes a second, so its result is kept in the folder `cache`.
 
-    The next folder is for what that one cannot keep. The name of the network's folder is a digest of all that
-    determines the result: OpenVINO's version, the code and the weights. Raises OSError or RuntimeError.
+    What cannot be kept there is written into a temporary folder, since OpenVINO rounds a graph that it has read a
+    little differently in bfloat16; where no folder can be written, the graph is used as it was converted in memory. The
+    name of the network's folder is a digest of all that determines the result: OpenVINO's version, the code and the
+    weights.
     """
+    folder = cache and cache / "openvino" / _name(network, model)
+    with suppress(RuntimeError):  # what OpenVINO cannot read is made again
+        if folder and intact(folder):
+            return core.read_model(folder / "graph.xml")
+    graph = converted(network, model)
+    if folder:
+        try:
+            _keep(graph, folder)
+            return core.read_model(folder / "graph.xml")
+        except (OSError, RuntimeError) as error:  # OpenVINO raises RuntimeError when it cannot write, or read
+            _say_once(folder.parent, error)
+    with suppress(OSError, RuntimeError), tempfile.TemporaryDirectory() as temporary:
+        save(graph, Path(temporary))
+        return core.read_model(*(Path(temporary, f"graph.{kind}").read_bytes() for kind in ("xml", "bin")))
+    return graph
+
+
+def _say_once(folder: Path, error: Exception) -> None:
+    """Say in the log that nothing can be kept in a folder, once for all networks."""
+    if folder not in _NOT_KEPT:
+        what = "UPRES_CACHE_DIR: converted networks cannot be kept in %s: %s; they are converted at each start"
+        log.error(what, folder, error)
+    _NOT_KEPT.add(folder)
+
+
+def _name(network: Network, model: Model) -> str:
     code = [Path(__file__).with_name(f"{name}.py") for name in ("openvino_compute", "networks", "loading")]
     sources = [*code, model.files[network.file]]
     if model.base:
         sources.append(model.base.files[model.base_network(network).file])
     with_what = f"{openvino.__version__} {model.strength}".encode()
     made_of = hashlib.sha256(with_what + b"".join(source.read_bytes() for source in sources))
-    name = made_of.hexdigest()[:32]
-    if intact(folders[0] / name):
-        return folders[0] / name / "graph.xml"
-    graph = converted(network, model)
-    for folder in folders:
-        try:
-            _keep(graph, folder / name)
-            return folder / name / "graph.xml"
-        except (OSError, RuntimeError) as error:  # OpenVINO raises RuntimeError when it cannot write
-            log.error("UPRES_CACHE_DIR: a converted network cannot be kept in %s: %s", folder, error)
-            failure = error
-    raise failure
+    return made_of.hexdigest()[:32]
 
 
 def _keep(graph: Any, folder: Path) -> None:

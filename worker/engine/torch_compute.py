@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from upres.core import cores
 from upres.core.manifest import Network
 from upres.worker.engine import memory_errors
 from upres.worker.engine.compute import Finish, OutOfMemory, Pixels, check_finite
@@ -38,6 +39,7 @@ class TorchCompute:
 
     def __init__(self, model: Model, kind: str, precision: str | None = None) -> None:
         device, cuda = torch.device(kind), kind == "cuda"
+        torch.set_num_threads(min(torch.get_num_threads(), cores.count()))  # it knows no quotas
         self.precision = precision or best(kind, model.manifest.networks)
         self.batch_pixels = 2 * 640 * 640 if cuda else 256 * 256
         self.batches_ahead = 2 if cuda else 1

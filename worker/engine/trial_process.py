@@ -8,11 +8,9 @@ import json
 import logging
 import os
 import pickle
-import resource
 import sys
 import time
 import warnings
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +18,10 @@ import numpy.typing as npt
 
 from upres.core.errors import OutputNotFinite
 from upres.core.manifest import Sides
+from upres.worker.engine import own_process
 from upres.worker.engine.compute import Compute
-from upres.worker.engine.device import host_memory
 from upres.worker.engine.openvino_compute import OpenVinoCompute, converted, save
 from upres.worker.engine.torch_compute import TorchCompute
-from upres.worker.imaging.sandbox import die_with
 from upres.worker.model import Model
 
 Pixels = npt.NDArray[np.uint8]
@@ -113,21 +110,11 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__
 
 
-def _confine(parent: int) -> None:
-    """End with the parent, and leave the processor and the memory to its jobs."""
-    die_with(parent)
-    os.nice(10)
-    if sys.platform == "linux":
-        free = host_memory()[0]
-        resource.setrlimit(resource.RLIMIT_DATA, (free, free))
-        with suppress(OSError):  # /proc may be read-only
-            Path("/proc/self/oom_score_adj").write_text("1000")
-
-
 def main() -> int:
     """Try the network that stands on the standard input."""
     folder, parent = Path(sys.argv[1]), int(sys.argv[2])
-    _confine(parent)
+    own_process.confine(parent)
+    os.nice(10)  # jobs have precedence
     warnings.simplefilter("ignore")  # of torch's tracing, about steps that become constant: they are what is tried
     logging.disable()
     model = pickle.load(sys.stdin.buffer)  # noqa: S301  # the parent wrote it

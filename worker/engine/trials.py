@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from upres.core.manifest import Network
+from upres.worker.engine import own_process
 from upres.worker.engine.device import processor
 from upres.worker.engine.openvino_compute import being_made, intact
 from upres.worker.model import Model, mark_used
@@ -35,8 +36,6 @@ AGAIN_SECONDS = 24 * 3600
 """Seconds after which a trial is repeated that did not end by itself: the machine may have been short of something."""
 REFUSED, INTERRUPTED = "refused", "interrupted"
 """Files with the reason why torch runs a network: the trial found one, or did not end by itself."""
-ENVIRONMENT = ("PATH", "HOME", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
-"""Variables of the worker's environment that a trial gets; the others hold credentials and addresses."""
 
 
 class Outcome(NamedTuple):
@@ -141,29 +140,19 @@ def _try(network: Network, model: Model, kept: _Kept) -> None:
 def _tried(network: Network, model: Model, folder: Path) -> tuple[str | None, bool]:
     """Run the process of a trial. Returns why the graph must not be used, or None; and whether it is a finding."""
     one = model._replace(manifest=model.manifest.model_copy(update={"networks": (network,)}))
-    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     try:
-        ended = subprocess.run(
-            [*COMMAND, str(folder), str(os.getpid())],
-            input=pickle.dumps(one),
-            capture_output=True,
-            # Passive: else threads of torch that wait for each other take processor time, which is measured.
-            env={**environment, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_WAIT_POLICY": "passive"},
-            timeout=TRIAL_SECONDS,
-        )
+        # Passive: else threads of torch that wait for each other take processor time, which is measured.
+        command = [*COMMAND, str(folder), str(os.getpid())]
+        ended = own_process.run(command, pickle.dumps(one), TRIAL_SECONDS, OMP_WAIT_POLICY="passive")
     except subprocess.TimeoutExpired:
         return f"it took more than {TRIAL_SECONDS} s", False
     return _outcome(ended)
 
 
-def _outcome(ended: "subprocess.CompletedProcess[bytes]") -> tuple[str | None, bool]:
+def _outcome(ended: own_process.Ended) -> tuple[str | None, bool]:
     """Return the reason that a trial gave, and whether it is a finding; else why it ended."""
     with suppress(ValueError, IndexError, KeyError, TypeError):
         if ended.returncode == 0:
             reason = json.loads(ended.stdout.splitlines()[-1])["reason"]
             return (None if reason is None else str(reason)), True
-    if ended.returncode < 0:
-        return f"its process was ended by signal {-ended.returncode}", False
-    lines = ended.stderr.decode(errors="replace").split("\n")
-    said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f"its process failed with code {ended.returncode} ({said[:300]})", False
+    return own_process.how_it_ended(ended), False

@@ -4,11 +4,11 @@ The result keeps grayscale, alpha and ICC profile of the input, as far as the fo
 format is said in its module below writers/.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
+from upres.core import cores
 from upres.worker.imaging.bicubic import bicubic
 from upres.worker.imaging.picture import Picture, Pictures
 from upres.worker.imaging.png import PngWriter
@@ -41,8 +41,7 @@ class Encoders:
     """The threads that encode images for all jobs of a worker, which runs at most `jobs` at once."""
 
     def __init__(self, jobs: int) -> None:
-        cores = os.cpu_count() or 1
-        self._compressors = ThreadPoolExecutor(cores, thread_name_prefix="compress")
+        self._compressors = ThreadPoolExecutor(cores.count(), thread_name_prefix="compress")
         # A pool of its own: background work waits for the compressors, and in the same pool it could deadlock.
         self._background = ThreadPoolExecutor(jobs, thread_name_prefix="background")
 

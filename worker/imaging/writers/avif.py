@@ -13,6 +13,7 @@ import io
 
 from PIL import Image
 
+from upres.core import cores
 from upres.worker.imaging.picture import Picture
 from upres.worker.imaging.result_file import ResultFile
 from upres.worker.samples import Samples
@@ -31,6 +32,7 @@ def write(pixels: Samples, picture: Picture, output: ResultFile) -> bytes:
         "AVIF",
         quality=output.quality or QUALITY,
         speed=SPEED,
+        max_threads=cores.count(),
         advanced=EXACT_ALPHA,
         subsampling="4:0:0" if picture.channels == 1 else "4:4:4",
         icc_profile=picture.icc or b"",

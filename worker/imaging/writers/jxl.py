@@ -13,12 +13,12 @@ is half of that with 4, in a smaller file; without loss, more than 2 takes much 
 smaller.
 """
 
-import os
 import struct
 from typing import Any
 
 import imagecodecs
 
+from upres.core import cores
 from upres.worker.imaging.boxes import boxes
 from upres.worker.imaging.jxl_header import CONTAINER, CURVE_BITS, LEAST_CURVE, SRGB_CURVE, header
 from upres.worker.imaging.metadata import Metadata
@@ -48,7 +48,7 @@ def write(pixels: Samples, picture: Picture, output: ResultFile) -> bytes:
     photometric = None if pixels.shape[2] < 3 else "rgb"  # else imagecodecs takes narrow images for several
     file = bytearray(
         imagecodecs.jpegxl_encode(
-            given, photometric=photometric, usecontainer=bool(kept.exif or kept.xmp), numthreads=os.cpu_count(), **how
+            given, photometric=photometric, usecontainer=bool(kept.exif or kept.xmp), numthreads=cores.count(), **how
         )
     )
     _say_srgb(file)
