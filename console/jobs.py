@@ -1,5 +1,6 @@
 """`upres jobs`: shows the queue, jobs and dead letters. Connects directly to Redis, at UPRES_REDIS_URL."""
 
+import json
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar
@@ -8,7 +9,7 @@ import click
 
 from upres.console.terminal import connection, print_table, row, table
 from upres.core import keys
-from upres.core.errors import JobNotFound, UpresError
+from upres.core.errors import JobNotFound, JobRefused, UpresError
 from upres.core.foreign_text import printable
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def dead(most: int) -> None:
 @click.argument("job_id")
 def show(job_id: str) -> None:
     """Show the events of a job, and for a dead letter its request."""
-    from upres.core import deadletters, events
+    from upres.core import events
     from upres.core.schema import UnknownEvent
 
     with connection() as redis:
@@ -68,8 +69,7 @@ def show(job_id: str) -> None:
         if not entries:
             raise JobNotFound(f"There is no job {job_id!r}.")
         if redis.zscore(keys.DEAD, job_id) is not None:
-            request = deadletters.message_of(redis, job_id).model_dump_json(exclude_none=True, indent=2)
-            print(printable(request, None, lines=True))
+            print(_request(redis, job_id))
         listed = table("at", "event", "details")
         for _, event in entries:
             if isinstance(event, UnknownEvent):
@@ -78,6 +78,18 @@ def show(job_id: str) -> None:
             details = event.model_dump(mode="json", exclude={"job_id", "at", "type", "result"}, exclude_defaults=True)
             row(listed, f"{event.at:%H:%M:%S.%f}"[:-3], event.type, ", ".join(f"{k}={v}" for k, v in details.items()))
         print_table(listed, "")
+
+
+def _request(redis: "Redis", job_id: str) -> str:
+    """The request of a dead letter as JSON, or why it cannot be read."""
+    from upres.core import deadletters
+
+    try:
+        fields = deadletters.fields_of(redis, job_id)
+    except JobRefused as error:
+        return str(error)
+    shown = {name: value for name, value in fields.items() if value is not None}
+    return printable(json.dumps(shown, indent=2, ensure_ascii=False), None, lines=True)
 
 
 @jobs.command()

@@ -10,7 +10,7 @@ from upres.core import events, keys
 from upres.core.enqueue import enqueue
 from upres.core.errors import JobNotFound
 from upres.core.job_message import JobMessage
-from upres.core.queue import open_queue, read_message
+from upres.core.queue import open_queue, read_fields, read_message
 from upres.core.schema import Failed, now
 
 
@@ -32,8 +32,8 @@ def listing(connection: Redis, most: int = 100) -> list[DeadLetter]:
 def replay(connection: Redis, job_id: str) -> str:
     """Enqueue the request of a dead letter as a new job with as much time as before; return the new job's id.
 
-    Raises JobNotFound when there is no such dead letter, JobRefused when its record cannot be read, and the errors of
-    `enqueue`.
+    Raises JobNotFound when there is no such dead letter, JobRefused when its record cannot be read, WorkerOutdated when
+    a newer release wrote it, and the errors of `enqueue`.
     """
     message = message_of(connection, job_id)
     fresh = message.model_copy(
@@ -60,12 +60,25 @@ def drop(connection: Redis, job_id: str) -> None:
 def message_of(connection: Redis, job_id: str) -> JobMessage:
     """Read the job message of a dead letter.
 
+    Raises JobNotFound when there is no such dead letter, JobRefused when its record cannot be read, WorkerOutdated when
+    a newer release wrote it.
+    """
+    return read_message(job_id, _record(connection, job_id))
+
+
+def fields_of(connection: Redis, job_id: str) -> dict[str, Any]:
+    """Read the fields of the job message of a dead letter, also of a newer release.
+
     Raises JobNotFound when there is no such dead letter, JobRefused when its record cannot be read.
     """
+    return read_fields(job_id, _record(connection, job_id))
+
+
+def _record(connection: Redis, job_id: str) -> dict[bytes, bytes]:
     if connection.zscore(keys.DEAD, job_id) is None:
         raise _missing(job_id)
     record: Any = connection.hgetall(keys.record(job_id))
-    return read_message(job_id, record)
+    return dict(record)
 
 
 def _read(connection: Redis, job_id: str, died: float) -> DeadLetter:

@@ -51,6 +51,7 @@
     │   └── StoreUnavailable        store_unavailable      503  retry
     ├── ModelError                  model_invalid          500
     │   ├── ModelRefused            model_refused          500
+    │   ├── ModelTooNew             model_too_new          503  retry
     │   └── OutputNotFinite         output_not_finite      500
     ├── SettingsError               settings_invalid       500
     ├── NotInstalled                not_installed          500
@@ -397,6 +398,15 @@ class ModelError(UpresError):
 
     code = "model_invalid"
     title = "The model cannot be used"
+
+
+class ModelTooNew(ModelError):
+    """The manifest of a version was made for a newer release than this one."""
+
+    code = "model_too_new"
+    status = 503
+    retryable = True
+    title = "The model needs a newer release of upres"
 
 
 class ModelRefused(ModelError):

@@ -8,7 +8,7 @@ from redis import Redis
 
 from upres.core import keys, registry, served_models
 from upres.core.errors import JobRefused, ModelError, ModelNotFound
-from upres.core.queue import read_message
+from upres.core.queue import read_fields
 from upres.core.storage import Store
 
 AT_ONCE = 200
@@ -68,8 +68,13 @@ def _jobs(connection: Redis, name: str) -> Counter[str]:
 
 
 def _versions(job_id: str, record: dict[bytes, bytes], name: str) -> set[str]:
-    """Return the versions of the model in a job's record; none when it cannot be read, since no worker can run it."""
+    """Return the versions of the model in a job's record, also in that of a newer release.
+
+    None when it cannot be read, since no worker can run it.
+    """
     try:
-        return {one.version for one in read_message(job_id, record).models if one.name == name}
+        fields = read_fields(job_id, record)
     except JobRefused:
         return set()
+    named = ((fields.get("model"), "model_version"), (fields.get("first_model"), "first_model_version"))
+    return {str(fields.get(version)) for model, version in named if model == name}

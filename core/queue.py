@@ -1,7 +1,7 @@
 """Connections to Redis, and the RQ queue in it: function, workers and console open them here in the same way."""
 
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from redis import Redis
@@ -75,28 +75,41 @@ def open_queue(connection: Redis) -> Queue:
 
 
 def read_message(job_id: str, record: dict[bytes, bytes]) -> JobMessage:
-    """Read the job message in RQ's record of a job. Nothing that the record names is imported or run.
+    """Read the job message in RQ's record of a job.
 
-    Raises JobRefused when the record cannot be read, has another id, or names another function; WorkerOutdated when it
-    has fields or words that this release does not know.
+    Raises what `read_fields` raises, and JobRefused when a field is wrong; WorkerOutdated when only a newer release can
+    have written its fields or words.
+    """
+    try:
+        return JobMessage.model_validate(read_fields(job_id, record))
+    except ValidationError as error:
+        if unknown := _unknown(error):
+            raise WorkerOutdated(
+                f"The job asks for {unknown}, which the workers are too old to know; submit it again "
+                "when they are updated, or without it."
+            ) from error
+        raise _unreadable(job_id, error) from error
+
+
+def read_fields(job_id: str, record: dict[bytes, bytes]) -> dict[str, Any]:
+    """Read the fields of the job message in RQ's record, whatever they are. Nothing that it names is imported or run.
+
+    Raises JobRefused when the record cannot be read, has another id, or names another function.
     """
     try:
         job = Job(job_id, connection=Redis(), serializer=JSONSerializer)
         job.restore({b"data": _unpacked(record[b"data"])})
         [message] = job.args
-        read = JobMessage.model_validate(message)
-    except ValidationError as error:
-        if job.func_name == keys.JOB_FUNCTION and (unknown := _unknown(error)):
-            raise WorkerOutdated(
-                f"The job asks for {unknown}, which the workers are too old to know; submit it again "
-                "when they are updated, or without it."
-            ) from error
-        raise JobRefused(f"The record of job {job_id[:64]!r} cannot be read (ValidationError).") from error
+        fields = dict(message)
     except Exception as error:  # another program may have written anything there
-        raise JobRefused(f"The record of job {job_id[:64]!r} cannot be read ({type(error).__name__}).") from error
-    if job.func_name != keys.JOB_FUNCTION or read.job_id != job_id:
+        raise _unreadable(job_id, error) from error
+    if job.func_name != keys.JOB_FUNCTION or fields.get("job_id") != job_id:
         raise JobRefused(f"Job {job_id[:64]!r} asks for {str(job.func_name)[:64]!r}, which is not allowed.")
-    return read
+    return fields
+
+
+def _unreadable(job_id: str, error: Exception) -> JobRefused:
+    return JobRefused(f"The record of job {job_id[:64]!r} cannot be read ({type(error).__name__}).")
 
 
 def _unknown(error: ValidationError) -> str:

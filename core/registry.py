@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from upres.core import keys
-from upres.core.errors import ModelError, ModelNotFound
+from upres.core.errors import ModelError, ModelNotFound, ModelTooNew
 from upres.core.foreign_text import printable
 from upres.core.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSIONS, Labels, Manifest
 from upres.core.model_files import check, check_size
@@ -130,15 +130,14 @@ def parse(raw: bytes, what: str) -> Manifest:
         fields = json.loads(raw)
         schema = fields.get("schema_version") if isinstance(fields, dict) else None
         if isinstance(schema, int) and schema not in SCHEMA_VERSIONS:
-            older = "an older" if schema < min(SCHEMA_VERSIONS) else "a newer"
-            raise ModelError(
-                f"The manifest of {what} is of {older} upres (schema {schema}, here {max(SCHEMA_VERSIONS)})."
-            )
+            is_older = schema < min(SCHEMA_VERSIONS)
+            kind, age = (ModelError, "an older") if is_older else (ModelTooNew, "a newer")
+            raise kind(f"The manifest of {what} is of {age} upres (schema {schema}, here {max(SCHEMA_VERSIONS)}).")
         return Manifest.model_validate_json(raw)
     except ValidationError as error:
         if unknown := next((one for one in error.errors() if one["type"] == "extra_forbidden"), None):
             where = printable(".".join(map(str, unknown["loc"])))
-            raise ModelError(
+            raise ModelTooNew(
                 f"The manifest of {what} is of a newer upres: this release does not know {where}."
             ) from error
         raise ModelError(f"The manifest of {what} cannot be read: {first(error)}") from error

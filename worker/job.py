@@ -12,12 +12,14 @@ from upres.core import api_keys, formats, keys, rates, tracing
 from upres.core.errors import (
     DeviceLost,
     FetchError,
+    ModelTooNew,
     ModelUnavailable,
     StoreUnavailable,
     TooManyBytes,
     Unconfined,
     UploadNotFound,
     UpresError,
+    WorkerOutdated,
     WorkerUnavailable,
 )
 from upres.core.job_message import JobMessage
@@ -54,7 +56,8 @@ def run(context: WorkerContext, job: JobMessage, in_flight: InFlightJob) -> bool
     """Run one job and publish how it ended; returns whether it succeeded.
 
     Raises redis-py's errors when an event could not be published, DeviceLost when this process cannot use its device
-    any more, and WORKER_FAULTS. In these cases the job has not ended, and needs another attempt.
+    any more, WorkerOutdated when a model needs a newer release, and WORKER_FAULTS. In these cases the job has not
+    ended, and needs another attempt.
     """
     lease = in_flight.lease
     with _span(job):
@@ -63,8 +66,10 @@ def run(context: WorkerContext, job: JobMessage, in_flight: InFlightJob) -> bool
             result = process(context, job, report, in_flight)
         except JobEnded:
             JobLog(log, job.job_id).info("stopped: the job has ended or is not held here", extra={"event": "let_go"})
-        except (DeviceLost, RedisError, *WORKER_FAULTS):
+        except (DeviceLost, RedisError, WorkerOutdated, *WORKER_FAULTS):
             raise
+        except ModelTooNew as error:
+            raise WorkerOutdated(f"{error} The job waits for a worker of a newer release.") from error
         except Exception as error:
             if fault := own_fault(error, context.store.host):
                 raise fault from error
@@ -81,6 +86,8 @@ def process(context: WorkerContext, job: JobMessage, report: Report, in_flight: 
     Raises JobEnded when this worker does not hold the job any more, or when it waits for an identical job. Raises
     UpresError when a stage fails.
     """
+    if any(context.models.is_too_new(model.digest, model.strength) for model in job.models):
+        raise WorkerOutdated("The model needs a worker of a newer release.")  # without another event `started`
     report.started()
     with opened(context, job, report) as steps:
         with report.stage("fetch"):

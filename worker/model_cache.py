@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
-from upres.core.errors import ModelError, ModelUnavailable, UpresError
+from upres.core.errors import ModelError, ModelTooNew, ModelUnavailable, UpresError
 from upres.core.queue import connect_with_timeout
 from upres.core.served_models import ModelRef
 from upres.core.settings import Settings
@@ -104,6 +104,11 @@ class ModelCache:
                 entry.users -= 1
             if not entry.users:
                 self._make_room()
+
+    def is_too_new(self, digest: str, strength: float | None = None) -> bool:
+        """Return whether a version turned out to need a newer release, less than REFUSED_SECONDS ago."""
+        since, kind, _ = self._refused.get(variant(digest, strength), (-REFUSED_SECONDS, ModelError, ""))
+        return kind is ModelTooNew and time.monotonic() < since + REFUSED_SECONDS
 
     def keep(self, digests: Set[str]) -> None:
         """Never unload the versions with these digests, at their default strength, whatever the budget.

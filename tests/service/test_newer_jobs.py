@@ -1,29 +1,34 @@
 """Jobs that a newer release accepted: older workers leave them to newer ones."""
 
+import hashlib
 import json
 import secrets
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 from redis import Redis
 
 from tests.support.events import queued
 from tests.support.leasing import message, submit, taken, waiting
+from tests.support.pushing import Pushed
 from tests.support.waiting import wait_until
 from upres.client import Client
-from upres.core import deadletters, events, keys, leases
+from upres.core import deadletters, events, keys, leases, model_uses
 from upres.core.errors import JobRefused, WorkerOutdated
 from upres.core.leases import Lease
 from upres.core.queue import open_queue, read_message
 from upres.core.schema import Failed, Requeued
+from upres.core.script import call
+from upres.core.storage import Store
 from upres.embedded.stack import Local
 
 
-def enqueue_newer(redis: Redis) -> str:
+def enqueue_newer(redis: Redis, **changed: object) -> str:
     """Enqueue a job with an option that this release does not know."""
     job_id = secrets.token_hex(16)
-    fields = {**message(job_id), "remove_grain": True}
+    fields = {**message(job_id), **(changed or {"remove_grain": True})}
     with redis.pipeline() as pipeline:
         events.append(pipeline, queued(job_id))
         pipeline.execute()
@@ -96,3 +101,43 @@ def test_a_worker_does_other_jobs_while_one_waits_for_a_newer_worker(local: Loca
         finally:
             client.cancel(job_id)
         wait_until(lambda: redis.lpos(keys.WAITING, job_id) is None)
+
+
+def test_a_dead_letter_of_a_newer_release_can_be_shown(local: Local, isolated_redis: Redis) -> None:
+    job_id = enqueue_newer(isolated_redis)
+    lease = taken(isolated_redis)
+    events.append(isolated_redis, leases.failure(job_id, refusal(lease)), lease.holder, dead=True)
+    with pytest.raises(WorkerOutdated):
+        deadletters.replay(isolated_redis, job_id)
+    assert deadletters.fields_of(isolated_redis, job_id)["remove_grain"] is True
+
+
+def test_a_version_that_a_job_of_a_newer_release_waits_for_is_in_use(isolated_redis: Redis) -> None:
+    enqueue_newer(isolated_redis, remove_grain=True, model="shared", model_version="7")
+    with isolated_redis.pipeline() as pipeline:
+        [job_id] = waiting(isolated_redis)
+        call(pipeline, "begin", job_id, 60, "shared", "", "")
+        pipeline.execute()
+    assert model_uses.in_redis(isolated_redis, "shared") == {"7": ["a job that has not ended needs it"]}
+
+
+def test_a_job_whose_model_needs_a_newer_release_waits_for_a_newer_worker(
+    local: Local, client: Client, png: bytes, store: Store, tmp_path: Path
+) -> None:
+    """The version was pushed by a newer release, and an older worker takes the job that asks for it."""
+    name = f"newer-{secrets.token_hex(3)}"
+    pushed = Pushed(store, name, tmp_path)
+    pushed.push("1")
+    manifest = json.loads(store.get(keys.model(name, "1", "manifest.json"))) | {"schema_version": 99}
+    pushed.put("manifest.json", json.dumps(manifest).encode())
+    digest = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+    with Redis.from_url(local.settings.redis_url) as redis:
+        fields = {"model": name, "model_version": "1", "model_digest": digest, "image_url": None}
+        job_id = enqueue_newer(redis, **fields)
+        try:
+            wait_until(lambda: "requeued" in [event.type for _, event in events.read(redis, job_id)])
+            assert client.upscale(png, 2).result.width
+            told = [event.type for _, event in events.read(redis, job_id)]
+            assert told == ["queued", "started", "progress", "requeued"], "it is tried again without an event"
+        finally:
+            client.cancel(job_id)
