@@ -9,7 +9,7 @@ import click
 
 from upres.console.terminal import connection, print_table, row, table
 from upres.core import keys
-from upres.core.errors import JobNotFound, JobRefused, UpresError
+from upres.core.errors import JobNotFound, JobRefused, UpresError, WorkerOutdated
 from upres.core.foreign_text import printable
 
 if TYPE_CHECKING:
@@ -81,10 +81,12 @@ def show(job_id: str) -> None:
 
 
 def _request(redis: "Redis", job_id: str) -> str:
-    """The request of a dead letter as JSON, or why it cannot be read."""
+    """The request of a dead letter as JSON, as it is stored if a newer release wrote it; or why it cannot be read."""
     from upres.core import deadletters
 
     try:
+        fields = deadletters.message_of(redis, job_id).model_dump(mode="json")
+    except WorkerOutdated:
         fields = deadletters.fields_of(redis, job_id)
     except JobRefused as error:
         return str(error)

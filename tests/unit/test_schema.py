@@ -254,7 +254,7 @@ def test_only_temporary_errors_are_retryable() -> None:
         "worker_unavailable",
     }
     worker = {"timed_out", "deadline_exceeded", "worker_lost", "job_lost", "device_out_of_memory", "device_lost"}
-    worker |= {"worker_outdated"}
+    worker |= {"worker_outdated", "model_too_new"}
     limits = {"limit_reached", "rate_limited", "too_many_jobs", "too_many_streams", "quota_exceeded"}
     slow = {"head_incomplete", "body_incomplete"}
     assert retryable == unavailable | worker | limits | slow | {"url_unreachable"}
