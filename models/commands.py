@@ -91,7 +91,7 @@ def show(name: str) -> None:
     if CANARY in labels.labels:
         print(f"canary   {labels.canary_percent:g} % of the jobs{_rule(labels)}")
     print(f"served   {offer}\n" if isinstance(offer, str) else f"served   {_served(offer)}\n")
-    for version, reason in (offer.refused if offer and not isinstance(offer, str) else {}).items():
+    for version, reason in _refused(name, known, offer).items():
         print(f"refused  {version}: {reason}")
     listed = table("version", "created", "factors", "strength", "licence", "digest", "what for")
     for one in known.versions if known else ():
@@ -201,6 +201,20 @@ def _offer(name: str) -> "ServedModel | str | None":
             return served_models.published(redis, name)
     except click.ClickException as error:
         return f"not known: {error.message}"
+
+
+def _refused(name: str, known: "registry.Entry | None", offer: "ServedModel | str | None") -> dict[str, str]:
+    """Version that workers refused → why, also while they serve no version of the model."""
+    from upres.core import verdicts
+
+    if isinstance(offer, str):  # Redis does not answer
+        return {}
+    found = dict(offer.refused) if offer else {}
+    with connection() as redis:
+        for one in known.versions if known else ():
+            for verdict in verdicts.against(redis, name, one.digest):
+                found.setdefault(one.version, f"{verdict.reason} ({verdict.kind})")
+    return found
 
 
 def _served(offer: "ServedModel | None") -> str:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.pushing import Pushed
-from upres.core import registry, registry_changes
+from upres.core import keys, registry, registry_changes
+from upres.core.queue import connect
+from upres.core.verdicts import Verdict
 from upres.embedded.stack import Local
 
 Done = subprocess.CompletedProcess[str]
@@ -104,3 +106,17 @@ def test_push_with_keep_fails_where_the_registry_has_nothing_to_serve(local: Loc
     folder = model.version("bad", name="never-pushed", golden=[])
     next(folder.glob("*.safetensors")).write_bytes(b"damaged")
     assert upres(local, folder, "push", "--keep", str(folder)).returncode == 1
+
+
+def test_show_says_why_workers_refuse_a_version_though_none_of_the_model_is_served(
+    local: Local, model: Pushed, tmp_path: Path
+) -> None:
+    digest = registry.manifest(local.store, "commanded", "1")[1]
+    verdict = Verdict(well=False, version="1", kind="a CPU", reason="its process was ended by SIGSEGV")
+    with connect(local.settings) as redis:
+        redis.hset(keys.verdicts("commanded", digest), "a CPU", verdict.model_dump_json())
+        try:
+            shown = upres(local, tmp_path, "show", "commanded").stdout
+        finally:
+            redis.delete(keys.verdicts("commanded", digest))
+    assert "refused  1: its process was ended by SIGSEGV (a CPU)\n" in shown

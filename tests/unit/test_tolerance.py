@@ -40,6 +40,7 @@ from upres.core.schema import (
 )
 from upres.core.served_models import ModelRef, ServedModel
 from upres.core.tolerance import readable
+from upres.core.verdicts import Verdict
 from upres.core.workers import Worker
 from upres.function.model_list import ModelDetails, ModelList, ModelSummary
 from upres.worker.remembered_limits import StoredLimits
@@ -93,6 +94,7 @@ EXAMPLES: list[BaseModel] = [
     ModelDetails(**SUMMARY, jobs_url="/j", versions=(VERSION,)),
     ModelList(models=(ModelSummary(**SUMMARY, jobs_url="/j"),)),
     StoredLimits(tile=8, batches={4: 64}),
+    Verdict(well=False, version="1", kind="cpu", reason="it dies"),
 ]
 EXACT = {"at", "deadline", "submitted_at", "updated_at", "expires_at", "created_at", "created", "stable", "canary"}
 """Texts with a form: times, and names of versions (a newer release cannot change what a version is called)."""
