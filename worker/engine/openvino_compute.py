@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import openvino
 from upres.core import cores
 from upres.core.manifest import GRAPH_OUTPUT, Network, Sides
 from upres.core.onnx_graph import SUM
-from upres.worker.engine import graphs, sides
+from upres.worker.engine import cpu_precision, graphs, sides
 from upres.worker.engine.compute import check_finite
 from upres.worker.model import Model, mark_used
 
@@ -51,18 +52,21 @@ class OpenVinoCompute:
 
     def __init__(self, model: Model, cache: Path | None = None, tried: Mapping[int, Path] | None = None) -> None:
         core = openvino.Core()
-        self._compiled: dict[int, Any] = {}
         self._one_by_one = bool(tried)
-        self._sides = {network.factor: network.sides if tried else Sides() for network in model.manifest.networks}
-        for network in model.manifest.networks:
-            graph = core.read_model(tried[network.factor]) if tried else _graph(core, network, model, cache)
-            hints = {"CPU_RUNTIME_CACHE_CAPACITY": str(KERNELS)}
-            if threads := cores.limit():
-                hints["INFERENCE_NUM_THREADS"] = str(threads)
-            if tried or "bfloat16" not in network.precisions:
-                hints["INFERENCE_PRECISION_HINT"] = "f32"
-            self._compiled[network.factor] = core.compile_model(graph, "CPU", hints)
-        inference = self._compiled[network.factor].get_property("INFERENCE_PRECISION_HINT")
+        networks = {network.factor: network for network in model.manifest.networks}
+        self._sides = {factor: network.sides if tried else Sides() for factor, network in networks.items()}
+        read = {
+            factor: core.read_model(tried[factor]) if tried else _graph(core, network, model, cache)
+            for factor, network in networks.items()
+        }
+        first = model.manifest.networks[0]
+        half = not tried and all("bfloat16" in network.precisions for network in networks.values())
+        wanted = cpu_precision.FLOAT32
+        if half:
+            folder = cache / "openvino" if cache else None
+            wanted = cpu_precision.fastest(partial(_compiled, core, read[first.factor]), first, folder)
+        self._compiled = {factor: _compiled(core, graph, wanted) for factor, graph in read.items()}
+        inference = self._compiled[first.factor].get_property("INFERENCE_PRECISION_HINT")
         self.precision = {"bf16": "bfloat16", "f16": "float16"}.get(inference.get_type_name(), "float32")
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Callable[[], Pixels]:
@@ -86,6 +90,16 @@ class OpenVinoCompute:
             check_finite(float(results[1].item()))
         done: Pixels = results[0][:, : batch.shape[1] * factor, : batch.shape[2] * factor]
         return done
+
+
+def _compiled(core: Any, graph: Any, precision: str) -> Any:
+    """Compile a graph for a precision, or float32 where the CPU does not have it."""
+    hints = {"CPU_RUNTIME_CACHE_CAPACITY": str(KERNELS)}
+    if threads := cores.limit():
+        hints["INFERENCE_NUM_THREADS"] = str(threads)
+    if precision == cpu_precision.FLOAT32:
+        hints["INFERENCE_PRECISION_HINT"] = precision
+    return core.compile_model(graph, "CPU", hints)
 
 
 def _graph(core: Any, network: Network, model: Model, cache: Path | None) -> Any:

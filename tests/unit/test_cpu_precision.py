@@ -1,0 +1,82 @@
+"""The number format in which OpenVINO runs a network: the one that is faster on this processor."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from upres.core.manifest import Network
+from upres.worker.engine import cpu_precision
+from upres.worker.engine.cpu_precision import BFLOAT16, FLOAT32, fastest, must_be_tried
+from upres.worker.engine.openvino_compute import OpenVinoCompute
+from upres.worker.model import Model
+
+
+@pytest.mark.parametrize(
+    ("flags", "tried"),
+    [
+        ("fpu avx512f avx512_bf16", True),
+        ("fpu avx512f avx512_bf16 amx_bf16 amx_tile", False),
+        ("fpu avx2", False),
+        ("", False),
+    ],
+)
+def test_only_a_cpu_with_bfloat16_and_without_amx_is_in_doubt(tmp_path: Path, flags: str, tried: bool) -> None:
+    cpuinfo = tmp_path / f"{abs(hash(flags))}"
+    cpuinfo.write_text(f"processor : 0\nflags\t\t: {flags}\nbugs : none\n")
+    assert must_be_tried(cpuinfo) is tried
+    assert must_be_tried(tmp_path / "there is no such file") is False
+
+
+class Timed:
+    """Compiles networks that take so many seconds of a pretended processor."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, bfloat16: float, float32: float) -> None:
+        self.now, self.compiled = 0.0, 0
+        self.seconds = {BFLOAT16: bfloat16, FLOAT32: float32}
+        monkeypatch.setattr(cpu_precision.time, "process_time", lambda: self.now)
+
+    def __call__(self, precision: str) -> Any:
+        self.compiled += 1
+
+        def run(window: np.ndarray) -> None:
+            self.now += self.seconds[precision]
+
+        return run
+
+
+@pytest.fixture
+def network(model: Model, monkeypatch: pytest.MonkeyPatch) -> Network:
+    monkeypatch.setattr(cpu_precision, "must_be_tried", lambda: True)
+    return model.manifest.networks[0]
+
+
+@pytest.mark.parametrize(("bfloat16", "float32", "found"), [(1, 2, BFLOAT16), (2, 1, FLOAT32)])
+def test_the_faster_one_is_found_once_and_kept(
+    network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bfloat16: float, float32: float, found: str
+) -> None:
+    timed = Timed(monkeypatch, bfloat16, float32)
+    assert [fastest(timed, network, tmp_path / "openvino") for _ in range(3)] == [found] * 3
+    assert timed.compiled == 2
+    [kept] = (tmp_path / "openvino").iterdir()
+    kept.write_bytes(b"\xff damaged")
+    assert fastest(timed, network, tmp_path / "openvino") == found
+    assert fastest(timed, network, None) == found, "without a folder"
+    (tmp_path / "file").touch()
+    assert fastest(timed, network, tmp_path / "file") == found, "where nothing can be kept"
+
+
+def test_a_cpu_that_is_not_in_doubt_tries_nothing(monkeypatch: pytest.MonkeyPatch, network: Network) -> None:
+    monkeypatch.setattr(cpu_precision, "must_be_tried", lambda: False)
+    assert fastest(lambda precision: pytest.fail("it compiled"), network, None) == BFLOAT16
+
+
+def test_the_pixels_of_both_formats_are_alike(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = [np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)]
+    made = []
+    for precision in (BFLOAT16, FLOAT32):
+        monkeypatch.setattr(cpu_precision, "fastest", lambda *arguments, precision=precision: precision)
+        made.append(OpenVinoCompute(model).start(4, image)().astype(int))
+    assert np.abs(made[0] - made[1]).max() <= 8
+    assert np.abs(made[0] - made[1]).mean() < 0.3
