@@ -1,5 +1,6 @@
 """The number format in which OpenVINO runs a network: the one that is faster on this processor."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Timed:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, bfloat16: float, float32: float) -> None:
         self.now, self.compiled = 0.0, 0
         self.seconds = {BFLOAT16: bfloat16, FLOAT32: float32}
-        monkeypatch.setattr(cpu_precision.time, "process_time", lambda: self.now)
+        monkeypatch.setattr(time, "process_time", lambda: self.now)
 
     def __call__(self, precision: str) -> Any:
         self.compiled += 1
