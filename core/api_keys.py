@@ -15,7 +15,7 @@ from pydantic import Field
 from redis import Redis
 
 from upres.core import keys
-from upres.core.errors import KeyNotFound, QuotaExceeded, RateLimited, TooManyJobs, Unauthorized
+from upres.core.errors import FunctionUnavailable, KeyNotFound, QuotaExceeded, RateLimited, TooManyJobs, Unauthorized
 from upres.core.leases import Lease
 from upres.core.schema import TolerantModel, now
 from upres.core.script import call
@@ -82,12 +82,17 @@ def create(connection: Redis, name: str, **limits: Any) -> tuple[ApiKey, str]:
 
 
 def authenticate(connection: Redis, text: str) -> ApiKey | None:
-    """Find the key with this text; None when it is not valid. The comparison of secrets takes constant time."""
+    """Find the key with this text; None when it is not valid. The comparison of secrets takes constant time.
+
+    Raises FunctionUnavailable when the key's record cannot be read: it is damaged, or of another release.
+    """
     match = _TEXT.fullmatch(text)
     if not match:
         return None
     known: Any = connection.hget(keys.API_KEYS, match[1])
     key = or_none(ApiKey, known) if known else None
+    if known and key is None:
+        raise FunctionUnavailable("This server cannot read what it has about this API key; ask its operator.")
     right = hmac.compare_digest(_digest(match[2]), key.digest if key else "0" * 64)
     return key if right else None
 

@@ -368,7 +368,7 @@ class Unavailable(UpresError):
 
 
 class FunctionUnavailable(Unavailable):
-    """A process of the function stops, or has no descriptors or no room for bodies left."""
+    """A process of the function stops, has no descriptors or no room for bodies left, or cannot read an API key."""
 
     code = "function_unavailable"
 

@@ -23,6 +23,7 @@ from upres.core.manifest import Sides
 from upres.core.tiling import ORIENTATIONS
 from upres.embedded.stack import Local
 from upres.models import checkpoint_files, community, probe
+from upres.worker import version_trials
 from upres.worker.context import WorkerContext
 from upres.worker.engine import trials
 from upres.worker.engine.device_thread import DeviceThread
@@ -252,6 +253,7 @@ def test_a_span_model_is_served_and_its_tiles_match_the_whole_image(
     gate = tmp_path / "gate"
     waits = f'while [ ! -e "{gate}" ]; do sleep 0.05; done; exec "$@"'
     monkeypatch.setattr(trials, "COMMAND", ("bash", "-c", waits, "trial", *communities.TRIAL))
+    monkeypatch.setattr(version_trials, "COMMAND", communities.VERSION_TRIAL)
     context = prepare(local.settings.model_copy(update={"model": "span"}))
     try:
         [ready] = context.models.ready()

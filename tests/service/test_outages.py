@@ -144,7 +144,10 @@ def start_worker(local: Local, **changed: str) -> "subprocess.CompletedProcess[s
     ("changed", "says"),
     [
         ({"UPRES_MODEL": "nonesuch"}, "There is no model"),
-        ({"UPRES_DEVICE": "cuda"}, "cuda is not available here; usable: auto, cpu"),
+        (
+            {"UPRES_DEVICE": "cuda"},
+            "cuda is not available here (torch 2.13.0+cpu is a build without CUDA); usable: auto, cpu",
+        ),
         ({"UPRES_DEVICE": "toaster"}, "UPRES_DEVICE"),
         ({"UPRES_S3_ENDPOINT_URL": "http://127.0.0.1:9"}, "object store does not answer"),
         ({"UPRES_REDIS_URL": "http://127.0.0.1:9"}, "redis://"),

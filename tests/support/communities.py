@@ -19,6 +19,8 @@ spandrel_on_cpu.declare()
 
 TRIAL = (sys.executable, "-m", "tests.support.trial_on_cpu")
 """For `trials.COMMAND`: the program of a trial on this build of torch."""
+VERSION_TRIAL = (*TRIAL, "--version")
+"""The same for `version_trials.COMMAND`."""
 
 
 def span() -> Any:
