@@ -1,27 +1,22 @@
-"""The object store. Only this file uses boto3, and it imports boto3 at the first call."""
+"""The object store. Only this file and s3_clients.py use boto3, which is imported at the first call."""
 
 import hashlib
 import logging
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from urllib.parse import quote, urlsplit
 
 from upres.core import keys
-from upres.core.certificates import Bundle
 from upres.core.errors import SettingsError, StoreUnavailable, UpresError
-from upres.core.link_credentials import LinkCredentials
+from upres.core.s3_clients import S3Clients
 from upres.core.settings import Settings
 
 if TYPE_CHECKING:
     from boto3.session import Session
     from botocore.response import StreamingBody
-    from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 
@@ -30,19 +25,8 @@ log = logging.getLogger("upres.store")
 Failure = Literal["refused", "no_answer"]
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 
-READ_SECONDS = 10.0
-"""Longest silence of the store, in seconds, while something is read. Only a put may need longer: some stores answer it
-when the file is on their disk."""
 REPEAT_SECONDS = 60
 """An error of the store that goes on is logged again after so long."""
-CONNECTIONS = 64
-"""Connections that are kept for later requests: more than a process has threads that use the store. Others would be
-closed after each request, and made again for the next one."""
-KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPALIVE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""Options of TCP (RFC 1122, 4.2.3.6; the second is macOS's name of the first): an idle connection is probed after 20
-seconds, and closed after three probes, 5 seconds apart, without an answer."""
-
-
 CONDITION_FAILED = ("PreconditionFailed", "412", "ConditionalRequestConflict")
 """What S3 answers to a conditional write whose condition does not hold, or that another write crossed (409)."""
 
@@ -78,87 +62,22 @@ class Store:
         self, settings: Settings, session: "Session | None" = None, timeout: float = 30, attempts: int = 3
     ) -> None:
         self._session = session
-        self._timeout = timeout
         self._attempts = attempts
         self.settings = settings
         self.bucket = settings.s3_bucket
-        self._endpoint = settings.s3_endpoint_url
-        self._public = settings.s3_public_url or self._endpoint
-        self._ca_file = settings.ca_file
+        self._s3 = S3Clients(settings, session, timeout, attempts)
         self.failures: Counter[Failure] = Counter(dict.fromkeys(FAILURES, 0))
         self._logged: dict[str, float] = {}
-
-    @cached_property
-    def _client(self) -> "S3Client":
-        return self._open(self._endpoint, self._timeout)
-
-    @cached_property
-    def _reader(self) -> "S3Client":
-        """The client that reads."""
-        return self._client if self._timeout <= READ_SECONDS else self._open(self._endpoint, READ_SECONDS)
-
-    @cached_property
-    def _signer(self) -> "S3Client":
-        """The client that makes presigned URLs. A signature is valid for one host, so it uses the public address."""
-        return self._client if self._public == self._endpoint else self._open(self._public, self._timeout)
-
-    @cached_property
-    def _opened(self) -> "Session":
-        """The session, whose credentials all clients share."""
-        import boto3
-
-        return self._session or boto3.session.Session()
-
-    @cached_property
-    def _credentials(self) -> LinkCredentials:
-        return LinkCredentials(self._opened)
 
     @property
     def host(self) -> str:
         """The name or address of the store's host."""
-        return urlsplit(self._client.meta.endpoint_url).hostname or ""
-
-    @cached_property
-    def _certificates(self) -> Bundle:
-        """The certificates of botocore and of UPRES_CA_FILE; boto3 reads one file. Raises SettingsError."""
-        from botocore.httpsession import get_cert_path
-
-        try:
-            return Bundle(*(Path(path) for path in (get_cert_path(True), self._ca_file) if path))
-        except OSError as error:
-            what = "a temporary file with it and the usual certificates cannot be written"
-            raise SettingsError(f"UPRES_CA_FILE: {what} ({error.strerror}); set TMPDIR to another folder.") from error
-
-    def _open(self, endpoint: str | None, timeout: float) -> "S3Client":
-        # The import is here, because boto3 and a client take 0.2 s: more than the rest of the function's cold start.
-        from botocore.config import Config
-
-        config = Config(
-            connect_timeout=2,
-            read_timeout=timeout,
-            tcp_keepalive=True,
-            max_pool_connections=CONNECTIONS,
-            retries={"mode": "standard", "total_max_attempts": self._attempts},
-            signature_version="s3v4",
-            # Other stores than AWS send checksums with error answers, and botocore would raise a wrong error for them.
-            response_checksum_validation="when_required" if endpoint else "when_supported",
-            # "virtual" also makes presigned URLs with the host of the region; the default is the global host.
-            s3={"addressing_style": "path" if endpoint else "virtual"},
-        )
-        verify = self._certificates.path if self._ca_file else None  # None: what botocore does without
-        client = self._opened.client("s3", endpoint_url=endpoint, config=config, verify=verify)
-        # botocore can only switch keepalive on, and by default the first probe is sent after two hours.
-        client._endpoint.http_session._socket_options.extend(  # type: ignore[attr-defined]
-            (socket.IPPROTO_TCP, getattr(socket, name), value)
-            for name, value in KEEPALIVE.items()
-            if hasattr(socket, name)
-        )
-        return client
+        return urlsplit(self._s3.writer.meta.endpoint_url).hostname or ""
 
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> str:
         """Store bytes under a key, and return the object's s3:// address."""
         with self._mapped(key):
-            self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
+            self._s3.writer.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
         return self.uri(key)
 
     def put_if(self, key: str, data: bytes, etag: str | None) -> None:
@@ -170,7 +89,7 @@ class Store:
         condition: Any = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
         try:
             with self._mapped(key):
-                self._client.put_object(
+                self._s3.writer.put_object(
                     Bucket=self.bucket, Key=key, Body=data, ContentType="application/json", **condition
                 )
         except ObjectNotFound as error:  # with If-Match: it was deleted
@@ -192,7 +111,7 @@ class Store:
         with self._mapped(key):
             attempt = 1
             while True:
-                answer = self._reader.get_object(Bucket=self.bucket, Key=key)
+                answer = self._s3.reader.get_object(Bucket=self.bucket, Key=key)
                 try:
                     data = _read(answer["Body"], limit)
                     if sha256 is None or attempt >= self._attempts or hashlib.sha256(data).hexdigest() == sha256:
@@ -208,7 +127,7 @@ class Store:
         """Whether an object has this key."""
         try:
             with self._mapped(key):
-                self._reader.head_object(Bucket=self.bucket, Key=key)
+                self._s3.reader.head_object(Bucket=self.bucket, Key=key)
         except ObjectNotFound:
             return False
         return True
@@ -218,12 +137,12 @@ class Store:
         if objects:
             with self._mapped(objects[0]):
                 listed: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in objects]
-                self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": listed, "Quiet": True})
+                self._s3.writer.delete_objects(Bucket=self.bucket, Delete={"Objects": listed, "Quiet": True})
 
     def listing(self, prefix: str) -> Iterator[str]:
         """Yield all keys that begin with the prefix, in alphabetical order."""
         with self._mapped(prefix):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+            for page in self._s3.writer.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 yield from (one["Key"] for one in page.get("Contents", ()))
 
     def presign(self, key: str, file_name: str, seconds: int = keys.LINK_SECONDS) -> str:
@@ -235,14 +154,14 @@ class Store:
         parameters = {"Bucket": self.bucket, "Key": key, "ResponseContentDisposition": disposition}
         seconds = self.lasting(seconds)
         with self._mapped(key):
-            return self._signer.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
+            return self._s3.signer.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
 
     def presign_put(self, key: str, size: int, seconds: int = keys.UPLOAD_LINK_SECONDS) -> str:
         """Make a presigned URL, valid for `lasting(seconds)`, for a PUT of exactly `size` bytes."""
         parameters = {"Bucket": self.bucket, "Key": key, "ContentLength": size}
         seconds = self.lasting(seconds)
         with self._mapped(key):
-            return self._signer.generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
+            return self._s3.signer.generate_presigned_url("put_object", Params=parameters, ExpiresIn=seconds)
 
     def lasting(self, seconds: int) -> int:
         """Return for how many of `seconds` a presigned URL works that is made now: not longer than the credentials.
@@ -251,7 +170,7 @@ class Store:
         StoreUnavailable when they have ended and cannot be renewed.
         """
         with self._mapped(""):
-            left = self._credentials.lasting(seconds)
+            left = self._s3.credentials.lasting(seconds)
         if left < 1:
             raise StoreUnavailable("The credentials for the object store have expired; try again later.")
         if left < seconds:
@@ -263,7 +182,7 @@ class Store:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            answer: Any = self._client.get_bucket_lifecycle_configuration(Bucket=self.bucket)
+            answer: Any = self._s3.writer.get_bucket_lifecycle_configuration(Bucket=self.bucket)
         except ClientError as error:
             missing = error.response.get("Error", {}).get("Code") == "NoSuchLifecycleConfiguration"
             return [] if missing else None
@@ -280,7 +199,7 @@ class Store:
     def ping(self) -> None:
         """Check that the bucket answers. Raises StoreUnavailable when it does not."""
         with self._mapped(""):
-            self._reader.head_bucket(Bucket=self.bucket)
+            self._s3.reader.head_bucket(Bucket=self.bucket)
 
     def uri(self, key: str) -> str:
         """Return the s3:// address of a key."""

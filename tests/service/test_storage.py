@@ -19,7 +19,7 @@ from tests.support.gate import before
 from tests.support.pushing import Pushed
 from tests.support.servers import body, http_server
 from tests.support.tls import Authority, tls_server
-from upres.core import keys, storage
+from upres.core import keys, s3_clients, storage
 from upres.core.errors import ModelError, SettingsError, StoreUnavailable
 from upres.core.storage import Store
 from upres.embedded.stack import Local
@@ -103,7 +103,7 @@ def test_a_store_that_sends_nothing_is_given_up_soon_when_something_is_read(
     local: Local, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A put may take longer, because some stores answer only when a large file is on their disk."""
-    monkeypatch.setattr(storage, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(s3_clients, "READ_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         store = behind(local, f"http://127.0.0.1:{silent.getsockname()[1]}", attempts=1)
         for read in (store.get, store.exists):

@@ -28,7 +28,7 @@ def honouring(bucket: str, redis_url: str) -> Iterator[Store]:
             s3_bucket=bucket, s3_endpoint_url=f"http://127.0.0.1:{server.server_port}", redis_url=redis_url
         )
         store = Store(settings, boto3.session.Session("somebody", "secret", region_name="us-east-1"))
-        store._client.create_bucket(Bucket=bucket)
+        store._s3.writer.create_bucket(Bucket=bucket)
         yield store
     finally:
         server.shutdown()
