@@ -5,6 +5,7 @@ import json
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from pydantic import Field
 from redis import Redis, WatchError
 from redis.client import Pipeline
 from rq import Queue
@@ -14,8 +15,9 @@ from upres.core import events, keys
 from upres.core.api import JobRequest
 from upres.core.errors import IdempotencyConflict, QueueUnavailable
 from upres.core.job_message import JobMessage
-from upres.core.schema import Queued
+from upres.core.schema import Queued, TolerantModel
 from upres.core.script import call
+from upres.core.tolerance import or_none
 
 ENQUEUE_ATTEMPTS = 5
 """Maximum number of attempts at the transaction; it is retried when a watched key changes or the connection breaks."""
@@ -27,6 +29,13 @@ class Enqueued(NamedTuple):
     job_id: str
     created: bool
     """False when an earlier request with the same Idempotency-Key created the job."""
+
+
+class FirstRequest(TolerantModel):
+    """What is stored under an Idempotency-Key: the job that the first request with it created."""
+
+    job_id: str = Field(description="Id of the job.")
+    request: str = Field(description="SHA-256 of that request, in hexadecimal.")
 
 
 class IdempotencyRecord:
@@ -50,22 +59,26 @@ class IdempotencyRecord:
     def find(self, connection: "Redis | Pipeline") -> str | None:
         """Return the id of the job that this Idempotency-Key created before; None when there is none.
 
-        Raises IdempotencyConflict when the earlier request was a different one.
+        Raises IdempotencyConflict when the earlier request was a different one, or its record cannot be read.
         """
         raw = connection.get(self.key)
         if not isinstance(raw, bytes):
             return None
-        found = json.loads(raw)
-        if found["request"] != self._digest:
+        found = or_none(FirstRequest, raw)
+        if found is None:
+            raise IdempotencyConflict(
+                "This Idempotency-Key was used before, for a job that this server cannot find any more; use a new key."
+            )
+        if found.request != self._digest:
             raise IdempotencyConflict(
                 "This Idempotency-Key was used for a different request; use a new key for a new request."
             )
-        return str(found["job_id"])
+        return found.job_id
 
     def write(self, pipeline: Pipeline, job_id: str) -> None:
         """Add the storing of the record to the transaction that enqueues the job."""
-        value = json.dumps({"job_id": job_id, "request": self._digest})
-        pipeline.set(self.key, value, ex=keys.IDEMPOTENCY_SECONDS)
+        value = FirstRequest(job_id=job_id, request=self._digest)
+        pipeline.set(self.key, value.model_dump_json(), ex=keys.IDEMPOTENCY_SECONDS)
 
 
 def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: IdempotencyRecord | None = None) -> Enqueued:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 START = "0-0"
 """A stream id that is before the first event of any stream."""
 
+TYPE, DATA = b"type", b"data"
+"""Fields of an entry of the stream: the type of the event, and its JSON."""
+
 PROGRESS = {"stage", "tiles_done", "tiles_total", "frame", "frames", "percent", "eta_seconds"}
 """Fields of a snapshot that a progress event sets."""
 
@@ -75,15 +78,20 @@ def read(connection: "redis.Redis", job_id: str, after: str = START) -> list[Ent
 
 def parse(entries: Any) -> list[Entry]:
     """Convert stream entries as redis-py returns them, [(id, {field: value})] in bytes, to ids and events."""
-    return [(entry_id.decode(), parse_one(fields[b"data"])) for entry_id, fields in entries]
+    return [
+        (entry_id.decode(), parse_one(fields.get(DATA, b""), fields.get(TYPE, b""))) for entry_id, fields in entries
+    ]
 
 
-def parse_one(data: bytes | str) -> Event | UnknownEvent:
-    """Read the JSON of a stored event. One that this release cannot read has its type alone, or an empty one."""
+def parse_one(data: bytes | str, kind: bytes = b"") -> Event | UnknownEvent:
+    """Read the JSON of a stored event. One that this release cannot read has its type alone.
+
+    If the JSON does not say the type, it is `kind`: the scripts store it beside the JSON, and go by it.
+    """
     try:
         return EVENT.validate_json(data)
     except ValidationError:
-        return or_none(UnknownEvent, data) or UnknownEvent(type="")
+        return or_none(UnknownEvent, data) or UnknownEvent(type=kind.decode(errors="replace"))
 
 
 def is_terminal(event: Event | UnknownEvent) -> bool:

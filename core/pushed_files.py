@@ -43,8 +43,19 @@ def write(store: Store, folder: Path, new: Manifest, ours: str) -> None:
             if is_there:
                 log.warning("model %s %s: %s was missing or damaged, and is put back", new.name, new.version, file)
             kind = "application/json" if file == MANIFEST else "application/octet-stream"
-            store.put(key, (folder / file).read_bytes(), kind)
+            store.put(key, _checked(folder / file, sha256), kind)
     _check_claimed(store, new, ours)
+
+
+def _checked(file: Path, sha256: str) -> bytes:
+    """Read a file of the folder, which was checked before, again. Raises ModelError when it was changed since."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{file}: {error.strerror}") from error
+    if digest(data) != sha256:
+        raise ModelError(f"{file} was changed while it was pushed; push the folder again when nothing changes it.")
+    return data
 
 
 def _check_claimed(store: Store, new: Manifest, ours: str) -> None:

@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 
 from pydantic import Field, ValidationError
+from pydantic_core import from_json
 
 from upres.core import keys
 from upres.core.errors import ModelError, ModelNotFound, ModelTooNew
@@ -21,7 +22,7 @@ from upres.core.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSIONS, Labels, Man
 from upres.core.model_files import check, check_size
 from upres.core.schema import StoredModel, TolerantModel
 from upres.core.storage import ObjectNotFound, Store
-from upres.core.tolerance import or_none
+from upres.core.tolerance import first_problem, or_none
 
 log = logging.getLogger("upres.registry")
 
@@ -74,7 +75,7 @@ def index(store: Store) -> Index:
 def parse_index(raw: bytes) -> Index:
     """Parse the index, without entries that this release cannot read. Raises ModelError."""
     try:
-        document = json.loads(raw)
+        document = from_json(raw)
         entries = {name: or_none(Entry, json.dumps(entry)) for name, entry in document["models"].items()}
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise ModelError(f"{keys.MODEL_INDEX} cannot be read; `upres models reindex` rebuilds it.") from error
@@ -102,7 +103,7 @@ def parse_labels(raw: bytes, name: str) -> Labels:
     try:
         return Labels.model_validate_json(raw)
     except ValidationError as error:
-        raise ModelError(f"The labels of model {name!r} cannot be read: {first(error)}") from error
+        raise ModelError(f"The labels of model {name!r} cannot be read: {first_problem(error)}") from error
 
 
 def manifest(store: Store, name: str, version: str) -> tuple[Manifest, str]:
@@ -127,7 +128,7 @@ def manifest(store: Store, name: str, version: str) -> tuple[Manifest, str]:
 def parse(raw: bytes, what: str) -> Manifest:
     """Parse a manifest. Raises ModelError, which names the invalid field, or says that the schema is older or newer."""
     try:
-        fields = json.loads(raw)
+        fields = from_json(raw)
         schema = fields.get("schema_version") if isinstance(fields, dict) else None
         if isinstance(schema, int) and schema not in SCHEMA_VERSIONS:
             is_older = schema < min(SCHEMA_VERSIONS)
@@ -140,7 +141,7 @@ def parse(raw: bytes, what: str) -> Manifest:
             raise ModelTooNew(
                 f"The manifest of {what} is of a newer upres: this release does not know {where}."
             ) from error
-        raise ModelError(f"The manifest of {what} cannot be read: {first(error)}") from error
+        raise ModelError(f"The manifest of {what} cannot be read: {first_problem(error)}") from error
     except ValueError as error:
         raise ModelError(f"The manifest of {what} is not valid JSON ({error}).") from error
 
@@ -195,9 +196,3 @@ def fetch(store: Store, name: str, version: str, folder: Path) -> None:
     read_folder(folder)
     if found.mix:
         fetch(store, found.mix.model, found.mix.version, folder / BASE)
-
-
-def first(error: ValidationError) -> str:
-    """Return the first problem of a pydantic ValidationError as one line."""
-    problem = error.errors()[0]
-    return printable(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}")

@@ -20,7 +20,6 @@ from upres.core.registry import (
     CANARY,
     STABLE,
     base_folder,
-    first,
     labels,
     manifest,
     no_model,
@@ -29,6 +28,7 @@ from upres.core.registry import (
 )
 from upres.core.registry_index import refresh_index
 from upres.core.storage import Store
+from upres.core.tolerance import first_problem
 
 log = logging.getLogger("upres.registry")
 
@@ -148,7 +148,7 @@ def promote(store: Store, name: str, expected: str | None = None) -> Labels:
             raise ModelError(f"Model {name!r} has no canary{f' {expected}' if expected else ''}.")
         quality_gate.check(manifest(store, name, canary)[0])
         updated = {label: version for label, version in now.labels.items() if label != CANARY} | {STABLE: canary}
-        return {"labels": updated, "before": _before(now, canary)}
+        return _without_canary(now) | {"labels": updated, "before": _before(now, canary)}
 
     return change_labels(store, name, decide)
 
@@ -161,9 +161,15 @@ def rollback(store: Store, name: str) -> Labels:
             raise ModelError(f"Model {name!r} had no stable version before {now.labels[STABLE]!r}.")
         manifest(store, name, now.before[0])
         updated = {label: version for label, version in now.labels.items() if label != CANARY}
-        return {"labels": updated | {STABLE: now.before[0]}, "before": now.before[1:]}
+        fields = {"labels": updated | {STABLE: now.before[0]}, "before": now.before[1:]}
+        return _without_canary(now) | fields
 
     return change_labels(store, name, decide)
+
+
+def _without_canary(now: Labels) -> dict[str, object]:
+    """The fields of labels without the settings of a canary; those of a newer release stay."""
+    return now.model_dump(exclude={"canary_percent", "rule", "canary_run_id"})
 
 
 def _before(now: Labels, stable: str) -> tuple[str, ...]:
@@ -182,10 +188,8 @@ def change_labels(
     was: list[Labels] = []
 
     def make(raw: bytes | None) -> bytes:
-        if raw is None:
-            raise no_model(name)
         try:
-            was[:] = [parse_labels(raw, name)]
+            was[:] = [_present(raw, name)]
         except ModelError as error:
             if stable is None:
                 raise ModelError(f"{error} `upres models label {name} stable=VERSION` makes them anew.") from error
@@ -199,6 +203,12 @@ def change_labels(
     return changed
 
 
+def _present(raw: bytes | None, name: str) -> Labels:
+    if raw is None:
+        raise no_model(name)
+    return parse_labels(raw, name)
+
+
 def _undo_if_removed(store: Store, name: str, was: Labels, changed: Labels) -> None:
     """Take labels back that a version got while it was removed; removal.py looks at labels after it removed one.
 
@@ -209,13 +219,15 @@ def _undo_if_removed(store: Store, name: str, was: Labels, changed: Labels) -> N
             continue
         earlier = {label: was.labels[label]} if label in was.labels else {}
 
-        def decide(
-            now: Labels, label: str = label, version: str = version, earlier: dict[str, str] = earlier
-        ) -> Mapping[str, object]:
+        def make(
+            raw: bytes | None, label: str = label, version: str = version, earlier: dict[str, str] = earlier
+        ) -> bytes:
+            now = _present(raw, name)
             kept = {one: meant for one, meant in now.labels.items() if (one, meant) != (label, version)}
-            return now.model_dump() | {"labels": kept if label in kept else kept | earlier}
+            return _dumped(_validated(now.model_dump() | {"labels": kept if label in kept else kept | earlier}))
 
-        change_labels(store, name, decide)
+        guarded_writes.change(store, keys.labels(name), make)
+        refresh_index(store, name)
         raise ModelNotFound(f"Model {name!r} has no version {version!r}: it was removed, so {label} is as before.")
 
 
@@ -223,7 +235,7 @@ def _validated(fields: Mapping[str, object]) -> Labels:
     try:
         return Labels.model_validate(fields)
     except ValidationError as error:
-        raise ModelError(f"These labels are not valid: {first(error)}") from error
+        raise ModelError(f"These labels are not valid: {first_problem(error)}") from error
 
 
 def _dumped(changed: Labels) -> bytes:

@@ -7,7 +7,10 @@ release wrote.
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+
+from pydantic_core import from_json
 
 from upres.core import guarded_writes, keys, pushed_files
 from upres.core.errors import ModelError, ModelNotFound
@@ -24,7 +27,7 @@ def reindex(store: Store) -> Index:
 
     A model whose labels cannot be read keeps the entry that it had.
     """
-    return parse_index(guarded_writes.change(store, keys.MODEL_INDEX, lambda raw: _rebuilt(store, _models(raw))))
+    return parse_index(guarded_writes.change(store, keys.MODEL_INDEX, lambda raw: _rebuilt(store, _document(raw))))
 
 
 def refresh_index(store: Store, name: str, without: str | None = None) -> None:
@@ -34,15 +37,16 @@ def refresh_index(store: Store, name: str, without: str | None = None) -> None:
     """
 
     def make(raw: bytes | None) -> bytes:
-        models = _models(raw)
-        if models is None:
+        document = _document(raw)
+        if document is None:
             return _rebuilt(store, None, name, without)
+        models = dict(document["models"])
         mine = models.pop(name, None)
         try:
             models[name] = _entry(store, name, or_none(Entry, json.dumps(mine)) if mine else None, without)
         except ModelNotFound:
             log.info("model %s is not there any more", name)
-        return _dumped(models)
+        return _dumped(document, models)
 
     guarded_writes.change(store, keys.MODEL_INDEX, make)
 
@@ -52,39 +56,41 @@ def is_manifest(key: str) -> bool:
     return key.count("/") == 3 and key.endswith(f"/{pushed_files.MANIFEST}")
 
 
-def _models(raw: bytes | None) -> dict[str, Any] | None:
-    """Return the models in a stored index, by name, as they are stored; None when there is none, or it is no index."""
-    try:
-        found: Any = json.loads(raw or b"")["models"]
-        return dict(found)
-    except (ValueError, TypeError, LookupError):
-        if raw:
-            log.warning("%s cannot be read, and is rebuilt", keys.MODEL_INDEX)
-        return None
+def _document(raw: bytes | None) -> dict[str, Any] | None:
+    """Return the index as it is stored, an object with models by name; None when there is none, or it is no index."""
+    with suppress(ValueError):
+        found = from_json(raw or b"")
+        if isinstance(found, dict) and isinstance(found.get("models"), dict):
+            return found
+    if raw:
+        log.warning("%s cannot be read, and is rebuilt", keys.MODEL_INDEX)
+    return None
 
 
-def _dumped(models: Mapping[str, Any]) -> bytes:
+def _dumped(document: Mapping[str, Any] | None, models: Mapping[str, Any]) -> bytes:
+    """Write an index with these models, and all else that `document` has."""
     # Without default values: releases that know fewer fields of labels refuse those that they do not know.
     plain = {
         name: one.model_dump(mode="json", exclude_defaults=True) if isinstance(one, Entry) else one
         for name, one in sorted(models.items())
     }
-    return json.dumps({"models": plain}, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps({**(document or {}), "models": plain}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _rebuilt(
-    store: Store, before: Mapping[str, Any] | None, changed: str | None = None, without: str | None = None
+    store: Store, document: Mapping[str, Any] | None, changed: str | None = None, without: str | None = None
 ) -> bytes:
     names = {key.split("/")[1] for key in store.listing("models/") if key.endswith("/labels.json")}
+    before = document["models"] if document else {}
     entries: dict[str, Any] = {}
     for name in names:
         try:
             entries[name] = _entry(store, name, None, without if name == changed else None)
         except (ModelError, ModelNotFound) as error:
             log.warning("%s", error)
-            if before and name in before:
+            if name in before:
                 entries[name] = before[name]
-    return _dumped(entries)
+    return _dumped(document, entries)
 
 
 def _entry(store: Store, name: str, known: Entry | None, without: str | None) -> Entry:
@@ -98,7 +104,8 @@ def _entry(store: Store, name: str, known: Entry | None, without: str | None) ->
                 versions[version] = _short(*manifest(store, name, version))
             except (ModelError, ModelNotFound) as error:
                 log.warning("%s", error)
-    return Entry(name=name, labels=labels(store, name), versions=tuple(versions.values()))
+    newer = known.model_extra or {} if known else {}
+    return Entry(**newer, name=name, labels=labels(store, name), versions=tuple(versions.values()))
 
 
 def _short(manifest: Manifest, digest: str) -> Version:

@@ -8,6 +8,8 @@ from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, Vali
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from upres.core.foreign_text import printable
+
 log = logging.getLogger("upres")
 
 MAX_WORD = 255
@@ -44,9 +46,11 @@ def or_none(model: type[M], record: bytes | str) -> M | None:
     try:
         return model.model_validate_json(record)
     except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False)[0]
-        log.warning(
-            "a record %s cannot be read, and is left out: %s: %s",
-            *(model.__name__, ".".join(map(str, problem["loc"])), problem["msg"]),
-        )
+        log.warning("a record %s cannot be read, and is left out: %s", model.__name__, first_problem(error))
         return None
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem of a ValidationError as one line: the name of the field, and what is wrong with it."""
+    problem = error.errors(include_input=False, include_url=False)[0]
+    return printable(": ".join(filter(None, (".".join(map(str, problem["loc"])), problem["msg"]))))

@@ -53,5 +53,7 @@ def deregister(connection: Redis, name: str) -> None:
 def listing(connection: Redis) -> list[Worker]:
     """Return the records of all workers that have not expired, by name."""
     names: Any = connection.zrange(keys.WORKERS, 0, -1)
-    records: Any = connection.mget([keys.worker(name.decode()) for name in sorted(names)]) if names else []
+    records: Any = (
+        connection.mget([keys.worker(name.decode(errors="replace")) for name in sorted(names)]) if names else []
+    )
     return readable(Worker, records)

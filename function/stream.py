@@ -80,8 +80,11 @@ def frames(entries: Any) -> list[Frame]:
     found = []
     for raw_id, fields in entries:
         event_id = raw_id.decode()
-        text = f"id: {event_id}\ndata: {fields[b'data'].decode()}\n\n"
-        found.append(Frame(event_id, fields[b"type"].decode() in TERMINAL, text))
+        data = fields.get(events.DATA, b"{}").decode(
+            errors="replace"
+        )  # {}: an event without a type, which readers skip
+        kind = fields.get(events.TYPE, b"").decode(errors="replace")
+        found.append(Frame(event_id, kind in TERMINAL, f"id: {event_id}\ndata: {data}\n\n"))
     return found
 
 

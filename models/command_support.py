@@ -13,6 +13,7 @@ from upres.core.errors import ModelNotFound, UpresError
 from upres.core.manifest import Manifest
 from upres.core.settings import Settings
 from upres.core.storage import Store
+from upres.core.tolerance import first_problem
 from upres.models import bundled
 from upres.models.staging import staging
 
@@ -83,4 +84,4 @@ def errors_as_messages() -> Iterator[None]:
     except UpresError as error:
         raise click.ClickException(f"{error} ({error.code})") from error
     except ValidationError as error:
-        raise click.ClickException(registry.first(error)) from error
+        raise click.ClickException(first_problem(error)) from error

@@ -4,11 +4,12 @@ import json
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.pushing import small_version
-from upres.core import keys, registry, registry_changes, registry_index, served_models
+from upres.core import guarded_writes, keys, registry, registry_changes, registry_index, served_models
 from upres.core.errors import ModelError, ModelNotFound
 from upres.core.storage import Store
 
@@ -165,6 +166,51 @@ def test_what_a_newer_release_wrote_into_the_index_stays_there(store: Store, nam
     assert now[name]["labels"]["labels"] == {"stable": "1", "blue": "1"}
     registry_index.reindex(store)
     assert not {strange["name"], known["name"]} & json.loads(store.get(keys.MODEL_INDEX))["models"].keys()
+
+
+def test_fields_that_a_newer_release_gave_index_and_labels_are_kept_by_every_change(
+    store: Store, name: str, tmp_path: Path
+) -> None:
+    for version in "12":
+        registry_changes.push(store, small_version(tmp_path / version, name, version))
+    stored = json.loads(store.get(keys.MODEL_INDEX))
+    stored["newer"] = stored["models"][name]["newer"] = stored["models"][name]["versions"][0]["newer"] = 1
+    store.put(keys.MODEL_INDEX, json.dumps(stored).encode())
+    store.put(keys.labels(name), b'{"labels": {"stable": "1", "canary": "2"}, "canary_percent": 9, "newer": 1}')
+    registry_changes.promote(store, name)
+    registry_changes.rollback(store, name)
+    registry_changes.relabel(store, name, {"blue": "2"})
+    now = json.loads(store.get(keys.labels(name)))
+    assert now == {"labels": {"stable": "1", "blue": "2"}, "newer": 1}
+    now = json.loads(store.get(keys.MODEL_INDEX))
+    entry = now["models"][name]
+    assert (now["newer"], entry["newer"], entry["versions"][0]["newer"]) == (1, 1, 1)
+    registry_index.reindex(store)
+    assert json.loads(store.get(keys.MODEL_INDEX))["newer"] == 1
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"models": {"x": {"a": "\\ud800"}}}', b'{"models": 5}'])
+def test_an_index_of_any_content_is_rebuilt(store: Store, name: str, tmp_path: Path, content: bytes) -> None:
+    registry_changes.push(store, small_version(tmp_path / "1", name))
+    store.put(keys.MODEL_INDEX, content)
+    registry_changes.relabel(store, name, {"blue": "1"})
+    assert registry.index(store).models[name].labels.labels == {"stable": "1", "blue": "1"}
+
+
+def test_a_folder_that_changes_while_it_is_pushed_is_not_pushed(
+    store: Store, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = small_version(tmp_path / "1", name)
+    create = guarded_writes.create
+
+    def changed_meanwhile(*arguments: Any) -> bytes:
+        (folder / WEIGHTS).write_bytes(b"of a training that goes on")
+        return create(*arguments)
+
+    monkeypatch.setattr(guarded_writes, "create", changed_meanwhile)
+    with pytest.raises(ModelError, match="was changed while it was pushed"):
+        registry_changes.push(store, folder)
+    assert not registry_changes.exists(store, name, "1")
 
 
 def test_the_index_has_no_default_values_which_older_releases_may_refuse(

@@ -203,6 +203,25 @@ def test_a_label_that_is_set_while_its_version_is_removed_is_refused_or_keeps_th
     assert registry.labels(store, name).labels == {"stable": "1", "best": "2"}
 
 
+def test_a_label_whose_versions_were_both_removed_is_taken_back_once(
+    store: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry_changes.relabel(store, name, {"best": "2"})
+    found = registry.manifest
+
+    def removed_after(*arguments: str) -> object:
+        monkeypatch.setattr(registry_changes, "manifest", found)
+        answer = found(store, name, "3")
+        removal.remove(store, name, "3")
+        store.delete([keys.model(name, "2", "manifest.json")])  # by another tool
+        return answer
+
+    monkeypatch.setattr(registry_changes, "manifest", removed_after)
+    with pytest.raises(ModelNotFound, match="no version '3'"):
+        registry_changes.relabel(store, name, {"best": "3"})
+    assert registry.labels(store, name).labels == {"stable": "1", "best": "2"}
+
+
 def test_a_version_that_is_pushed_while_it_is_removed_is_there_as_a_whole_or_not_at_all(
     store: Store, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

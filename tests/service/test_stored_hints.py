@@ -10,9 +10,13 @@ from redis import Redis
 
 from tests.support import mixable
 from tests.support.leasing import submit, taken
-from upres.core import keys, registry_changes, served_models
+from upres.core import keys, registry_changes, served_models, workers
+from upres.core.api import JobRequest
+from upres.core.enqueue import IdempotencyRecord
+from upres.core.errors import IdempotencyConflict
 from upres.core.served_models import ModelRef
 from upres.core.storage import Store
+from upres.core.workers import Worker
 from upres.embedded.stack import Local
 from upres.worker.checkpoints import Checkpoints
 from upres.worker.engine.device import choose
@@ -78,3 +82,20 @@ def test_checkpoints_are_read_up_to_the_first_that_is_in_another_form(
     found = list(checkpoints.load(lambda _: BandKind((8, 4, 3), np.dtype(np.uint8))))
     wanted = 0 if form[:1] in b"[{" else len(parts.split(b","))
     assert (len(found), checkpoints.rows) == (wanted, 8 * wanted)
+
+
+@pytest.mark.parametrize("record", [b"no JSON", b"{}", b'{"job": "x", "request": 5}'])
+def test_an_idempotency_record_of_another_form_is_a_conflict_and_no_second_job(
+    isolated_redis: Redis, record: bytes
+) -> None:
+    found = IdempotencyRecord("a-key", JobRequest(image_url="http://h/x.png", upscale_factor=2))
+    isolated_redis.set(found.key, record)
+    with pytest.raises(IdempotencyConflict, match="cannot find any more; use a new key"):
+        found.find(isolated_redis)
+
+
+def test_a_worker_whose_name_is_no_text_hides_no_other(isolated_redis: Redis) -> None:
+    one = Worker(name="w", state="ready", device="d", models=(), digests=(), slots=1, jobs=())
+    workers.publish(isolated_redis, one)
+    isolated_redis.zadd(keys.WORKERS, {b"w\xff": 1e15})
+    assert workers.listing(isolated_redis) == [one]

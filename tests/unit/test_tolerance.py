@@ -16,9 +16,11 @@ from tests.support.events import RESULT, queued, soon, started
 from upres.core import events
 from upres.core.api import Estimate, JobAccepted, PreviewTile, PreviewTiles, Problem, UploadLink
 from upres.core.api_keys import ApiKey
+from upres.core.enqueue import FirstRequest
+from upres.core.errors import ModelError
 from upres.core.manifest import Labels, Rule
 from upres.core.rates import Rate
-from upres.core.registry import Entry, Index, Version
+from upres.core.registry import Entry, Index, Version, parse, parse_index
 from upres.core.schema import (
     EVENT,
     Cancelled,
@@ -43,6 +45,7 @@ from upres.core.tolerance import readable
 from upres.core.verdicts import Verdict
 from upres.core.workers import Worker
 from upres.function.model_list import ModelDetails, ModelList, ModelSummary
+from upres.function.stream import frames
 from upres.worker.remembered_limits import StoredLimits
 
 JOB = "0" * 32
@@ -94,6 +97,7 @@ EXAMPLES: list[BaseModel] = [
     ModelDetails(**SUMMARY, jobs_url="/j", versions=(VERSION,)),
     ModelList(models=(ModelSummary(**SUMMARY, jobs_url="/j"),)),
     StoredLimits(tile=8, batches={4: 64}),
+    FirstRequest(job_id=JOB, request="d"),
     Verdict(well=False, version="1", kind="cpu", reason="it dies"),
 ]
 EXACT = {"at", "deadline", "submitted_at", "updated_at", "expires_at", "created_at", "created", "stable", "canary"}
@@ -190,6 +194,31 @@ def test_an_event_of_an_unknown_kind_hides_no_other() -> None:
     entries = events.parse([(b"1-0", {b"data": one.encode()}) for one in [stored[0], *strange, stored[1]]])
     assert [type(event) for _, event in entries] == [Queued, *[UnknownEvent] * len(strange), Started]
     assert events.fold(event for _, event in entries) == events.fold([entries[0][1], entries[-1][1]])
+
+
+def test_an_entry_of_the_stream_without_an_event_hides_no_other() -> None:
+    stored = queued(JOB).model_dump_json().encode()
+    entries = [{b"type": b"queued", b"data": stored}, {b"x": b"1"}, {b"data": b"\xff"}, {b"type": b"failed"}]
+    read = events.parse([(b"1-%d" % number, entry) for number, entry in enumerate(entries)])
+    assert [event.type for _, event in read] == ["queued", "", "", "failed"]
+    assert events.fold(event for _, event in read).status == "failed"
+    sent = frames([(b"1-%d" % number, entry) for number, entry in enumerate(entries)])
+    assert [(frame.id, frame.terminal) for frame in sent] == [
+        ("1-0", False),
+        ("1-1", False),
+        ("1-2", False),
+        ("1-3", True),
+    ]
+    assert sent[1].text == "id: 1-1\ndata: {}\n\n"
+
+
+@pytest.mark.parametrize("raw", [b"[" * 100_000, b'{"models": ' + b"[" * 100_000, b"null", b'{"models": 5}', b"\xff"])
+def test_documents_of_any_content_are_refused_with_a_sentence(raw: bytes) -> None:
+    """Python's own reader of JSON raises RecursionError for deep documents."""
+    with pytest.raises(ModelError, match="`upres models reindex` rebuilds it"):
+        parse_index(raw)
+    with pytest.raises(ModelError, match="The manifest of x 1"):
+        parse(raw, "x 1")
 
 
 @pytest.mark.parametrize("kind", ["succeeded", "failed", "cancelled"])
