@@ -22,6 +22,7 @@ TRIES = 40
 LONGEST_PAUSE = 0.3
 """Longest pause in seconds before the next of them."""
 PROBE = b"With this object upres finds out whether the store honours If-None-Match and If-Match.\n"
+PROBES = 5
 NO_ETAG = '"00000000000000000000000000000000"'
 
 _honours: dict[tuple[str | None, str], bool] = {}
@@ -78,10 +79,22 @@ def honours_conditions(store: Store) -> bool:
         try:
             with suppress(ObjectChanged):
                 store.put_if(keys.WRITE_PROBE, PROBE, None)
-            _honours[place] = _refuses(store, None) and _refuses(store, NO_ETAG)
+            _honours[place] = _refuses(store, None) and _refuses(store, NO_ETAG) and _accepts(store)
         except ConditionUnknown:
             _honours[place] = False
     return _honours[place]
+
+
+def _accepts(store: Store) -> bool:
+    """Whether the store accepts a write whose condition holds; not if a proxy changes the ETags, for example.
+
+    It is tried several times, because other processes may try it at the same time.
+    """
+    for _ in range(PROBES):
+        found = _read(store, keys.WRITE_PROBE)
+        if found and found.etag and not _refuses(store, found.etag):
+            return True
+    return False
 
 
 def _refuses(store: Store, etag: str | None) -> bool:

@@ -62,7 +62,7 @@ def _acquired(settings: Settings, token: str) -> "Redis | None":
     connection = connect_with_timeout(settings)
     try:
         until = time.monotonic() + LOCK_SECONDS + 10
-        while not connection.set(keys.REGISTRY_LOCK, token, nx=True, ex=LOCK_SECONDS):
+        while not _take(connection, token):
             if time.monotonic() > until:
                 raise StoreUnavailable(BUSY)
             time.sleep(random.uniform(0.01, 0.05))
@@ -70,6 +70,12 @@ def _acquired(settings: Settings, token: str) -> "Redis | None":
         _warn(settings, error)
         return None
     return connection
+
+
+def _take(connection: "Redis", token: str) -> bool:
+    """Take the lock if it is free. It may be ours already, as redis-py repeats a command whose answer was lost."""
+    taken = connection.set(keys.REGISTRY_LOCK, token, nx=True, ex=LOCK_SECONDS)
+    return bool(taken) or connection.get(keys.REGISTRY_LOCK) == token.encode()
 
 
 def _warn(settings: Settings, error: Exception) -> None:

@@ -27,8 +27,11 @@ FAILURES: tuple[Failure, ...] = get_args(Failure)
 
 REPEAT_SECONDS = 60
 """An error of the store that goes on is logged again after so long."""
-CONDITION_FAILED = ("PreconditionFailed", "412", "ConditionalRequestConflict")
-"""What S3 answers to a conditional write whose condition does not hold, or that another write crossed (409)."""
+CONDITION_FAILED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
+"""What S3 answers to a conditional write whose condition does not hold, or that another write crossed (409). A number
+is the status of an answer without a code."""
+CONDITION_UNKNOWN = ("NotImplemented", "501")
+"""What a store answers that knows no conditional writes."""
 
 
 class ObjectNotFound(UpresError):
@@ -222,7 +225,7 @@ class Store:
                 raise ObjectNotFound(f"There is no object {self.uri(key)}.") from error
             if code in CONDITION_FAILED:
                 raise ObjectChanged(f"{self.uri(key)} was changed meanwhile.") from error
-            if code == "NotImplemented":
+            if code in CONDITION_UNKNOWN:
                 raise ConditionUnknown("The object store knows no conditional writes.") from error
             self.failures["refused"] += 1
             self._log(code, error)

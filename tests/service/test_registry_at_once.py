@@ -10,8 +10,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
+from redis import Redis
 
 from tests.support import stores
 from tests.support.pushing import small_version
@@ -207,6 +210,44 @@ def test_without_conditional_writes_and_redis_a_warning_says_what_may_be_lost(
     [warning] = caplog.records
     assert "may get lost" in warning.getMessage()
     assert name in registry.index(store).models
+
+
+def test_a_lock_that_was_taken_although_the_answer_was_lost_is_held(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py repeats the command, and the key is there already: it is this process's own."""
+    monkeypatch.setattr(registry_lock, "LOCK_SECONDS", 3)
+    take = Redis.set
+
+    def twice(self: Redis, *arguments: Any, **options: Any) -> object:
+        take(self, *arguments, **options)
+        return take(self, *arguments, **options)
+
+    monkeypatch.setattr(Redis, "set", twice)
+    with registry_lock.held(local.settings) as check_held:
+        check_held()
+
+
+@pytest.mark.parametrize("answer", ["weak ETag", "501", "409", "no effect"])
+def test_a_store_with_other_answers_to_conditional_writes_gets_a_lock(
+    honouring: Store, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    def answers(self: Store, request: Any, key: str, data: bytes, etag: str | None) -> None:
+        if answer == "weak ETag":  # a proxy compresses: W/ never matches (RFC 9110, 8.8.3.2)
+            request(self, key, data, etag and f"W/{etag}")
+        elif answer != "no effect":
+            response: Any = {"Error": {"Code": answer}}  # as botocore reads an answer without a body
+            with self._mapped(key):
+                raise ClientError(response, "PutObject")
+
+    write = Store.put_if
+    monkeypatch.setattr(Store, "put_if", lambda *given: answers(given[0], write, *given[1:]))
+    monkeypatch.setattr(guarded_writes, "_honours", {})
+    key = f"models/{secrets.token_hex(4)}/labels.json"
+    for content in (b"1", b"2"):
+        guarded_writes.change(honouring, key, lambda found, content=content: content)  # type: ignore[misc]
+        assert honouring.get(key) == content
+    assert not guarded_writes.honours_conditions(honouring)
 
 
 def test_a_lock_that_was_lost_meanwhile_writes_nothing(local: Local) -> None:
