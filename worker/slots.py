@@ -172,7 +172,9 @@ class Slot(threading.Thread):
         """Leave a job to a worker of a newer release. Pause when it comes again: the queue has only such jobs."""
         outcome = leases.pass_on(self._connection, lease, error)
         log_job = JobLog(log, lease.job_id)
-        if outcome == "failed":
+        if outcome is None:  # it was cancelled meanwhile, or is past its deadline
+            leases.let_go(self._connection, lease)
+        elif outcome == "failed":
             log_job.error("failed: %s", error.code, extra={"event": "failed", "code": error.code})
         elif lease.job_id in self._passed_on:
             self._passed_on.clear()

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import secrets
+import threading
 import time
 import zlib
 from pathlib import Path
+from typing import cast
 
 import pytest
 from redis import Redis
@@ -19,10 +21,15 @@ from upres.core import deadletters, events, keys, leases, model_uses
 from upres.core.errors import JobRefused, WorkerOutdated
 from upres.core.leases import Lease
 from upres.core.queue import open_queue, read_message
-from upres.core.schema import Failed, Requeued
+from upres.core.schema import Cancelled, Failed, Requeued
 from upres.core.script import call
 from upres.core.storage import Store
 from upres.embedded.stack import Local
+from upres.worker.circuit_breaker import CircuitBreaker
+from upres.worker.context import WorkerContext
+from upres.worker.in_flight import InFlightJobs
+from upres.worker.outage_log import OutageLog
+from upres.worker.slots import SharedBySlots, Slot
 
 
 def enqueue_newer(redis: Redis, **changed: object) -> str:
@@ -87,6 +94,24 @@ def test_only_what_a_newer_release_may_have_written_waits(changed: dict[str, obj
     packed = zlib.compress(json.dumps([keys.JOB_FUNCTION, None, [{**message("0" * 32), **changed}], {}]).encode())
     with pytest.raises(WorkerOutdated if outdated else JobRefused):
         read_message("0" * 32, {b"data": packed})
+
+
+def test_a_job_that_is_cancelled_while_a_worker_looks_at_it_is_not_told_to_wait(
+    local: Local, isolated_redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = enqueue_newer(isolated_redis)
+    lease = taken(isolated_redis)
+    error = refusal(lease)
+    events.append(isolated_redis, Cancelled(job_id=job_id))
+    let_go: list[Lease] = []
+    monkeypatch.setattr(leases, "let_go", lambda _, lease: let_go.append(lease))
+    shared = SharedBySlots(InFlightJobs(), CircuitBreaker(), OutageLog("Redis"), threading.Lock())
+    slot = Slot("slot", local.settings, shared, cast(WorkerContext, None))
+    slot._connection = isolated_redis
+    slot._pass_on(lease, error)
+    assert let_go == [lease]
+    assert "goes back into the queue" not in caplog.text
+    assert waiting(isolated_redis) == []
 
 
 def test_a_worker_does_other_jobs_while_one_waits_for_a_newer_worker(local: Local, client: Client, png: bytes) -> None:
