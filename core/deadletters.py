@@ -26,7 +26,7 @@ class DeadLetter(NamedTuple):
 def listing(connection: Redis, most: int = 100) -> list[DeadLetter]:
     """Return the latest dead letters, at most `most`, newest first."""
     found: Any = connection.zrevrange(keys.DEAD, 0, most - 1, withscores=True)
-    return [_read(connection, job_id.decode(), died / 1000) for job_id, died in found]
+    return [_read(connection, job_id.decode(errors="replace"), died / 1000) for job_id, died in found]
 
 
 def replay(connection: Redis, job_id: str) -> str:
