@@ -37,8 +37,9 @@ def main() -> int:
 
 def _end_now() -> NoReturn:
     """End the process; it did not die of what it was loading."""
-    if notes := sys.modules.get("upres.worker.loading_notes"):
-        notes.forget()
+    for name in ("loading_notes", "version_trials"):
+        if module := sys.modules.get(f"upres.worker.{name}"):
+            module.forget()
     os._exit(0)
 
 

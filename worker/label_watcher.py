@@ -63,13 +63,20 @@ class LabelWatcher(threading.Thread):
         """Refresh the labels of all models every WATCH_SECONDS; errors are logged, and the next round tries again."""
         while not self._closed.wait(WATCH_SECONDS):
             self._memory.refresh()
-            for name in {model.manifest.name for model in self._models.ready()}:
-                try:
-                    self.refresh(name)
-                except (UpresError, RedisError) as error:
-                    self._warn(name, str(error))
-                except Exception:
-                    log.exception("labels of model %s", name)
+            self.refresh_all()
+
+    def refresh_all(self) -> None:
+        """Refresh the labels of all models in memory, and forget the troubles with models that are not served here."""
+        names = {model.manifest.name for model in self._models.ready()}
+        for name in names:
+            try:
+                self.refresh(name)
+            except (UpresError, RedisError) as error:
+                self._warn(name, str(error))
+            except Exception:
+                log.exception("labels of model %s", name)
+        for name in self.troubles.keys() - names - set(self._settings.preloaded):
+            del self.troubles[name]
 
     def close(self) -> None:
         """Stop watching. The thread does not wait for a version that is being loaded; it ends with the process."""
@@ -136,11 +143,15 @@ class LabelWatcher(threading.Thread):
         self._models.keep(self._digests_to_keep())
 
     def _stay(self, name: str, before: ServedModel) -> None:
-        """Keep on serving the versions before, as long as this worker cannot load those that labels mean now."""
+        """Keep on serving the versions before, as long as this worker cannot load those that labels mean now.
+
+        Raises what `refresh` raises when it cannot load the stable version before either.
+        """
         served_models.extend(self._connection, name)
         self._served[name] = before
         self._needed[name] = _digests(before)
         self._models.keep(self._digests_to_keep())
+        self._make_ready(name, before.labels[STABLE], waits=False)
 
     def _note(self, name: str, trouble: UpresError | None) -> None:
         """Keep, for the worker's record, why it cannot load a version of a model now; None: it has them all."""

@@ -10,8 +10,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from upres.core.errors import ModelUnavailable
 
@@ -28,14 +28,15 @@ _open: set[Path] = set()
 def loading(cache: Path | None, key: str, what: str) -> Iterator[None]:
     """Note for the block that this process loads a version. Raises ModelUnavailable when others died of it.
 
-    Without a folder that can be written nothing is noted; nor while another worker loads the same version.
+    Without a folder that can be written, or with a full disk, nothing is noted; nor while another worker loads the
+    same version.
     """
-    note = _begin(cache / "loading" / hashlib.sha256(key.encode()).hexdigest()[:32]) if cache else None
-    if note is None:
+    path = cache and cache / "loading" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    note = _begin(path) if path else None
+    if path is None or note is None:
         yield
         return
     with note:
-        path = Path(note.name)
         age = time.time() - os.fstat(note.fileno()).st_mtime
         deaths = note.tell() if age < NOTE_SECONDS else 0
         if deaths >= MAX_DEATHS:
@@ -43,10 +44,10 @@ def loading(cache: Path | None, key: str, what: str) -> Iterator[None]:
                 f"Model {what} is not loaded here: {deaths} workers of this machine died while they loaded it. "
                 f"Give them more memory, or delete {path.parent.name}/ in UPRES_CACHE_DIR to try again."
             )
-        if not deaths:
-            note.truncate(0)
-        note.write(b"x")
-        note.flush()
+        with suppress(OSError):
+            if not deaths:
+                note.truncate(0)
+            note.write(b"x")
         _open.add(path)
         try:
             yield
@@ -63,11 +64,11 @@ def forget() -> None:
             path.unlink()
 
 
-def _begin(path: Path) -> BinaryIO | None:
+def _begin(path: Path) -> FileIO | None:
     """Open and lock a note; None when it cannot be written, or another process has it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        note = path.open("ab")
+        note = path.open("ab", buffering=0)  # closing a buffered one would try again to write to a full disk
     except OSError:
         return None
     try:

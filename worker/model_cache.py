@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Set
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
@@ -157,18 +157,19 @@ class ModelCache:
         """Load a version into its entry, for all threads that wait for it. If that fails, they get the same error."""
         try:
             loaded = self._load(name, ref, strength, waits)
-            self._sizes[key] = loaded.model.bytes
-            entry.loaded.set_result(loaded)
-            if self._cache and runtimes.untried(loaded.model, self._device, self._cache):
-                threading.Thread(
-                    target=self._try_openvino, args=(entry, key, name, ref, strength), name="trial", daemon=True
-                ).start()
         except BaseException as error:
             with self._lock:
                 del self._entries[key]
                 if isinstance(error, ModelError | ModelUnavailable):
                     self._refused[key] = (time.monotonic(), type(error), str(error))
             entry.loaded.set_exception(error)
+            return
+        self._sizes[key] = loaded.model.bytes
+        entry.loaded.set_result(loaded)
+        with suppress(OSError):  # the cache could not keep the files, and a trial could not read them any more
+            if self._cache and runtimes.untried(loaded.model, self._device, self._cache):
+                trial = (entry, key, name, ref, strength)
+                threading.Thread(target=self._try_openvino, args=trial, name="trial", daemon=True).start()
 
     def _try_openvino(self, entry: _Entry, key: str, name: str, ref: ModelRef, strength: float | None) -> None:
         """Find out whether OpenVINO is the faster one for a community model. If so, the next jobs use it.

@@ -23,7 +23,7 @@ from upres.core.queue import connect, connect_with_timeout
 from upres.core.settings import Settings
 from upres.core.storage import Store
 from upres.core.workers import Worker
-from upres.worker import metrics
+from upres.worker import loading_notes, metrics, version_trials
 from upres.worker.circuit_breaker import CircuitBreaker
 from upres.worker.collector import WorkerCollector
 from upres.worker.context import WorkerContext
@@ -130,6 +130,9 @@ def _serve(settings: Settings, threads: WorkerThreads, context: WorkerContext, h
     log.info("stopped; %d tiles in %d batches, device busy %.0f %%", stats.tiles, stats.batches, busy)
     tracing.end()
     code = STOPPED if well and not threads.heartbeat.stuck and not context.thread.lost else RESTART
+    if code == STOPPED:  # it did not die of the versions that it is loading or trying
+        loading_notes.forget()
+        version_trials.forget()
     # A driver may abort the process when Python unloads it after the device was lost: then the code would be another.
     if left or threads.are_busy() or context.thread.lost:
         _exit_now(code)

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from upres.core import verdicts
 from upres.core.errors import ModelRefused, ModelUnavailable, WorkerUnavailable
@@ -37,8 +38,13 @@ TRIAL_SECONDS = 300
 POLL_SECONDS = 0.5
 """Interval in seconds at which a worker looks for the verdict of another one."""
 LIBRARIES = ("upres", "openvino", "torch", "onnxruntime", "onnxruntime-gpu", "spandrel")
-NO_FINDING = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGABRT)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals of somebody who stops the worker and all its processes: they say nothing about the version."""
+NO_FINDING = (signal.SIGKILL, signal.SIGABRT)
 """Signals that may come from lack of memory or from somebody else: up to MAX_TRIES times the version is tried again."""
+
+_open: set[Trying] = set()
+"""The tries of this process."""
 
 
 class VersionTrials:
@@ -66,9 +72,11 @@ class VersionTrials:
                 raise ModelRefused(verdict.reason)
             trying = Trying(self._connection, name, model.digest, kind)
             if trying.begin():
+                _open.add(trying)
                 try:
                     self._try(model, kind, trying)
                 finally:
+                    _open.discard(trying)
                     trying.end()
                 return
             if not waits or time.monotonic() > until:
@@ -96,7 +104,8 @@ class VersionTrials:
     def _run(self, model: Model, trying: Trying) -> tuple[str, str]:
         """Run the process. Returns what it prints; `unknown` when it gives no answer that says something."""
         try:
-            given = pickle.dumps((model, self._device, self._cache))
+            device = self._device._replace(gpu=None)  # a handle of the driver means nothing in another process
+            given = pickle.dumps((model, device, self._cache))
             ended = own_process.run([*COMMAND, str(os.getpid())], given, TRIAL_SECONDS, trying.renew)
         except subprocess.TimeoutExpired:
             return "unknown", f"it took more than {TRIAL_SECONDS} s to load"
@@ -106,8 +115,23 @@ class VersionTrials:
             if ended.returncode == 0:
                 answer = json.loads(ended.stdout.splitlines()[-1])
                 return str(answer["fault"]), str(answer["reason"])
-        crashed = ended.returncode < 0 and -ended.returncode not in NO_FINDING
-        return "version" if crashed else "unknown", own_process.how_it_ended(ended)
+        return _fault(-ended.returncode), own_process.how_it_ended(ended)
+
+
+def forget() -> None:
+    """Do not count the tries of this process, which is about to end for another reason."""
+    while _open:
+        trying = _open.pop()
+        with suppress(RedisError):
+            trying.forget()
+            trying.end()
+
+
+def _fault(number: int) -> str:
+    """Return whose fault it is that a trial was ended by a signal with this number (or by none) without an answer."""
+    if number in STOPS:
+        return "worker"
+    return "version" if number > 0 and number not in NO_FINDING else "unknown"
 
 
 @cache

@@ -149,6 +149,35 @@ def test_a_starting_worker_that_cannot_load_does_not_change_the_label(
     assert served(isolated_redis, model) == {"stable": "2"}
 
 
+def test_a_starting_worker_that_can_load_neither_the_new_version_nor_the_one_before_does_not_start(
+    local: Local, isolated_redis: Redis, store: Store, model: Pushed
+) -> None:
+    first = One(local, isolated_redis, store, model.name)
+    first.refresh()
+    relabel(model, stable="2")
+    full = ModelUnavailable("its disk is full")
+    sick = One(local, isolated_redis, store, model.name, {"1": full, "2": full})
+    with pytest.raises(ModelUnavailable):
+        sick.watcher.prepare(model.name)
+    assert served(isolated_redis, model) == {"stable": "1"}
+
+
+def test_a_trouble_with_a_model_is_told_as_long_as_the_model_is_in_memory(
+    local: Local, isolated_redis: Redis, store: Store, model: Pushed
+) -> None:
+    first = One(local, isolated_redis, store, model.name)
+    first.refresh()
+    relabel(model, stable="2")
+    first.shelf.cannot = {"2": ModelUnavailable("its disk is full")}
+    first.refresh()
+    assert first.watcher.troubles == {model.name: "its disk is full"}
+    first.watcher.refresh_all()  # the model is preloaded
+    assert first.watcher.troubles
+    first.watcher._settings = local.settings
+    first.watcher.refresh_all()
+    assert first.watcher.troubles == {}
+
+
 def test_a_version_that_one_worker_refuses_is_not_published(
     local: Local, isolated_redis: Redis, store: Store, model: Pushed
 ) -> None:

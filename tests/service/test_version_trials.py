@@ -6,8 +6,9 @@ import secrets
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from upres.embedded.stack import Local
 from upres.worker import version_trials
 from upres.worker.engine.device import Memory, choose
 from upres.worker.engine.device_thread import DeviceThread
+from upres.worker.engine.gpu import Gpu
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.label_watcher import LabelWatcher
 from upres.worker.model_cache import ModelCache
@@ -204,6 +206,44 @@ def test_a_workers_own_trouble_is_not_told_of_the_version(
     again = setup.trying()
     assert again.begin()
     assert again.tries == 1  # its own try does not count
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_trial_that_is_stopped_from_outside_does_not_count(setup: Setup, runs: Runs, number: int) -> None:
+    """As an init system stops all processes of a service."""
+    runs(killed_by(number))
+    for _ in range(MAX_TRIES + 1):
+        with pytest.raises(ModelUnavailable), setup.worker().models.use(setup.model.name, setup.new):
+            pass
+    assert setup.trying().begin()
+
+
+def test_a_worker_that_is_stopped_does_not_count_its_trial(setup: Setup, runs: Runs, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    runs(f"open({str(gate)!r}).read()")
+    one = setup.worker()
+
+    def load() -> None:
+        with suppress(ModelUnavailable), one.models.use(setup.model.name, setup.new):
+            pass
+
+    loading = threading.Thread(target=load, daemon=True)
+    loading.start()
+    with gate.open("w"):  # the trial runs
+        version_trials.forget()
+        again = setup.trying()
+        assert again.begin()
+        assert again.tries == 1
+    loading.join(60)
+
+
+def test_a_worker_with_a_handle_of_the_gpu_s_driver_can_try(setup: Setup, runs: Runs) -> None:
+    count = runs('print(\'{"fault": "", "reason": ""}\')')
+    one = setup.worker()
+    one.models._trials._device = choose("cpu")._replace(gpu=Gpu(signal, object()))  # a module, as NVML's
+    with one.models.use(setup.model.name, setup.new):
+        assert count() == 1
 
 
 def test_an_answer_of_the_trial_is_the_reason(setup: Setup, runs: Runs) -> None:

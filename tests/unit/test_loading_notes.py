@@ -58,3 +58,34 @@ def test_without_a_folder_that_can_be_written_nothing_is_noted(tmp_path: Path) -
     for cache in (None, tmp_path, Path("/proc/self")):
         with loading(cache, KEY, "m 2"):
             pass
+
+
+def test_on_a_full_disk_nothing_is_noted(tmp_path: Path) -> None:
+    """The file can be made, and nothing be written into it."""
+    code = (
+        "import pathlib, resource, sys; from upres.worker import loading_notes\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        f"with loading_notes.loading(pathlib.Path(sys.argv[1]), {KEY!r}, 'm 2'): pass"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=60, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_worker_that_is_stopped_while_it_loads_did_not_die_of_it(tmp_path: Path) -> None:
+    """While it serves: another version is loaded by a thread that ends with the process."""
+    code = (
+        "import pathlib, sys, threading, types; from unittest import mock\n"
+        "from upres.worker import loading_notes, service\n"
+        "begun, threads, context = threading.Event(), mock.MagicMock(), mock.MagicMock()\n"
+        "def load():\n"
+        f"    with loading_notes.loading(pathlib.Path(sys.argv[1]), {KEY!r}, 'm 2'): begun.set(); signals.wait(600)\n"
+        "threads.heartbeat.stuck, threads.are_busy.return_value, context.thread.lost = False, False, None\n"
+        "context.thread.stats.busy_share.return_value = 0\n"
+        "signals = types.SimpleNamespace(stop=mock.Mock(), wait=threading.Event().wait)\n"
+        "service.Signals, service._log_ready, service._give_back = lambda: signals, print, lambda *_: False\n"
+        "threading.Thread(target=load, daemon=True).start(); begun.wait()\n"
+        "sys.exit(service._serve(mock.Mock(stop_seconds=0), threads, context, mock.Mock()))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
+    assert not list(tmp_path.glob("loading/*"))

@@ -42,3 +42,12 @@ def test_a_program_that_takes_too_long_is_killed() -> None:
 def test_it_says_how_a_process_ended(code: str, said: str) -> None:
     with pytest.raises(AssertionError, match=said):
         raise AssertionError(own_process.how_it_ended(own_process.run(program(code), b"", 60)))
+
+
+def test_a_hard_limit_that_is_lower_than_the_free_memory_stays() -> None:
+    code = (
+        "import resource; from upres.worker.engine import own_process; size = resource.RLIMIT_DATA; most = 1 << 30; "
+        "resource.setrlimit(size, (most, most)); own_process.confine(os.getppid()); print(resource.getrlimit(size))"
+    )
+    ended = own_process.run(program(code), b"", 60)
+    assert ended.stdout.decode().strip() == str((1 << 30, 1 << 30)), ended.stderr

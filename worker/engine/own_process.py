@@ -13,8 +13,12 @@ from pathlib import Path
 from upres.worker.engine.device import host_memory
 from upres.worker.imaging.sandbox import die_with
 
-ENVIRONMENT = ("PATH", "HOME", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
-"""Variables of the worker's environment that such a process gets; the others hold credentials and addresses."""
+ENVIRONMENT = (
+    *("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
+)
+"""Variables of the worker's environment that such a process gets: among them all that choose the GPU. The others hold
+credentials and addresses."""
 BEAT_SECONDS = 2.0
 """Interval in seconds at which `meanwhile` is called."""
 
@@ -64,7 +68,8 @@ def confine(parent: int, most_memory: bool = True) -> None:
     die_with(parent)
     if sys.platform == "linux":
         if most_memory:
-            free = host_memory()[0]
-            resource.setrlimit(resource.RLIMIT_DATA, (free, free))
+            free, most = host_memory()[0], resource.getrlimit(resource.RLIMIT_DATA)[1]
+            limit = free if most == resource.RLIM_INFINITY else min(free, most)  # nobody may raise the hard limit
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         with suppress(OSError):  # /proc may be read-only
             Path("/proc/self/oom_score_adj").write_text("1000")
