@@ -21,6 +21,9 @@ from upres.core.tolerance import or_none
 
 log = logging.getLogger("upres.registry")
 
+REFRESHES = 3
+"""Times that an entry is rebuilt at most, while others change the model's versions."""
+
 
 def reindex(store: Store) -> Index:
     """Rebuild the index from all readable manifests and labels, for example after other tools changed the bucket.
@@ -33,10 +36,13 @@ def reindex(store: Store) -> Index:
 def refresh_index(store: Store, name: str, without: str | None = None) -> None:
     """Rebuild the index's entry of one model from the bucket, without a version that is about to be removed.
 
-    An index that is missing or cannot be read is rebuilt as a whole.
+    An index that is missing or cannot be read is rebuilt as a whole. When versions come or go meanwhile, it is done
+    again: whoever changed them may have found nothing to write.
     """
+    there: list[str] = []
 
     def make(raw: bytes | None) -> bytes:
+        there[:] = _versions(store, name)
         document = _document(raw)
         if document is None:
             return _rebuilt(store, None, name, without)
@@ -48,7 +54,10 @@ def refresh_index(store: Store, name: str, without: str | None = None) -> None:
             log.info("model %s is not there any more", name)
         return _dumped(document, models)
 
-    guarded_writes.change(store, keys.MODEL_INDEX, make)
+    for _ in range(REFRESHES):
+        guarded_writes.change(store, keys.MODEL_INDEX, make)
+        if there == _versions(store, name):
+            return
 
 
 def is_manifest(key: str) -> bool:
@@ -93,10 +102,15 @@ def _rebuilt(
     return _dumped(document, entries)
 
 
+def _versions(store: Store, name: str) -> list[str]:
+    """Return the names of the versions of a model whose manifests are in the bucket."""
+    return [key.split("/")[2] for key in store.listing(f"models/{name}/") if is_manifest(key)]
+
+
 def _entry(store: Store, name: str, known: Entry | None, without: str | None) -> Entry:
     """Build a model's entry with all versions whose manifests can be read; versions in `known` are not read again."""
     before = {one.version: one for one in known.versions} if known else {}
-    there = [key.split("/")[2] for key in store.listing(f"models/{name}/") if is_manifest(key)]
+    there = _versions(store, name)
     versions = {version: one for version, one in before.items() if version in there and version != without}
     for version in there:
         if version not in versions and version != without:

@@ -44,6 +44,13 @@ def against(connection: Redis, name: str, digest: str) -> list[Verdict]:
     return [verdict for verdict in found if not verdict.well]
 
 
+def drop(connection: Redis, name: str, digest: str) -> bool:
+    """Delete all verdicts on a version, so that it is tried again. Returns whether one of them was against it."""
+    refused = bool(against(connection, name, digest))
+    connection.delete(keys.verdicts(name, digest))
+    return refused
+
+
 class Trying:
     """The right to try a version, for one worker of a kind at a time. Methods raise redis-py's errors."""
 

@@ -172,6 +172,22 @@ def promote(name: str) -> None:
 
 
 @models.command()
+@click.argument("name")
+@click.argument("version")
+def retry(name: str, version: str) -> None:
+    """Let workers try a version again that they refused.
+
+    For example after a GPU driver was updated, or when workers died of something else while they loaded it.
+    """
+    from upres.core import verdicts
+
+    with store() as opened, connection() as redis:
+        digest = registry.manifest(opened, name, version)[1]
+        dropped = verdicts.drop(redis, name, digest)
+    print(f"{name} {version} is tried again" if dropped else f"{name} {version} was not refused; nothing to do")
+
+
+@models.command()
 def reindex() -> None:
     """Rebuild the list of models.
 

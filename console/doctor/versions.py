@@ -22,7 +22,10 @@ def check(redis: Redis, store: Store) -> Iterator[Finding]:
                 found = verdicts.against(redis, name, digests[version]) if version in digests else []
                 reason = next((one.reason for one in found), (offer.refused if offer else {}).get(version))
                 if reason:
-                    fix = f"Push a version that can be loaded, or give the label back: upres models label {name} …"
+                    fix = (
+                        f"Push a version that can be loaded, or give the label back: upres models label {name} …; or "
+                        f"have it tried again: upres models retry {name} {version}"
+                    )
                     yield warning(f"model {name}", f"{version} is not served: {reason}", fix)
     except (UpresError, RedisError):
         return  # the checks of Redis and of the store say so

@@ -117,6 +117,9 @@ def test_show_says_why_workers_refuse_a_version_though_none_of_the_model_is_serv
         redis.hset(keys.verdicts("commanded", digest), "a CPU", verdict.model_dump_json())
         try:
             shown = upres(local, tmp_path, "show", "commanded").stdout
+            again = [upres(local, tmp_path, "retry", "commanded", "1").stdout for _ in range(2)]
+            assert not redis.exists(keys.verdicts("commanded", digest))
         finally:
             redis.delete(keys.verdicts("commanded", digest))
     assert "refused  1: its process was ended by SIGSEGV (a CPU)\n" in shown
+    assert again == ["commanded 1 is tried again\n", "commanded 1 was not refused; nothing to do\n"]
