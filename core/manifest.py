@@ -18,6 +18,8 @@ SCHEMA_WITH_MIX = 4
 """The schemas of versions that have a network with factor 1, and of those that have a `mix`: so releases that know
 neither name the reason, «of a newer upres», and all other versions stay readable for them."""
 SCHEMA_VERSIONS = (SCHEMA_VERSION, SCHEMA_WITH_FACTOR_1, SCHEMA_WITH_MIX)
+LABELS_SCHEMA = 1
+"""The schema of labels.json."""
 GRAPH_INPUT, GRAPH_OUTPUT = "image", "enlarged"
 """Names of an ONNX graph's input and output. Both are uint8, of shapes (count, height, width, 3) and
 (count, height·factor, width·factor, 3)."""
@@ -264,6 +266,11 @@ class Rule(StoredModel):
 class Labels(StoredModel):
     """The file `models/{name}/labels.json`: the version of each label, and the settings of the canary."""
 
+    schema_version: int = Field(
+        LABELS_SCHEMA,
+        ge=1,
+        description="Version of this schema. 1 is not written, because the first releases refuse the field.",
+    )
     labels: Annotated[dict[LabelName, VersionName], AfterValidator(_stable)] = Field(
         max_length=100,
         description="Label → version. stable: the default; canary: for a share of the jobs; others: on request.",

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from pydantic_core import from_json
 from upres.core import keys
 from upres.core.errors import ModelError, ModelNotFound, ModelTooNew
 from upres.core.foreign_text import printable
-from upres.core.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSIONS, Labels, Manifest
+from upres.core.manifest import LABELS_SCHEMA, MAX_MANIFEST_BYTES, SCHEMA_VERSIONS, Labels, Manifest
 from upres.core.model_files import check, check_size
 from upres.core.schema import StoredModel, TolerantModel
 from upres.core.storage import ObjectNotFound, Store
@@ -103,7 +104,18 @@ def parse_labels(raw: bytes, name: str) -> Labels:
     try:
         return Labels.model_validate_json(raw)
     except ValidationError as error:
-        raise ModelError(f"The labels of model {name!r} cannot be read: {first_problem(error)}") from error
+        what = f"The labels of model {name!r} cannot be read: {first_problem(error)}"
+        if (schema := _schema_version(raw)) > LABELS_SCHEMA:
+            raise ModelTooNew(f"{what}. They are of a newer upres (schema {schema}, here {LABELS_SCHEMA}).") from error
+        raise ModelError(what) from error
+
+
+def _schema_version(raw: bytes) -> int:
+    """Return the schema_version of a document; 0 when it has none."""
+    with suppress(ValueError, AttributeError):
+        found = from_json(raw).get("schema_version")
+        return found if isinstance(found, int) else 0
+    return 0
 
 
 def manifest(store: Store, name: str, version: str) -> tuple[Manifest, str]:

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from upres.core import guarded_writes, keys, model_names, pushed_files, quality_gate
-from upres.core.errors import ModelError, ModelNotFound
+from upres.core.errors import ModelError, ModelNotFound, ModelTooNew
 from upres.core.manifest import Labels, Manifest, Rule
 from upres.core.registry import (
     CANARY,
@@ -190,6 +190,8 @@ def change_labels(
     def make(raw: bytes | None) -> bytes:
         try:
             was[:] = [_present(raw, name)]
+        except ModelTooNew:
+            raise  # a newer release can read them
         except ModelError as error:
             if stable is None:
                 raise ModelError(f"{error} `upres models label {name} stable=VERSION` makes them anew.") from error

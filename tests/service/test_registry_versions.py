@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.pushing import small_version
 from upres.core import guarded_writes, keys, registry, registry_changes, registry_index, served_models
-from upres.core.errors import ModelError, ModelNotFound
+from upres.core.errors import ModelError, ModelNotFound, ModelTooNew
 from upres.core.storage import Store
 
 pytestmark = pytest.mark.without_worker
@@ -231,3 +231,14 @@ def test_labels_that_cannot_be_read_are_made_anew_by_the_label_command(
     assert name in registry_index.reindex(store).models, "a list without it would hide it"
     assert registry_changes.relabel(store, name, {"stable": "1"}).labels == {"stable": "1"}
     assert registry.labels(store, name).labels == registry.index(store).models[name].labels.labels == {"stable": "1"}
+
+
+def test_labels_of_a_newer_release_that_cannot_be_read_are_not_made_anew(
+    store: Store, name: str, tmp_path: Path
+) -> None:
+    registry_changes.push(store, small_version(tmp_path / "1", name))
+    newer = b'{"schema_version": 2, "labels": [["stable", "1"]]}'
+    store.put(keys.labels(name), newer)
+    with pytest.raises(ModelTooNew, match=r"of a newer upres \(schema 2, here 1\)"):
+        registry_changes.relabel(store, name, {"stable": "1"})
+    assert store.get(keys.labels(name)) == newer

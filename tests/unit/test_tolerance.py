@@ -88,7 +88,7 @@ EXAMPLES: list[BaseModel] = [
     ServedModel(labels={"stable": REF}, rule=LABELS.rule, refused={"2": "why"}),
     Rate(jobs=1, x=1, y=1, xx=1, xy=1),
     ApiKey(key_id="k", name="n", digest="d", created_at=now()),
-    LABELS,
+    LABELS.model_copy(update={"schema_version": 1}),
     LABELS.rule or LABELS,
     VERSION,
     ENTRY,
