@@ -3,7 +3,7 @@
 import click
 
 from upres.console.terminal import connection
-from upres.core import keys, model_uses, removal
+from upres.core import keys
 from upres.core.storage import Store
 from upres.models.command_support import store
 
@@ -20,6 +20,8 @@ def remove(name: str, version: str, force: bool) -> None:
     Refused while a label points to it, another version is mixed with it, workers serve it, or a job that has not ended
     needs it. Also removes what a push that broke off has left. With --force the last version takes the model along.
     """
+    from upres.core import removal
+
     with store() as opened:
         needed = _needed(opened, name, force).get(version, [])
         removal.remove(opened, name, version, needed, force)
@@ -35,6 +37,8 @@ def prune(name: str, keep: int, dry_run: bool) -> None:
 
     Keeps the newest ones, by the date of their weights, and all that `upres models remove` refuses to remove.
     """
+    from upres.core import removal
+
     with store() as opened:
         found = removal.prunable(opened, name, keep, _needed(opened, name, force=False))
         for version, needed in found:
@@ -51,6 +55,8 @@ def prune(name: str, keep: int, dry_run: bool) -> None:
 
 def _needed(opened: Store, name: str, force: bool) -> Needs:
     """Return by what each version is needed. Raises click.ClickException without Redis, unless `force`."""
+    from upres.core import model_uses
+
     keys.labels(name)  # raises ModelNotFound for what cannot be a name
     found = model_uses.in_registry(opened, name)
     try:

@@ -6,6 +6,7 @@ replaced by those of this machine.
 """
 
 import base64
+import hashlib
 import re
 import signal
 import subprocess
@@ -126,12 +127,16 @@ def test_the_models_service_succeeds_when_the_model_is_pushed_already(composed: 
 
 def test_the_models_service_succeeds_when_the_bucket_has_the_version_with_other_contents(composed: Composed) -> None:
     path = composed.made("s3") / "upres" / keys.model("photo", "1", "manifest.json")
-    before = path.read_bytes()
-    path.write_bytes(before.replace(b'"origin": "A', b'"origin": "B', 1))  # rclone keeps the file's length in memory
+    claim = path.with_name("manifest.sha256")
+    before, claimed = path.read_bytes(), claim.read_bytes()
+    other = before.replace(b'"origin": "A', b'"origin": "B', 1)  # rclone keeps the file's length in memory
+    path.write_bytes(other)
+    claim.write_text(hashlib.sha256(other).hexdigest())
     try:
         pushed = composed.run("models")
     finally:
         path.write_bytes(before)
+        claim.write_bytes(claimed)
     assert (pushed.returncode, "with other contents" in pushed.stderr) == (0, True), pushed.stderr
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.aws import bundle
+from infra.aws import bundle, slim
 
 
 def restrict(folder: Path) -> None:
@@ -21,7 +21,8 @@ def test_every_user_can_read_the_bundle_of_a_checkout_made_with_umask_077(
     checkout, packages = tmp_path / "checkout", tmp_path / "packages"
     for part in bundle.OURS:
         shutil.copytree(bundle.ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
-    (packages / "bin").mkdir(parents=True)
+    for folder in ("bin", "botocore/data/s3", *slim.UNUSED):
+        (packages / folder).mkdir(parents=True)
     (packages / "bin/program").touch(0o755)
     (packages / "module.py").touch()
     restrict(tmp_path)
