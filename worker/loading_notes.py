@@ -1,5 +1,8 @@
 """Notes on this machine's disk of versions that are being loaded, so that a worker remembers what it died of.
 
+They are for versions that are loaded beside others: then the others are served. Whoever kills workers kills them while
+they load, too, and that must not leave a machine without its only model.
+
 A note is a locked file, which is deleted at the end of the loading. When a worker dies meanwhile, the kernel opens the
 lock and the file stays, with one byte for each death.
 """
@@ -17,7 +20,7 @@ from upres.core.errors import ModelUnavailable
 
 MAX_DEATHS = 2
 """A version at whose loading so many workers of this machine died, one after the other, is not loaded here."""
-NOTE_SECONDS = 24 * 3600
+NOTE_SECONDS = 3600
 """Seconds after the last death until the version is loaded again: the machine may have more memory by then."""
 
 _open: set[Path] = set()

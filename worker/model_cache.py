@@ -25,7 +25,7 @@ from upres.worker.engine.engine import Engine
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.model import Model, pull, variant
 from upres.worker.remembered_limits import remember
-from upres.worker.version_trials import VersionTrials
+from upres.worker.version_trials import VersionTrials, is_bundled
 
 log = logging.getLogger("upres.worker")
 
@@ -204,7 +204,9 @@ class ModelCache:
             with ExitStack() as temporary:
                 model = pull(self._store, name, ref.version, self._cache, ref.digest, temporary).at(strength)
                 self._trials.admit(model, waits)
-                temporary.enter_context(loading_notes.loading(self._cache, model.key, str(model)))
+                # Not for the first model: without it this worker would serve nothing, and it may be the killer of none.
+                if self.ready() and not is_bundled(model):
+                    temporary.enter_context(loading_notes.loading(self._cache, model.key, str(model)))
                 ran_by = runtimes.choose(model, self._device, self._cache)
                 engine = Engine(model.manifest, ran_by, self._thread, HEAVY_TILE if model.bytes > HEAVY_BYTES else TILE)
                 remember(self._quick, self._device, model, engine)
