@@ -22,8 +22,8 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 help:
 	@echo "make demo     enlarge a photo through the whole system"
 	@echo "make up       run the whole system until Ctrl-C"
-	@echo "make test     unit, service and security tests, on real parts (needs npm; 5 to 12 minutes)"
-	@echo "make test-all these, and the system tests: own stacks, kills, AWS, containers, wheels (needs npm; half an hour)"
+	@echo "make test     unit, service and security tests, on real parts (needs npm; 12 to 18 minutes)"
+	@echo "make test-all these, and the system tests: own stacks, kills, AWS, containers, wheels, releases (needs npm; 45 minutes)"
 	@echo "make pythons  demo and test, in new clones, with each Python 3.11 to 3.14 that this machine has"
 	@echo "make check    format, lint, types, imports"
 	@echo "make portable models without torch, and for TensorFlow, in environments of their own"

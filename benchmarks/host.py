@@ -29,7 +29,7 @@ from benchmarks.report import emit
 from upres.client import Client
 from upres.core import events, keys
 from upres.core.queue import connect
-from upres.core.schema import Result, Started, Succeeded
+from upres.core.schema import OutputFormat, Result, Started, Succeeded
 from upres.embedded.stack import Local
 from upres.worker import golden
 from upres.worker.__main__ import main as work
@@ -82,11 +82,11 @@ def pillow(data: bytes, format: str) -> None:
             image.resize(size, resampling).save(io.BytesIO(), format)
 
 
-def measure(local: Local, redis: Redis, format: str, count: int) -> None:
+def measure(local: Local, redis: Redis, format: OutputFormat, count: int) -> None:
     """Print the figures of one output format."""
     files = list(photos(count))
     with Client(local.url) as client:
-        jobs = [client.submit(file, FACTOR, output_format=format).job_id for file in files]  # type: ignore[call-overload]
+        jobs = [client.submit(file, FACTOR, output_format=format).job_id for file in files]
     with tempfile.TemporaryFile() as log:
         command = [sys.executable, "-m", "benchmarks.host", "--worker"]
         worker = subprocess.Popen(command, env={**os.environ, **local.environment}, stderr=log)
@@ -138,7 +138,8 @@ def main() -> int:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     wanted = parser.parse_args()
     if wanted.worker:
-        runtimes.choose = Repeating  # type: ignore[assignment]
+        untyped: Any = runtimes
+        untyped.choose = Repeating
         golden.check = lambda *images: None  # what it makes is not the model's
         sys.argv = ["upres.worker"]
         return work()

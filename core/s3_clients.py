@@ -3,7 +3,7 @@
 import socket
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from upres.core.certificates import Bundle
 from upres.core.errors import SettingsError
@@ -92,8 +92,9 @@ class S3Clients:
         )
         verify = self._certificates.path if self._ca_file else None  # None: what botocore does without
         client = self._opened.client("s3", endpoint_url=endpoint, config=config, verify=verify)
+        untyped: Any = client
         # botocore can only switch keepalive on, and by default the first probe is sent after two hours.
-        client._endpoint.http_session._socket_options.extend(  # type: ignore[attr-defined]
+        untyped._endpoint.http_session._socket_options.extend(
             (socket.IPPROTO_TCP, getattr(socket, name), value)
             for name, value in KEEPALIVE.items()
             if hasattr(socket, name)

@@ -41,7 +41,7 @@ class Due(NamedTuple):
 
 def body(event: Mapping[str, Any]) -> str:
     """Make the body of a webhook: JSON {type, timestamp, data}, in which data is the event as JSON."""
-    message = {"type": f"job.{event['type']}", "timestamp": event["at"], "data": event}
+    message = {"type": f"job.{event['type']}", "timestamp": event.get("at"), "data": event}
     return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
 
 

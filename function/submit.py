@@ -66,13 +66,8 @@ def submit(
     job_id = secrets.token_hex(16)
     ref, first = _validate(services, request, job_id)
     data = file.file() if file else None
-    if caller.key:
-        try:
-            api_keys.admit(services.redis, caller.key, record.place if record else job_id, len(data or b""))
-        except LimitReached:
-            if record and (earlier := record.find(services.redis)):  # accepted a moment ago
-                return _accepted(services, Enqueued(earlier, created=False), address)
-            raise
+    if earlier := _admit(services, caller, record, job_id, len(data or b"")):
+        return _accepted(services, Enqueued(earlier, created=False), address)
     image_key = request.image_key if data is None else _store(services, data)
     message = _message(services, request, caller, job_id, ref, first, image_key)
     enqueued = _enqueue(services, message, request.priority == "high", record)
@@ -80,6 +75,21 @@ def submit(
         with suppress(RedisError):  # the place is given up by itself after 30 seconds
             api_keys.leave(services.redis, caller.key, record.place)  # the job has a place of its own now
     return _accepted(services, enqueued, address)
+
+
+def _admit(services: Services, caller: Caller, record: IdempotencyRecord | None, job_id: str, size: int) -> str | None:
+    """Count a submission, with an image of `size` bytes, for its API key. Raises what `api_keys.admit` raises.
+
+    Returns the id of the job that a repetition of the request made a moment ago, when that one has reached the limit.
+    """
+    if caller.key:
+        try:
+            api_keys.admit(services.redis, caller.key, record.place if record else job_id, size)
+        except LimitReached:
+            if record and (earlier := record.find(services.redis)):
+                return earlier
+            raise
+    return None
 
 
 def check_limits(services: Services, caller: Caller, idempotency_key: str | None, size: int) -> None:

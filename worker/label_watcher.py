@@ -15,6 +15,7 @@ from upres.core import keys, registry, registry_changes, served_models, workers
 from upres.core.errors import (
     ModelError,
     ModelNotFound,
+    ModelTooNew,
     ModelUnavailable,
     StoreUnavailable,
     UpresError,
@@ -37,8 +38,9 @@ SERVED = (STABLE, CANARY)
 """Labels of the versions that a job gets if its request names no version."""
 REFUSALS = (ModelError, ModelNotFound)
 """Errors that say that a version cannot be served, by any worker."""
-TROUBLES = (ModelUnavailable, WorkerUnavailable)
-"""Errors that say that this worker cannot load a version now: its disk is full, or another worker tries it first."""
+TROUBLES = (ModelTooNew, ModelUnavailable, WorkerUnavailable)
+"""Errors that say that this worker cannot load a version now: it is of an older release, its disk is full, or another
+worker tries the version first. Of errors that are both, this counts."""
 
 
 class LabelWatcher(threading.Thread):

@@ -107,8 +107,7 @@ class ModelCache:
 
     def is_too_new(self, digest: str, strength: float | None = None) -> bool:
         """Return whether a version turned out to need a newer release, less than REFUSED_SECONDS ago."""
-        since, kind, _ = self._refused.get(variant(digest, strength), (-REFUSED_SECONDS, ModelError, ""))
-        return kind is ModelTooNew and time.monotonic() < since + REFUSED_SECONDS
+        return isinstance(self._refusal(variant(digest, strength)), ModelTooNew)
 
     def keep(self, digests: Set[str]) -> None:
         """Never unload the versions with these digests, at their default strength, whatever the budget.
@@ -192,10 +191,13 @@ class ModelCache:
 
     def _check_refused(self, key: str) -> None:
         """Raise the error with which loading a version failed, if that was less than REFUSED_SECONDS ago."""
+        if error := self._refusal(key):
+            raise error
+
+    def _refusal(self, key: str) -> UpresError | None:
+        """Return that error, made anew: a raised one holds its frames."""
         since, kind, reason = self._refused.get(key, (-REFUSED_SECONDS, ModelError, ""))
-        if time.monotonic() < since + REFUSED_SECONDS:
-            raise kind(reason)
-        self._refused.pop(key, None)
+        return kind(reason) if time.monotonic() < since + REFUSED_SECONDS else None
 
     def _load(self, name: str, ref: ModelRef, strength: float | None, waits: bool = True) -> LoadedModel:
         """Pull a version, mix it with its base, warm it up and check its golden images; all that is tried first."""
@@ -204,7 +206,7 @@ class ModelCache:
             with ExitStack() as temporary:
                 model = pull(self._store, name, ref.version, self._cache, ref.digest, temporary).at(strength)
                 self._trials.admit(model, waits)
-                # Not for the first model: without it this worker would serve nothing, and it may be the killer of none.
+                # Not for the first model of a worker: without that it would serve nothing.
                 if self.ready() and not is_bundled(model):
                     temporary.enter_context(loading_notes.loading(self._cache, model.key, str(model)))
                 ran_by = runtimes.choose(model, self._device, self._cache)

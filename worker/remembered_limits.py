@@ -32,9 +32,7 @@ def remember(connection: Redis, device: Device, model: Model, engine: Engine) ->
     with suppress(RedisError):
         raw: Any = connection.get(key)
         if raw and (stored := or_none(StoredLimits, raw)):
-            for factor, pixels in stored.batches.items():
-                limits.limit_batch(factor, pixels)
-            limits.limit_tile(stored.tile)
+            limits.restore(stored.tile, stored.batches)
 
     def store() -> None:
         smaller = StoredLimits(tile=limits.tile, batches=dict(limits.networks))

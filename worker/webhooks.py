@@ -3,8 +3,10 @@
 import json
 import logging
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from redis.exceptions import RedisError
 from standardwebhooks import Webhook
@@ -123,8 +125,8 @@ class WebhookDispatcher(threading.Thread):
         Raises NotTheirs.
         """
         event = events.parse_one(due.event)
-        if isinstance(event, UnknownEvent):  # of another release
-            return webhooks.body(json.loads(due.event))
+        if isinstance(event, UnknownEvent):  # of another release: what can be read of it
+            return webhooks.body({"job_id": due.job_id, "type": event.type, **_fields(due.event)})
         if isinstance(event, Succeeded):
             event = event.model_copy(update={"result": linked(self._store, due.owner or None, event.result)})
         return webhooks.body(event.model_dump(mode="json", exclude_none=True))
@@ -139,6 +141,14 @@ class WebhookDispatcher(threading.Thread):
             "webhook-timestamp": str(int(at.timestamp())),
             "webhook-signature": signer.sign(due.message_id, at, body),
         }
+
+
+def _fields(event: str) -> dict[str, Any]:
+    """Return the fields of a stored event, whatever they are; none when it is no JSON object."""
+    with suppress(ValueError, RecursionError):
+        found = json.loads(event)
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def retry_after(text: str, now: datetime) -> float:

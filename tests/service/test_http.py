@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,7 +14,7 @@ from tests.support.events import RESULT
 from tests.support.leasing import submit
 from tests.support.servers import JOB, Patched, patched_function, post_job
 from upres.client import sse
-from upres.core import events
+from upres.core import api_keys, events, keys
 from upres.core.schema import Succeeded
 from upres.embedded.stack import Local
 from upres.function.app import ROUTES
@@ -143,3 +144,22 @@ def test_an_unsafe_request_id_is_ignored(open_function: Patched, unsafe: str) ->
     assert "X-Request-ID" not in answer.headers
     [line] = logged(open_function, answer.json()["job_id"])
     assert "request_id" not in line
+
+
+BROKEN = """
+from upres.core import served_models
+def resolve(*arguments): raise ValueError("damaged")
+served_models.resolve = resolve
+"""
+"""For a function that makes an error which nobody foresaw, at each submission."""
+
+
+def test_an_unexpected_error_hides_details_and_has_security_headers(local: Local, redis: Redis, tmp_path: Path) -> None:
+    key, text = api_keys.create(redis, "somebody")
+    with patched_function(local, tmp_path, {}, before=BROKEN, UPRES_ACCESS="keys") as broken:
+        answer = post_job(broken.url, text, Origin="https://page.example")
+    redis.hdel(keys.API_KEYS, key.key_id)
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "damaged" not in answer.text
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"

@@ -3,7 +3,6 @@
 Also a test of `prune`, which deletes old files from the cache of models.
 """
 
-import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -256,41 +255,6 @@ def test_each_canary_run_counts_its_jobs_from_zero(
         registry_changes.rollback(store, model.name)
         one.refresh()
         assert served(isolated_redis, model) == {"stable": "1"}
-
-
-@pytest.mark.parametrize("content", [b"no labels", b'{"labels": {"stable": "', b"{}", b"[]", b""])
-def test_workers_go_on_serving_what_they_have_while_a_label_file_cannot_be_read(
-    local: Local, isolated_redis: Redis, store: Store, model: Pushed, content: bytes
-) -> None:
-    one = One(local, isolated_redis, store, model.name)
-    one.refresh()
-    record = keys.served_model(model.name)
-    model.store.put(keys.labels(model.name), content)
-    isolated_redis.expire(record, 5)
-    with pytest.raises(ModelError):
-        one.refresh()
-    assert served(isolated_redis, model) == {"stable": "1"}
-    assert isolated_redis.ttl(record) > 5
-    isolated_redis.delete(record)
-    with pytest.raises(ModelError):
-        one.refresh()
-    assert served(isolated_redis, model) == {"stable": "1"}
-
-
-def test_fields_of_a_newer_release_in_labels_and_rule_stay_there(
-    local: Local, isolated_redis: Redis, store: Store, model: Pushed
-) -> None:
-    """An older release that serves, relabels and reindexes reads what it knows, and writes back the rest."""
-    one = One(local, isolated_redis, store, model.name)
-    newer = {"labels": {"stable": "1"}, "rule": {"jobs": 9, "most_failed_percent": 5, "hours": 3}, "region": "eu"}
-    model.store.put(keys.labels(model.name), json.dumps(newer).encode())
-    one.refresh()
-    published = json.loads(cast(bytes, isolated_redis.get(keys.served_model(model.name))))
-    assert published["rule"]["hours"] == 3
-    registry_changes.relabel(store, model.name, {"blue": "2"})
-    stored = json.loads(store.get(keys.labels(model.name)))
-    assert (stored["region"], stored["rule"]["hours"], stored["labels"]) == ("eu", 3, {"stable": "1", "blue": "2"})
-    assert registry.index(store).models[model.name].labels.rule
 
 
 def test_prune_deletes_old_files_and_keeps_recently_used_ones(tmp_path: Path, model: Pushed) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.unit.test_batching import Scripted, window
-from upres.core.errors import DeviceLost, DeviceOutOfMemory, OutputNotFinite
+from upres.core.errors import DeviceLost, OutputNotFinite
 from upres.worker.engine import memory_errors, torch_compute
 from upres.worker.engine.compute import Compute, Finish, OutOfMemory, Pixels
 from upres.worker.engine.device_thread import DeviceThread, Shape, Window
@@ -163,54 +163,6 @@ def test_torch_reports_lack_of_memory_without_holding_the_failed_batch(
     gc.collect()
     assert held
     assert not any(one() is not None for one in held)
-
-
-class Cramped(Scripted):
-    """A device whose memory holds so many pixels at once."""
-
-    def __init__(self, pixels: int) -> None:
-        super().__init__(
-            lambda windows: OutOfMemory("short") if sum(w[..., 0].size for w in windows) > pixels else None
-        )
-
-
-def test_batches_become_smaller_before_windows_do(thread: DeviceThread) -> None:
-    """Eight windows of 64 pixels fit three at a time: the windows keep their size, and the limit is found once."""
-    device, limits, changes = Cramped(200), Limits(8, 8 * 64, 4), []
-    limits.on_change = lambda: changes.append((limits.tile, limits.batch_pixels(2)))
-    for _ in range(2):
-        device.gate.clear()
-        first = submit(thread, device, limits, window(9))
-        futures = [submit(thread, device, limits, window(number)) for number in range(8)]
-        device.gate.set()
-        assert first.result(20)[0, 0, 0] == 9
-        assert [int(future.result(20)[0, 0, 0]) for future in futures] == list(range(8))
-    assert changes == [(8, 256), (8, 128)]
-    assert limits.tile == 8
-    assert limits.networks == {2: 128}
-    assert [count for count in device.batches if count * 64 > 200] == [8, 4, 4], "in the first round alone"
-
-
-def test_a_window_that_does_not_fit_alone_is_split(thread: DeviceThread) -> None:
-    device, limits = Cramped(20), Limits(8, 64, 2)
-    assert (submit(thread, device, limits, window(7)).result(20) == 7).all()
-    assert limits.tile == 4
-
-
-def test_a_device_without_any_memory_fails_the_job_so_that_it_can_be_tried_again(thread: DeviceThread) -> None:
-    with pytest.raises(DeviceOutOfMemory):
-        submit(thread, Cramped(0), Limits(8, 64, 2), window(7)).result(20)
-    assert thread.lost is None
-
-
-def test_limits_of_networks_are_separate_and_never_grow() -> None:
-    limits = Limits(640, 1000, 16)
-    limits.limit_batch(4, 400)
-    limits.limit_batch(4, 900)
-    limits.limit_tile(1000)
-    assert (limits.batch_pixels(4), limits.batch_pixels(2), limits.tile) == (400, 1000, 20)
-    limits.limit_tile(3)
-    assert limits.tile == 16, "smaller windows would be all halo"
 
 
 def test_the_device_is_as_busy_as_its_own_clock_says(thread: DeviceThread) -> None:

@@ -54,6 +54,10 @@ class Window(NamedTuple):
     enlarged: "Future[Pixels]"
 
 
+Running = deque[tuple[list[Window], Finish]]
+"""Batches that are started and not finished, the oldest first."""
+
+
 @dataclass
 class Stats:
     """Statistics of the device since the thread was started. Other threads may read them.
@@ -140,14 +144,14 @@ class DeviceThread:
 
     def _serve(self) -> None:
         """Run batches until the thread is closed. At most `batches_ahead` batches are started and not finished."""
-        running: deque[tuple[list[Window], Finish]] = deque()
+        running: Running = deque()
         while (batch := self._next(wait=not running)) or running:
             compute = (batch or running[0][0])[0].shape.compute
             self._call_began, computed = time.monotonic(), compute.seconds
-            if batch and (finish := self._start(batch)):
-                running.append((batch, finish))
+            if batch:
+                self._start(batch, running)
             if running and (not batch or len(running) >= batch[0].shape.compute.batches_ahead):
-                self._finish(*running.popleft())
+                self._finish(running)
             self.stats.busy_seconds += self._busy_seconds(compute, computed)
             self._call_began = None
 
@@ -172,21 +176,22 @@ class DeviceThread:
                 batch += self._batcher.take(shape, limit - len(batch))
             return batch
 
-    def _start(self, batch: list[Window]) -> Finish | None:
-        """Start a batch. Returns None when that failed; then the futures of its windows are set already."""
+    def _start(self, batch: list[Window], running: "Running") -> None:
+        """Start a batch, and add it to those that run; when that fails, the futures of its windows are set at once."""
         self.stats.sizes[len(batch)] += 1
         shape = batch[0].shape
         try:
-            return shape.compute.start(shape.factor, [window.pixels for window in batch])
+            running.append((batch, shape.compute.start(shape.factor, [window.pixels for window in batch])))
+            return
         except OutOfMemory:
             ran_out = True
         except Exception:
             ran_out = False
         self._recover(batch, ran_out)  # not in the except block: the error holds tensors of the batch
-        return None
 
-    def _finish(self, batch: list[Window], finish: Finish) -> None:
-        """Wait for a batch and set the futures of its windows."""
+    def _finish(self, running: "Running") -> None:
+        """Wait for the batch that was started first, and set the futures of its windows."""
+        batch, finish = running.popleft()
         try:
             pixels = finish()
         except OutOfMemory:
@@ -197,7 +202,7 @@ class DeviceThread:
             for window, enlarged in zip(batch, pixels, strict=True):
                 window.enlarged.set_result(enlarged)
             return
-        del finish  # it holds tensors, too
+        del finish  # it holds tensors of the batch, too, and nothing else holds it
         self._recover(batch, ran_out)
 
     def _recover(self, batch: list[Window], ran_out: bool) -> None:
@@ -210,8 +215,10 @@ class DeviceThread:
             shape.limits.batch_failed(shape.factor, len(batch), shape.height * shape.width)
             half = len(batch) // 2
             for part in (batch[:half], batch[half:]):
-                if finish := self._start(part):
-                    self._finish(part, finish)
+                running: Running = deque()
+                self._start(part, running)
+                if running:
+                    self._finish(running)
             return
         for window in batch:
             self._run_one(window)

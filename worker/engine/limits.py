@@ -44,6 +44,13 @@ class Limits:
             self._of_networks[factor] = max(1, min(self.batch_pixels(factor), pixels))
         self.limit_tile(math.isqrt(self.batch_pixels(factor)))
 
+    def restore(self, tile: int, networks: Mapping[int, int]) -> None:
+        """Use the limits that another worker found: a narrow window may have a longer side than a square batch."""
+        with self._lock:
+            for factor, pixels in networks.items():
+                self._of_networks[factor] = max(1, min(self.batch_pixels(factor), pixels))
+        self.limit_tile(tile)
+
     def batch_failed(self, factor: int, count: int, window_pixels: int) -> None:
         """Halve the batches of a network: one of `count` windows, of so many pixels each, did not fit into memory."""
         with self._lock:
