@@ -50,7 +50,7 @@ def prune(name: str, keep: int, dry_run: bool) -> None:
                 removal.remove(opened, name, version)
                 print(f"{name} {version} is removed")
     if not found:
-        print(f"{name} has no more than {keep} versions")
+        print(f"{name}: there is nothing to remove")
 
 
 def _needed(opened: Store, name: str, force: bool) -> Needs:

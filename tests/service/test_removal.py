@@ -252,7 +252,7 @@ def test_prune_keeps_the_newest_versions_and_those_that_are_needed(
     assert versions(store, name) == {"1", "2", "3", "4"}
     assert f"{name} 3 is removed" in command("prune", name, "--keep", "1").output
     assert versions(store, name) == {"1", "2", "4"}
-    assert command("prune", name, "--keep", "3").output == f"{name} has no more than 3 versions\n"
+    assert command("prune", name, "--keep", "3").output == f"{name}: there is nothing to remove\n"
     redis.delete(keys.WAITING)
 
 
