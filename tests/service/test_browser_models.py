@@ -57,7 +57,7 @@ def test_a_sample_photo_is_enlarged_like_a_file(visit: Visit, page: Page) -> Non
 
 def test_models_say_what_they_do_and_the_default_is_chosen(page: Page, local: Local) -> None:
     listed = page.request.get(f"{local.url}/v1/models").json()["models"]
-    enlarging = [model for model in listed if max(model["factors"]) > 1]
+    enlarging = [model for model in listed if max(model["factors"], default=0) > 1]
     rows = page.locator(".model")
     expect(rows).to_have_count(len(enlarging))
     for model in enlarging:

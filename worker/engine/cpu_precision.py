@@ -30,6 +30,9 @@ SIDE = 64
 RUNS = 3
 """Runs of each that are timed, in turns; the fastest one counts."""
 
+_FOUND: dict[str, str] = {}
+"""What was found in this process. A model that is loaded again computes the same pixels, even if no folder keeps it."""
+
 Compile = Callable[[str], Any]
 """Compiles a network for a precision."""
 
@@ -47,13 +50,14 @@ def fastest(compile_for: Compile, network: Network, folder: Path | None) -> str:
     """Return the precision in which a network takes less processor time. `folder` keeps what was found."""
     if not must_be_tried():
         return BFLOAT16
-    known = folder / f"precision-{_digest(network)}" if folder else None
-    if known and (found := _read(known)):
-        return found
+    digest = _digest(network)
+    known = folder / f"precision-{digest}" if folder else None
+    if found := _FOUND.get(digest) or (_read(known) if known else None):
+        return _FOUND.setdefault(digest, found)
     begin = time.perf_counter()
     compiled = {precision: compile_for(precision) for precision in (BFLOAT16, FLOAT32)}
     took = {precision: min(times) for precision, times in _timed(compiled).items()}
-    found = min(took, key=lambda precision: took[precision])
+    found = _FOUND.setdefault(digest, min(took, key=lambda precision: took[precision]))
     factor, spent = took[FLOAT32] / took[BFLOAT16], time.perf_counter() - begin
     log.info("%s runs in %s: bfloat16 has %.2f times the speed of float32 here (tried once, %.1f s)",
              network.file, found, factor, spent)  # fmt: skip
