@@ -40,10 +40,12 @@ def pillow(image: Image.Image, level: int) -> bytes:
 def ours(pixels: np.ndarray, threads: ThreadPoolExecutor) -> bytes:
     """Encode with upres's writer, in bands."""
     height, width, channels = pixels.shape
-    writer = PngWriter(width, height, channels, threads)
+    file = io.BytesIO()
+    writer = PngWriter(width, height, channels, threads, file.write)
     for band in np.array_split(pixels, BANDS):
         writer.write(band)
-    return writer.finish()
+    writer.finish()
+    return file.getvalue()
 
 
 def best(work: Callable[[], bytes], runs: int) -> tuple[float, int]:

@@ -31,6 +31,7 @@ from upres.worker.engine.engine import Engine
 from upres.worker.engine.runtimes import choose
 from upres.worker.imaging import images
 from upres.worker.imaging.encode import Encoders
+from upres.worker.imaging.picture import Pictures
 from upres.worker.imaging.result_file import ResultFile
 from upres.worker.model import open_folder
 
@@ -55,12 +56,8 @@ class Ours:
     def run(self, data: bytes) -> bytes:
         """Enlarge an image file; returns a PNG file."""
         picture = images.decode(data, 10**9)
-        encoder = self.encoders.open(
-            picture, ResultFile("png", 8, (picture.size[0] * FACTOR, picture.size[1] * FACTOR))
-        )
-        for band in self.engine.bands(picture.pixels, FACTOR):
-            encoder.write(band)
-        return encoder.finish()
+        output = ResultFile("png", 8, (picture.size[0] * FACTOR, picture.size[1] * FACTOR))
+        return self.encoders.file(Pictures((picture,)), [output], self.engine.bands(picture.pixels, FACTOR))
 
 
 def photo(width: int, height: int) -> bytes:

@@ -36,7 +36,16 @@ from upres.client.responses import (
 )
 from upres.core.api import Estimate, JobAccepted, UploadLink
 from upres.core.errors import NotAnImage, UpresError
-from upres.core.schema import Fit, Result, Snapshot, WantedDepth, WantedFormat, WantedFrames, WantedMetadata
+from upres.core.schema import (
+    Fit,
+    OriginalMode,
+    Result,
+    Snapshot,
+    WantedDepth,
+    WantedFormat,
+    WantedFrames,
+    WantedMetadata,
+)
 
 Image = str | PathLike[str] | bytes
 Which = Literal["result", "original"]
@@ -70,6 +79,7 @@ class JobOptions(TypedDict, total=False):
     deadline_seconds: float
     webhook_url: str | None
     preview: bool
+    original: OriginalMode
     ensemble: bool
     quality: int | None
     lossless: bool | None
@@ -197,14 +207,20 @@ class ApiOperations:
         return data
 
     def link(self, job: str | Result, which: Which) -> Steps[Call]:
-        """The GET request to the store for an image of a job; its presigned URL is taken from the Result if given."""
+        """The GET request to the store for an image of a job; its presigned URL is taken from the Result if given.
+
+        An original that is not made yet is made first, which takes some seconds.
+        """
         if isinstance(job, Result):
-            address = job.sr_image_url if which == "result" else job.original_image_url
+            call = store_call("GET", job.sr_image_url if which == "result" else job.original_image_url)
+            if which == "result" or job.original != "lazy":
+                return call
         else:
             call = Call("GET", f"{self.url}{_path(job)}/{which}")
-            response = yield from self._ask(call, httpx.codes.FOUND)
-            address = response.headers.get("Location", "")
-        return store_call("GET", address)
+        if which == "original":  # it may have to be made first; the answer must come before this client gives up
+            call = replace(call, headers={"Prefer": f"wait={self._seconds * READ_SHARE:.0f}"})
+        response = yield from self._ask(call, httpx.codes.FOUND)
+        return store_call("GET", response.headers.get("Location", ""))
 
     def check(self) -> Steps[None]:
         """Check that the server answers, and is upres. Raises ServerUnreachable when it does not."""

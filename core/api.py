@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from upres.core import keys, target
 from upres.core.options import ResultOptions
-from upres.core.schema import UPLOAD_KEY, ModelName, Status, StrictModel, TolerantModel, VersionName
+from upres.core.schema import UPLOAD_KEY, ModelName, OriginalMode, Status, StrictModel, TolerantModel, VersionName
 from upres.core.tolerance import OrUnknown
 
 
@@ -96,6 +96,12 @@ class JobRequest(Enlargement):
                 "image_ambiguous", "Give the image once, not as {fields} together.", {"fields": ", ".join(given)}
             )
         return self
+
+    original: OriginalMode = Field(
+        "lazy",
+        description="When the bicubic enlargement for comparison is made: lazy, when it is asked for first; eager, "
+        "with the result, so that original_image_url is a presigned URL and original_image_uri is there at once.",
+    )
 
 
 class UploadRequest(StrictModel):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import Field
 from redis import Redis, WatchError
@@ -14,7 +14,7 @@ from rq.job import Job
 from upres.core import events, keys
 from upres.core.api import JobRequest
 from upres.core.errors import IdempotencyConflict, QueueUnavailable
-from upres.core.job_message import JobMessage
+from upres.core.job_message import IGNORABLE, JobMessage
 from upres.core.schema import Queued, TolerantModel
 from upres.core.script import call
 from upres.core.tolerance import or_none
@@ -36,6 +36,20 @@ class FirstRequest(TolerantModel):
 
     job_id: str = Field(description="Id of the job.")
     request: str = Field(description="SHA-256 of that request, in hexadecimal.")
+
+
+class JobRecord(Protocol):
+    """Says in Redis, under a key, which job was made for something, so that it is made once."""
+
+    key: str
+
+    def find(self, connection: "Redis | Pipeline") -> str | None:
+        """Return the id of the job that was made before; None when there is none, or when it has to be made again."""
+        ...
+
+    def write(self, pipeline: Pipeline, job_id: str) -> None:
+        """Add the storing of the record to the transaction that enqueues the job."""
+        ...
 
 
 class IdempotencyRecord:
@@ -81,11 +95,11 @@ class IdempotencyRecord:
         pipeline.set(self.key, value.model_dump_json(), ex=keys.IDEMPOTENCY_SECONDS)
 
 
-def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: IdempotencyRecord | None = None) -> Enqueued:
-    """Enqueue a job, at the front of the queue with `high`; or find the job that the same Idempotency-Key created.
+def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: JobRecord | None = None) -> Enqueued:
+    """Enqueue a job, at the front of the queue with `high`; or find the job that `record` names.
 
     The job's own stream is watched: when the answer of a transaction was lost, the next attempt finds that it
-    succeeded. Raises QueueUnavailable after ENQUEUE_ATTEMPTS, IdempotencyConflict, or redis-py's errors.
+    succeeded. Raises QueueUnavailable after ENQUEUE_ATTEMPTS, what the record raises, or redis-py's errors.
     """
     stream = keys.events(message.job_id)
     position = 0 if high else int(queue.connection.llen(queue.key))
@@ -115,7 +129,8 @@ def _rq_job(queue: Queue, message: JobMessage) -> Job:
     return queue.create_job(
         keys.JOB_FUNCTION,
         # Fields with default values are left out, because older workers refuse fields that they do not know.
-        args=(message.model_dump(mode="json", exclude_defaults=True),),
+        args=(message.model_dump(mode="json", exclude_defaults=True, exclude=set(IGNORABLE)),),
+        kwargs=message.model_dump(mode="json", exclude_defaults=True, include=set(IGNORABLE)),
         job_id=message.job_id,
         description=message.job_id,
         timeout=keys.JOB_SECONDS,

@@ -48,6 +48,7 @@
     │   ├── QueueUnavailable        queue_unavailable      503  retry
     │   ├── ModelUnavailable        model_unavailable      503  retry
     │   ├── WorkerUnavailable       worker_unavailable     503  retry
+    │   ├── OriginalNotReady        original_not_ready     503  retry
     │   └── StoreUnavailable        store_unavailable      503  retry
     ├── ModelError                  model_invalid          500
     │   ├── ModelRefused            model_refused          500
@@ -391,6 +392,12 @@ class WorkerUnavailable(Unavailable):
     """A worker's machine has no disk, file descriptors, threads or DNS left; another worker may do the job."""
 
     code = "worker_unavailable"
+
+
+class OriginalNotReady(Unavailable):
+    """A worker is still making the bicubic enlargement of a result."""
+
+    code, title = "original_not_ready", "Not made yet"
 
 
 class ModelError(UpresError):

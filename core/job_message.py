@@ -22,8 +22,15 @@ class JobModel(NamedTuple):
         return f"{self.name} {self.version}" + ("" if self.strength is None else f" at strength {self.strength}")
 
 
+IGNORABLE = frozenset({"original_url"})
+"""Fields of a message that a worker of an older release, which does not know them, may ignore. It refuses others."""
+
+
 class JobMessage(ResultOptions):
-    """A job in the queue: everything that a worker needs to run it. The image is given by its address or key only."""
+    """A job in the queue: everything that a worker needs to run it. The image is given by its address or key only.
+
+    A job with `original_key` makes no enlargement, but the bicubic original of an earlier result (worker/originals.py).
+    """
 
     job_id: Annotated[
         str, Field(pattern=r"^[0-9a-f]{32}$", description="Id of the job: 128 random bits in hexadecimal.")
@@ -33,6 +40,14 @@ class JobMessage(ResultOptions):
     )
     image_key: str | None = Field(
         None, pattern=UPLOAD_KEY, description="Key of the image in the object store; absent when image_url is given."
+    )
+    original_key: str | None = Field(
+        None, max_length=1024, description="Key of the original to make; given instead of an image."
+    )
+    original_url: str | None = Field(
+        None,
+        max_length=8192,
+        description="Address of the server at which the original is made later; absent: the job makes it.",
     )
     image_name: str | None = Field(None, max_length=255, description="File name of the image, as the client gave it.")
     model: ModelName = Field(description="Model name.")
@@ -72,6 +87,6 @@ class JobMessage(ResultOptions):
 
     @model_validator(mode="after")
     def _one_image(self) -> Self:
-        if (self.image_url is None) == (self.image_key is None):
-            raise ValueError("exactly one of image_url and image_key must be given")
+        if sum(one is not None for one in (self.image_url, self.image_key, self.original_key)) != 1:
+            raise ValueError("exactly one of image_url, image_key and original_key must be given")
         return self

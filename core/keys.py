@@ -47,6 +47,7 @@ Object store
     uploads/{random}               the image as the client sent it
     results/{owner}/{id}/{attempt}/sr.{ext}        the enlarged image
     results/{owner}/{id}/{attempt}/original.{ext}  a bicubic enlargement of the same image, for comparison
+    results/{owner}/{id}/{attempt}/source          the image as it was sent, from which that is made on request
     checkpoints/{id}/{work}/{rows}.png     finished rows of a long job
     models/{name}/{version}/…      manifest and weights
     models/{name}/{version}/manifest.sha256        digest of the manifest: with it a push claims the version
@@ -290,6 +291,11 @@ def result(owner: str | None, job_id: str, attempt: int, extension: str) -> str:
 def original(owner: str | None, job_id: str, attempt: int, extension: str) -> str:
     """Object key of the bicubic enlargement."""
     return f"results/{owner or NO_OWNER}/{job_id}/{attempt}/original.{extension}"
+
+
+def source(original: str) -> str:
+    """Object key of the image from which an original is made; no link is ever made for it."""
+    return f"{original.rpartition('/')[0]}/source"
 
 
 def is_result_of(owner: str | None, key: str) -> bool:

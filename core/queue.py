@@ -14,7 +14,7 @@ from rq.serializers import JSONSerializer
 from upres.core import keys
 from upres.core.errors import JobRefused, WorkerOutdated
 from upres.core.foreign_text import printable
-from upres.core.job_message import JobMessage
+from upres.core.job_message import IGNORABLE, JobMessage
 from upres.core.redis_retry import AsyncRetry, Retry
 from upres.core.settings import Settings
 
@@ -100,7 +100,7 @@ def read_fields(job_id: str, record: dict[bytes, bytes]) -> dict[str, Any]:
         job = Job(job_id, connection=Redis(), serializer=JSONSerializer)
         job.restore({b"data": _unpacked(record[b"data"])})
         [message] = job.args
-        fields = dict(message)
+        fields = dict(message) | {name: value for name, value in job.kwargs.items() if name in IGNORABLE}
     except Exception as error:  # another program may have written anything there
         raise _unreadable(job_id, error) from error
     if job.func_name != keys.JOB_FUNCTION or fields.get("job_id") != job_id:

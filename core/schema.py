@@ -23,6 +23,7 @@ WantedDepth = Literal["auto", 8, 16]
 Fit = Literal["inside", "exact"]
 WantedMetadata = Literal["strip", "keep", "keep-all"]
 WantedFrames = Literal["all", "first"]
+OriginalMode = Literal["lazy", "eager"]
 Stage = Literal["fetch", "decode", "upscale", "encode", "store"]
 StageRead = Annotated[Stage, OrUnknown()]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -116,9 +117,18 @@ class Result(TolerantModel):
     sr_image_url: Link = Field(description="Presigned URL of the enlarged image, valid for one hour.")
     sr_image_uri: Link = Field(description="s3:// address of the enlarged image.")
     original_image_url: Link = Field(
-        description="Presigned URL of a bicubic enlargement of the input for comparison, valid for one hour."
+        description="URL of a bicubic enlargement of the input for comparison. original eager: presigned, valid for "
+        "one hour; lazy: an address of the server that redirects to a presigned URL, valid for one day."
     )
-    original_image_uri: Link = Field(description="s3:// address of the bicubic enlargement.")
+    original_image_uri: Link = Field(
+        description="s3:// address of the bicubic enlargement; with original lazy it is there after the first GET of "
+        "original_image_url."
+    )
+    original: Annotated[OriginalMode, OrUnknown()] = Field(
+        "eager",
+        description="When the bicubic enlargement is made: eager, it was stored with the result; lazy, at the first "
+        "GET of original_image_url or /v1/jobs/{id}/original, which takes some seconds.",
+    )
     upscale_factor: Annotated[
         FactorRead,
         Field(description="Enlargement per side; if a size was requested, that of the width, with four decimals."),

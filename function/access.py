@@ -158,8 +158,15 @@ def _is_local(request: HTTPConnection) -> bool:
         return False
 
 
-def reader(services: Services, request: HTTPConnection, job_id: str, pace: Pace | None = "reads") -> Permit:
-    """Return what allows the request to read a job: its token if it has one, else its API key.
+def original_of(job_id: str) -> str:
+    """What a token is signed for that allows reading nothing of a job but its original."""
+    return f"{job_id}/original"
+
+
+def reader(
+    services: Services, request: HTTPConnection, job_id: str, pace: Pace | None = "reads", part: str | None = None
+) -> Permit:
+    """Return what allows the request to read a job, or a `part` of it: its token if it has one, else its API key.
 
     The request is counted for a pace of the API key; when it has a token, or without a pace, for the one of links
     (link_pace.py). Secret and API key are read from Redis each time: a token dies with its key, and with the secret.
@@ -176,7 +183,7 @@ def reader(services: Services, request: HTTPConnection, job_id: str, pace: Pace 
         pipeline.get(keys.JOB_SIGNING_KEY)
         pipeline.hget(keys.API_KEYS, key_id)
         secret, key = pipeline.execute()
-    if not (secret and key and check_token(secret, job_id, token)):
+    if not (secret and key and any(check_token(secret, what, token) for what in (job_id, part) if what)):
         raise Unauthorized("The token in this address is invalid or has expired; use an API key instead of the token.")
     if known := or_none(ApiKey, key):
         services.links.count(known)
@@ -184,7 +191,7 @@ def reader(services: Services, request: HTTPConnection, job_id: str, pace: Pace 
 
 
 def make_token(secret: bytes, job_id: str, key_id: str, seconds: int = TOKEN_SECONDS) -> str:
-    """Make a token that allows reading one job for `seconds`, signed with HMAC-SHA256 (RFC 2104).
+    """Make a token that allows reading one job, or a part of one, for `seconds`, signed with HMAC-SHA256 (RFC 2104).
 
     It is part of the URL, because an EventSource cannot send headers. It names the API key of the job, and is valid
     only while that key exists.

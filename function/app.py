@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -17,7 +17,7 @@ from upres.core import tracing, webhooks
 from upres.core.settings import Settings
 from upres.function import body, jobs, model_list, problems, stream, uploads
 from upres.function.access import caller, reader
-from upres.function.answers import json_answer
+from upres.function.answers import json_answer, redirect
 from upres.function.clients import sender
 from upres.function.create_job import create_job
 from upres.function.descriptors import StreamGate
@@ -25,6 +25,7 @@ from upres.function.estimate import estimate
 from upres.function.health import healthz, metrics, readyz
 from upres.function.job_events import job_events
 from upres.function.middleware import Identified, Interruptible, Measured, SafeHeaders
+from upres.function.originals import job_original
 from upres.function.parse import parse_estimate, parse_upload
 from upres.function.services import Services
 from upres.function.slow_parts import SlowParts
@@ -117,12 +118,7 @@ class OneJob(HTTPEndpoint):
 
 async def job_result(request: Request) -> Response:
     """GET /v1/jobs/{id}/result → redirect to a new presigned URL of the enlarged image."""
-    return _redirect(await in_thread(request, lambda: jobs.link(*_job(request), "result")))
-
-
-async def job_original(request: Request) -> Response:
-    """GET /v1/jobs/{id}/original → redirect to a new presigned URL of the bicubic enlargement."""
-    return _redirect(await in_thread(request, lambda: jobs.link(*_job(request), "original")))
+    return redirect(await in_thread(request, lambda: jobs.link(*_job(request))))
 
 
 async def job_preview(request: Request) -> Response:
@@ -171,10 +167,6 @@ def _job(request: Request, by_token: bool = True) -> tuple[Services, str, str | 
 def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
-
-
-def _redirect(link: str) -> Response:
-    return RedirectResponse(link, 302, {"Cache-Control": "no-store"})
 
 
 ROUTES = [

@@ -1,10 +1,8 @@
 """POST /v1/jobs: read the body, submit the job, and wait for its end if the client prefers that."""
 
-import asyncio
 import logging
 
 from redis.exceptions import RedisError
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,11 +10,12 @@ from upres.core import tracing
 from upres.core.api import JobAccepted
 from upres.core.errors import UpresError
 from upres.core.schema import Snapshot
-from upres.function import body, buffered, jobs
+from upres.function import body, jobs
 from upres.function.access import Caller, caller
 from upres.function.answers import json_answer
 from upres.function.base64_file import Base64File
 from upres.function.clients import client_name, sender
+from upres.function.job_end import ends_within
 from upres.function.json_body import JsonBody
 from upres.function.parse import INSTEAD, parse_json, preferred_wait
 from upres.function.services import Services
@@ -77,24 +76,8 @@ async def _snapshot_at_end(request: Request, job_id: str, who: Caller, seconds: 
     """
     services: Services = request.app.state.services
     try:
-        if await _ends_within(request, job_id, seconds):
+        if await ends_within(request, job_id, seconds):
             return await in_thread(request, jobs.snapshot, services, job_id, who.owner)
     except (UpresError, RedisError, TimeoutError) as error:
         log.warning("job %s is accepted, but its end cannot be waited for: %s", job_id, error)
     return None
-
-
-async def _ends_within(request: Request, job_id: str, seconds: float) -> bool:
-    """Wait for the end of a job for at most `seconds`. Return whether it has ended.
-
-    Raises QueueUnavailable, TimeoutError or redis-py's errors.
-    """
-    if buffered.is_buffered(request):  # Lambda starts an event loop per invocation, so there is no Hub
-        seconds = min(seconds, buffered.seconds_left(request))
-        return await run_in_threadpool(buffered.wait, request.app.state.services.settings, job_id, seconds)
-    try:
-        async with asyncio.timeout(seconds):
-            ended: bool = await request.app.state.hub.ended(job_id)
-            return ended
-    except TimeoutError:
-        return False

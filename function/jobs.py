@@ -8,8 +8,8 @@ from upres.core import events, keys, leases
 from upres.core.api import PreviewTile, PreviewTiles
 from upres.core.errors import FieldError, InvalidRequest, JobNotFound, NoResult, ResultNotReady
 from upres.core.logs import JobLog
-from upres.core.results import NotTheirs, linked
-from upres.core.schema import TERMINAL, Cancelled, Failed, Queued, Snapshot, Succeeded, UnknownEvent, now
+from upres.core.results import NotTheirs, enlarged_link, original_link
+from upres.core.schema import TERMINAL, Cancelled, Failed, Queued, Result, Snapshot, Succeeded, UnknownEvent, now
 from upres.core.tolerance import readable
 from upres.function.services import Services
 
@@ -75,16 +75,28 @@ def cancel(services: Services, job_id: str, owner: str | None) -> Snapshot:
     return snapshot(services, job_id, owner)
 
 
-def link(services: Services, job_id: str, owner: str | None, which: Literal["result", "original"]) -> str:
-    """Make a new presigned URL of an image of a succeeded job. Raises JobNotFound, ResultNotReady or NoResult."""
+def link(services: Services, job_id: str, owner: str | None) -> str:
+    """Make a new presigned URL of the enlarged image of a succeeded job. Raises what `result` and `link_of` raise."""
+    return link_of(services, job_id, owner, result(services, job_id, owner), "result")
+
+
+def link_of(
+    services: Services, job_id: str, owner: str | None, result: Result, which: Literal["result", "original"]
+) -> str:
+    """Make a new presigned URL of an image of a job's result. Raises NoResult when an image is not the owner's."""
+    try:
+        made = {make: make(services.store, owner, result) for make in (enlarged_link, original_link)}
+        return made[enlarged_link if which == "result" else original_link]
+    except NotTheirs as error:
+        JobLog(log, job_id).error("forged: %s", error)
+        raise NoResult("The job names images that are not its own; submit the image again.") from None
+
+
+def result(services: Services, job_id: str, owner: str | None) -> Result:
+    """Return the result of a succeeded job. Raises JobNotFound, ResultNotReady or NoResult."""
     match last_event(services, job_id, owner)[1]:
-        case Succeeded(result=result):
-            try:
-                fresh = linked(services.store, owner, result)
-            except NotTheirs as error:
-                JobLog(log, job_id).error("forged: %s", error)
-                raise NoResult("The job names images that are not its own; submit the image again.") from None
-            return fresh.sr_image_url if which == "result" else fresh.original_image_url
+        case Succeeded(result=made):
+            return made
         case Failed():
             raise NoResult("The job failed, so there is no result; submit the image again.")
         case Cancelled():

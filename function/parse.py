@@ -69,6 +69,7 @@ CODES = {
     "quality": "invalid_quality",
     "lossless": "invalid_lossless",
     "frames": "invalid_frames",
+    "original": "original must be lazy or eager.",
     "frame_count": "invalid_frames",
 }
 FIELDS = {"unsupported_factor": "upscale_factor"}
@@ -101,6 +102,7 @@ EXPECTED = {
     "quality": "quality must be a whole number from 1 to 100.",
     "lossless": "lossless must be true or false.",
     "frames": "frames must be all or first.",
+    "original": "original must be lazy or eager.",
     "frame_count": "frame_count must be the number of frames of the image, a whole number.",
     "deadline_seconds": f"deadline_seconds must be 1 to {keys.MAX_DEADLINE_SECONDS}, in seconds.",
 }

@@ -21,7 +21,7 @@ from upres.core.logs import JobLog
 from upres.core.options import ResultOptions
 from upres.core.schema import Status, now
 from upres.core.served_models import ModelRef
-from upres.function.access import ANYBODY, Caller, make_token
+from upres.function.access import ANYBODY, Caller, make_token, original_of
 from upres.function.base64_file import Base64File
 from upres.function.services import Services
 
@@ -70,6 +70,8 @@ def submit(
         return _accepted(services, Enqueued(earlier, created=False), address)
     image_key = request.image_key if data is None else _store(services, data)
     message = _message(services, request, caller, job_id, ref, first, image_key)
+    if request.original == "lazy":
+        message = message.model_copy(update={"original_url": _original_url(job_id, address)})
     enqueued = _enqueue(services, message, request.priority == "high", record)
     if caller.key and record:
         with suppress(RedisError):  # the place is given up by itself after 30 seconds
@@ -193,9 +195,7 @@ def _enqueue(services: Services, message: JobMessage, high: bool, record: Idempo
 def _accepted(services: Services, job: Enqueued, address: _Address) -> JobAccepted:
     """Make the answer with the job's addresses; with an empty base URL they are paths."""
     status_url = f"{address.base_url.rstrip('/')}/v1/jobs/{job.job_id}"
-    events_url = f"{status_url}/events"
-    if address.caller.key:
-        events_url += f"?token={make_token(address.token_secret, job.job_id, address.caller.key.key_id)}"
+    events_url = f"{status_url}/events{_token(address, job.job_id)}"
     return JobAccepted(
         job_id=job.job_id,
         status="queued" if job.created else _status(services.redis, job.job_id),
@@ -203,6 +203,20 @@ def _accepted(services: Services, job: Enqueued, address: _Address) -> JobAccept
         events_url=events_url,
         status_url=status_url,
     )
+
+
+def _original_url(job_id: str, address: _Address) -> str | None:
+    """Make the address at which the original is made when it is asked for; None if it would be no URL."""
+    if not address.base_url:
+        return None
+    token = _token(address, original_of(job_id))
+    return f"{address.base_url.rstrip('/')}/v1/jobs/{job_id}/original{token}"
+
+
+def _token(address: _Address, what: str) -> str:
+    """Make the query of a URL that allows reading a job, or a part of one; empty where no keys are needed."""
+    key = address.caller.key
+    return f"?token={make_token(address.token_secret, what, key.key_id)}" if key else ""
 
 
 def check_models(wanted: Enlargement, model: str, ref: ModelRef, first: ModelRef | None) -> None:

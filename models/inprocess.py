@@ -63,12 +63,10 @@ class InProcess:
         task = self._decode(_read(image))
         for notice in task.pictures.notices:
             callbacks.on_event(Progress(job_id=NO_JOB, stage="decode", percent=0, notice=notice))
-        encoder = self._encoders.open_all(task.pictures, task.outputs)
         telling = _Telling(callbacks.on_event, len(task.outputs))
         enlargement = Enlargement(self._steps, task.pictures, task.factors, self._orientations)
-        for band in all_downscaled(enlargement.bands(telling.tile, telling.frame), task.plans):
-            encoder.write(band)
-        file = encoder.finish()
+        bands = all_downscaled(enlargement.bands(telling.tile, telling.frame), task.plans)
+        file = self._encoders.file(task.pictures, task.outputs, bands)
 
         def save(path: Path, may_replace: MayReplace) -> None:
             with atomic_write(path, may_replace) as target:

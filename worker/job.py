@@ -1,9 +1,7 @@
 """The pipeline of one job: fetch → decode → upscale → encode → store. Each step is published as an event."""
 
 import logging
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -15,9 +13,7 @@ from upres.core.errors import (
     ModelTooNew,
     ModelUnavailable,
     StoreUnavailable,
-    TooManyBytes,
     Unconfined,
-    UploadNotFound,
     UpresError,
     WorkerOutdated,
     WorkerUnavailable,
@@ -26,17 +22,15 @@ from upres.core.job_message import JobMessage
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
 from upres.core.schema import Result, Succeeded
-from upres.core.storage import ObjectNotFound
 from upres.core.tiling import ORIENTATIONS
-from upres.worker import metrics
+from upres.worker import metrics, originals
 from upres.worker.checkpoints import Checkpoints
 from upres.worker.context import WorkerContext
 from upres.worker.engine.steps import Steps
 from upres.worker.enlarging import Enlargement, all_downscaled
-from upres.worker.fetch import TOTAL_SECONDS, fetch
-from upres.worker.guard import FetchPolicy
-from upres.worker.imaging.prepared import Prepared, prepared
+from upres.worker.imaging.prepared import Prepared
 from upres.worker.in_flight import InFlightJob
+from upres.worker.inputs import decoded, image_file
 from upres.worker.job_steps import opened
 from upres.worker.memory_budget import estimate
 from upres.worker.own_faults import own_fault
@@ -89,9 +83,11 @@ def process(context: WorkerContext, job: JobMessage, report: Report, in_flight: 
     if any(context.models.is_too_new(model.digest, model.strength) for model in job.models):
         raise WorkerOutdated("The model needs a worker of a newer release.")  # without another event `started`
     report.started()
+    if job.original_key:
+        return originals.run(context, job, report, in_flight)
     with opened(context, job, report) as steps:
         with report.stage("fetch"):
-            data = _fetch(context, job, report.lease)
+            data = image_file(context, job, report.lease)
         with alone_if_suspect(context, report, in_flight):
             return _enlarge(context, job, report, in_flight, steps, data)
 
@@ -101,7 +97,7 @@ def _enlarge(
 ) -> Result:
     """Run the stages after `fetch`, unless an identical job has done them."""
     with report.stage("decode"):
-        task = _decode(context, job, data, steps.factors)
+        task = decoded(context, job, data, steps.factors)
         report.has_frames(len(task.outputs))
         for notice in task.pictures.notices:
             report.notice(notice, "decode")
@@ -109,18 +105,10 @@ def _enlarge(
     api_keys.charge(context.connection, report.lease, computed * _orientations(job))
     kind = kind_of_work(job, task.outputs, task.plans)
     work = keys.work(job.owner, data, job.model_digest, task.plans[0].factor, kind)
-    images = claim(context, job.owner, work, report.lease)
+    images = claim(context, job, work, report.lease)
     if images is None:
-        images = _make(context, job, report, in_flight, steps, task, work)
+        images = _make(context, job, report, in_flight, steps, task, work, data)
     return result_of(context, job, images, report.seconds, task.pictures)
-
-
-def _decode(context: WorkerContext, job: JobMessage, data: bytes, factors: Sequence[int]) -> Prepared:
-    """Decode the pictures of the image file that the result will have, and decide what it is."""
-    wanted, limit = job.wanted_size, context.settings.max_input_pixels
-    holds = None if job.frames == "first" else formats.holds(job.output_format)
-    pictures = context.decoders.decode_all(data, limit(wanted.least_factor(factors)), job.metadata, wanted, holds)
-    return prepared(pictures, job, factors, limit)
 
 
 def _make(
@@ -131,28 +119,32 @@ def _make(
     steps: Steps,
     task: Prepared,
     work: str,
+    data: bytes,
 ) -> StoredImages:
-    """Enlarge, encode and store both images of a result. `work` is the key of this piece of work (keys.work)."""
+    """Enlarge, encode and store a result. `work` is the key of this piece of work (keys.work), `data` the image file.
+
+    A large file is sent while it is encoded.
+    """
     enlargement = Enlargement(steps, task.pictures, task.factors, _orientations(job))
     memory = estimate(enlargement.bytes, task.output.format, task.depth, len(task.outputs))
     memory += enlargement.first_step_bytes if job.first_model else 0
     with reserved_memory(context, report, in_flight, memory):
         checkpoints = Checkpoints(context.connection, context.store, context.encoders, report.lease, work)
         images = new_images(context, job, report.lease, task.output, steps.strength(job.strength))
-        put = partial(context.store.put, content_type=formats.CONTENT_TYPES[task.output.format])
-        with report.stage("upscale"):
-            original = context.encoders.original(task.pictures, task.outputs, partial(put, images.original))
-            encoder = context.encoders.open_all(task.pictures, task.outputs)
-            sizes = task.plans[0].made, task.output.size
-            on_piece = Preview(context.connection, report.lease, *sizes).add if job.preview else None
-            for band in all_downscaled(resumed(enlargement, report, checkpoints, on_piece), task.plans):
-                encoder.write(band)
-        with report.stage("encode"):
-            file = encoder.finish()
-        with report.stage("store"):
-            put(images.enlarged, file)
-            original.result()
-            checkpoints.drop()
+        with context.store.upload(images.enlarged, formats.CONTENT_TYPES[task.output.format]) as upload:
+            with report.stage("upscale"):
+                original = originals.begin(context, job, data, steps.factors, task, images)
+                encoder = context.encoders.open(task.pictures, task.outputs, upload.write)
+                sizes = task.plans[0].made, task.output.size
+                on_piece = Preview(context.connection, report.lease, *sizes).add if job.preview else None
+                for band in all_downscaled(resumed(enlargement, report, checkpoints, on_piece), task.plans):
+                    encoder.write(band)
+            with report.stage("encode"):
+                encoder.finish()
+            with report.stage("store"):
+                upload.finish()
+                original.result()
+        checkpoints.drop()
     if not (report.resumed or enlargement.repeated):  # else the seconds are not those of all pixels
         _note_duration(context, job, report, steps, task)
     return images
@@ -167,32 +159,6 @@ def _note_duration(context: WorkerContext, job: JobMessage, report: Report, step
 
 def _orientations(job: JobMessage) -> int:
     return ORIENTATIONS if job.ensemble else 1
-
-
-def _fetch(context: WorkerContext, job: JobMessage, lease: Lease) -> bytes:
-    """Fetch the image file from the store or from its URL.
-
-    Raises FetchError, TooManyBytes or StoreUnavailable; JobEnded as soon as the job ends while its URL is fetched.
-    """
-    limit = context.settings.max_input_bytes
-    if job.image_url is not None:
-        left = max(1, min(TOTAL_SECONDS, lease.seconds_left))  # by the clock of Redis: this one may be wrong
-        with context.ended_jobs.watch(lease) as interrupt:
-            try:
-                return fetch(job.image_url, limit, FetchPolicy.of(context.settings), left, interrupt.attach)
-            except FetchError:
-                if interrupt.is_set:
-                    raise JobEnded from None
-                raise
-    try:
-        data = context.store.get(job.image_key or "", limit)
-    except ObjectNotFound as error:
-        raise UploadNotFound(f"image_key: there is no upload {job.image_key}; upload the image first.") from error
-    if len(data) > limit:
-        raise TooManyBytes.for_limit(limit)
-    if not keys.is_content(job.image_key or "", data):  # else whoever knows an image's digest could stand in for it
-        raise UploadNotFound("image_key: the upload is not the image whose SHA-256 was stated; upload the image again.")
-    return data
 
 
 def _succeed(context: WorkerContext, job: JobMessage, lease: Lease, result: Result) -> None:

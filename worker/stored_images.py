@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from upres.core import coalescing, file_names, formats, keys, results, sizes
 from upres.core.job_message import JobMessage
 from upres.core.leases import Lease
-from upres.core.schema import Result, Stage
+from upres.core.schema import OriginalMode, Result, Stage
 from upres.core.sizes import SizePlan
 from upres.core.storage import Store
 from upres.worker.context import WorkerContext
@@ -26,6 +26,8 @@ class StoredImages(NamedTuple):
     """Object key."""
     original: str
     """Object key of the bicubic enlargement."""
+    original_mode: OriginalMode
+    """Whether that is stored with the result, or made on request."""
     output: ResultFile
     """What the files of both are."""
     device: str
@@ -34,25 +36,31 @@ class StoredImages(NamedTuple):
     """Strength of its model; None when it has none."""
 
 
-def claim(context: WorkerContext, owner: str | None, work: str, lease: Lease) -> StoredImages | None:
+def claim(context: WorkerContext, job: JobMessage, work: str, lease: Lease) -> StoredImages | None:
     """Return the images of an identical job, or None if this job must make them. Raises JobEnded when it must wait."""
     known = coalescing.claim(context.connection, work, lease)
-    if isinstance(known, Result) and not _may_be_shared(context.store, owner, known):
+    if isinstance(known, Result) and not _may_be_shared(context.store, job, known):
         known = coalescing.claim(context.connection, work, lease, gone=True)
     if isinstance(known, Result):
         made, store = known, context.store
         enlarged, original = store.key(made.sr_image_uri), store.key(made.original_image_uri)
         output = ResultFile(made.format, made.depth, (made.width, made.height))
-        return StoredImages(enlarged, original, output, made.device, made.strength)
+        return StoredImages(enlarged, original, made.original, output, made.device, made.strength)
     if known != "run":
         raise JobEnded
     return None
 
 
-def _may_be_shared(store: Store, owner: str | None, result: Result) -> bool:
-    """Return whether both images of a result are the owner's, and still in the store."""
+def _may_be_shared(store: Store, job: JobMessage, result: Result) -> bool:
+    """Return whether both images of a result are of the job's owner, and in the store as the job needs them."""
     images = [store.key(uri) for uri in (result.sr_image_uri, result.original_image_uri)]
-    return all(keys.is_result_of(owner, key) and store.exists(key) for key in images)
+    if not all(keys.is_result_of(job.owner, key) for key in images):
+        return False
+    if result.original == "lazy":
+        if not job.original_url:
+            return False
+        images[1] = keys.source(images[1])
+    return all(map(store.exists, images))
 
 
 def kind_of_work(job: JobMessage, outputs: Sequence[ResultFile], plans: Sequence[SizePlan]) -> str:
@@ -80,7 +88,8 @@ def new_images(
 ) -> StoredImages:
     """Return the object keys under which this attempt will store its images, and what they are."""
     name = (job.owner, job.job_id, lease.attempt, formats.EXTENSIONS[output.format])
-    return StoredImages(keys.result(*name), keys.original(*name), output, context.device.name, strength)
+    mode: OriginalMode = "lazy" if job.original_url else "eager"
+    return StoredImages(keys.result(*name), keys.original(*name), mode, output, context.device.name, strength)
 
 
 def result_of(
@@ -94,12 +103,14 @@ def result_of(
     store, output = context.store, images.output
     size_name = sizes.name(job.upscale_factor, output.size)
     file_name = f"{result_stem(job)}_{size_name}.{formats.EXTENSIONS[output.format]}"
-    enlarged, original = results.links(store, job.owner, images.enlarged, images.original, file_name)
+    original = job.original_url if images.original_mode == "lazy" else None
     return Result(
-        sr_image_url=enlarged,
+        sr_image_url=results.link(store, job.owner, images.enlarged, file_name),
         sr_image_uri=store.uri(images.enlarged),
-        original_image_url=original,
+        original_image_url=original
+        or results.link(store, job.owner, images.original, results.original_name(file_name)),
         original_image_uri=store.uri(images.original),
+        original=images.original_mode,
         upscale_factor=job.upscale_factor or sizes.ratio(pictures.first.size[0], output.size[0]),
         width=output.size[0],
         height=output.size[1],

@@ -48,8 +48,8 @@ def test_an_upload_link_is_valid_for_fifteen_minutes(guarded: str, text: str) ->
 
 
 def test_a_link_to_a_result_is_valid_for_an_hour(store: Store) -> None:
-    enlarged, original = (make("0123abcd", "0" * 32, 1, "png") for make in (keys.result, keys.original))
-    links = results.links(store, "0123abcd", enlarged, original, "a.png")
+    images = [make("0123abcd", "0" * 32, 1, "png") for make in (keys.result, keys.original)]
+    links = [results.link(store, "0123abcd", image, "a.png") for image in images]
     assert [seconds_of(link) for link in links] == [3600] * 2
 
 

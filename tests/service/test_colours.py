@@ -20,6 +20,7 @@ from upres.worker.imaging import images
 from upres.worker.imaging.colour import BT709, gray_in_srgb
 from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.icc import SRGB_CURVE, Primaries, rgb_profile
+from upres.worker.imaging.picture import Pictures
 
 ENCODERS = Encoders(jobs=1)
 LEVELS = np.arange(256)
@@ -95,9 +96,7 @@ def avif(primaries: int, transfer: int) -> bytes:
 def result(data: bytes, format: OutputFormat, quality: int | None = None) -> bytes:
     """Encode the decoded image as a result, without enlarging it."""
     picture = images.decode(data, 100_000)
-    encoder = ENCODERS.open(picture, result_file(picture, 1, format, quality))
-    encoder.write(picture.pixels)
-    return encoder.finish()
+    return ENCODERS.file(Pictures((picture,)), [result_file(picture, 1, format, quality)], [picture.pixels])
 
 
 DESCRIBED = {

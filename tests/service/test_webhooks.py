@@ -192,7 +192,7 @@ def test_slow_receiver_does_not_delay_webhooks_to_other_receivers(
 def test_late_webhook_attempt_contains_new_presigned_urls(
     local: Local, client: Client, redis: Redis, png: bytes
 ) -> None:
-    result = client.upscale(png, 2).result
+    result = client.upscale(png, 2, original="eager").result
     stale = result.model_copy(update={"sr_image_url": "http://gone/", "original_image_url": "http://gone/"})
     event = Succeeded(job_id="0" * 32, result=stale)
     due = webhooks.Due("0" * 32, 5, "http://example.org/", "", event.model_dump_json())

@@ -54,8 +54,10 @@ def network(model: Model, monkeypatch: pytest.MonkeyPatch) -> Network:
     return model.manifest.networks[0]
 
 
-@pytest.mark.parametrize(("bfloat16", "float32", "found"), [(1, 2, BFLOAT16), (2, 1, FLOAT32)])
-def test_the_faster_one_is_found_once_and_kept(
+@pytest.mark.parametrize(
+    ("bfloat16", "float32", "found"), [(1, 2, BFLOAT16), (2, 1, FLOAT32), (1, 1.1, FLOAT32), (1, 1.3, BFLOAT16)]
+)
+def test_bfloat16_is_taken_if_it_is_clearly_faster_which_is_tried_once_and_kept(
     network: Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bfloat16: float, float32: float, found: str
 ) -> None:
     timed = Timed(monkeypatch, bfloat16, float32)

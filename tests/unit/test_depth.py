@@ -23,7 +23,7 @@ from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
 from upres.worker.imaging.bicubic import bicubic
 from upres.worker.imaging.encode import Encoders
-from upres.worker.imaging.picture import picture
+from upres.worker.imaging.picture import Pictures, picture
 from upres.worker.imaging.png import PngWriter
 from upres.worker.imaging.raster import Raster
 from upres.worker.model import Model
@@ -45,9 +45,7 @@ def coffee() -> Samples:
 
 def file_of(samples: Samples, rows: Samples, factor: int) -> bytes:
     made = picture(Raster(samples, "png"))
-    encoder = ENCODERS.open(made, result_file(made, factor, "png"))
-    encoder.write(rows)
-    return encoder.finish()
+    return ENCODERS.file(Pictures((made,)), [result_file(made, factor, "png")], [rows])
 
 
 def smooth(channels: int) -> Samples:
@@ -120,10 +118,12 @@ def test_png_files_of_16_bits_are_read_back_exactly(channels: int) -> None:
     random = np.random.default_rng(channels)
     rows = random.integers(0, 65536, (700, 301, channels), np.uint16)  # several slices
     with ThreadPoolExecutor(2) as pool:
-        writer = PngWriter(301, 700, channels, pool, depth=16)
+        pieces: list[bytes] = []
+        writer = PngWriter(301, 700, channels, pool, pieces.append, depth=16)
         for top in range(0, 700, 90):
             writer.write(rows[top : top + 90])
-        file = writer.finish()
+        writer.finish()
+    file = b"".join(pieces)
     assert (imagecodecs.png_decode(file).reshape(rows.shape) == rows).all()
     assert opened(file).size == (301, 700)
 

@@ -12,7 +12,7 @@ from upres.core.formats import CONTENT_TYPES
 from upres.core.schema import OutputFormat
 from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.metadata import Metadata
-from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.picture import Picture, Pictures
 
 CALL = Call("GET", "http://store/a", to_store=True)
 
@@ -21,9 +21,7 @@ CALL = Call("GET", "http://store/a", to_store=True)
 @pytest.mark.parametrize("kept", [Metadata(), Metadata(xmp=b"<a/>")])
 def test_results_of_every_format_are_images(format: OutputFormat, kept: Metadata) -> None:
     made = Picture(np.full((20, 30, 3), 99, np.uint8), False, 3, None, "png", metadata=kept)
-    encoder = Encoders(jobs=1).open(made, result_file(made, 1, format))
-    encoder.write(made.pixels)
-    file = encoder.finish()
+    file = Encoders(jobs=1).file(Pictures((made,)), [result_file(made, 1, format)], [made.pixels])
     assert ImageCheck(CALL, httpx.Response(200)).feed(file) == file
 
 

@@ -15,7 +15,7 @@ from upres.core.schema import OutputFormat
 from upres.worker.imaging import images
 from upres.worker.imaging.bicubic import bicubic
 from upres.worker.imaging.encode import Encoders
-from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.picture import Picture, Pictures
 
 LIMIT = 1_000_000
 ENCODERS = Encoders(jobs=1)
@@ -28,9 +28,8 @@ def decode(data: bytes) -> Picture:
 
 def encode(picture: Picture, format: OutputFormat, factor: int = 1) -> bytes:
     """Encode the picture with every pixel repeated `factor` times in both directions."""
-    encoder = ENCODERS.open(picture, result_file(picture, factor, format))
-    encoder.write(picture.pixels.repeat(factor, 0).repeat(factor, 1))
-    return encoder.finish()
+    rows = picture.pixels.repeat(factor, 0).repeat(factor, 1)
+    return ENCODERS.file(Pictures((picture,)), [result_file(picture, factor, format)], [rows])
 
 
 @pytest.mark.parametrize(("pillow", "format"), [("PNG", "png"), ("JPEG", "jpeg"), ("WEBP", "webp")])

@@ -13,7 +13,7 @@ from upres.worker.imaging.boxes import boxes
 from upres.worker.imaging.encode import Encoders
 from upres.worker.imaging.jxl_header import CONTAINER, LINEAR, SRGB, header
 from upres.worker.imaging.metadata import Metadata
-from upres.worker.imaging.picture import Picture
+from upres.worker.imaging.picture import Picture, Pictures
 
 ENCODERS = Encoders(jobs=1)
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
@@ -27,9 +27,7 @@ def exif() -> bytes:
 
 def written(pixels: Any, kept: Metadata, quality: int | None = None) -> bytes:
     made = Picture(pixels, False, 3, None, "png", metadata=kept)
-    encoder = ENCODERS.open(made, result_file(made, 1, "jxl", quality))
-    encoder.write(pixels)
-    return encoder.finish()
+    return ENCODERS.file(Pictures((made,)), [result_file(made, 1, "jxl", quality)], [pixels])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -21,6 +21,7 @@ from upres.core.sizes import WantedSize
 from upres.worker.imaging import decoding, images, metadata
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.imaging.encode import Encoders
+from upres.worker.imaging.picture import Pictures
 
 ENCODERS = Encoders(jobs=1)
 SIZE, FACTOR = (30, 20), 2
@@ -69,9 +70,8 @@ def photo(format: str, **options: Any) -> bytes:
 
 def result(data: bytes, wanted: WantedMetadata, format: OutputFormat = "png") -> Image.Image:
     picture = images.decode(data, 10_000, wanted, WantedSize(FACTOR))
-    encoder = ENCODERS.open(picture, result_file(picture, FACTOR, format))
-    encoder.write(picture.pixels.repeat(FACTOR, 0).repeat(FACTOR, 1))
-    return opened(encoder.finish())
+    rows = picture.pixels.repeat(FACTOR, 0).repeat(FACTOR, 1)
+    return opened(ENCODERS.file(Pictures((picture,)), [result_file(picture, FACTOR, format)], [rows]))
 
 
 @pytest.mark.parametrize("given", FORMATS)

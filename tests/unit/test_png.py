@@ -19,13 +19,15 @@ POOL = ThreadPoolExecutor(2)
 
 def write(pixels: np.ndarray, heights: list[int], icc: bytes | None = None) -> bytes:
     height, width, channels = pixels.shape
-    writer = PngWriter(width, height, channels, POOL, [profile_chunk(icc)] if icc else [])
+    pieces: list[bytes] = []
+    writer = PngWriter(width, height, channels, POOL, pieces.append, [profile_chunk(icc)] if icc else [])
     top = 0
     while top < height:
         step = heights[top % len(heights)]
         writer.write(pixels[top : top + step])
         top += step
-    return writer.finish()
+    writer.finish()
+    return b"".join(pieces)
 
 
 @given(
@@ -56,7 +58,7 @@ def test_a_large_photo_is_written_in_many_idat_chunks() -> None:
 
 
 def test_missing_rows_are_an_error() -> None:
-    writer = PngWriter(4, 3, 1, POOL)
+    writer = PngWriter(4, 3, 1, POOL, list[bytes]().append)
     writer.write(np.zeros((2, 4, 1), np.uint8))
     with pytest.raises(ValueError, match="1 rows are missing"):
         writer.finish()

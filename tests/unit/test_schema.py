@@ -252,6 +252,7 @@ def test_only_temporary_errors_are_retryable() -> None:
         "store_unavailable",
         "model_unavailable",
         "worker_unavailable",
+        "original_not_ready",
     }
     worker = {"timed_out", "deadline_exceeded", "worker_lost", "job_lost", "device_out_of_memory", "device_lost"}
     worker |= {"worker_outdated", "model_too_new"}

@@ -48,10 +48,7 @@ def pages(*values: npt.NDArray[np.unsignedinteger], **options: object) -> bytes:
 def written(found: Pictures, **wanted: object) -> bytes:
     plans = [SizePlan(size, 1, size) for size in found.sizes]
     fitting, outputs = fitted(found, ResultOptions.model_validate(wanted), plans)
-    encoder = ENCODERS.open_all(fitting, outputs)
-    for frame in fitting.frames:
-        encoder.write(frame.pixels)
-    return encoder.finish()
+    return ENCODERS.file(fitting, outputs, [frame.pixels for frame in fitting.frames])
 
 
 def test_a_moving_webp_has_the_wanted_quality() -> None:

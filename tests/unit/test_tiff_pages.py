@@ -110,12 +110,8 @@ def test_a_result_has_a_page_for_each_with_its_own_size_depth_and_profile() -> N
     found = images.decode_all(file.getvalue(), LIMIT)
     plans = [SizePlan((width * 2, height * 2), 2, (width * 2, height * 2)) for width, height in found.sizes]
     fitting, outputs = fitted(found, ResultOptions(), plans)
-    encoder = Encoders(1).open_all(fitting, outputs)
-    for frame in fitting.frames:
-        enlarged = frame.pixels.repeat(2, 0).repeat(2, 1)
-        for band in (enlarged[:3], enlarged[3:]):
-            encoder.write(band)
-    made = encoder.finish()
+    enlarged = [frame.pixels.repeat(2, 0).repeat(2, 1) for frame in fitting.frames]
+    made = Encoders(1).file(fitting, outputs, [band for one in enlarged for band in (one[:3], one[3:])])
     with tifffile.TiffFile(io.BytesIO(made)) as tiff:
         first, second = (one.aspage() for one in tiff.pages)
         assert (first.asarray() == gray.repeat(2, 0).repeat(2, 1)).all()

@@ -45,10 +45,8 @@ def disc(inside: tuple[int, ...], outside: tuple[int, ...], smooth: bool = True)
 
 
 def enlarged(engine: Engine, picture: Picture, format: OutputFormat) -> bytes:
-    encoder = ENCODERS.open(picture, result_file(picture, FACTOR, format))
-    for band in engine.bands(picture.pixels, FACTOR):
-        encoder.write(band)
-    return encoder.finish()
+    bands = engine.bands(picture.pixels, FACTOR)
+    return ENCODERS.file(Pictures((picture,)), [result_file(picture, FACTOR, format)], bands)
 
 
 def on_background(image: Image.Image, colour: tuple[int, ...]) -> Array:
@@ -62,10 +60,9 @@ def on_background(image: Image.Image, colour: tuple[int, ...]) -> Array:
 @pytest.mark.parametrize("format", ["png", "webp", "jpeg"])
 def test_a_white_disc_on_invisible_black_stays_white(engine: Engine, format: OutputFormat, smooth: bool) -> None:
     picture = images.decode(encoded(disc((255, 255, 255), (0, 0, 0), smooth), "PNG"), SIDE**2)
-    for file in (
-        enlarged(engine, picture, format),
-        ENCODERS._encode_bicubic(Pictures((picture,)), [result_file(picture, FACTOR, format)]),
-    ):
+    output = result_file(picture, FACTOR, format)
+    original = ENCODERS.file(Pictures((picture,)), [output], bicubic(picture.pixels, output.size))
+    for file in (enlarged(engine, picture, format), original):
         assert 255 - on_background(opened(file), (255, 255, 255)).min() <= 2
 
 
@@ -152,9 +149,8 @@ def test_a_lossless_webp_gives_a_lossless_webp() -> None:
     frames = {"save_all": True, "append_images": [image.rotate(180)]}
     for options in ({"lossless": True}, {"lossless": True, **frames}, {"quality": 90}, {"quality": 90, **frames}):
         picture = images.decode(encoded(image, "WEBP", **options), 1000)
-        encoder = ENCODERS.open(picture, result_file(picture, 1, "webp"))
-        encoder.write(picture.pixels)
-        result = np.asarray(Image.open(io.BytesIO(encoder.finish())))
+        file = ENCODERS.file(Pictures((picture,)), [result_file(picture, 1, "webp")], [picture.pixels])
+        result = np.asarray(Image.open(io.BytesIO(file)))
         assert (result == picture.pixels).all() == bool(options.get("lossless"))
 
 

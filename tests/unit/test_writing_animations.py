@@ -38,11 +38,8 @@ def as_large(pictures: Pictures, wanted: ResultOptions) -> tuple[Pictures, list[
 def written(pictures: Pictures, format: str, rows: int = 7) -> bytes:
     """The file of a result that is as large as the input, written in bands of so many rows."""
     fitting, outputs = as_large(pictures, ResultOptions.model_validate({"output_format": format}))
-    encoder = ENCODERS.open_all(fitting, outputs)
-    for frame in fitting.frames:
-        for top in range(0, frame.size[1], rows):
-            encoder.write(frame.pixels[top : top + rows])
-    return encoder.finish()
+    bands = [one.pixels[top : top + rows] for one in fitting.frames for top in range(0, one.size[1], rows)]
+    return ENCODERS.file(fitting, outputs, bands)
 
 
 def frames_of(data: bytes) -> list[Pixels]:
@@ -161,6 +158,6 @@ def test_a_format_that_cannot_move_says_so() -> None:
 def test_missing_rows_are_an_error() -> None:
     for format in ("png", "gif"):
         pictures, outputs = as_large(animation(RGB, (1, 1, 1)), ResultOptions.model_validate({"output_format": format}))
-        encoder = ENCODERS.open_all(pictures, outputs)
+        encoder = ENCODERS.open(pictures, outputs, list[bytes]().append)
         with pytest.raises(ValueError, match="missing"):
             encoder.finish()

@@ -90,26 +90,34 @@ class Rows:
 class PngWriter:
     """Encodes one image. Takes its rows from top to bottom, in bands of any height; `executor` compresses them.
 
-    `chunks` are written before the pixels.
+    `sink` gets the pieces of the file in order. `chunks` are written before the pixels.
     """
 
     def __init__(
-        self, width: int, height: int, channels: int, executor: Executor, chunks: Sequence[Chunk] = (), depth: int = 8
+        self,
+        width: int,
+        height: int,
+        channels: int,
+        executor: Executor,
+        sink: Callable[[bytes], object],
+        chunks: Sequence[Chunk] = (),
+        depth: int = 8,
     ) -> None:
-        self._file = head(width, height, channels, chunks, depth)
+        self._sink = sink
+        sink(b"".join(head(width, height, channels, chunks, depth)))
         self._rows = Rows(width, height, channels * depth // 8, executor, self._emit)
 
     def write(self, band: Samples) -> None:
         """Add rows, as Rows.write."""
         self._rows.write(band)
 
-    def finish(self) -> bytes:
-        """Return the file. Raises ValueError when the number of rows is not the height."""
+    def finish(self) -> None:
+        """Write the rest. Raises ValueError when the number of rows is not the height."""
         self._rows.finish()
-        return b"".join([*self._file, chunk(b"IEND", b"")])
+        self._sink(chunk(b"IEND", b""))
 
     def _emit(self, data: bytes) -> None:
-        self._file.append(chunk(b"IDAT", data))
+        self._sink(chunk(b"IDAT", data))
 
 
 def head(width: int, height: int, channels: int, chunks: Sequence[Chunk], depth: int) -> list[bytes]:

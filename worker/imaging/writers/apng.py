@@ -1,6 +1,7 @@
 """Writes animated PNG (W3C PNG, Third Edition, section 11.3.6) while rows come, without loss, and in fixed memory."""
 
 import struct
+from collections.abc import Callable
 from concurrent.futures import Executor
 
 import numpy as np
@@ -20,7 +21,10 @@ UNITS = (1000, 100, 10, 1)
 class ApngEncoder:
     """An Encoder (imaging/encode.py) for animations in PNG, with 8 or 16 bits. Each frame is a whole image."""
 
-    def __init__(self, pictures: Pictures, output: ResultFile, compressors: Executor) -> None:
+    def __init__(
+        self, pictures: Pictures, output: ResultFile, compressors: Executor, sink: Callable[[bytes], object]
+    ) -> None:
+        self._sink = sink
         self._pictures, self._output, self._compressors = pictures, output, compressors
         self._frames: list[list[bytes]] = []
         """The compressed pixels of each frame, in pieces."""
@@ -33,7 +37,7 @@ class ApngEncoder:
             self._begin_frame()
         self._open[-1].write(np.ascontiguousarray(as_in_file(band, self._pictures.first)))
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         """See Encoder. Raises ValueError when rows are missing."""
         for rows in self._open:
             rows.finish()
@@ -42,17 +46,20 @@ class ApngEncoder:
         control = struct.pack(">II", len(self._frames), self._pictures.plays)
         first = self._pictures.first
         before = [(b"acTL", control), *chunks(first)]
-        file = png.head(*self._output.size, first.channels + (first.alpha is not None), before, self._output.depth)
+        for piece in png.head(
+            *self._output.size, first.channels + (first.alpha is not None), before, self._output.depth
+        ):
+            self._sink(piece)
         number = 0
         for pieces, duration in zip(self._frames, self._pictures.durations, strict=True):
             is_first = number == 0
-            file.append(chunk(b"fcTL", self._control(number, duration)))
+            self._sink(chunk(b"fcTL", self._control(number, duration)))
             number += 1
             for piece in pieces:
-                file.append(chunk(b"IDAT", piece) if is_first else chunk(b"fdAT", struct.pack(">I", number) + piece))
+                self._sink(chunk(b"IDAT", piece) if is_first else chunk(b"fdAT", struct.pack(">I", number) + piece))
                 number += not is_first
             pieces.clear()
-        return b"".join([*file, chunk(b"IEND", b"")])
+        self._sink(chunk(b"IEND", b""))
 
     def _begin_frame(self) -> None:
         if len(self._open) == 2:

@@ -8,7 +8,7 @@ Pillow compresses the frames. Its own writer of animations joins equal frames, s
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -39,8 +39,8 @@ Box = tuple[slice, slice]
 class GifEncoder:
     """An Encoder (imaging/encode.py) for GIF, with 8 bits."""
 
-    def __init__(self, pictures: Pictures, output: ResultFile) -> None:
-        self._pictures, self._size = pictures, output.size
+    def __init__(self, pictures: Pictures, output: ResultFile, sink: Callable[[bytes], object]) -> None:
+        self._pictures, self._size, self._sink = pictures, output.size, sink
         self._delays = _delays(pictures.durations or (0,))
         channels = pictures.first.channels + (pictures.first.alpha is not None)
         self._pixels: Pixels = np.empty((output.size[1], output.size[0], channels), np.uint8)
@@ -58,14 +58,15 @@ class GifEncoder:
                 self._frames.append(self._frame())
             self._before, self._pixels, self._row = self._pixels, np.empty_like(self._pixels), 0
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         """See Encoder. Raises ValueError when rows are missing."""
         if len(self._frames) < len(self._pictures.frames):
             raise ValueError("rows are missing")
         plays = self._pictures.plays
         repetitions = None if not self._pictures.animated or plays == 1 else max(0, plays - 1)
         with refused_by("gif"):
-            return gif_blocks.written(*self._size, self._frames, repetitions)
+            file = gif_blocks.written(*self._size, self._frames, repetitions)
+        self._sink(file)
 
     def _frame(self) -> Frame:
         """Return the complete frame: without alpha only what differs from the frame before, which stays visible."""

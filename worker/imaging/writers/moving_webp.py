@@ -1,6 +1,7 @@
 """Writes animated WebP by Pillow, which needs all frames, in memory."""
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,8 @@ class MovingWebpEncoder:
     Frames that are identical to the one before become longer durations of that one, and all looks the same.
     """
 
-    def __init__(self, pictures: Pictures, output: ResultFile) -> None:
-        self._pictures, self._output = pictures, output
+    def __init__(self, pictures: Pictures, output: ResultFile, sink: Callable[[bytes], object]) -> None:
+        self._pictures, self._output, self._sink = pictures, output, sink
         width, height = output.size
         channels = pictures.first.channels + (pictures.first.alpha is not None)
         self._pixels: npt.NDArray[np.uint8] = np.empty((len(pictures.frames) * height, width, channels), np.uint8)
@@ -32,7 +33,7 @@ class MovingWebpEncoder:
         self._pixels[self._row : self._row + len(band)] = as_in_file(band, self._pictures.first)
         self._row += len(band)
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         """See Encoder."""
         pixels = self._pixels[..., 0] if self._pixels.shape[2] == 1 else self._pixels
         first, *others = (Image.fromarray(one) for one in np.split(pixels, len(self._pictures.frames)))
@@ -51,4 +52,4 @@ class MovingWebpEncoder:
                 xmp=kept.xmp,
                 **webp_options(self._output),
             )
-        return file.getvalue()
+        self._sink(file.getvalue())

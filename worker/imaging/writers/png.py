@@ -1,5 +1,6 @@
 """Writes PNG while rows come: what is written is compressed in other threads."""
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 
 import numpy as np
@@ -15,18 +16,20 @@ from upres.worker.samples import Samples
 class PngEncoder:
     """An Encoder (imaging/encode.py) for PNG, with 8 or 16 bits."""
 
-    def __init__(self, picture: Picture, output: ResultFile, compressors: Executor) -> None:
+    def __init__(
+        self, picture: Picture, output: ResultFile, compressors: Executor, sink: Callable[[bytes], object]
+    ) -> None:
         self._picture = picture
         channels = picture.channels + (picture.alpha is not None)
-        self._writer = PngWriter(*output.size, channels, compressors, chunks(picture), output.depth)
+        self._writer = PngWriter(*output.size, channels, compressors, sink, chunks(picture), output.depth)
 
     def write(self, band: Samples) -> None:
         """See Encoder."""
         self._writer.write(np.ascontiguousarray(as_in_file(band, self._picture)))
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         """See Encoder."""
-        return self._writer.finish()
+        self._writer.finish()
 
 
 def chunks(picture: Picture) -> list[Chunk]:

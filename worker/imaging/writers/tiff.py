@@ -4,7 +4,7 @@ kept       gray, alpha (unassociated), ICC profile; of metadata EXIF with its di
 left out   texts of a PNG file; in a file of more than 4 GB the directories of EXIF
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
 from PIL import ExifTags, Image
@@ -29,13 +29,20 @@ DIRECTORIES = {"ExifTag": ExifTags.IFD.Exif, "GPSTag": ExifTags.IFD.GPSInfo}
 class TiffEncoder:
     """An Encoder (imaging/encode.py) for TIFF, with 8 or 16 bits, and a page for each picture."""
 
-    def __init__(self, pictures: Pictures, outputs: Sequence[ResultFile], compressors: Executor) -> None:
+    def __init__(
+        self,
+        pictures: Pictures,
+        outputs: Sequence[ResultFile],
+        compressors: Executor,
+        sink: Callable[[bytes], object],
+    ) -> None:
         self._pictures = pictures.frames
         self._pages = [
             Page(output.size, picture.channels + (picture.alpha is not None), output.depth, compressors, about(picture))
             for picture, output in zip(pictures.frames, outputs, strict=True)
         ]
         self._number = 0
+        self._sink = sink
 
     def write(self, band: Samples) -> None:
         """See Encoder."""
@@ -43,12 +50,13 @@ class TiffEncoder:
             self._number += 1
         self._pages[self._number].write(as_in_file(band, self._pictures[self._number]))
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         """See Encoder."""
         for page in self._pages:
             page.finish()
         with refused_by("tiff"):
-            return file_of(self._pages)
+            file = file_of(self._pages)
+        self._sink(file)
 
 
 def about(picture: Picture) -> About:

@@ -29,8 +29,8 @@ LOSSLESS_WEBP = {"lossless": True, "quality": 20, "method": 1}
 class WholeImageEncoder:
     """An Encoder (imaging/encode.py) that gives the whole image to the library of its format."""
 
-    def __init__(self, picture: Picture, output: ResultFile) -> None:
-        self._picture, self._output = picture, output
+    def __init__(self, picture: Picture, output: ResultFile, sink: Callable[[bytes], object]) -> None:
+        self._picture, self._output, self._sink = picture, output, sink
         channels = picture.channels + (picture.alpha is not None)
         width, height = output.size
         self._pixels = np.empty((height, width, channels), np.uint8 if output.depth == 8 else np.uint16)
@@ -41,10 +41,11 @@ class WholeImageEncoder:
         self._pixels[self._row : self._row + len(band)] = as_in_file(band, self._picture)
         self._row += len(band)
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         """See Encoder."""
         with refused_by(self._output.format):
-            return WRITERS[self._output.format](self._pixels, self._picture, self._output)
+            file = WRITERS[self._output.format](self._pixels, self._picture, self._output)
+        self._sink(file)
 
 
 def _jpeg(pixels: Samples, picture: Picture, output: ResultFile) -> bytes:
