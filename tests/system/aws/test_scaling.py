@@ -89,8 +89,8 @@ def test_target_tracking_never_scales_in(template: Template) -> None:
     ("waiting", "running", "wanted", "eases"),
     [
         (0, 0, 2, True),
-        (0, 7, 2, True),
-        (0, 8, 2, False),  # all slots are busy
+        (0, 10, 2, True),
+        (0, 12, 2, False),  # all slots are busy
         (1, 0, 2, False),
         (0, 0, 1, False),  # another alarm, LastAlarm, stops the last worker
         (0, 0, 0, False),
