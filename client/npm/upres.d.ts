@@ -93,6 +93,8 @@ export interface SubmitOptions extends CallOptions {
   ensemble?: boolean;
   /** What is enlarged of an animation (GIF, WebP, PNG), or of the pages of a TIFF. Default: "all". */
   frames?: "all" | "first";
+  /** When the bicubic enlargement is made: at the first request for it ("lazy", the default), or with the result. */
+  original?: "lazy" | "eager";
   /** URL that receives a POST with the outcome of the job (Standard Webhooks). */
   webhook?: string;
   /** Called during the upload of a file of more than 0.7 MB, with bytes. */
@@ -263,9 +265,10 @@ export interface Result {
   /** URL of the enlarged image, valid for an hour; `link` returns one that works longer. */
   sr_image_url: string;
   sr_image_uri: string;
-  /** URL of the bicubic enlargement, for comparison. */
+  /** URL of the bicubic enlargement, for comparison; the first request makes it if `original` is "lazy". */
   original_image_url: string;
   original_image_uri: string;
+  original: "lazy" | "eager";
   /** If a size was wanted instead: that of the width, with four decimals. */
   upscale_factor: number;
   /** Of both images, in pixels. */

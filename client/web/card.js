@@ -10,6 +10,7 @@ import { Tiles } from "./tiles.js";
 import { Viewer } from "./viewer.js";
 
 const POSITION_MS = 3000;
+const ORIGINAL_MS = 2000; // a result is shown after that even if its original is still being made
 const STAGES = { fetch: "Fetching", decode: "Reading", upscale: "Enlarging", encode: "Encoding", store: "Storing" };
 
 const NAMES = { avif: "AVIF", jxl: "JPEG XL", tiff: "TIFF" }; // formats that not every browser shows
@@ -180,10 +181,9 @@ export class Card {
     before.onload = before.onerror = null; // the next image is not the input
     const foreign = !this.entry.file || !before.naturalWidth;
     const links = ["original", "result"].map((which) => this.#upres.link(this.entry.job, which));
-    const [, shown] = await Promise.all([
-      foreign && load(before, result.original_image_url, links[0]),
-      load(after, result.sr_image_url, links[1]),
-    ]);
+    const original = foreign && load(before, result.original_image_url, links[0]); // a worker may have to make it first
+    const shown = await load(after, result.sr_image_url, links[1]);
+    if (original) await Promise.race([original, new Promise((done) => setTimeout(done, ORIGINAL_MS))]);
     this.element.classList.remove("working", "failed");
     this.#offer(result);
     const seconds = Object.values(result.seconds).reduce((sum, one) => sum + one, 0);

@@ -43,14 +43,14 @@ export class Upres {
    * Options: factor (any number from 1 to 8, by default 4), or width, height or both of the result in pixels, with fit
    * ("inside": keep the proportions; "exact": stretch); model, version, strength (0 to 1), firstModel, format ("auto", "png", "jpeg",
    * "webp", "avif", "jxl", "tiff", "gif"), depth ("auto", 8, 16), quality (1 to 100), lossless, metadata ("strip",
-   * "keep", "keep-all"), preview, ensemble, frames ("all", "first"), webhook;
+   * "keep", "keep-all"), preview, ensemble, frames ("all", "first"), original ("lazy", "eager"), webhook;
    * onUpload(sent, total) is called during the upload of a file of more than 0.7 MB; onWait(milliseconds) before a retry;
    * signal aborts.
    */
   async submit(image, options = {}) {
     const { model, version, format = "auto", depth, metadata, preview = false, webhook, onWait, signal } = options;
     const fields = { ...sizeOf(options), output_format: format, preview };
-    for (const name of ["strength", "ensemble", "quality", "lossless", "frames"]) if (options[name] !== undefined) fields[name] = options[name];
+    for (const name of ["strength", "ensemble", "quality", "lossless", "frames", "original"]) if (options[name] !== undefined) fields[name] = options[name];
     if (model) fields.model = model;
     if (options.firstModel) fields.first_model = options.firstModel;
     if (version) fields.model_version = version;
