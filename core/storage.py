@@ -5,7 +5,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from urllib.parse import quote, urlsplit
@@ -14,7 +13,7 @@ from upres.core import keys
 from upres.core.errors import SettingsError, StoreUnavailable, UpresError
 from upres.core.s3_clients import S3Clients
 from upres.core.settings import Settings
-from upres.core.uploading import Upload
+from upres.core.uploading import Place, Sender, Upload
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -27,8 +26,6 @@ log = logging.getLogger("upres.store")
 Failure = Literal["refused", "no_answer"]
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 
-UPLOADS = 32
-"""Most parts of files that are sent at once; the threads are started when they are needed."""
 REPEAT_SECONDS = 60
 """An error of the store that goes on is logged again after so long."""
 CONDITION_FAILED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
@@ -73,7 +70,7 @@ class Store:
         self.settings = settings
         self.bucket = settings.s3_bucket
         self._s3 = S3Clients(settings, session, timeout, attempts)
-        self._uploading = ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")
+        self._sender = Sender(lambda: self._s3.writer, self._mapped)
         self.failures: Counter[Failure] = Counter(dict.fromkeys(FAILURES, 0))
         self._logged: dict[str, float] = {}
 
@@ -91,9 +88,7 @@ class Store:
     @contextmanager
     def upload(self, key: str, content_type: str = "application/octet-stream") -> Iterator[Upload]:
         """Give an Upload for the block, which writes an object and ends with `finish`; else nothing is stored."""
-        with self._mapped(key):
-            client = self._s3.writer
-        upload = Upload(client, self._mapped, self._uploading, (self.bucket, key), content_type)
+        upload = Upload(self._sender, Place(self.bucket, key, content_type))
         try:
             yield upload
         except BaseException:
