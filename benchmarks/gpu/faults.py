@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("--faults", nargs="+", choices=sorted(FAULTS), default=sorted(FAULTS))
     wanted, checks = parser.parse_args(), Checks()
     model = open_folder(list(bundled.versions(MODEL).values())[-1])
-    with upres(wanted.device) as running, Reference(model, wanted.device) as reference:
+    with checks.of("upres"), upres(wanted.device) as running, Reference(model, wanted.device) as reference:
         for number, fault in enumerate(wanted.faults):
             given = photo(wanted.size[0] - number, wanted.size[1])  # another image, as equal ones are done once
             with checks.of(fault):

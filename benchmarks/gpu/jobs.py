@@ -53,6 +53,7 @@ def main() -> int:
     files = [photo(width - number, height) for number in range(ALONE + wanted.jobs)]  # equal ones are done once
     model = open_folder(list(bundled.versions(MODEL).values())[-1])
     with (
+        checks.of("upres"),
         upres(wanted.device) as running,
         Reference(model, wanted.device) as reference,
         running.worker("worker") as child,

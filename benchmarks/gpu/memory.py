@@ -75,7 +75,7 @@ def main() -> int:
     wanted, checks = parser.parse_args(), Checks()
     width, height = wanted.size
     model = open_folder(list(bundled.versions(MODEL).values())[-1])
-    with upres(wanted.device) as running, Reference(model, wanted.device) as reference:
+    with checks.of("upres"), upres(wanted.device) as running, Reference(model, wanted.device) as reference:
         for number, gigabytes in enumerate(wanted.gigabytes):
             # Other images each time, as equal ones are done once.
             given = [photo(width - 2 * number - second, height) for second in (0, 1)]

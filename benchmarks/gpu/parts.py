@@ -35,7 +35,7 @@ PARTS = (
         50,
         "benchmarks.gpu.pixels",
         "--side 1024 --tile 640",
-        "--side 192 --tile 96",
+        "--side 128 --tile 96",
         "--side 100 --tile 88 --models faithful --precisions float32",
     ),
     Part(

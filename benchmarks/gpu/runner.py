@@ -91,13 +91,14 @@ def _json_lines(text: str) -> list[Line]:
 def environment(inherited: Mapping[str, str], scratch: Path) -> dict[str, str]:
     """Return the environment of the parts: nothing in it leads to another upres, or away from this machine.
 
-    `scratch` is a folder for what torch compiles, since not every container has a home folder or a user's name.
+    `scratch` is a folder for what torch compiles, since not every container has a home folder or a user's name, and for
+    temporary files, so that those of a part that was killed go with it.
     """
     kept = {name: value for name, value in inherited.items() if not name.startswith(("UPRES_", "AWS_"))}
     if server := inherited.get("UPRES_REDIS_SERVER"):
         kept["UPRES_REDIS_SERVER"] = server
     direct = ",".join(filter(None, (inherited.get("NO_PROXY", ""), "127.0.0.1", "localhost")))
-    caches = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "PYTORCH_KERNEL_CACHE_PATH", "UPRES_CACHE_DIR")
+    caches = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "PYTORCH_KERNEL_CACHE_PATH", "UPRES_CACHE_DIR", "TMPDIR")
     folders = {name: str(scratch / name.lower()) for name in caches}
     for folder in folders.values():
         Path(folder).mkdir()

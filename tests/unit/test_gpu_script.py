@@ -8,11 +8,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from torch.cuda import jiterator
 
 from benchmarks.gpu import section
 from benchmarks.gpu.__main__ import RESULTS, parts_in_time
+from benchmarks.gpu.part import Checks
 from benchmarks.gpu.parts import PARTS, SECONDS, Part
 from benchmarks.gpu.runner import Ran, environment, run
+from benchmarks.gpu.worker import READS_BADLY
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_until
 
@@ -101,6 +104,24 @@ def test_parts_run_without_another_upres_and_without_a_proxy(tmp_path: Path) -> 
     assert (made["UPRES_REDIS_SERVER"], made["CUDA_VISIBLE_DEVICES"]) == ("r", "1")
     assert made["NO_PROXY"] == "a,127.0.0.1,localhost"
     assert Path(made["TORCHINDUCTOR_CACHE_DIR"]).is_dir()
+    assert Path(made["TMPDIR"]).parent == tmp_path
+
+
+def test_a_check_that_breaks_off_stops_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    checks = Checks()
+    with checks.of("first"):
+        raise ValueError("a\nb")
+    with checks.of("second"):
+        checks.expect(True, "fine")
+    assert checks.code == 1
+    assert json.loads(capsys.readouterr().out) == {"wrong": "first: ValueError: a"}
+
+
+def test_torch_can_read_the_kernel_with_the_bad_pointer() -> None:
+    """It is compiled on a GPU only."""
+    found = jiterator._CodeParser(READS_BADLY)
+    assert (found.function_name, found.return_type, found.template_params) == ("reads_badly", "T", "<typename T>")
+    assert "16ull" in found.function_body
 
 
 def ran() -> list[Ran]:
