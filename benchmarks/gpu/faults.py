@@ -7,7 +7,8 @@ import sys
 
 from benchmarks.gpu import part
 from benchmarks.gpu.embedded import MODEL, Running, upres
-from benchmarks.gpu.part import Checks, Reference, fact
+from benchmarks.gpu.part import Checks, fact
+from benchmarks.gpu.right_pixels import LEAST_DB, Reference
 from benchmarks.gpu.worker import FAULTS
 from benchmarks.pipeline import photo
 from benchmarks.report import emit
@@ -41,7 +42,7 @@ def check(checks: Checks, running: Running, reference: Reference, fault: str, gi
     attempts = [event.attempt for event in running.told(job) if isinstance(event, Started)]
     checks.expect(attempts == [1, 2], f"{fault}: the job has the attempts {attempts} instead of 1 and 2")
     name = f"faults.{fault}.next_worker"
-    emit(name, reference.psnr(checks, name, given, running.client.download(job)), "dB", "least", part.LEAST_DB)
+    emit(name, reference.psnr(checks, name, given, running.client.download(job)), "dB", "least", LEAST_DB)
 
 
 def main() -> int:

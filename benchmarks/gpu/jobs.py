@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.gpu import part
 from benchmarks.gpu.embedded import MODEL, Running, upres
-from benchmarks.gpu.part import Checks, Reference, fact
+from benchmarks.gpu.part import Checks, fact
+from benchmarks.gpu.right_pixels import LEAST_DB, Reference
 from benchmarks.pipeline import photo
 from benchmarks.report import emit
 from upres.client.sdk import Upscaled
@@ -40,7 +41,7 @@ def measure(checks: Checks, running: Running, reference: Reference, files: list[
     fact("jobs: device of the worker", made[0].result.device)
     pairs = enumerate(zip(files[ALONE:], made, strict=True))
     found = [reference.psnr(checks, f"jobs.{number}", given, one.download()) for number, (given, one) in pairs]
-    emit("jobs.worst_pixels", min(found), "dB", "least", part.LEAST_DB)
+    emit("jobs.worst_pixels", min(found), "dB", "least", LEAST_DB)
 
 
 def main() -> int:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from benchmarks.gpu import part
 from benchmarks.gpu.embedded import MODEL, Running, upres
-from benchmarks.gpu.part import Checks, Reference, missing
+from benchmarks.gpu.part import Checks, missing
+from benchmarks.gpu.right_pixels import LEAST_DB, Reference
 from benchmarks.pipeline import photo
 from benchmarks.report import emit
 from upres.core.tiling import TILE
@@ -62,7 +63,7 @@ def do(checks: Checks, running: Running, reference: Reference, gigabytes: float,
     with running.worker(name, "--gigabytes", str(gigabytes)) as child:
         spent = running.wait_for(job, child).result.seconds
     emit(f"{name}.upscale", spent["upscale"], "s", "all stages", sum(spent.values()))
-    emit(name, reference.psnr(checks, name, given, running.client.download(job)), "dB", "least", part.LEAST_DB)
+    emit(name, reference.psnr(checks, name, given, running.client.download(job)), "dB", "least", LEAST_DB)
     log = child.log.read_text(errors="replace")
     return RanOut(log.count(RAN_OUT), log.partition(f"job {job}: started")[2].count(RAN_OUT))
 

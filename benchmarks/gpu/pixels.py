@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 from benchmarks.gpu import part
-from benchmarks.gpu.part import Checks, levels, pixels, psnr_of
+from benchmarks.gpu.part import Checks
+from benchmarks.gpu.right_pixels import LEAST_DB, MOST_DB, levels, pixels, psnr_of
 from benchmarks.pipeline import photo
 from benchmarks.report import emit
 from upres.models import bundled
@@ -25,7 +26,7 @@ FACTOR = 4
 def check_golden(checks: Checks, name: str, model: Model, engine: Engine) -> None:
     """Print the PSNR of each golden image, as a worker checks it when it loads a model."""
     for one in model.manifest.golden:
-        found = min(golden.measure_psnr(model, engine, one, images.decode), part.MOST_DB)
+        found = min(golden.measure_psnr(model, engine, one, images.decode), MOST_DB)
         emit(f"{name}.golden_x{one.factor}", found, "dB", "least", one.least_psnr_db)
         text = f"{name}: golden image at factor {one.factor} has {found:.1f} dB; {one.least_psnr_db:g} are required"
         checks.expect(found >= one.least_psnr_db, text)
@@ -55,7 +56,7 @@ def check_model(checks: Checks, model: Model, wanted: argparse.Namespace) -> Non
     for precision, one in made.items():
         if precision != "float32" and "float32" in made:
             name = f"pixels.{model.manifest.name}.{precision}.against_float32"
-            emit(name, psnr_of(checks, name, one, made["float32"]), "dB", "least", part.LEAST_DB)
+            emit(name, psnr_of(checks, name, one, made["float32"]), "dB", "least", LEAST_DB)
             emit(f"{name}.levels", levels(one, made["float32"]), "grey levels", "one level", 1)
 
 

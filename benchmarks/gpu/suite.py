@@ -34,17 +34,24 @@ class Count:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Report a module that cannot be imported, for want of a package perhaps; the others are run all the same."""
-        self._checks.expect(not report.failed, f"{report.nodeid} cannot be imported: {_last_line(report)}")
+        self._expect_passed(report, "cannot be imported: ")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count the outcome of a test; of its setup and its end only if they went wrong, or skipped it."""
         if report.when == "call" or not report.passed:
             self.outcomes[report.outcome] += 1
-        self._checks.expect(not report.failed, f"{report.nodeid}: {_last_line(report)}")
+        self._expect_passed(report)
+
+    def _expect_passed(self, report: pytest.CollectReport | pytest.TestReport, what: str = "") -> None:
+        if report.failed:
+            print()  # pytest has begun a line with the test's name
+            self._checks.expect(False, f"{report.nodeid}: {what}{_error(report)}")
 
 
-def _last_line(report: pytest.CollectReport | pytest.TestReport) -> str:
-    return (report.longreprtext.strip().splitlines() or [""])[-1] if report.failed else ""
+def _error(report: pytest.CollectReport | pytest.TestReport) -> str:
+    """Return the line of a failed report that says what is wrong: pytest begins it with an E."""
+    lines = report.longreprtext.strip().splitlines() if report.failed else []
+    return next((line[1:].strip() for line in lines if line.startswith("E ")), (lines or [""])[-1])
 
 
 def main() -> int:

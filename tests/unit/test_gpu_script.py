@@ -117,6 +117,21 @@ def test_a_check_that_breaks_off_stops_no_other(capsys: pytest.CaptureFixture[st
     assert json.loads(capsys.readouterr().out) == {"wrong": "first: ValueError: a"}
 
 
+def test_a_failed_test_and_a_module_that_cannot_be_imported_are_named(tmp_path: Path) -> None:
+    marked = "import pytest\npytestmark = pytest.mark.device\ndef test_fine(): pass\ndef test_bad(): assert 1 == 2\n"
+    (tmp_path / "test_one.py").write_text(marked)
+    (tmp_path / "test_two.py").write_text("import openvino_that_is_not_there")
+    command = [sys.executable, "-m", "benchmarks.gpu.suite", "--device", "cpu", "--only", str(tmp_path)]
+    ran = run("suite", command, 60, tmp_path / "log.txt", os.environ)
+    wrong = [line["wrong"] for line in ran.lines if "wrong" in line]
+    assert [one.partition(": ")[2] for one in wrong] == [
+        "cannot be imported: ModuleNotFoundError: No module named 'openvino_that_is_not_there'",
+        "assert 1 == 2",
+    ]
+    assert not ran.passed
+    assert {line["name"]: line["value"] for line in ran.lines if "name" in line}["suite.passed"] == 1
+
+
 def test_torch_can_read_the_kernel_with_the_bad_pointer() -> None:
     """It is compiled on a GPU only."""
     found = jiterator._CodeParser(READS_BADLY)
