@@ -17,7 +17,7 @@ NPM := npm install --silent --no-fund --no-audit
 # Tests run in two processes, each with an upres of its own; a file's tests stay together.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: npm help demo up test test-all pythons portable check chaos scale-in fuzz bench pictures package manifests
+.PHONY: npm help demo up test test-all pythons portable check chaos scale-in fuzz bench gpu pictures package manifests
 
 help:
 	@echo "make demo     enlarge a photo through the whole system"
@@ -31,6 +31,7 @@ help:
 	@echo "make scale-in add and remove workers 50 times under load; nothing may be interrupted"
 	@echo "make fuzz     20,000 damaged images through the decoders"
 	@echo "make bench    every figure, as JSON lines"
+	@echo "make gpu      on a machine with an NVIDIA GPU: prove that upres works there, and how fast (10 minutes)"
 	@echo "make pictures the pictures of the documentation"
 	@echo "make package  serverless.yml to CloudFormation, linted (needs npm)"
 	@echo "make manifests containers and Kubernetes, against their schemas (needs npm)"
@@ -75,6 +76,10 @@ fuzz: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+# Also without make: python -m benchmarks.gpu --help
+gpu: $(INSTALLED)
+	$(BIN)/python -m benchmarks.gpu
 
 pictures: $(INSTALLED) $(CHROMIUM)
 	$(BIN)/python -m infra.pictures

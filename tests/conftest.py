@@ -16,6 +16,7 @@ from PIL import Image
 from redis import Redis
 
 from tests.chaos import images
+from tests.support.devices import KIND
 from tests.support.events import queued
 from tests.support.images import encoded
 from tests.support.leasing import empty
@@ -46,6 +47,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     environment = {
         **images.ENVIRONMENT,
         "UPRES_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
+        "UPRES_DEVICE": KIND,
         "UPRES_MAX_INPUT_MEGABYTES": "1",
         "UPRES_MAX_INPUT_MEGAPIXELS": "1",
         "UPRES_MODEL": "faithful",  # pixels of results are compared with those of the fixture `model`

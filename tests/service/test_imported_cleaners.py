@@ -9,13 +9,13 @@ import torch
 
 from tests.support import spandrel_on_cpu
 from tests.support.checkpoints import ABOUT, calm, saved
+from tests.support.devices import torch_on_it
 from upres.core import tiling
 from upres.core.errors import ModelError
 from upres.models import community
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
 from upres.worker.engine.networks import SRVGGNetCompact
-from upres.worker.engine.torch_compute import TorchCompute
 
 spandrel_on_cpu.declare()
 
@@ -40,6 +40,7 @@ def drunet() -> dict[str, torch.Tensor]:
     return calm(DRUNet(in_nc=4, out_nc=3, nc=[8, 8, 8, 16], nb=4))
 
 
+@pytest.mark.device
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")  # SwinIR in spandrel causes it
 @pytest.mark.parametrize(
     ("make", "architecture", "alignment"),
@@ -56,7 +57,7 @@ def test_networks_with_factor_one_are_imported_and_tiles_do_not_show(
     [network] = model.manifest.networks
     assert (network.architecture, network.factor, network.alignment) == (architecture, 1, alignment)
     with DeviceThread() as thread:
-        engine = Engine(model.manifest, TorchCompute(model, "cpu"), thread, tile=1000)
+        engine = Engine(model.manifest, torch_on_it(model), thread, tile=1000)
         pixels = np.random.default_rng(0).integers(0, 256, (61, 75, 3), np.uint8)
         whole = engine.upscale(pixels, 1)
         engine.limits.tile = tiling.smallest(model.manifest)

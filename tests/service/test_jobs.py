@@ -9,19 +9,20 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.support.devices import equal, under_test
 from tests.support.images import encoded, opened, psnr
 from tests.support.paths import SAMPLES
 from tests.support.servers import body, http_server
 from upres.client import Client, JobFailed
 from upres.core.schema import Event, Failed, Progress, Snapshot, Started, Succeeded, WantedDepth, WantedFormat
 from upres.embedded.stack import Local
-from upres.worker.engine.device import choose as choose_device
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
 from upres.worker.engine.runtimes import choose
 from upres.worker.model import Model
 
 
+@pytest.mark.device
 def test_a_job_runs_from_submission_to_download(
     client: Client, local: Local, png: bytes, photo: Image.Image, model: Model
 ) -> None:
@@ -37,9 +38,9 @@ def test_a_job_runs_from_submission_to_download(
     result = upscaled.result
     large = opened(upscaled.download())
     with DeviceThread() as thread:
-        engine = Engine(model.manifest, choose(model, choose_device("cpu")), thread)
+        engine = Engine(model.manifest, choose(model, under_test()), thread)
         expected = engine.upscale(np.asarray(opened(png)), 4)
-    assert (np.asarray(large) == expected).all()
+    assert equal(np.asarray(large), expected)
     assert (result.width, result.height, result.format, result.upscale_factor) == (256, 192, "png", 4)
     assert (result.model, result.model_version, result.model_digest) == ("faithful", "1", model.digest)
     assert result.device

@@ -1,9 +1,9 @@
-"""An engine with the bundled model on the CPU, in the runtime that a worker chooses."""
+"""An engine with the bundled model on the device of the tests, in the runtime that a worker chooses there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from upres.worker.engine.device import choose as choose_device
+from tests.support.devices import under_test
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
 from upres.worker.engine.runtimes import choose
@@ -14,6 +14,6 @@ from upres.worker.model import Model
 def engine_of(model: Model, tile: int) -> Iterator[Engine]:
     """Give an engine for the block, with windows of at most `tile` pixels per side: small images have several."""
     with DeviceThread() as thread:
-        engine = Engine(model.manifest, choose(model, choose_device("cpu")), thread)
+        engine = Engine(model.manifest, choose(model, under_test()), thread)
         engine.limits.tile = tile
         yield engine

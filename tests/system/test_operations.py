@@ -38,7 +38,7 @@ BLOCKS = [Block(*found) for found in re.findall(r"((?:[^\n]+\n)+)\n```sh\n(.*?)`
 def test_all_blocks_of_commands_are_found_and_only_known_ones_are_not_run() -> None:
     assert len(BLOCKS) == TEXT.count("```sh")
     assert [block.commands.split()[0] for block in BLOCKS if not block.is_run] == [
-        *("sudo", "for", "kubectl", "npx", "git"),
+        *("make", "sudo", "for", "kubectl", "npx", "git"),
     ]
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.devices import under_test
 from upres.core.errors import DeviceOutOfMemory
 from upres.worker.engine.batching import Batcher
 from upres.worker.engine.compute import Compute, Finish, OutOfMemory, Pixels
@@ -189,7 +190,7 @@ class Small(TorchCompute):
     """A real network that raises OutOfMemory for a batch of more than `pixels` input pixels."""
 
     def __init__(self, model: Model, pixels: int) -> None:
-        super().__init__(model, "cpu", "float32")
+        super().__init__(model, under_test().kind, "float32")
         self._pixels = pixels
 
     def start(self, factor: int, windows: Sequence[Pixels]) -> Finish:
@@ -198,6 +199,7 @@ class Small(TorchCompute):
         return super().start(factor, windows)
 
 
+@pytest.mark.device
 def test_out_of_memory_shrinks_the_tile_and_keeps_pixels_within_one_level(model: Model) -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (200, 260, 3), np.uint8)
@@ -213,6 +215,7 @@ def test_out_of_memory_shrinks_the_tile_and_keeps_pixels_within_one_level(model:
     thread.close()
 
 
+@pytest.mark.device
 def test_too_little_memory_for_any_tile_raises_device_out_of_memory(model: Model) -> None:
     with DeviceThread() as thread, pytest.raises(DeviceOutOfMemory):
         Engine(model.manifest, Small(model, 100), thread).upscale(np.zeros((200, 200, 3), np.uint8), 2)

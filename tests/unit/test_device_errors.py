@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.devices import torch_on_it
 from tests.unit.test_batching import Scripted, window
 from upres.core.errors import DeviceLost, OutputNotFinite
 from upres.worker.engine import memory_errors, torch_compute
@@ -202,10 +203,11 @@ def test_float16_is_preferred_on_gpus(model: Model, kind: str, precisions: Any, 
     assert torch_compute.best(kind, networks) == chosen
 
 
-def test_the_probes_of_both_runtimes_answer_on_a_cpu(model: Model) -> None:
+@pytest.mark.device
+def test_the_probes_of_both_runtimes_answer(model: Model) -> None:
     from upres.worker.engine.onnx_compute import OnnxCompute
 
-    TorchCompute(model, "cpu", "float32").probe()
+    torch_on_it(model).probe()
     onnx = object.__new__(OnnxCompute)
     onnx._kind = "cpu"
     onnx.probe()

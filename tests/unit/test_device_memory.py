@@ -24,9 +24,14 @@ class Cramped(Scripted):
     """A device whose memory holds so many pixels at once."""
 
     def __init__(self, pixels: int) -> None:
-        super().__init__(
-            lambda windows: OutOfMemory("short") if sum(w[..., 0].size for w in windows) > pixels else None
-        )
+        super().__init__(self._check)
+        self.pixels, self.failures = pixels, 0
+
+    def _check(self, windows: Sequence[Pixels]) -> OutOfMemory | None:
+        if sum(one[..., 0].size for one in windows) <= self.pixels:
+            return None
+        self.failures += 1
+        return OutOfMemory("short")
 
 
 def test_batches_become_smaller_before_windows_do(thread: DeviceThread) -> None:
@@ -82,6 +87,17 @@ def test_a_window_that_does_not_fit_alone_is_split(thread: DeviceThread) -> None
     device, limits = Cramped(20), Limits(8, 64, 2)
     assert (submit(thread, device, limits, window(7)).result(20) == 7).all()
     assert limits.tile == 4
+
+
+def test_after_a_window_did_not_fit_alone_its_parts_are_not_packed_together_again(thread: DeviceThread) -> None:
+    device, limits, lane = Cramped(20), Limits(8, 640, 2), thread.open_lane()
+    assert (submit(thread, device, limits, window(7), lane).result(20) == 7).all()
+    failed = device.failures
+    device.gate.clear()
+    futures = [submit(thread, device, limits, window(number, limits.tile), lane) for number in range(8)]
+    device.gate.set()
+    assert [int(future.result(20)[0, 0, 0]) for future in futures] == list(range(8))
+    assert (device.failures, limits.networks) == (failed, {2: 16})
 
 
 def test_a_device_without_any_memory_fails_the_job_so_that_it_can_be_tried_again(thread: DeviceThread) -> None:

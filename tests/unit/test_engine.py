@@ -7,25 +7,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.devices import KIND, equal, torch_on_it, under_test
 from tests.support.paths import SAMPLES, pairs
 from upres.core import tiling
 from upres.core.errors import ModelError
 from upres.models.pairs import measure
 from upres.worker.engine.compute import Compute
-from upres.worker.engine.device import choose as choose_device
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
 from upres.worker.engine.runtimes import choose
-from upres.worker.engine.torch_compute import TorchCompute
 from upres.worker.model import Model
 
-CPU = choose_device("cpu")
+pytestmark = pytest.mark.device
 
 
 @pytest.fixture(scope="module", params=["chosen", "torch"])
 def compute(request: pytest.FixtureRequest, model: Model) -> Compute:
-    """The runtime that a worker chooses on a CPU, and the torch code that CUDA uses, which runs on a CPU too."""
-    return choose(model, CPU) if request.param == "chosen" else TorchCompute(model, "cpu", "bfloat16")
+    """The runtime that a worker chooses on the device, and torch: on a CPU with the code that CUDA uses."""
+    if request.param == "chosen":
+        return choose(model, under_test())
+    return torch_on_it(model, "bfloat16" if KIND == "cpu" else "float32")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_concatenated_bands_equal_the_whole_image(engine: Engine, coffee: np.nda
     tall = coffee.swapaxes(0, 1)
     bands = list(engine.bands(tall, 2))
     assert len(bands) > 1
-    assert (np.concatenate(bands) == engine.upscale(tall, 2)).all()
+    assert equal(np.concatenate(bands), engine.upscale(tall, 2))
 
 
 def test_concurrent_jobs_get_the_pixels_of_single_jobs_within_one_level(engine: Engine, coffee: np.ndarray) -> None:
@@ -138,7 +139,7 @@ def test_weights_that_do_not_match_the_manifest_are_an_error(weights: Model) -> 
     four, two = (network.file for network in weights.manifest.networks)
     swapped = weights._replace(files={four: weights.files[two], two: weights.files[four]})
     with pytest.raises(ModelError, match="does not fit"):
-        choose(swapped, CPU)
+        choose(swapped, under_test())
 
 
 def test_half_precision_changes_the_quality_by_at_most_0_01_decibel(
@@ -148,7 +149,7 @@ def test_half_precision_changes_the_quality_by_at_most_0_01_decibel(
     for factor in (2, 4):
         paths = sorted((pairs() / f"Set5_x{factor}").glob("*_LR.png"))
         figures = []
-        for one in (TorchCompute(model, "cpu", "float32"), compute):
+        for one in (torch_on_it(model), compute):
             engine = Engine(model.manifest, one, device)
             figures.append(np.mean([measure(engine.upscale, path, factor)[0] for path in paths]))
         assert abs(figures[1] - figures[0]) <= 0.01

@@ -8,20 +8,21 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tests.support.cleaners import blur, imported
+from tests.support.devices import equal, torch_on_it, under_test
 from tests.support.paths import SAMPLES
 from upres.core import registry
 from upres.core.errors import InvalidRequest, ModelError
 from upres.core.factors import Factors, check
 from upres.core.manifest import Manifest
 from upres.core.tiling import ORIENTATIONS
-from upres.worker.engine.device import choose as choose_device
 from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
 from upres.worker.engine.runtimes import choose
 from upres.worker.engine.steps import Steps
-from upres.worker.engine.torch_compute import TorchCompute
 from upres.worker.model import Model
 from upres.worker.samples import Samples, eight_bits, sixteen_bits
+
+pytestmark = pytest.mark.device
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +39,13 @@ def device() -> Iterator[DeviceThread]:
 @pytest.fixture(scope="module", params=["chosen", "torch"])
 def engine(request: pytest.FixtureRequest, cleaner: Model, device: DeviceThread) -> Engine:
     chosen = request.param == "chosen"
-    compute = choose(cleaner, choose_device("cpu")) if chosen else TorchCompute(cleaner, "cpu")
+    compute = choose(cleaner, under_test()) if chosen else torch_on_it(cleaner)
     return Engine(cleaner.manifest, compute, device, tile=40)
 
 
 @pytest.fixture(scope="module")
 def main(model: Model, device: DeviceThread) -> Engine:
-    return Engine(model.manifest, choose(model, choose_device("cpu")), device, tile=96)
+    return Engine(model.manifest, choose(model, under_test()), device, tile=96)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_the_pixels_are_those_of_the_network_and_tiles_do_not_show(engine: Engin
     assert engine.progress_at(coffee, 1, 0)[1] > 1
     assert np.abs(tiled.astype(int) - whole).max() <= 1
     bands = list(engine.bands(coffee, 1, first_row=33))
-    assert (np.concatenate(bands) == tiled[33:]).all()
+    assert equal(np.concatenate(bands), tiled[33:])
 
 
 def test_flat_borders_stay_flat(engine: Engine) -> None:
@@ -109,7 +110,7 @@ def test_alpha_stays_as_it_is(engine: Engine, coffee: Samples) -> None:
     seen: list[tuple[int, int]] = []
     made = engine.upscale(np.dstack([coffee, alpha]), 1, lambda *tiles: seen.append(tiles))
     assert (made[..., 3:] == alpha).all()
-    assert (made[..., :3] == engine.upscale(coffee, 1)).all()
+    assert equal(made[..., :3], engine.upscale(coffee, 1))
     deep = sixteen_bits(np.dstack([coffee, alpha])) - np.uint16(7) * (alpha > 0)
     assert (engine.upscale(deep, 1)[..., 3] == deep[..., 3]).all()
 
@@ -145,7 +146,7 @@ def test_a_first_step_is_the_same_as_two_jobs(
         counts.clear()
         done, total = steps.progress_at(pixels, factor, first_row, orientations)
         bands = steps.bands(pixels, factor, lambda *tiles: counts.append(tiles), first_row, None, orientations)
-        assert (np.concatenate(list(bands)) == expected[first_row:]).all()
+        assert equal(np.concatenate(list(bands)), expected[first_row:])
         assert counts == [(now, total) for now in range(done + 1, total + 1)]
         assert begun == [engine, last]
     assert (steps.tile, steps.first_tile) == (last.tile, engine.tile)
@@ -155,7 +156,7 @@ def test_steps_without_a_first_one_are_the_engine(main: Engine, coffee: Samples)
     begun: list[Engine] = []
     steps = Steps(main, on_step=begun.append)
     assert steps.progress_at(coffee, 2, 0) == main.progress_at(coffee, 2, 0)
-    assert (np.concatenate(list(steps.bands(coffee, 2))) == main.upscale(coffee, 2)).all()
+    assert equal(np.concatenate(list(steps.bands(coffee, 2))), main.upscale(coffee, 2))
     assert (begun, steps.first_tile) == ([main], 0)
 
 

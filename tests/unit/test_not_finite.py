@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save, save_file
 
 from tests.support import overflowing
+from tests.support.devices import KIND, torch_on_it
 from upres.core import onnx_graph, weights
 from upres.core.errors import ModelError, OutputNotFinite
 from upres.core.manifest import GRAPH_INPUT, Network
@@ -19,7 +20,6 @@ from upres.worker.engine.device_thread import DeviceThread
 from upres.worker.engine.engine import Engine
 from upres.worker.engine.onnx_compute import OnnxCompute
 from upres.worker.engine.openvino_compute import OpenVinoCompute
-from upres.worker.engine.torch_compute import TorchCompute
 from upres.worker.model import Model
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -85,16 +85,17 @@ def _weights(model: Model) -> Model:
     return model._replace(manifest=model.manifest.model_copy(update={"networks": networks}))
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(
     "runtime",
     [
-        lambda model: TorchCompute(model, "cpu", "float32"),
-        lambda model: TorchCompute(model, "cpu", "bfloat16"),
+        torch_on_it,
+        lambda model: torch_on_it(model, "bfloat16" if KIND == "cpu" else "float16"),
         lambda model: OpenVinoCompute(_weights(model)),
         OpenVinoCompute,
         lambda model: OnnxCompute(model, choose_device("cpu")),
     ],
-    ids=["torch", "torch in bfloat16", "OpenVINO", "OpenVINO with a graph", "ONNX Runtime"],
+    ids=["torch", "torch in half precision", "OpenVINO", "OpenVINO with a graph", "ONNX Runtime"],
 )
 def test_an_output_that_is_not_finite_is_an_error_on_every_runtime(
     runtime: Callable[[Model], Compute], model: Model, tmp_path: Path
@@ -105,10 +106,11 @@ def test_an_output_that_is_not_finite_is_an_error_on_every_runtime(
         compute.start(2, [WINDOW])()
 
 
+@pytest.mark.device
 def test_only_the_image_with_such_an_output_fails(model: Model, tmp_path: Path) -> None:
     network = Network.model_validate(overflowing.write(tmp_path))
     manifest = model.manifest.model_copy(update={"networks": (network,)})
-    compute = TorchCompute(Model(manifest, "", {network.file: tmp_path / network.file}, 0), "cpu")
+    compute = torch_on_it(Model(manifest, "", {network.file: tmp_path / network.file}, 0))
     with pytest.raises(OutputNotFinite):
         compute.start(2, [WINDOW * 0, WINDOW])()
     with DeviceThread() as thread:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.support import mixable
+from tests.support.devices import equal, torch_on_it
 from tests.support.engines import engine_of
 from upres.core import registry
 from upres.core.errors import InvalidRequest, ModelError
@@ -27,7 +28,6 @@ from upres.worker.engine.compute import Compute
 from upres.worker.engine.device import choose
 from upres.worker.engine.onnx_compute import OnnxCompute
 from upres.worker.engine.openvino_compute import OpenVinoCompute
-from upres.worker.engine.torch_compute import TorchCompute
 from upres.worker.imaging.decoding import Decoders
 from upres.worker.model import Model, open_folder
 
@@ -93,13 +93,14 @@ def run(compute: Compute, factor: int) -> np.ndarray:
     return compute.start(factor, [photo(40, 48)])()
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("factor", [2, 4])
 def test_the_ends_are_the_base_and_the_own_weights_in_every_runtime(
     with_graphs: tuple[Model, Model], factor: int, tmp_path: Path
 ) -> None:
     base, strong = with_graphs
     for make in (
-        lambda model: TorchCompute(model, "cpu", "float32"),
+        torch_on_it,
         lambda model: OpenVinoCompute(model, tmp_path),
         lambda model: OnnxCompute(model, choose("cpu")),
     ):
@@ -111,11 +112,12 @@ def test_the_ends_are_the_base_and_the_own_weights_in_every_runtime(
         assert np.array_equal(made[2], run(make(alone), factor))
 
 
+@pytest.mark.device
 def test_all_runtimes_compute_the_same_mix(
     with_graphs: tuple[Model, Model], pair: tuple[Model, Model], tmp_path: Path
 ) -> None:
     at = with_graphs[1].at(0.7)
-    wanted = run(TorchCompute(at, "cpu", "float32"), 2).astype(int)
+    wanted = run(torch_on_it(at), 2).astype(int)
     converted = OpenVinoCompute(pair[1].at(0.7), tmp_path)  # no graphs: converted from the mixed torch module
     for compute in (OpenVinoCompute(at, tmp_path), OnnxCompute(at, choose("cpu")), converted):
         assert np.abs(run(compute, 2) - wanted).max() <= 1
@@ -173,6 +175,7 @@ def test_a_folder_names_its_missing_or_changed_base(pair: tuple[Model, Model], t
         open_folder(folder)
 
 
+@pytest.mark.device
 def test_mixing_two_models_makes_an_ordinary_one(pair: tuple[Model, Model], tmp_path: Path) -> None:
     _base, strong = pair
     one, two = (tmp_path / "ends" / name / "1" for name in ("plain", "other"))
@@ -199,6 +202,7 @@ def test_models_of_other_architectures_are_not_mixed(model: Model, tmp_path: Pat
         mixing.mix(faithful, tmp_path / "plain" / "1", 0.5, {"name": "x", "version": "1"}, tmp_path / "x")
 
 
+@pytest.mark.device
 def test_the_default_model_is_bundled_with_its_base(model: Model, decoders: Decoders) -> None:
     """Servers and `--local` have the same default; the golden images show its default strength."""
     assert Settings().model == inprocess.DEFAULT
@@ -213,4 +217,4 @@ def test_the_default_model_is_bundled_with_its_base(model: Model, decoders: Deco
             golden.check(default.at(strength), engine, decoders.decode)
     with engine_of(default.at(0.0), 640) as mixed, engine_of(model, 640) as faithful:
         for factor in (2, 4):
-            assert np.array_equal(mixed.upscale(photo(40, 48), factor), faithful.upscale(photo(40, 48), factor))
+            assert equal(mixed.upscale(photo(40, 48), factor), faithful.upscale(photo(40, 48), factor))

@@ -24,6 +24,7 @@ from upres.worker.imaging.picture import Picture, Pictures
 from upres.worker.imaging.transparency import filled
 from upres.worker.model import Model
 
+pytestmark = pytest.mark.device
 SIDE, FACTOR = 64, 4
 ENCODERS = Encoders(jobs=1)
 Array = np.ndarray

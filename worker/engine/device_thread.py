@@ -263,7 +263,7 @@ class DeviceThread:
         except OutOfMemory:
             if size <= 2 * shape.halo or size >= max(height, width):
                 raise
-        shape.limits.window_failed(size)
+        shape.limits.window_failed(shape.factor, size, height * width)
         output = np.empty((height * shape.factor, width * shape.factor, 3), np.uint8)
         for tile in tiling.plan(height, width, size, shape.halo, shape.grid):
             tiles.paste(output, tile, self._run_alone(window, tiles.cut(pixels, tile)), shape.factor)

@@ -59,9 +59,14 @@ class Limits:
         if half < before:
             self.on_change()
 
-    def window_failed(self, tile: int) -> None:
-        """Use windows of at most this side from now on: a single larger one did not fit into memory."""
-        before = self.tile
+    def window_failed(self, factor: int, tile: int, window_pixels: int) -> None:
+        """Use windows of at most this side from now on: a single larger one of a network did not fit into memory.
+
+        It had so many pixels. Several of the smaller ones together would not fit, either, so each is a batch.
+        """
+        with self._lock:
+            before = self.tile, self.batch_pixels(factor)
+            self._of_networks[factor] = max(1, min(before[1], tile**2, window_pixels - 1))
         self.limit_tile(tile)
-        if self.tile < before:
+        if (self.tile, self.batch_pixels(factor)) != before:
             self.on_change()
