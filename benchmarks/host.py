@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import psutil
@@ -30,7 +30,7 @@ from benchmarks.report import emit
 from upres.client import Client
 from upres.core import events, keys
 from upres.core.queue import connect
-from upres.core.schema import OutputFormat, Result, Started, Succeeded
+from upres.core.schema import OriginalMode, OutputFormat, Result, StageRead, Started, Succeeded
 from upres.embedded.stack import Local
 from upres.worker import golden
 from upres.worker.__main__ import main as work
@@ -66,11 +66,11 @@ class Repeating:
         """It has no memory of its own (see Compute)."""
 
 
-def photos(count: int) -> Iterator[bytes]:
+def photos(numbers: range) -> Iterator[bytes]:
     """Different photos, as JPEG files of some 600 KB."""
     with Image.open(PHOTO) as image:
         pixels = np.asarray(image.convert("RGB").resize(SIDES, Image.Resampling.BICUBIC)).copy()
-    for number in range(count):
+    for number in numbers:
         pixels[0, 0] = number, number // 256, 0
         out = io.BytesIO()
         Image.fromarray(np.roll(pixels, 7 * number, 1)).save(out, "JPEG", quality=95)
@@ -85,11 +85,37 @@ def pillow(data: bytes, format: str) -> None:
             image.resize(size, resampling).save(io.BytesIO(), format)
 
 
+class Seen(NamedTuple):
+    """What was measured of some jobs."""
+
+    per_second: float
+    per_core: float
+    """Jobs per second of processor time, of the worker and its children."""
+    seconds: dict[StageRead, float]
+    """Median of each stage."""
+
+
 def measure(local: Local, redis: Redis, format: OutputFormat, count: int) -> None:
     """Print the figures of one output format."""
-    files = list(photos(count))
+    files = list(photos(range(2 * count)))
+    lazy, eager = (
+        jobs_of(local, redis, files[first::2], format, original)
+        for first, original in enumerate(get_args(OriginalMode))
+    )
+    peer = 1 / statistics.median(_seconds(lambda: pillow(files[0], format)) for _ in range(3))
+    emit(f"host.{format}.jobs_per_second", lazy.per_second, "jobs/s", "Pillow in one thread", peer)
+    emit(f"host.{format}.per_core", lazy.per_core, "jobs/s of one core", "Pillow in one thread", peer)
+    emit(f"host.{format}.eager.per_core", eager.per_core, "jobs/s of one core", "original: lazy", lazy.per_core)
+    for stage, took in lazy.seconds.items():
+        cores = len(os.sched_getaffinity(0))
+        emit(f"host.{format}.{stage}", took, f"s, {cores} cores", "all stages", sum(lazy.seconds.values()))
+
+
+def jobs_of(local: Local, redis: Redis, files: list[bytes], format: OutputFormat, original: OriginalMode) -> Seen:
+    """Let a worker do a job for each file."""
+    count = len(files)
     with Client(local.url) as client:
-        jobs = [client.submit(file, FACTOR, output_format=format).job_id for file in files]
+        jobs = [client.submit(file, FACTOR, output_format=format, original=original).job_id for file in files]
     with tempfile.TemporaryFile() as log:
         command = [sys.executable, "-m", "benchmarks.host", "--worker"]
         worker = subprocess.Popen(command, env={**os.environ, **local.environment}, stderr=log)
@@ -105,15 +131,9 @@ def measure(local: Local, redis: Redis, format: OutputFormat, count: int) -> Non
     told = [event for job in jobs for _, event in events.read(redis, job)]
     began = min(event.at for event in told if isinstance(event, Started))
     ended = max(event.at for event in told if isinstance(event, Succeeded))
-    per_second = count / (ended - began).total_seconds()
-    cores = len(os.sched_getaffinity(0))
-    peer = 1 / statistics.median(_seconds(lambda: pillow(files[0], format)) for _ in range(3))
-    emit(f"host.{format}.jobs_per_second", per_second, "jobs/s", "Pillow in one thread", peer)
-    emit(f"host.{format}.per_core", count / (now - before), "jobs/s of one core", "Pillow in one thread", peer)
     results = [result for job in jobs if (result := _result(redis, job))]
-    for stage in results[0].seconds:
-        took = statistics.median(result.seconds[stage] for result in results)
-        emit(f"host.{format}.{stage}", took, f"s, {cores} cores", "all stages", sum(results[0].seconds.values()))
+    medians = {stage: statistics.median(one.seconds[stage] for one in results) for stage in results[0].seconds}
+    return Seen(count / (ended - began).total_seconds(), count / (now - before), medians)
 
 
 def _result(redis: Redis, job_id: str) -> Result | None:

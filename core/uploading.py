@@ -5,7 +5,8 @@ boto3's upload_fileobj, sends the parts; it reads the file from a pipe.
 """
 
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,7 +69,7 @@ class Upload:
 
     def __init__(self, sender: Sender, place: Place) -> None:
         self._sender, self._place = sender, place
-        self._begun = bytearray()
+        self._begun: list[bytes] = []
         self._pipe: Pipe | None = None
         self._transfer: TransferFuture | None = None
         self._size = 0
@@ -77,8 +78,8 @@ class Upload:
         """Add bytes. Waits while the pipe is full."""
         self._size += len(data)
         if self._pipe is None:
-            self._begun += data
-            if len(self._begun) > PART_BYTES:
+            self._begun.append(data)
+            if self._size > PART_BYTES:
                 self._begin()
         elif not self._pipe.write(data):
             self._result()
@@ -90,7 +91,7 @@ class Upload:
         if self._pipe is None:
             with self._sender.mapped(key):
                 self._sender.client.put_object(
-                    Bucket=bucket, Key=key, Body=bytes(self._begun), ContentType=content_type
+                    Bucket=bucket, Key=key, Body=b"".join(self._begun), ContentType=content_type
                 )
             return
         self._pipe.close()
@@ -124,7 +125,7 @@ class Upload:
 
         file: Any = pipe  # s3transfer needs no more of it than `read`
         self._transfer = self._sender.manager.upload(file, bucket, key, {"ContentType": content_type}, [Ends()])
-        pipe.write(bytes(self._begun))
+        pipe.write(b"".join(self._begun))
         self._begun.clear()
 
     def _result(self) -> None:
@@ -151,29 +152,29 @@ class Pipe:
     """Bytes from one thread to another; holds PART_BYTES, and what `write` adds at last."""
 
     def __init__(self) -> None:
-        self._data = bytearray()
+        self._pieces: deque[bytes | memoryview] = deque()
+        self._size = 0
         self._closed = self._stopped = False
         self._changed = threading.Condition()
 
     def write(self, data: bytes) -> bool:
         """Add bytes, as soon as there is room. Returns False when nobody reads any more."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._data) < PART_BYTES or self._stopped)
-            self._data += data
+            self._changed.wait_for(lambda: self._size < PART_BYTES or self._stopped)
+            self._pieces.append(data)
+            self._size += len(data)
             self._changed.notify_all()
             return not self._stopped
 
     def read(self, size: int = -1) -> bytes:
         """Wait for `size` bytes, or for the end, and return them. Raises Stopped."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._stopped or 0 <= size <= len(self._data))
+            self._changed.wait_for(lambda: self._closed or self._stopped or 0 <= size <= self._size)
             if self._stopped:
                 raise Stopped
-            end = len(self._data) if size < 0 else min(size, len(self._data))
-            taken = bytes(memoryview(self._data)[:end])
-            del self._data[:end]
+            taken = list(self._taken(self._size if size < 0 else min(size, self._size)))
             self._changed.notify_all()
-            return taken
+        return b"".join(taken)
 
     def close(self) -> None:
         """There are no more bytes."""
@@ -182,6 +183,17 @@ class Pipe:
     def stop(self) -> None:
         """The file will not be written to its end, or nobody reads it any more."""
         self._end(stopped=True)
+
+    def _taken(self, size: int) -> Iterator[bytes | memoryview]:
+        """Remove pieces from the front, of so many bytes together."""
+        self._size -= size
+        while size:
+            piece = self._pieces.popleft()
+            if len(piece) > size:
+                self._pieces.appendleft(memoryview(piece)[size:])
+                piece = memoryview(piece)[:size]
+            size -= len(piece)
+            yield piece
 
     def _end(self, stopped: bool) -> None:
         with self._changed:
