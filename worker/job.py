@@ -106,8 +106,9 @@ def _enlarge(
         report.has_frames(len(task.outputs))
         for notice in task.pictures.notices:
             report.notice(notice, "decode")
-    computed = task.made_pixels + (task.given_pixels if job.first_model else 0)
-    api_keys.charge(context.connection, report.lease, computed * _orientations(job))
+    if job.owner:
+        computed = task.made_pixels + (task.given_pixels if job.first_model else 0)
+        api_keys.charge(context.connection, report.lease, computed * _orientations(job))
     kind = kind_of_work(job, task.outputs, task.plans)
     work = keys.work(job.owner, data, job.model_digest, task.plans[0].factor, kind)
     report.publish_waiting()  # a job that has to wait for an identical one gets an event from Redis
