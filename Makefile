@@ -74,7 +74,7 @@ scale-in: $(INSTALLED)
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz
 
-bench: $(INSTALLED)
+bench: $(INSTALLED) .venv-litserve/installed
 	$(BIN)/python -m benchmarks
 
 # Also without make: python -m benchmarks.gpu --help
@@ -125,6 +125,7 @@ $(KUBECTL): $(INSTALLED) | npm
 
 .venv-onnx/installed: requirements-onnx.txt pyproject.toml $(INSTALLED)
 .venv-tensorflow/installed: models/requirements-savedmodel.txt pyproject.toml $(INSTALLED)
+.venv-litserve/installed: benchmarks/requirements-litserve.txt pyproject.toml $(INSTALLED)
 .venv-%/installed:
 	$(BIN)/python -m venv --clear .venv-$*
 	.venv-$*/bin/python -m pip install --disable-pip-version-check -r $<

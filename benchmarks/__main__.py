@@ -7,6 +7,7 @@ BENCHMARKS = (
     "quality",
     "preference",
     "entry",
+    "accepting",
     "cold_start",
     "codecs",
     "decoding",

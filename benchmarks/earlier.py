@@ -50,11 +50,16 @@ def main() -> int:
 
 
 def run(checkout: Path) -> dict[str, float]:
-    """Return jobs per second by size of the code in a checkout, in a process of its own."""
+    """Return jobs per second by size of the code in a checkout, in a process of its own.
+
+    Its folder is an empty one: in a checkout, `python -m upres.worker` would find the package's folder `upres` there
+    and, as it is incomplete, all other parts in the checkout that is installed.
+    """
     subprocess.run([sys.executable, "-m", "infra.source_tree"], cwd=checkout, check=True)
     environment = {**os.environ, "PYTHONPATH": str(checkout / ".venv" / "source")}
     command = [sys.executable, str(Path(__file__)), "--measure"]
-    return dict(json.loads(subprocess.check_output(command, cwd=checkout, env=environment)))
+    with tempfile.TemporaryDirectory() as empty:
+        return dict(json.loads(subprocess.check_output(command, cwd=empty, env=environment)))
 
 
 def measured() -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import secrets
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +12,7 @@ from redis.client import Pipeline
 from rq import Queue
 from rq.job import Job
 
-from upres.core import events, keys
+from upres.core import keys
 from upres.core.api import JobRequest
 from upres.core.errors import IdempotencyConflict, QueueUnavailable
 from upres.core.job_message import IGNORABLE, JobMessage
@@ -113,10 +114,10 @@ def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: JobRe
                 return Enqueued(message.job_id, created=True)
             pipeline.multi()
             queue.enqueue_job(_rq_job(queue, message), pipeline=pipeline, at_front=high)
-            events.append(pipeline, _first_event(message, position))
+            queued = _first_event(message, position).model_dump_json(exclude_none=True)
             seconds = (message.deadline - message.submitted_at).total_seconds()
             fields = (message.model, message.owner or "", message.webhook_url or "")
-            call(pipeline, "begin", message.job_id, seconds, *fields)
+            call(pipeline, "begin", message.job_id, secrets.token_hex(8), queued, seconds, *fields)
             if record:
                 record.write(pipeline, message.job_id)
             with suppress(WatchError):

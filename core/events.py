@@ -5,7 +5,7 @@ also refuses a worker that does not hold the job any more; such a worker stops.
 """
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
@@ -68,6 +68,17 @@ def append(
     data = event.model_dump_json(exclude_none=True)
     flags = ("dead" if dead else "", "busy" if busy else "")
     answer = call(connection, "append", event.job_id, once, holder, event.type, data, *flags)
+    return answer.decode() if isinstance(answer, bytes) else None
+
+
+def append_all(connection: "redis.Redis", several: Sequence[Event], holder: str) -> str | None:
+    """Append several events of one job in their order, as its holder: all or none, in one round trip.
+
+    The last one may be terminal. Returns the id of the last one, or None as `append`.
+    """
+    once = secrets.token_hex(8)
+    parts = [part for event in several for part in (event.type, event.model_dump_json(exclude_none=True))]
+    answer = call(connection, "append_all", several[0].job_id, once, holder, *parts)
     return answer.decode() if isinstance(answer, bytes) else None
 
 

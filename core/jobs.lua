@@ -166,8 +166,22 @@ function operations.append(id, once, holder, type, data, dead, busy)
     return append(id, once, type, data, dead == 'dead', holder ~= '' and busy ~= 'busy')
 end
 
--- Register a new job: its deadline in `seconds` from now, its model, and its owner and webhook address ('' for none).
-function operations.begin(id, seconds, model, owner, webhook)
+-- Append several events of a worker's job, given as pairs of type and data. All of them are refused, or none.
+function operations.append_all(id, once, holder, ...)
+    local pairs, last, entry = {...}, last_event(id), nil
+    local once_of = function(index) return once .. ':' .. index end
+    if last and last.once == once_of(#pairs - 1) then return last.id end
+    if not is_holder(id, holder) then return nil end
+    for index = 1, #pairs, 2 do
+        entry = append(id, once_of(index), pairs[index], pairs[index + 1], false, true)
+    end
+    return entry
+end
+
+-- Register a new job: its first event, its deadline in `seconds` from now, its model, and its owner and webhook address
+-- ('' for none).
+function operations.begin(id, once, queued, seconds, model, owner, webhook)
+    append(id, once, 'queued', queued)
     local deadline = milliseconds() + math.floor(seconds * 1000)
     redis.call('ZADD', DEADLINES, deadline, id)
     redis.call('HSET', run_of(id), 'model', model)

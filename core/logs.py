@@ -52,7 +52,8 @@ def _json() -> logging.Formatter:
         """Escapes all non-printable characters, not only those that JSON requires: a terminal interprets others too."""
 
         def format(self, record: logging.LogRecord) -> str:
-            return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in super().format(record))
+            line = super().format(record)
+            return line if line.isprintable() else "".join(map(_escaped, line))
 
     formatter = Escaped(
         "%(asctime)s %(levelname)s %(name)s %(message)s",
@@ -62,6 +63,10 @@ def _json() -> logging.Formatter:
     formatter.converter = time.gmtime
     formatter.default_time_format, formatter.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
     return formatter
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 class JobLog(logging.LoggerAdapter[logging.Logger]):

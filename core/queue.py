@@ -1,6 +1,7 @@
 """Connections to Redis, and the RQ queue in it: function, workers and console open them here in the same way."""
 
 import zlib
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -97,7 +98,7 @@ def read_fields(job_id: str, record: dict[bytes, bytes]) -> dict[str, Any]:
     Raises JobRefused when the record cannot be read, has another id, or names another function.
     """
     try:
-        job = Job(job_id, connection=Redis(), serializer=JSONSerializer)
+        job = Job(job_id, connection=_unused(), serializer=JSONSerializer)
         job.restore({b"data": _unpacked(record[b"data"])})
         [message] = job.args
         fields = dict(message) | {name: value for name, value in job.kwargs.items() if name in IGNORABLE}
@@ -106,6 +107,12 @@ def read_fields(job_id: str, record: dict[bytes, bytes]) -> dict[str, Any]:
     if job.func_name != keys.JOB_FUNCTION or fields.get("job_id") != job_id:
         raise JobRefused(f"Job {job_id[:64]!r} asks for {str(job.func_name)[:64]!r}, which is not allowed.")
     return fields
+
+
+@cache
+def _unused() -> Redis:
+    """Return the connection that RQ wants for a record, and does not use; to make it takes 0.3 ms."""
+    return Redis()
 
 
 def _unreadable(job_id: str, error: Exception) -> JobRefused:

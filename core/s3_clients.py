@@ -24,6 +24,10 @@ KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPALIVE": 20, "TCP_KEEPINTVL": 5, "TCP_K
 """Options of TCP (RFC 1122, 4.2.3.6; the second is macOS's name of the first): an idle connection is probed after 20
 seconds, and closed after three probes, 5 seconds apart, without an answer."""
 
+SMALL_BYTES = 1 << 16
+"""A body up to this size is sent with its head. Before others botocore asks the store whether it wants the body
+(`Expect: 100-continue`, RFC 9110, section 10.1.1), and waits for its answer: that takes a round trip."""
+
 
 class S3Clients:
     """The clients of one store, each made when it is used first. Threads may share them."""
@@ -99,4 +103,14 @@ class S3Clients:
             for name, value in KEEPALIVE.items()
             if hasattr(socket, name)
         )
+        client.meta.events.register_last("before-call.s3", _send_small_at_once)
         return client
+
+
+def _send_small_at_once(params: dict[str, Any], **_: Any) -> None:
+    """Remove the question before a small body from a request that botocore has prepared (see SMALL_BYTES)."""
+    from botocore.utils import determine_content_length
+
+    length = determine_content_length(params.get("body"))
+    if length is not None and length <= SMALL_BYTES:
+        params["headers"].pop("Expect", None)

@@ -96,7 +96,8 @@ async def take(request: Request, limit: int, share: Share, body: JsonBody) -> by
         body.feed(bytes(waiting))
         return body.finish()
 
-    rest = await in_thread(request, finished)
+    # A small rest is taken apart sooner than a thread is asked to do it.
+    rest = await in_thread(request, finished) if len(waiting) > SLACK else finished()
     share.hold(body.held)
     return rest
 

@@ -32,7 +32,8 @@ async def create_job(request: Request) -> Response:
     With `Prefer: wait=SECONDS` (RFC 7240), if the job ends in that time → 200 and its Snapshot.
     """
     services: Services = request.app.state.services
-    who = await in_thread(request, caller, services, request, "rate")
+    needs_key = services.settings.access == "keys"  # else nothing is looked up, and no thread is needed
+    who = await in_thread(request, caller, services, request, "rate") if needs_key else caller(services, request)
     accepted = await _accepted(request, who)
     headers = {"Location": accepted.status_url}
     if seconds := preferred_wait(", ".join(request.headers.getlist("Prefer"))):
@@ -60,13 +61,17 @@ async def _accepted(request: Request, who: Caller) -> JobAccepted:
 async def _submitted(request: Request, document: bytes, image: Base64File, who: Caller) -> JobAccepted:
     """Submit the job request in a body, of which the image was taken out."""
     services: Services = request.app.state.services
-    job_request = await in_thread(request, parse_json, document, request.path_params.get("model"))
     base_url = services.address(request)
     key, traceparent = request.headers.get("Idempotency-Key"), request.headers.get("traceparent")
+
+    def parsed_and_submitted() -> JobAccepted:
+        job_request = parse_json(document, request.path_params.get("model"))
+        return submit(services, job_request, base_url, key, who, image)
+
     slow = request.app.state.slow
-    threads: Pool = slow.other if job_request.image_base64 is None else slow.inline
+    threads: Pool = slow.inline if image.size else slow.other
     with tracing.span("POST /v1/jobs", "server", traceparent, url__path=request.url.path):
-        return await threads.run(sender(request), submit, services, job_request, base_url, key, who, image)
+        return await threads.run(sender(request), parsed_and_submitted)
 
 
 async def _snapshot_at_end(request: Request, job_id: str, who: Caller, seconds: float) -> Snapshot | None:

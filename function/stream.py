@@ -127,11 +127,11 @@ class Hub:
                     await _set_soon(wakeup, _pause(failures))
                     continue
                 failures = 0
-                for frame in fresh:
-                    yield frame.text
-                    after = frame.id
-                if fresh and fresh[-1].terminal:
-                    return
+                if fresh:
+                    yield "".join(frame.text for frame in fresh)
+                    after = fresh[-1].id
+                    if fresh[-1].terminal:
+                        return
                 if len(fresh) < MAX_READ and not await _set_soon(wakeup, HEARTBEAT_SECONDS):
                     if await self._is_over(job_id, after):
                         return

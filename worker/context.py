@@ -14,6 +14,7 @@ from upres.worker.imaging.encode import Encoders
 from upres.worker.label_watcher import LabelWatcher
 from upres.worker.memory_budget import MemoryBudget
 from upres.worker.model_cache import ModelCache
+from upres.worker.outbox import OutboxThread
 
 
 class WorkerContext(NamedTuple):
@@ -27,6 +28,7 @@ class WorkerContext(NamedTuple):
     decoders: Decoders
     encoders: Encoders
     ended_jobs: EndedJobs
+    outbox_thread: OutboxThread
     settings: Settings
     device: Device
     memory: Memory

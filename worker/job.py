@@ -1,7 +1,9 @@
 """The pipeline of one job: fetch → decode → upscale → encode → store. Each step is published as an event."""
 
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -21,7 +23,7 @@ from upres.core.errors import (
 from upres.core.job_message import JobMessage
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
-from upres.core.schema import Result, Succeeded
+from upres.core.schema import Result
 from upres.core.tiling import ORIENTATIONS
 from upres.worker import metrics, originals
 from upres.worker.checkpoints import Checkpoints
@@ -35,7 +37,7 @@ from upres.worker.job_steps import opened
 from upres.worker.memory_budget import estimate
 from upres.worker.own_faults import own_fault
 from upres.worker.preview import Preview
-from upres.worker.report import JobEnded, Report, publish, publish_failure
+from upres.worker.report import JobEnded, Report, publish_failure
 from upres.worker.resuming import resumed
 from upres.worker.stored_images import StoredImages, claim, kind_of_work, new_images, result_of
 from upres.worker.waits import alone_if_suspect, reserved_memory
@@ -55,9 +57,10 @@ def run(context: WorkerContext, job: JobMessage, in_flight: InFlightJob) -> bool
     """
     lease = in_flight.lease
     with _span(job):
-        report = Report(job, context.connection, context.device.name, lease)
+        report = Report(job, context.connection, context.device.name, lease, context.outbox_thread)
         try:
-            result = process(context, job, report, in_flight)
+            with report.complete():
+                result = process(context, job, report, in_flight)
         except JobEnded:
             JobLog(log, job.job_id).info("stopped: the job has ended or is not held here", extra={"event": "let_go"})
         except (DeviceLost, RedisError, WorkerOutdated, *WORKER_FAULTS):
@@ -69,7 +72,7 @@ def run(context: WorkerContext, job: JobMessage, in_flight: InFlightJob) -> bool
                 raise fault from error
             _fail(context, job, lease, error)
         else:
-            _succeed(context, job, lease, result)
+            _succeed(job, report, result)
             return True
         return False
 
@@ -101,10 +104,12 @@ def _enlarge(
         report.has_frames(len(task.outputs))
         for notice in task.pictures.notices:
             report.notice(notice, "decode")
-    computed = task.made_pixels + (task.given_pixels if job.first_model else 0)
-    api_keys.charge(context.connection, report.lease, computed * _orientations(job))
+    if job.owner:
+        computed = task.made_pixels + (task.given_pixels if job.first_model else 0)
+        api_keys.charge(context.connection, report.lease, computed * _orientations(job))
     kind = kind_of_work(job, task.outputs, task.plans)
     work = keys.work(job.owner, data, job.model_digest, task.plans[0].factor, kind)
+    report.publish_waiting()  # a job that has to wait for an identical one gets an event from Redis
     images = claim(context, job, work, report.lease)
     if images is None:
         images = _make(context, job, report, in_flight, steps, task, work, data)
@@ -146,25 +151,29 @@ def _make(
                 original.result()
         checkpoints.drop()
     if not (report.resumed or enlargement.repeated):  # else the seconds are not those of all pixels
-        _note_duration(context, job, report, steps, task)
+        report.on_success = _duration(context, job, report, steps, task)
     return images
 
 
-def _note_duration(context: WorkerContext, job: JobMessage, report: Report, steps: Steps, task: Prepared) -> None:
-    """Add the job to the statistics that estimates are made from."""
+def _duration(
+    context: WorkerContext, job: JobMessage, report: Report, steps: Steps, task: Prepared
+) -> Callable[[], None]:
+    """Return what adds the job to the statistics that estimates are made from."""
     spent, first = sum(report.seconds.values()), (job.first_model_digest, steps.first_tile)
-    factor, pixels = task.plans[0].factor, task.made_pixels
-    rates.note(context.connection, job.model_digest, factor, pixels, spent, steps.tile, job.ensemble, *first)
+    kind = job.model_digest, task.plans[0].factor, task.made_pixels
+    return partial(rates.note, context.connection, *kind, spent, steps.tile, job.ensemble, *first)
 
 
 def _orientations(job: JobMessage) -> int:
     return ORIENTATIONS if job.ensemble else 1
 
 
-def _succeed(context: WorkerContext, job: JobMessage, lease: Lease, result: Result) -> None:
-    if publish(context.connection, Succeeded(job_id=job.job_id, result=result), lease):
+def _succeed(job: JobMessage, report: Report, result: Result) -> None:
+    if report.succeeded(result):
         fields = {"event": "succeeded", "model": job.model, "seconds": result.seconds}
         JobLog(log, job.job_id).info("succeeded: %d×%d", result.width, result.height, extra=fields)
+        with suppress(RedisError):  # the job has ended, and an estimate may miss one
+            report.on_success()
 
 
 def _fail(context: WorkerContext, job: JobMessage, lease: Lease, error: Exception) -> None:

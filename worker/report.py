@@ -3,19 +3,21 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from upres.core import events, leases, tracing
 from upres.core.errors import UpresError
 from upres.core.job_message import JobMessage, JobModel
 from upres.core.leases import Lease
 from upres.core.logs import JobLog
-from upres.core.schema import Event, Progress, Stage, Started, now
+from upres.core.schema import Event, Progress, Result, Stage, Started, Succeeded, now
 from upres.worker import metrics
 from upres.worker.engine.engine import Engine
+from upres.worker.outbox import Outbox, OutboxThread
 
 log = logging.getLogger("upres.worker")
 
@@ -43,11 +45,19 @@ def publish_failure(connection: Redis, lease: Lease, error: UpresError, dead: bo
 
 
 class Report:
-    """Publishes the progress of one job, and measures its stages. Methods raise JobEnded if Redis refuses an event."""
+    """Publishes the progress of one job, and measures its stages. Methods raise JobEnded if Redis refuses an event.
 
-    def __init__(self, job: JobMessage, connection: Redis, device: str, lease: Lease) -> None:
+    Events that follow each other within milliseconds are published together (worker/outbox.py).
+    """
+
+    def __init__(
+        self, job: JobMessage, connection: Redis, device: str, lease: Lease, outbox_thread: OutboxThread
+    ) -> None:
         self.lease = lease
         self._job = job
+        self._outbox = Outbox(connection, lease, outbox_thread)
+        self.on_success: Callable[[], object] = lambda: None
+        """Called after the event that says that the job has succeeded: nobody waits for it."""
         self._connection, self._device = connection, device
         self._stage_began = 0.0
         self._tiles = (0, 0)
@@ -91,6 +101,26 @@ class Report:
         )
         fields = {"event": "started", "attempt": self.lease.attempt, "waited_seconds": round(waited, 3)}
         JobLog(log, job.job_id).info("started, attempt %d", self.lease.attempt, extra=fields)
+
+    @contextmanager
+    def complete(self) -> Iterator[None]:
+        """When the block raises an error of the job or of this worker, publish first what waits to be published."""
+        try:
+            yield
+        except (JobEnded, RedisError):
+            raise
+        except Exception:
+            self._outbox.publish()
+            raise
+
+    def publish_waiting(self) -> None:
+        """Publish what waits to be published: another event may follow that does not come from this object."""
+        if not self._outbox.publish():
+            raise JobEnded
+
+    def succeeded(self, result: Result) -> bool:
+        """End the job with its result. Returns False when this worker does not hold the job any more."""
+        return self._outbox.publish(Succeeded(job_id=self._job.job_id, result=result))
 
     def notice(self, text: str, stage: Stage = "fetch") -> None:
         """Publish a sentence for the user, at the beginning of a stage."""
@@ -165,5 +195,5 @@ class Report:
         )
 
     def _append(self, event: Event) -> None:
-        if not publish(self._connection, event, self.lease):
+        if not self._outbox.add(event):
             raise JobEnded

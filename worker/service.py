@@ -39,6 +39,7 @@ from upres.worker.memory_budget import SHARE, MemoryBudget
 from upres.worker.model import prune
 from upres.worker.model_cache import ModelCache
 from upres.worker.outage_log import OutageLog
+from upres.worker.outbox import OutboxThread
 from upres.worker.probes import Health, Probes
 from upres.worker.slots import SharedBySlots, Slot
 from upres.worker.webhooks import WebhookDispatcher
@@ -83,7 +84,8 @@ class WorkerThreads:
         self.heartbeat = Heartbeat(settings, self.in_flight, describe, context.thread.seconds_in_call, outage)
         self.webhooks = WebhookDispatcher(settings, context.store, outage)
         self.label_watcher = context.label_watcher
-        self._all = (self.heartbeat, self.label_watcher, context.ended_jobs, self.webhooks, *self.slots)
+        shared_threads = (context.ended_jobs, context.outbox_thread)
+        self._all = (self.heartbeat, self.label_watcher, *shared_threads, self.webhooks, *self.slots)
         health.hangs = self.heartbeat.hangs
         health.fault = lambda: breaker.fault
         metrics.REGISTRY.register(WorkerCollector(context, self.in_flight))
@@ -237,6 +239,7 @@ def prepare(settings: Settings) -> WorkerContext:
         decoders=decoders,
         encoders=Encoders(settings.slots),
         ended_jobs=EndedJobs(settings),
+        outbox_thread=OutboxThread(),
         settings=settings,
         device=device,
         memory=memory,

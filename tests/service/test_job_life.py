@@ -70,7 +70,8 @@ class World:
     def tell(self, pick: int) -> None:
         if self.held:
             lease = one(self.held, pick)
-            events.append(self.redis, Progress(job_id=lease.job_id, stage="fetch", percent=0), lease.holder)
+            told = [Progress(job_id=lease.job_id, stage="fetch", percent=percent) for percent in (0, 1)]
+            events.append_all(self.redis, told, lease.holder)
 
     def checkpoint(self, pick: int) -> None:
         if self.held:
@@ -80,7 +81,8 @@ class World:
     def finish(self, pick: int) -> None:
         if self.held:
             lease = one(self.held, pick)
-            events.append(self.redis, Succeeded(job_id=lease.job_id, result=RESULT), lease.holder)
+            told = Progress(job_id=lease.job_id, stage="store", percent=97)
+            events.append_all(self.redis, [told, Succeeded(job_id=lease.job_id, result=RESULT)], lease.holder)
 
     def fail_badly(self, pick: int) -> None:
         if self.held:

@@ -141,7 +141,7 @@ def test_a_version_that_a_job_of_a_newer_release_waits_for_is_in_use(isolated_re
     enqueue_newer(isolated_redis, remove_grain=True, model="shared", model_version="7")
     with isolated_redis.pipeline() as pipeline:
         [job_id] = waiting(isolated_redis)
-        call(pipeline, "begin", job_id, 60, "shared", "", "")
+        call(pipeline, "begin", job_id, "once", queued(job_id).model_dump_json(), 60, "shared", "", "")
         pipeline.execute()
     assert model_uses.in_redis(isolated_redis, "shared") == {"7": ["a job that has not ended needs it"]}
 

@@ -175,3 +175,20 @@ def test_a_store_that_refuses_all_requests_is_logged_once_a_minute(
             with pytest.raises(StoreUnavailable, match="ExpiredToken"):
                 store.get("key")
     assert len(caplog.records) == 2
+
+
+def test_a_small_object_is_sent_without_a_question_to_the_store(local: Local) -> None:
+    """The question takes a round trip; it spares the store a large body that it would refuse."""
+    came: list[tuple[str | None, int]] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if asked := handler.headers["Expect"]:
+            handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        came.append((asked, len(handler.rfile.read(int(handler.headers["Content-Length"])))))
+        body(b"")(handler)
+
+    small, large = s3_clients.SMALL_BYTES, s3_clients.SMALL_BYTES + 1
+    with http_server(answer, "127.0.0.1") as url:
+        for size in (small, large):
+            behind(local, url).put("uploads/x", DATA[:size])
+    assert came == [(None, small), ("100-continue", large)]
