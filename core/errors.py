@@ -11,6 +11,7 @@
     │   ├── HeadIncomplete          head_incomplete        408  retry
     │   ├── BodyTooLarge            body_too_large         413
     │   ├── UnsupportedEncoding     unsupported_encoding   415
+    │   ├── InvalidEncoding         invalid_encoding       400
     │   ├── BodyIncomplete          body_incomplete        408  retry
     │   ├── IdempotencyConflict     idempotency_conflict   409
     │   ├── Unauthorized            unauthorized           401
@@ -166,7 +167,15 @@ class BodyIncomplete(RequestError):
 class UnsupportedEncoding(RequestError):
     code = "unsupported_encoding"
     status = 415
-    title = "The request body is compressed"
+    title = "The request body is compressed in another way than gzip"
+
+
+class InvalidEncoding(RequestError):
+    """The body is not, or not completely, what its Content-Encoding says."""
+
+    code = "invalid_encoding"
+    status = 400
+    title = "The request body cannot be uncompressed"
 
 
 class BodyTooLarge(RequestError):

@@ -1,4 +1,7 @@
-"""A file in base64, optionally in a data: URL, which is decoded while its text comes: only the file is kept."""
+"""A file in base64, optionally in a data: URL, which is decoded while its text comes: only the file is kept.
+
+Both alphabets of RFC 4648 are read, that of section 5 for URLs too, and the padding may be left out.
+"""
 
 from io import BytesIO
 
@@ -8,6 +11,8 @@ from upres.core.errors import FieldError, InvalidRequest, TooManyBytes
 
 WHITE_SPACE = b" \t\n\v\f\r"
 """Bytes that are removed from base64: programs break its lines (RFC 2045)."""
+STANDARD = bytes.maketrans(b"-_", b"+/")
+"""From the alphabet for URLs to the standard one."""
 SHOWN = 80
 """Maximum number of characters of an invalid text that an error quotes."""
 SCHEME = b"data:"
@@ -55,6 +60,8 @@ class Base64File:
             self._decode(self._head)  # a text that is shorter than the scheme
         self._head = None
         rest, self._rest = self._rest, b""
+        if b"=" not in rest and len(rest) > 1:  # one digit alone is no byte
+            rest = rest.ljust(4, b"=")
         self._write(rest)
         if self._is_too_large:
             raise TooManyBytes.for_limit(self._limit)
@@ -77,7 +84,7 @@ class Base64File:
 
     def _decode(self, text: bytes) -> None:
         """Decode all groups of four digits but the last one, which may have padding."""
-        dense = self._rest + text.translate(None, WHITE_SPACE)
+        dense = self._rest + text.translate(STANDARD, WHITE_SPACE)
         whole = max(0, len(dense) - 1) // 4 * 4
         self._rest = dense[whole:]
         if dense.find(b"=", 0, whole) >= 0:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from upres.core.errors import BodyIncomplete, BodyTooLarge, FunctionUnavailable, RateLimited, UnsupportedEncoding
 from upres.function import limits
 from upres.function.clients import ClientName
+from upres.function.gzip_body import Gunzip
 from upres.function.json_body import JsonBody
 from upres.function.threads import in_thread
 
@@ -103,9 +104,12 @@ async def take(request: Request, limit: int, share: Share, body: JsonBody) -> by
 
 
 def declared(request: Request, limit: int) -> int:
-    """Return the size of the body that the client states, or 0. Raises UnsupportedEncoding or BodyTooLarge."""
-    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-        raise UnsupportedEncoding("Send the body without Content-Encoding.")
+    """Return the size of the body that the client states, or 0; if it is compressed, as it is sent.
+
+    Raises UnsupportedEncoding or BodyTooLarge.
+    """
+    if _encoding(request) not in ("identity", "gzip"):
+        raise UnsupportedEncoding("Send the body without Content-Encoding, or with gzip.")
     length = request.headers.get("Content-Length", "0")
     size = int(length) if length.isdecimal() else 0
     _check_size(size, limit)
@@ -115,16 +119,26 @@ def declared(request: Request, limit: int) -> int:
 async def pieces(request: Request, limit: int) -> AsyncGenerator[bytes]:
     """Yield the parts of a request body of at most `limit` bytes as they come.
 
-    Raises UnsupportedEncoding when it is compressed, BodyTooLarge as soon as it is known to be larger, or
-    BodyIncomplete when it makes no progress for BODY_SECONDS, or when the client closes the connection.
+    What is compressed with gzip is uncompressed. Raises UnsupportedEncoding for any other compression,
+    InvalidEncoding, BodyTooLarge as soon as it is known to be larger, or BodyIncomplete when it makes no progress for
+    BODY_SECONDS, or when the client closes the connection.
     """
     declared(request, limit)
-    size = 0
+    size, gunzip = 0, Gunzip() if _encoding(request) == "gzip" else None
     async with aclosing(request.stream()) as chunks:
         while (chunk := await _next(chunks)) is not None:
-            size += len(chunk)
-            _check_size(size, limit)
-            yield chunk
+            for piece in gunzip.pieces(chunk) if gunzip else (chunk,):
+                size += len(piece)
+                _check_size(size, limit)
+                yield piece
+                if gunzip:
+                    await asyncio.sleep(0)  # a body of kilobytes may hold megabytes: let other requests go on
+    if gunzip:
+        gunzip.end()
+
+
+def _encoding(request: Request) -> str:
+    return request.headers.get("Content-Encoding", "identity").strip().lower()
 
 
 async def _next(chunks: AsyncGenerator[bytes]) -> bytes | None:

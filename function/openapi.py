@@ -95,7 +95,7 @@ def _accepting(name: str, summary: str, *parameters: dict[str, Any]) -> dict[str
             "408": _problem("The body did not arrive in time."),
             "409": _problem("The Idempotency-Key was used for another request."),
             "413": _problem("The body or the image has too many bytes."),
-            "415": _problem("The body is compressed."),
+            "415": _problem("The body is compressed in another way than gzip."),
             "422": _problem("A field is invalid; the code says which one."),
             "503": _problem("Redis or the object store does not answer; no job was accepted."),
         },
@@ -129,7 +129,7 @@ def _post_without_job(path: str, name: str, summary: str, answer: dict[str, Any]
         "400": _problem("The body is not a JSON object."),
         "408": _problem("The body did not arrive in time."),
         "413": _problem("The body or the image file has too many bytes."),
-        "415": _problem("The body is compressed."),
+        "415": _problem("The body is compressed in another way than gzip."),
         "422": _problem("A field is invalid; the code says which one."),
         "503": _problem("Redis or the object store does not answer."),
     }

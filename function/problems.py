@@ -54,7 +54,7 @@ def respond(request: Request, error: Exception) -> Response:
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="upres"'
     if isinstance(error, UnsupportedEncoding):
-        headers["Accept-Encoding"] = "identity"
+        headers["Accept-Encoding"] = "gzip, identity"
     if isinstance(error, FunctionUnavailable):
         headers["Connection"] = "close"  # another process may answer the next request
     return Response(problem.model_dump_json(), problem.status, headers, media_type=MEDIA_TYPE)
