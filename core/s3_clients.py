@@ -1,5 +1,7 @@
 """boto3's clients of the object store: for writing, for reading with a shorter timeout, and for presigned URLs."""
 
+import base64
+import hashlib
 import socket
 from functools import cached_property
 from pathlib import Path
@@ -90,7 +92,9 @@ class S3Clients:
             retries={"mode": "standard", "total_max_attempts": self._attempts},
             signature_version="s3v4",
             # Other stores than AWS send checksums with error answers, and botocore would raise a wrong error for them.
+            # Some refuse those that botocore sends since 1.36, after the body (aws-chunked): Cloudflare R2, older ones.
             response_checksum_validation="when_required" if endpoint else "when_supported",
+            request_checksum_calculation="when_required" if endpoint else "when_supported",
             # "virtual" also makes presigned URLs with the host of the region; the default is the global host.
             s3={"addressing_style": "path" if endpoint else "virtual"},
         )
@@ -104,7 +108,14 @@ class S3Clients:
             if hasattr(socket, name)
         )
         client.meta.events.register_last("before-call.s3", _send_small_at_once)
+        client.meta.events.register_last("before-call.s3.DeleteObjects", _with_md5)
         return client
+
+
+def _with_md5(params: dict[str, Any], **_: Any) -> None:
+    """Add Content-MD5, which S3's API required of DeleteObjects until 2022, and older stores still require."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
 
 
 def _send_small_at_once(params: dict[str, Any], **_: Any) -> None:
