@@ -44,6 +44,8 @@ class Call:
     json: object = None
     content: Body | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    without_key: bool = False
+    """Whether the request carries no API key although it goes to upres: its address came from elsewhere."""
     to_store: bool = False
     """Whether the request goes to the object store. It then carries no API key: the store must not see it."""
 

@@ -139,7 +139,7 @@ class ApiOperations:
 
     def parts(self, call: Call) -> dict[str, Any]:
         """The keyword arguments of httpx for a request; adds the API key unless the request goes to the store."""
-        own = {} if call.to_store else self._headers
+        own = {} if call.to_store or call.without_key else self._headers
         return {"json": call.json, "headers": {**own, **call.headers}}
 
     def pauses(self) -> Iterator[float]:
@@ -215,6 +215,7 @@ class ApiOperations:
             call = store_call("GET", job.sr_image_url if which == "result" else job.original_image_url)
             if which == "result" or job.original != "lazy":
                 return call
+            call = replace(call, to_store=False, without_key=True)
         else:
             call = Call("GET", f"{self.url}{_path(job)}/{which}")
         if which == "original":  # it may have to be made first; the answer must come before this client gives up

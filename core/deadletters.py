@@ -42,6 +42,7 @@ def replay(connection: Redis, job_id: str) -> str:
             "job_id": hashlib.sha256(f"replay of {job_id}".encode()).hexdigest()[:32],
             "submitted_at": now(),
             "deadline": now() + (message.deadline - message.submitted_at),
+            "original_url": None,  # it names the old job; so the original is made with the result
         }
     )
     enqueue(open_queue(connection), fresh)

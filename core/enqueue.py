@@ -116,7 +116,9 @@ def enqueue(queue: Queue, message: JobMessage, high: bool = False, record: JobRe
             queue.enqueue_job(_rq_job(queue, message), pipeline=pipeline, at_front=high)
             queued = _first_event(message, position).model_dump_json(exclude_none=True)
             seconds = (message.deadline - message.submitted_at).total_seconds()
-            fields = (message.model, message.owner or "", message.webhook_url or "")
+            # The job of an original takes no place among those of its owner, who may not have asked for it.
+            owner = None if message.original_key else message.owner
+            fields = (message.model, owner or "", message.webhook_url or "")
             call(pipeline, "begin", message.job_id, secrets.token_hex(8), queued, seconds, *fields)
             if record:
                 record.write(pipeline, message.job_id)

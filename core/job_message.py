@@ -22,6 +22,8 @@ class JobModel(NamedTuple):
         return f"{self.name} {self.version}" + ("" if self.strength is None else f" at strength {self.strength}")
 
 
+MAX_URL = 8192
+"""Most characters of an address of an image."""
 IGNORABLE = frozenset({"original_url"})
 """Fields of a message that a worker of an older release, which does not know them, may ignore. It refuses others."""
 
@@ -36,7 +38,7 @@ class JobMessage(ResultOptions):
         str, Field(pattern=r"^[0-9a-f]{32}$", description="Id of the job: 128 random bits in hexadecimal.")
     ]
     image_url: str | None = Field(
-        None, max_length=8192, description="http(s) address of the image; absent when image_key is given."
+        None, max_length=MAX_URL, description="http(s) address of the image; absent when image_key is given."
     )
     image_key: str | None = Field(
         None, pattern=UPLOAD_KEY, description="Key of the image in the object store; absent when image_url is given."
@@ -46,7 +48,7 @@ class JobMessage(ResultOptions):
     )
     original_url: str | None = Field(
         None,
-        max_length=8192,
+        max_length=MAX_URL,
         description="Address of the server at which the original is made later; absent: the job makes it.",
     )
     image_name: str | None = Field(None, max_length=255, description="File name of the image, as the client gave it.")

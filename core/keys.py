@@ -28,6 +28,7 @@ Redis
     upres:key:{id}:rate            theoretical arrival time of the API key's next request (GCRA), in milliseconds
     upres:key:{id}:reads           the same for requests that read or cancel jobs
     upres:key:{id}:jobs            sorted set: the API key's jobs that have not ended, by the time of their expiry
+    upres:key:{id}:originals       sorted set: the jobs that make originals for the API key
     upres:key:{id}:pixels          hash: pixels of the API key's results within 24 hours, their end, and the limit
     upres:key:{id}:bytes           hash: the same for the bytes of the images that it sends
     upres:token-secret             secret that signs the tokens with which clients read one job
@@ -291,6 +292,11 @@ def result(owner: str | None, job_id: str, attempt: int, extension: str) -> str:
 def original(owner: str | None, job_id: str, attempt: int, extension: str) -> str:
     """Object key of the bicubic enlargement."""
     return f"results/{owner or NO_OWNER}/{job_id}/{attempt}/original.{extension}"
+
+
+def originals(owner: str | None) -> str:
+    """Sorted set: the jobs that make originals for an owner, by their deadline."""
+    return f"upres:key:{owner or ''}:originals"
 
 
 def source(original: str) -> str:

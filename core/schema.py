@@ -118,7 +118,7 @@ class Result(TolerantModel):
     sr_image_uri: Link = Field(description="s3:// address of the enlarged image.")
     original_image_url: Link = Field(
         description="URL of a bicubic enlargement of the input for comparison. original eager: presigned, valid for "
-        "one hour; lazy: an address of the server that redirects to a presigned URL, valid for one day."
+        "one hour; lazy: an address of the server that redirects to such a URL, valid as long as the job can be read."
     )
     original_image_uri: Link = Field(
         description="s3:// address of the bicubic enlargement; with original lazy it is there after the first GET of "

@@ -81,7 +81,8 @@ class Upload:
             self._begun.append(data)
             if self._size > PART_BYTES:
                 self._begin()
-        elif not self._pipe.write(data):
+        elif self._has_failed() or not self._pipe.write(data):
+            self._pipe.stop()
             self._result()
             raise StoreUnavailable("The object store ended an upload before all was sent.")
 
@@ -127,6 +128,10 @@ class Upload:
         self._transfer = self._sender.manager.upload(file, bucket, key, {"ContentType": content_type}, [Ends()])
         pipe.write(b"".join(self._begun))
         self._begun.clear()
+
+    def _has_failed(self) -> bool:
+        """Return whether a part was refused, although the transfer still waits for others."""
+        return self._transfer is not None and self._transfer.done()
 
     def _result(self) -> None:
         """Wait for the transfer. Raises StoreUnavailable."""

@@ -16,12 +16,12 @@ from upres.core.api import Enlargement, JobAccepted, JobRequest
 from upres.core.enqueue import Enqueued, IdempotencyRecord, enqueue
 from upres.core.errors import FieldError, InvalidRequest, LimitReached, QueueUnavailable
 from upres.core.factors import Factors
-from upres.core.job_message import JobMessage
+from upres.core.job_message import MAX_URL, JobMessage
 from upres.core.logs import JobLog
 from upres.core.options import ResultOptions
 from upres.core.schema import Status, now
 from upres.core.served_models import ModelRef
-from upres.function.access import ANYBODY, Caller, make_token, original_of
+from upres.function.access import ANYBODY, TOKEN_SECONDS, Caller, make_token, original_of
 from upres.function.base64_file import Base64File
 from upres.function.services import Services
 
@@ -71,7 +71,8 @@ def submit(
     image_key = request.image_key if data is None else _store(services, data)
     message = _message(services, request, caller, job_id, ref, first, image_key)
     if request.original == "lazy":
-        message = message.model_copy(update={"original_url": _original_url(job_id, address)})
+        lasting = int(request.deadline_seconds) + keys.EVENTS_SECONDS
+        message = message.model_copy(update={"original_url": _original_url(job_id, address, lasting)})
     enqueued = _enqueue(services, message, request.priority == "high", record)
     if caller.key and record:
         with suppress(RedisError):  # the place is given up by itself after 30 seconds
@@ -205,18 +206,17 @@ def _accepted(services: Services, job: Enqueued, address: _Address) -> JobAccept
     )
 
 
-def _original_url(job_id: str, address: _Address) -> str | None:
-    """Make the address at which the original is made when it is asked for; None if it would be no URL."""
-    if not address.base_url:
-        return None
-    token = _token(address, original_of(job_id))
-    return f"{address.base_url.rstrip('/')}/v1/jobs/{job_id}/original{token}"
+def _original_url(job_id: str, address: _Address, seconds: int) -> str | None:
+    """Make the address at which the original is made when it is asked for; None if it would be no URL, or too long."""
+    token = _token(address, original_of(job_id), seconds)
+    url = f"{address.base_url.rstrip('/')}/v1/jobs/{job_id}/original{token}"
+    return url if address.base_url and len(url) <= MAX_URL else None
 
 
-def _token(address: _Address, what: str) -> str:
+def _token(address: _Address, what: str, seconds: int = TOKEN_SECONDS) -> str:
     """Make the query of a URL that allows reading a job, or a part of one; empty where no keys are needed."""
     key = address.caller.key
-    return f"?token={make_token(address.token_secret, what, key.key_id)}" if key else ""
+    return f"?token={make_token(address.token_secret, what, key.key_id, seconds)}" if key else ""
 
 
 def check_models(wanted: Enlargement, model: str, ref: ModelRef, first: ModelRef | None) -> None:

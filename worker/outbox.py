@@ -56,7 +56,7 @@ class Outbox:
         self._waiting: list[Event] = []
         self._hold_until = 0.0
         self._is_refused = False
-        self._error: RedisError | None = None
+        self._error: Exception | None = None
 
     def add(self, event: Event) -> bool:
         """Publish an event at once, or within HOLD_SECONDS if another one was published a moment ago."""
@@ -78,15 +78,19 @@ class Outbox:
         """Publish all events that wait, from another thread than the job's, which gets the error at its next event."""
         try:
             self.publish()
-        except RedisError as error:
-            self._error = error
+        except RedisError:
+            pass
         except Exception:
             log.exception("events could not be published")
 
     def _publish(self) -> bool:
         if self._state() and self._waiting:
             together, self._waiting = self._waiting, []
-            self._is_refused = events.append_all(self._connection, together, self._lease.holder) is None
+            try:
+                self._is_refused = events.append_all(self._connection, together, self._lease.holder) is None
+            except Exception as error:  # these events are lost, so none may follow
+                self._error = error
+                raise
             self._hold_until = time.monotonic() + HOLD_SECONDS
             if not self._is_refused:
                 for event in together:

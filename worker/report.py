@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -110,7 +110,8 @@ class Report:
         except (JobEnded, RedisError):
             raise
         except Exception:
-            self._outbox.publish()
+            with suppress(RedisError):  # the block's own error says more: the device may be lost
+                self._outbox.publish()
             raise
 
     def publish_waiting(self) -> None:

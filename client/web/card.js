@@ -183,7 +183,10 @@ export class Card {
     const links = ["original", "result"].map((which) => this.#upres.link(this.entry.job, which));
     const original = foreign && load(before, result.original_image_url, links[0]); // a worker may have to make it first
     const shown = await load(after, result.sr_image_url, links[1]);
-    if (original) await Promise.race([original, new Promise((done) => setTimeout(done, ORIGINAL_MS))]);
+    if (original) {
+      original.then((made) => made || (before.src = this.entry.thumb ?? this.entry.address ?? ""));
+      await Promise.race([original, new Promise((done) => setTimeout(done, ORIGINAL_MS))]);
+    }
     this.element.classList.remove("working", "failed");
     this.#offer(result);
     const seconds = Object.values(result.seconds).reduce((sum, one) => sum + one, 0);

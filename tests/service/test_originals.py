@@ -111,10 +111,11 @@ def test_a_source_that_is_gone_or_damaged_is_said(local: Local, client: Client, 
         local.store.put(source, local.store.get(source)[:-1])
     else:
         local.store.delete([source])
-    for _ in range(2):
+    for given in (job.job_id, job.result):
         with pytest.raises(RequestRefused, match=f"{said}.*submit it again") as refused:
-            client.download(job.job_id, "original")
+            client.download(given, "original")
         assert refused.value.code == "no_result"
+        assert not refused.value.retryable
 
 
 @pytest.mark.parametrize("key", [f"results/other/{'0' * 32}/1/original.png", "models/faithful/1/manifest.json", "a"])

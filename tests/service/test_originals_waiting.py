@@ -1,8 +1,10 @@
 """The original of a result while no worker makes it: the tests end the jobs themselves."""
 
+import base64
 import secrets
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import requests
@@ -10,10 +12,14 @@ from redis import Redis
 
 from tests.support.events import RESULT
 from tests.support.servers import function
-from upres.core import api_keys, events, keys
-from upres.core.queue import open_queue
-from upres.core.schema import Failed, Queued, Succeeded
+from upres.core import api_keys, deadletters, events, keys
+from upres.core.api import JobRequest
+from upres.core.queue import open_queue, read_message
+from upres.core.schema import Cancelled, Failed, Queued, Succeeded
 from upres.embedded.stack import Local
+from upres.function import originals
+from upres.function.services import Services
+from upres.function.submit import submit
 
 pytestmark = pytest.mark.without_worker
 AT_ONCE = {"Prefer": "wait=1"}
@@ -83,6 +89,49 @@ def test_a_job_that_failed_for_good_is_said(redis: Redis, job: dict[str, Any], c
     assert answer.json()["detail"].endswith("could not be made: It is gone.")
 
 
+def test_a_replayed_job_makes_the_original_for_those_who_asked_before(
+    local: Local, redis: Redis, job: dict[str, Any]
+) -> None:
+    assert requests.get(job["original_url"], headers=AT_ONCE, timeout=20).status_code == 503
+    begun = making(redis)
+    image = open_queue(redis).fetch_job(begun).args[0]["original_key"]  # type: ignore[union-attr]
+    events.append(redis, Failed(job_id=begun, code="worker_lost", message="m", retryable=True), dead=True)
+    assert requests.get(job["original_url"], headers=AT_ONCE, timeout=20).status_code == 410
+    assert deadletters.replay(redis, begun) != begun
+    local.store.put(image, b"made")
+    assert requests.get(job["original_url"], headers=AT_ONCE, timeout=20).content == b"made"
+
+
+def test_an_owner_has_few_at_once_and_they_take_no_places_of_its_jobs(local: Local, redis: Redis) -> None:
+    redis.delete(keys.originals(None))
+    image = {"image_url": "https://example.org/a.png"}
+    jobs = [
+        done(redis, requests.post(f"{local.url}/v1/jobs", json=image, timeout=20).json())
+        for _ in range(originals.AT_ONCE + 1)
+    ]
+    before = redis.llen(keys.WAITING)
+    for one in jobs:  # HEAD begins the job as GET does, but does not wait for it
+        answer = requests.head(one["original_url"], timeout=20)
+        assert answer.status_code == 503
+    assert redis.llen(keys.WAITING) == before + originals.AT_ONCE
+    answer = requests.get(jobs[-1]["original_url"], headers=AT_ONCE, timeout=20)
+    assert "are being made" in answer.json()["detail"]
+    [other] = cast("list[bytes]", redis.zrange(keys.originals(None), 0, 0))
+    events.append(redis, Cancelled(job_id=other.decode()))
+    requests.head(jobs[-1]["original_url"], timeout=20)
+    assert redis.llen(keys.WAITING) == before + originals.AT_ONCE
+
+
+def test_a_host_that_is_too_long_for_an_address_gets_an_eager_original(local: Local, redis: Redis) -> None:
+    """Else its message would be longer than a worker reads, and a dead letter."""
+    services, request = Services(local.settings), JobRequest.model_validate({"image_url": "https://example.org/a.png"})
+    services.store = local.store
+    for host, lazy in (("a" * 9000, False), ("a" * 100, True)):
+        accepted = submit(services, request, f"http://{host}")
+        record = cast("dict[bytes, bytes]", redis.hgetall(keys.record(accepted.job_id)))
+        assert (read_message(accepted.job_id, record).original_url is not None) == lazy
+
+
 @pytest.fixture(scope="module")
 def guarded(local: Local, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield from function(local, tmp_path_factory.mktemp("guarded"), UPRES_ACCESS="keys")
@@ -95,6 +144,9 @@ def test_the_address_of_an_original_shows_nothing_else_of_the_job(guarded: str, 
     submitted = requests.post(f"{guarded}/v1/jobs", json=image, headers=headers, timeout=20).json()
     job = done(redis, submitted, made.key_id)
     address, token = job["original_url"].split("?token=")
+    ends = int.from_bytes(base64.urlsafe_b64decode(token[:8])[:6])
+    assert ends - time.time() > keys.DEADLINE_SECONDS + keys.EVENTS_SECONDS - 60, "as long as the job can be read"
+    assert redis.zcard(f"upres:key:{made.key_id}:jobs") == 0
     assert address == f"{job['status_url']}/original"
     assert requests.get(job["original_url"], headers=AT_ONCE, timeout=20).status_code == 503
     for what in ("", "/events", "/preview", "/result"):
@@ -103,6 +155,7 @@ def test_the_address_of_an_original_shows_nothing_else_of_the_job(guarded: str, 
     other = f"{guarded}/v1/jobs/{secrets.token_hex(16)}/original"
     for url in (address, f"{address}?token={token[:-2]}AA", f"{other}?token={token}"):
         assert requests.get(url, headers=AT_ONCE, timeout=20).status_code == 401, url
+    assert redis.zcard(f"upres:key:{made.key_id}:jobs") == 0, "the job of an original takes no place"
     whole = job["events_url"].split("?token=")[1]
     assert requests.get(f"{address}?token={whole}", headers=AT_ONCE, timeout=20).status_code == 503
     redis.hdel(keys.API_KEYS, made.key_id)

@@ -126,6 +126,19 @@ def test_a_store_that_goes_on_to_fail_stores_nothing_and_keeps_no_parts(local: L
     assert [one["Key"] for one in unfinished(store) if one["Key"] == key] == []
 
 
+def test_a_refused_upload_is_noticed_before_the_end_of_the_file(local: Local, key: str) -> None:
+    store = behind(local, str(local.settings.s3_endpoint_url), attempts=1)
+    fail(store, "CreateMultipartUpload", ["refused"] * 9)
+
+    def written_for_ever() -> None:
+        with store.upload(key, "image/png") as upload:
+            for _ in range(1000):
+                upload.write(bytes(SIZE // 2))
+
+    with pytest.raises(StoreUnavailable):
+        written_for_ever()
+
+
 def test_an_upload_that_was_ended_by_another_is_no_success(local: Local, key: str) -> None:
     """Its parts are gone: a lifecycle rule deleted them, or an operator."""
     store = behind(local, str(local.settings.s3_endpoint_url), attempts=1)
