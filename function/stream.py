@@ -39,6 +39,8 @@ MAX_RECONNECT_SECONDS = 5
 """Maximum pause in seconds before a reconnection to Redis."""
 READERS = 2
 """Number of connections to Redis that read for all subscribers of the process, one read at a time."""
+TOGETHER = 20
+"""Most events that are sent as one piece. A client that does not read holds one in memory, besides what was read."""
 MAX_READ = 500
 """Maximum number of events in one read, which limits the memory that a stalled subscriber holds."""
 QUIET_SECONDS = 30
@@ -128,7 +130,8 @@ class Hub:
                     continue
                 failures = 0
                 if fresh:
-                    yield "".join(frame.text for frame in fresh)
+                    for first in range(0, len(fresh), TOGETHER):
+                        yield "".join(frame.text for frame in fresh[first : first + TOGETHER])
                     after = fresh[-1].id
                     if fresh[-1].terminal:
                         return

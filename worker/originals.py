@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -39,7 +40,7 @@ log = logging.getLogger("upres.worker")
 class Recipe(TolerantModel):
     """How an original is made from an image file."""
 
-    options: ResultOptions = Field(description="The options of the result.")
+    options: dict[str, Any] = Field(description="The options of the result (ResultOptions) that are not the default.")
     factors: tuple[int, ...] = Field(description="Factors of its model, on which the sizes of its pages depend.")
     sha256: str = Field(description="SHA-256 of the image file, in hexadecimal.")
 
@@ -53,9 +54,8 @@ def begin(
     """
     if images.original_mode == "eager":
         return context.encoders.background(lambda: _make(context, task, images.original))
-    options = job.model_dump(include=set(ResultOptions.model_fields), exclude_defaults=True)
-    digest = hashlib.sha256(data).hexdigest()
-    recipe = Recipe(options=ResultOptions.model_validate(options), factors=tuple(factors), sha256=digest)
+    options = job.model_dump(mode="json", include=set(ResultOptions.model_fields), exclude_defaults=True)
+    recipe = Recipe(options=options, factors=tuple(factors), sha256=hashlib.sha256(data).hexdigest())
     source = recipe.model_dump_json(exclude_defaults=True).encode() + b"\n" + data
     return context.encoders.background(partial(context.store.put, keys.source(images.original), source))
 
@@ -70,30 +70,31 @@ def run(context: WorkerContext, job: JobMessage, report: Report, in_flight: InFl
     if not keys.is_result_of(job.owner, key):
         raise JobRefused(f"{key[:200]!r} is no result of the job's owner.")
     with report.stage("fetch"):
-        recipe, data = _source(context, key)
+        recipe, options, data = _source(context, key)
     with alone_if_suspect(context, report, in_flight):
         with report.stage("decode"):
-            task = decoded(context, recipe.options, data, recipe.factors)
+            task = decoded(context, options, data, recipe.factors)
         with reserved_memory(context, report, in_flight, _memory(task)), report.stage("upscale"):
             _make(context, task, key)
     images = StoredImages(key, key, "eager", task.output, context.device.name, None)
-    wanted = job.model_copy(update={"upscale_factor": recipe.options.upscale_factor})
+    wanted = job.model_copy(update={"upscale_factor": options.upscale_factor})
     JobLog(log, job.job_id).info("made the original %s", key)
     return result_of(context, wanted, images, report.seconds, task.pictures)
 
 
-def _source(context: WorkerContext, key: str) -> tuple[Recipe, bytes]:
-    """Read the source of an original."""
+def _source(context: WorkerContext, key: str) -> tuple[Recipe, ResultOptions, bytes]:
+    """Read the source of an original: how it is made, the options, and the image file."""
     try:
         line, _, data = context.store.get(keys.source(key)).partition(b"\n")
         recipe = Recipe.model_validate_json(line)
+        options = ResultOptions.model_validate(recipe.options)  # strict: an unknown option would change the pixels
     except ObjectNotFound as error:
         raise UploadNotFound("The image is not kept any more, so there is no original; submit it again.") from error
     except ValidationError as error:
         raise WorkerOutdated("The original waits for a worker of another release, which knows its options.") from error
     if hashlib.sha256(data).hexdigest() != recipe.sha256:
         raise UploadNotFound("The image that was kept for the original is damaged; submit it again.")
-    return recipe, data
+    return recipe, options, data
 
 
 def _make(context: WorkerContext, task: Prepared, key: str) -> None:

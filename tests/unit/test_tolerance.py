@@ -46,6 +46,7 @@ from upres.core.verdicts import Verdict
 from upres.core.workers import Worker
 from upres.function.model_list import ModelDetails, ModelList, ModelSummary
 from upres.function.stream import frames
+from upres.worker.originals import Recipe
 from upres.worker.remembered_limits import StoredLimits
 
 JOB = "0" * 32
@@ -67,6 +68,7 @@ SUMMARY: dict[str, Any] = {
 ENTRY = Entry(name="m", labels=LABELS, versions=(VERSION,))
 STATE = {"model": "m", "model_version": "1", "output_format": "auto", "submitted_at": now(), "updated_at": now()}
 EXAMPLES: list[BaseModel] = [
+    Recipe(options={"upscale_factor": 2}, factors=(2, 4), sha256="0" * 64),
     queued(JOB),
     started(JOB),
     Progress(job_id=JOB, stage="upscale", percent=5, eta_seconds=1, notice="n", frame=1, frames=2),
