@@ -126,7 +126,7 @@ def test_aws_starts_the_first_worker_and_more_after_three_minutes() -> None:
 
 def test_aws_stops_a_tenth_of_the_workers_while_fewer_can_run_all_jobs() -> None:
     rule = TargetTracking(100)
-    wanted = steered(rule, [(1, 0)] + [(600, 4)] * 20 + [(0, 80)] * 20 + [(0, 30)] * 40)
+    wanted = steered(rule, [(1, 0)] + [(600, 4)] * 20 + [(0, 120)] * 20 + [(0, 30)] * 40)
     assert wanted[40] == math.ceil(604 / rule.target)  # all slots are busy
     steps = [before - after for before, after in pairwise(wanted[41:]) if after != before]
     assert steps[0] == 2
