@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from upres.core import keys, script
-from upres.worker import heartbeat, job, memory_budget, model_cache, probes, resuming, service
+from upres.worker import heartbeat, inputs, memory_budget, model_cache, probes, resuming, service
 from upres.worker.__main__ import main
 from upres.worker.engine import device, runtimes
 from upres.worker.engine.compute import Compute, Finish, OutOfMemory, Pixels
@@ -31,7 +31,7 @@ CONSTANTS: dict[str, tuple[ModuleType, str]] = {
     "beat_seconds": (keys, "HEARTBEAT_SECONDS"),
     "tile": (model_cache, "TILE"),
     "long_seconds": (resuming, "LONG_SECONDS"),
-    "fetch_seconds": (job, "TOTAL_SECONDS"),
+    "fetch_seconds": (inputs, "TOTAL_SECONDS"),
     "loading_seconds": (probes, "LOADING_SECONDS"),
 }
 """Flag → the module and the constant that it changes."""
