@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
@@ -11,7 +12,6 @@ from botocore.compat import HTTPHeaders
 from botocore.exceptions import ConnectionClosedError
 
 from tests.service.test_storage import behind
-from tests.support.waiting import wait_until
 from upres.core import keys, uploading
 from upres.core.errors import StoreUnavailable
 from upres.core.storage import Store
@@ -142,11 +142,14 @@ def test_a_refused_upload_is_noticed_before_the_end_of_the_file(local: Local, ke
 def test_an_upload_that_was_ended_by_another_is_no_success(local: Local, key: str) -> None:
     """Its parts are gone: a lifecycle rule deleted them, or an operator."""
     store = behind(local, str(local.settings.s3_endpoint_url), attempts=1)
-    with store.upload(key) as upload:
-        upload.write(bytes(2 * SIZE + 1))
-        wait_until(lambda: key in {one["Key"] for one in unfinished(store)})
-        [begun] = [one for one in unfinished(store) if one["Key"] == key]
-        store._s3.writer.abort_multipart_upload(Bucket=store.bucket, Key=key, UploadId=begun["UploadId"])
-        with pytest.raises(StoreUnavailable):
-            upload.finish()
+    other: Any = local.store._s3.writer
+
+    def end(request: Any, **_: Any) -> None:
+        [upload] = parse_qs(urlsplit(request.url).query)["uploadId"]
+        other.abort_multipart_upload(Bucket=store.bucket, Key=key, UploadId=upload)
+
+    untyped: Any = store._s3.writer
+    untyped.meta.events.register("before-send.s3.CompleteMultipartUpload", end)
+    with pytest.raises(StoreUnavailable):
+        sent(store, key, 2 * SIZE + 1)
     assert not store.exists(key)
