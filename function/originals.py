@@ -4,7 +4,6 @@ Such a job is at the front of the queue, because somebody waits for its image, a
 API key. So a key may have few of them at once.
 """
 
-import logging
 import secrets
 from datetime import timedelta
 from typing import Any
@@ -18,7 +17,7 @@ from upres.core import events, keys
 from upres.core.enqueue import enqueue
 from upres.core.errors import NoResult, OriginalNotReady, TimedOut, WorkerLost
 from upres.core.job_message import JobMessage
-from upres.core.schema import TERMINAL, Failed, Result, Succeeded, now
+from upres.core.schema import Failed, Result, Succeeded, now
 from upres.function import jobs
 from upres.function.access import Permit, original_of, reader
 from upres.function.answers import redirect
@@ -27,8 +26,6 @@ from upres.function.job_end import ends_within
 from upres.function.parse import preferred_wait
 from upres.function.services import Services
 from upres.function.threads import in_thread
-
-log = logging.getLogger("upres.function")
 
 WAIT_SECONDS = 20.0
 """Longest wait for the worker, unless the request prefers another: shorter than the timeouts of gateways."""
@@ -113,8 +110,12 @@ class _JobOfOriginal:
     def _check_others(self, connection: Redis) -> None:
         """Forget those jobs that have ended. Raises OriginalNotReady while too many have not."""
         listed: Any = connection.zrange(self._others, 0, -1)
-        last = {other: _last(connection, other.decode(errors="replace")) for other in listed}
-        if ended := [other for other, event in last.items() if event is None or event.type in TERMINAL]:
+        with connection.pipeline(transaction=False) as pipeline:
+            for other in listed:
+                pipeline.xrevrange(keys.events(other.decode(errors="replace")), count=1)
+            last = [events.parse(answer) for answer in pipeline.execute()]
+        together = zip(listed, last, strict=True)
+        if ended := [other for other, found in together if not found or events.is_terminal(found[-1][1])]:
             connection.zrem(self._others, *ended)
         if len(listed) - len(ended) >= AT_ONCE:
             raise OriginalNotReady(f"{AT_ONCE} other bicubic enlargements are being made; ask again in a few seconds.")
@@ -126,7 +127,7 @@ class _JobOfOriginal:
         last = _last(connection, known) if keys.JOB_ID.fullmatch(known) else None
         if isinstance(last, Failed) and (not last.retryable or last.code in (WorkerLost.code, TimedOut.code)):
             raise NoResult(f"The bicubic enlargement could not be made: {last.message}")
-        is_lost = last is None or (last.type in TERMINAL and not isinstance(last, Succeeded))
+        is_lost = last is None or (events.is_terminal(last) and not isinstance(last, Succeeded))
         return None if is_lost else known
 
     def write(self, pipeline: Pipeline, job_id: str) -> None:

@@ -94,7 +94,8 @@ def test_a_replayed_job_makes_the_original_for_those_who_asked_before(
 ) -> None:
     assert requests.get(job["original_url"], headers=AT_ONCE, timeout=20).status_code == 503
     begun = making(redis)
-    image = open_queue(redis).fetch_job(begun).args[0]["original_key"]  # type: ignore[union-attr]
+    record = cast("dict[bytes, bytes]", redis.hgetall(keys.record(begun)))
+    image = read_message(begun, record).original_key or ""
     events.append(redis, Failed(job_id=begun, code="worker_lost", message="m", retryable=True), dead=True)
     assert requests.get(job["original_url"], headers=AT_ONCE, timeout=20).status_code == 410
     assert deadletters.replay(redis, begun) != begun
