@@ -85,8 +85,9 @@ def link_of(
 ) -> str:
     """Make a new presigned URL of an image of a job's result. Raises NoResult when an image is not the owner's."""
     try:
-        made = {make: make(services.store, owner, result) for make in (enlarged_link, original_link)}
-        return made[enlarged_link if which == "result" else original_link]
+        # Both are made: a result of which one image is not the owner's is forged, and gives neither.
+        enlarged, original = (make(services.store, owner, result) for make in (enlarged_link, original_link))
+        return enlarged if which == "result" else original
     except NotTheirs as error:
         JobLog(log, job_id).error("forged: %s", error)
         raise NoResult("The job names images that are not its own; submit the image again.") from None

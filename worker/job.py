@@ -151,11 +151,11 @@ def _make(
                 original.result()
         checkpoints.drop()
     if not (report.resumed or enlargement.repeated):  # else the seconds are not those of all pixels
-        report.on_success = _duration(context, job, report, steps, task)
+        report.on_success = _statistics_update(context, job, report, steps, task)
     return images
 
 
-def _duration(
+def _statistics_update(
     context: WorkerContext, job: JobMessage, report: Report, steps: Steps, task: Prepared
 ) -> Callable[[], None]:
     """Return what adds the job to the statistics that estimates are made from."""
